@@ -1,0 +1,8 @@
+"""`python -m equivcheck` is the command `equivcheck`."""
+
+import sys
+
+from equivcheck.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Causality: what comes later never moves what came earlier, forward or backward."""
+
+import torch
+
+from equivcheck.cases import Case, arrange, generator
+from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem
+
+__all__ = ["causality"]
+
+# large enough to pull attention through a mask that is only a large finite number, small enough for the dtype
+_LOUD = {"float16": 16.0, "bfloat16": 1e5, "float32": 1e5, "float64": 1e5}
+
+
+def causality(pair: Pair, case: Case) -> Held:
+    """Outputs up to a position stay within budget when everything after it is replaced, and have no gradient there."""
+    problem = pair.problem(case)
+    problem.run(problem.reference, problem.inputs, gradients=False)
+    kept = 1 + int(torch.randint(max(case.seq_len - 1, 1), (), generator=generator(case, "split")))
+    if kept >= case.seq_len:
+        return Held(0.0, notes=("a single position has nothing after it",) if case.seq_len > 1 else ())
+    later = [_replaced(problem, x, kept) for x in problem.inputs]
+    truth = problem.truth(gradients=False)
+    names = [name for name in truth.values if name != "loss"]
+    own_later = problem.run(problem.reference, later, gradients=False)
+    if any(own_later[name] is not None and bool(own_later[name][..., :kept, :].isnan().any()) for name in names):  # type: ignore[index,union-attr]
+        return Held(None, notes=("later values that the original itself lets through as NaN were not judged",))
+    got = candidate_run(problem, lambda m: problem.run(m, later, gradients=False))
+    held = hold(problem, truth, got, lambda: own_later, names, select=lambda y: y[..., :kept, :])
+    if problem.names:
+        _no_gradient_after(problem, kept)
+    return held
+
+
+def _replaced(problem: Problem, x: torch.Tensor, kept: int) -> torch.Tensor:
+    """The input with everything from position `kept` on replaced, in the case's layout."""
+    case = problem.case
+    source = generator(case, "later")
+    if not x.is_floating_point():
+        other = torch.randint(case.vocab_size, x.shape, generator=source).to(x.device)
+        return torch.cat((x[:, :kept], other[:, kept:]), dim=1)
+    size = _LOUD[case.dtype] if case.seed % 2 and case.regime not in ("tiny", "near_limit") else 1.0
+    other = torch.randn(x.shape, generator=source, dtype=torch.float64).mul_(size).to(x.device, x.dtype)
+    return arrange(torch.cat((x[..., :kept, :], other[..., kept:, :]), dim=-2), case.layout)
+
+
+def _no_gradient_after(problem: Problem, kept: int) -> None:
+    cut = {name: value.clone() for name, value in problem.upstream.items()}
+    for value in cut.values():
+        value[..., kept:, :] = 0
+    got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True, upstream=cut))
+    own = problem.run(problem.reference, problem.inputs, gradients=True, upstream=cut)
+    for name in problem.names:
+        mine, its = got[f"grad {name}"], own[f"grad {name}"]
+        if mine is None or its is None:
+            continue
+        if bool(its[..., kept:, :].any()):  # the original itself is not causal here, or not finite
+            continue
+        after = mine[..., kept:, :]
+        if bool(after.any()):
+            raise Mismatch(
+                f"grad {name}: outputs up to position {kept - 1} have a gradient in later positions, "
+                f"up to {float(after.abs().max()):.3g}; the original's is exactly zero",
+                where=f"grad {name}",
+            )

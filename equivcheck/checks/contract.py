@@ -1,0 +1,189 @@
+"""The contract around the numbers: signatures, attributes, submodules, refusals, and checkpoints both ways."""
+
+import inspect
+import io
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case
+from equivcheck.checks.holding import Held, Pair, candidate_run
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem, Results
+
+__all__ = ["checkpoint", "errors", "interface"]
+
+
+def interface(pair: Pair, case: Case) -> Held:
+    """Signatures, attributes and submodules are the original's, and every submodule with parameters is called as often."""
+    _same_signature("the constructor", pair.reference, pair.candidate, pair.kind)
+    problem = pair.problem(case)
+    reference = problem.reference
+    candidate = _built(problem)
+    _same_signature("forward", reference.forward, candidate.forward, pair.kind)
+    if pair.kind == "function":
+        return Held()
+    notes = _same_attributes(reference, candidate)
+    _same_submodules(reference, candidate)
+    own = _calls(problem, reference)
+    mine = _calls(problem, candidate)
+    for name, count in own.items():
+        if mine[name] == count:
+            continue
+        told = f"{name} is called {mine[name]} times in a forward pass, and {count} times in the original"
+        if any(True for _ in reference.get_submodule(name).parameters()):
+            raise Mismatch(f"{told}: its hooks and adapters would be missed", where=name)
+        notes.append(told)
+    return Held(notes=tuple(notes))
+
+
+def _built(problem: Problem) -> nn.Module:
+    box: list[nn.Module] = []
+
+    def keep(module: nn.Module) -> Results:
+        box.append(module)
+        return {}
+
+    candidate_run(problem, keep)
+    return box[0]
+
+
+def _same_signature(what: str, original: Callable[..., Any], candidate: Callable[..., Any], kind: str) -> None:
+    if kind == "replacement" and what == "the constructor":
+        return
+    try:
+        its, mine = inspect.signature(original), inspect.signature(candidate)
+    except (TypeError, ValueError):
+        return
+    variadic = {p.kind for p in mine.parameters.values()} & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    for name, parameter in its.parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or variadic:
+            continue
+        if name not in mine.parameters and (parameter.kind is parameter.KEYWORD_ONLY or what == "forward"):
+            raise Mismatch(f"{what} takes {mine}: {name!r} of the original's {its} is missing", where=what)
+    required = [
+        name
+        for name, p in mine.parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and name not in its.parameters
+    ]
+    if what == "forward" and required:
+        raise Mismatch(f"{what} needs {', '.join(required)}, which the original does not take", where=what)
+
+
+def _same_attributes(reference: nn.Module, candidate: nn.Module) -> list[str]:
+    notes = []
+    for name, value in vars(reference).items():
+        if name.startswith("_") or name == "training":
+            continue
+        if not hasattr(candidate, name):
+            raise Mismatch(f"attribute {name!r} of the original is missing", where=name)
+        mine = getattr(candidate, name)
+        if isinstance(value, Tensor) and mine is None:
+            notes.append(f"{name} holds a tensor in the original and None in the candidate")
+        elif isinstance(value, int | float | str | bool) and mine != value:
+            raise Mismatch(f"attribute {name!r} is {mine!r}, and {value!r} in the original", where=name)
+    if reference.training != candidate.training:
+        raise Mismatch(f"training is {candidate.training}, and {reference.training} in the original", where="training")
+    return notes
+
+
+def _same_submodules(reference: nn.Module, candidate: nn.Module) -> None:
+    found = dict(candidate.named_modules())
+    for name, module in reference.named_modules():
+        if name not in found:
+            raise Mismatch(f"submodule {name!r} of the original is missing", where=name)
+        if found[name].training != module.training:
+            raise Mismatch(f"submodule {name!r} has training={found[name].training}", where=name)
+        if isinstance(module, nn.Dropout) and getattr(found[name], "p", None) != module.p:
+            raise Mismatch(f"{name}.p is {getattr(found[name], 'p', None)}, and {module.p} in the original", where=name)
+    for name, parameter in reference.named_parameters():
+        mine = dict(candidate.named_parameters()).get(name)
+        if mine is None or mine.requires_grad != parameter.requires_grad:
+            raise Mismatch(f"parameter {name!r} is missing, or trainable where the original's is not", where=name)
+
+
+def _calls(problem: Problem, module: nn.Module) -> Counter[str]:
+    """How often each submodule's forward hook fires in one forward pass with autograd, and in one without."""
+    seen: Counter[str] = Counter()
+    handles = [
+        sub.register_forward_hook(lambda *_, name=name: seen.update([name]))
+        for name, sub in module.named_modules()
+        if name and not isinstance(sub, nn.ModuleList | nn.ModuleDict)
+    ]
+    try:
+        problem.run(module, problem.inputs, gradients=False)
+        problem.run(module, problem.inputs, gradients=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def checkpoint(pair: Pair, case: Case) -> Held:
+    """State dicts have the same keys, order, shapes and dtypes, load strictly both ways, and go through a file unchanged."""
+    problem = pair.problem(case)
+    reference, candidate = problem.make_reference(), _built(problem)
+    its, mine = reference.state_dict(), candidate.state_dict()
+    if list(its) != list(mine):
+        missing, extra = [k for k in its if k not in mine], [k for k in mine if k not in its]
+        told = f"missing {missing}, unexpected {extra}" if missing or extra else f"in another order: {list(mine)}"
+        raise Mismatch(f"state_dict keys differ: {told}", where="state_dict")
+    for key, value in its.items():
+        if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
+            raise Mismatch(
+                f"state_dict[{key!r}] is {tuple(mine[key].shape)} {mine[key].dtype}, "
+                f"and {tuple(value.shape)} {value.dtype} in the original",
+                where=key,
+            )
+        if not torch.equal(value, mine[key]):
+            raise Mismatch(f"state_dict[{key!r}] is not what was loaded", where=key)
+    names = [[n for n, _ in module.named_parameters()] for module in (reference, candidate)]
+    if names[0] != names[1]:
+        raise Mismatch(f"parameters in another order, so that optimizer states go astray: {names[1]}", where="parameters")
+    file = io.BytesIO()
+    torch.save(mine, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True, map_location=pair.device)
+    for name, module, state in (("the original", reference, loaded), ("the candidate", candidate, its)):
+        try:
+            module.load_state_dict(state, strict=True)
+        except Exception as error:
+            raise Mismatch(f"strict loading into {name} fails: {' '.join(str(error).split())}", where=name) from error
+    return Held()
+
+
+def errors(pair: Pair, case: Case) -> Held:
+    """What the original refuses, the candidate refuses: too long, too wide, of another rank, of another dtype."""
+    problem = pair.problem(case)
+    x = problem.inputs[0]
+    cells = {"a sequence past block_size": _longer(x, case)} if pair.kind != "function" else {}
+    if pair.kind == "module":
+        cells |= {
+            "an input of another width": torch.cat((x, x), -1),
+            "an input of rank 2": x[0],
+            "an input of rank 4": x.unsqueeze(0),
+            "integers": torch.zeros(x.shape, dtype=torch.long, device=x.device),
+            "another dtype": x.to(torch.float32 if x.dtype is torch.float64 else torch.float64),
+        }
+    candidate = _built(problem)
+    for what, value in cells.items():
+        given = (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:]))
+        if _refuses(problem, problem.reference, given) and not _refuses(problem, candidate, given):
+            raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
+    return Held()
+
+
+def _longer(x: Tensor, case: Case) -> Tensor:
+    times = case.block_size // case.seq_len + 1
+    return torch.cat([x] * times, dim=1)
+
+
+def _refuses(problem: Problem, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    try:
+        problem.run(module, inputs, gradients=False)
+    except Exception:
+        return True
+    return False

@@ -1,0 +1,133 @@
+"""What every check is made of: a pair to make problems from, what a case that passed has shown, and the comparison itself."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case
+from equivcheck.comparison import Comparison, Mismatch, compare, describe
+from equivcheck.problem import Problem, Results, Truth
+
+__all__ = ["Check", "Held", "Pair", "candidate_run", "hold"]
+
+_TOLD = 3  # failing tensors that a message tells of
+
+
+class Pair(Protocol):
+    """A reference and a candidate that make problems of cases."""
+
+    kind: str
+    device: torch.device
+    reference: Callable[..., Any]
+    candidate: Callable[..., Any]
+
+    def problem(self, case: Case) -> Problem: ...
+
+    def within_gpt(self) -> "Pair": ...
+
+    def build_reference(self, case: Case) -> nn.Module: ...
+
+    def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """A case that passed: its worst ratio of error to budget, the tensor it was seen in, and what is worth a note."""
+
+    ratio: float | None = None
+    where: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A property that is held against cases: `run` returns what it saw, or raises Mismatch.
+
+    `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile.
+    """
+
+    name: str
+    promise: str
+    kinds: tuple[str, ...]
+    run: Callable[[Any, Case], Held]
+    cases: Mapping[str, int]
+    draws: Mapping[str, Any] = field(default_factory=dict)
+
+
+def candidate_run(problem: Problem, action: Callable[[nn.Module], Results]) -> Results:
+    """Run the candidate; what it raises, where the original runs, is a Mismatch."""
+    try:
+        return action(problem.candidate)
+    except Mismatch:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:400]
+        raise Mismatch(
+            f"the candidate raises {type(error).__name__}: {text}; the original runs", where=type(error).__name__
+        ) from error
+
+
+def hold(
+    problem: Problem,
+    truth: Truth,
+    got: Results,
+    own: Callable[[], Results],
+    names: Iterable[str],
+    *,
+    select: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Held:
+    """Hold the candidate's named tensors against the oracle; `own` gives the original's, which are looked at when one fails.
+
+    `select` picks the part that is compared.
+    """
+    dtype = problem.case.torch_dtype
+    worst = Comparison("", (), 0.0)
+    failed: list[Comparison] = []
+    notes: list[str] = []
+    for name in names:
+        if name not in truth.values:
+            extra = got.get(name)
+            if extra is not None and bool(extra.any()):
+                raise Mismatch(f"{name}: the candidate has one, and the original has none", where=name)
+            continue
+        found = _compare(name, got.get(name), truth, dtype, None, select, refined=False)
+        if not found.passes:
+            found = _compare(name, got.get(name), truth, dtype, own().get(name), select, refined=True)
+        if not found.passes:
+            failed.append(found)
+        if found.unjudged:
+            notes.append("values that are not finite in the original, or beyond the dtype, were recorded and not judged")
+        if found.ratio >= worst.ratio:
+            worst = found
+    if failed:
+        failed.sort(key=lambda c: -c.ratio)
+        message = "\n".join(describe(c, dtype=problem.case.dtype) for c in failed[:_TOLD])
+        if len(failed) > _TOLD:
+            message += "\nand so are: " + ", ".join(c.name for c in failed[_TOLD:])
+        raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
+    return Held(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
+
+
+def _compare(
+    name: str,
+    got: Tensor | None,
+    truth: Truth,
+    dtype: torch.dtype,
+    own: Tensor | None,
+    select: Callable[[Tensor], Tensor],
+    *,
+    refined: bool,
+) -> Comparison:
+    def part(x: Tensor | None) -> Tensor | None:
+        return None if x is None else select(x)
+
+    moved = truth.sample(refined=refined).deviations[name]
+    if got is not None and got.shape != truth.values[name].shape:
+        return compare(name, got, truth.values[name], moved, dtype=dtype, reference=None, refined=refined)
+    chosen = torch.stack([select(d) for d in moved])
+    return compare(
+        name, part(got), select(truth.values[name]), chosen, dtype=dtype, reference=part(own), refined=refined
+    )

@@ -1,0 +1,101 @@
+"""Purity: a run leaves inputs, weights, flags and generators as they were, and later runs do not depend on earlier ones."""
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case
+from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem, Results, seeded
+
+__all__ = ["purity"]
+
+
+def purity(pair: Pair, case: Case) -> Held:
+    """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
+    problem = pair.problem(case)
+    problem.run(problem.reference, problem.inputs, gradients=False)
+    candidate_run(problem, lambda module: _unchanged(problem, module))
+    return _overlapping(pair, problem)
+
+
+def _flags() -> dict[str, object]:
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "grad mode": torch.is_grad_enabled(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "flash sdp": torch.backends.cuda.flash_sdp_enabled(),
+        "memory-efficient sdp": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "math sdp": torch.backends.cuda.math_sdp_enabled(),
+        "cudnn sdp": torch.backends.cuda.cudnn_sdp_enabled(),
+        "threads": torch.get_num_threads(),
+        "autocast": torch.is_autocast_enabled(),
+        "anomaly mode": torch.is_anomaly_enabled(),
+    }
+
+
+def _held(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _unchanged(problem: Problem, module: nn.Module) -> Results:
+    inputs = [x.clone() for x in problem.inputs]
+    held, flags = _held(module), _flags()
+    mode = {name: sub.training for name, sub in module.named_modules()}
+    with seeded(problem.case.seed, problem.device):
+        states = _states(problem.device)
+        with torch.no_grad():
+            problem.outputs(module, problem.inputs)
+        after = _states(problem.device)
+    random = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
+    for name, state in states.items():
+        if not torch.equal(state, after[name]) and (not random or name != str(problem.device)):
+            raise Mismatch(f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator")
+    problem.run(module, problem.inputs, gradients=True)
+    for x, before in zip(problem.inputs, inputs, strict=True):
+        if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(before)):
+            raise Mismatch("the input was changed in place", where="input")
+    now = _held(module)
+    if list(now) != list(held):
+        raise Mismatch(f"parameters or buffers came or went: {sorted(set(now) ^ set(held))}", where="state")
+    for name, value in held.items():
+        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(now[name])):
+            raise Mismatch(f"{name} was changed by a forward and backward pass", where=name)
+    changed = [name for name, value in _flags().items() if value != flags[name]]
+    if changed:
+        raise Mismatch(f"global settings were changed: {', '.join(changed)}", where=changed[0])
+    if {name: sub.training for name, sub in module.named_modules()} != mode:
+        raise Mismatch("a forward pass switched train or eval", where="training")
+    return {}
+
+
+def _states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states[str(device)] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _overlapping(pair: Pair, problem: Problem) -> Held:
+    """Two forward passes, then their backward passes: each result is the oracle's for its own input."""
+    case = problem.case
+    if not problem.names:
+        return Held()
+    other = pair.problem(case.but(seed=case.seed + 1))
+    truth = problem.truth(gradients=True)
+
+    def run(module: nn.Module) -> Results:
+        with seeded(case.seed, problem.device):
+            leaves = [x.detach().requires_grad_() for x in problem.inputs]
+            out = problem.outputs(module, leaves)
+            problem.outputs(module, [x.detach().requires_grad_() for x in other.inputs])
+            roots = [value for value in out.values() if value.requires_grad]
+            found = torch.autograd.grad(roots, leaves, [problem.upstream[n] for n in out], allow_unused=True)
+        results: Results = {name: value.detach() for name, value in out.items()}
+        return results | {f"grad {name}": g for name, g in zip(problem.names, found, strict=True)}
+
+    got = candidate_run(problem, run)
+    return hold(problem, truth, got, lambda: run(problem.reference), list(got))

@@ -1,0 +1,250 @@
+"""The command line: `verify`, `replay` and `report`, with exit statuses that a script can rely on.
+
+0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
+Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
+"""
+
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from equivcheck import config as configuration
+from equivcheck.errors import UsageError
+
+__all__ = ["cli", "main"]
+
+SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
+NOT_JUDGED = 2
+_STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that is not in here could not be judged
+_DEBUG = "EQUIVCHECK_DEBUG"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on `arguments` (None: those of the process) and return the exit status; raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # a stream that somebody else has put there
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # see the line above
+    try:
+        status: int = cli.main(args=arguments, prog_name="equivcheck", standalone_mode=False)
+        return status
+    except UsageError as error:
+        return _say(str(error))
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "equivcheck"
+        return _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except click.ClickException as error:
+        return _say(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted before there was anything to report")
+    except SystemExit as error:
+        # sys.exit(0) in somebody's module must not pass for a verdict
+        return _say(f"the code under test called sys.exit({error.code!r}): remove that from it, or guard it")
+    except Exception as error:
+        if os.environ.get(_DEBUG):
+            traceback.print_exc()
+        hint = "" if os.environ.get(_DEBUG) else f"; run with {_DEBUG}=1 for the traceback"
+        return _say(f"internal error: {type(error).__name__}: {error}{hint}")
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"equivcheck {version('equivcheck')}")
+        except PackageNotFoundError:
+            click.echo("equivcheck, run from its source")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it.")
+@click.pass_context
+def cli(context: click.Context) -> int:
+    """Is the fast attention the one that you trained with?
+
+    Exit status: 0 equivalent, 1 different or insensitive, 2 could not be judged.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    return NOT_JUDGED  # a subcommand returns its own
+
+
+def _of_a_pair(command: F) -> F:
+    """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
+    for decorate in (
+        click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
+        click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+        click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
+        click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
+        click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
+    return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
+
+
+@cli.command()
+@_of_a_pair
+@click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
+@click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
+@click.option("--seed", type=click.IntRange(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
+@click.option("--max-seconds", type=float, metavar="S", help="End after so long, if need be with a partial report.")
+@click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
+@_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
+@_file_option("--report", "folder", "DIR", "Write report.json, report.md and junit.xml into DIR.")
+@_file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
+def verify(
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    profile: str | None,
+    exclude: tuple[str, ...],
+    seed: int | None,
+    max_seconds: float | None,
+    deviations: tuple[str, ...],
+    json_file: Path | None,
+    folder: Path | None,
+    junit_file: Path | None,
+) -> int:
+    """Verify CANDIDATE against REFERENCE, or the pair that ships.
+
+    Each is package.module:name or path/to/file.py:name. Defaults are read from [tool.equivcheck] in the pyproject.toml
+    of the current folder.
+    """
+    from equivcheck.outputs import Outputs
+
+    config = configuration.load(Path("pyproject.toml"))
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise UsageError(f"--max-seconds {max_seconds:g}: a number of seconds above 0 is allowed")
+    reference, candidate = _pair(pair, config)
+    options: dict[str, Any] = {
+        "kind": _first(kind, config.kind, "auto"),
+        "device": _device(gpu, device, config),
+        "profile": _first(profile, config.profile, "gate"),
+        "checks": checks or None,
+        "exclude": exclude or config.exclude,
+        "seed": _first(seed, config.seed, 0),
+        "max_seconds": _first(max_seconds, config.max_seconds),
+        "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
+    }
+    outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
+    outputs.probe()
+    _import_from_here()
+
+    from equivcheck.progress import follow
+    from equivcheck.report import table
+    from equivcheck.verify import verify as judge
+
+    with follow() as listener:
+        report = judge(reference, candidate, listener=listener, **options)
+    failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
+    _print(lambda: table.show(report))
+    if failure is not None:
+        raise failure
+    return _STATUS.get(report.verdict, NOT_JUDGED)
+
+
+@cli.command()
+@click.argument("case_id")
+@_of_a_pair
+def replay(
+    case_id: str, pair: tuple[str, ...], kind: str | None, gpu: bool, device: str | None, checks: tuple[str, ...]
+) -> int:
+    """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
+    config = configuration.load(Path("pyproject.toml"))
+    reference, candidate = _pair(pair, config)
+    where = _device(gpu, device, config)
+    _import_from_here()
+
+    from equivcheck.report import table
+    from equivcheck.verify import replay as judge
+
+    kind = _first(kind, config.kind, "auto")
+    results = judge(reference, candidate, case_id, kind=kind, device=where, checks=checks or None)
+    verdict, text = table.replayed(case_id, results)
+    _print(lambda: click.echo(text, nl=False))
+    return _STATUS.get(verdict, NOT_JUDGED)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(("table", "markdown", "junit")), default="table", show_default=True)
+@_file_option("--out", "out", "FILE", "Write it to FILE instead of standard output.")
+def report(file: Path, form: str, out: Path | None) -> int:
+    """Render the report that `verify --json` wrote to FILE; the exit status is 0 whatever its verdict."""
+    from equivcheck.outputs import probe, save_text
+    from equivcheck.report import json, junit, markdown, table
+
+    if out is not None:
+        probe("--out", out)
+    saved = json.read(file)
+    if out is None and form == "table":
+        _print(lambda: table.show(saved))
+        return 0
+    text = {"table": table.plain, "markdown": markdown.render, "junit": junit.render}[form](saved)
+    if out is None:
+        _print(lambda: click.echo(text, nl=False))
+    else:
+        save_text("--out", out, text)
+    return 0
+
+
+def _pair(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:
+    """The reference and the candidate: from the command line, else from the config, else the pair that ships."""
+    if len(given) == 2:
+        return given[0], given[1]
+    if given:
+        what = f"{given[0]!r} without a candidate" if len(given) == 1 else ", ".join(map(repr, given))
+        raise UsageError(f"{what}: REFERENCE CANDIDATE is allowed, or neither for the pair that ships; give two")
+    if config.reference is not None and config.candidate is not None:
+        return config.reference, config.candidate
+    return SHIPPED
+
+
+def _device(gpu: bool, device: str | None, config: configuration.Config) -> str:
+    if gpu and device is not None and not device.startswith("cuda"):
+        raise UsageError(f"--gpu and --device {device} contradict each other: give one of the two")
+    return device or ("cuda" if gpu else config.device or "auto")
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _import_from_here() -> None:
+    """Make the modules of the current folder importable, as `python -m` does and an installed command does not."""
+    with suppress(OSError):  # the folder may have been removed
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)
+
+
+def _print(show: Callable[[], None]) -> None:
+    """Call `show`, and let it pass where whoever reads standard output has closed it: the exit status still tells."""
+    try:
+        show()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+
+
+def _say(message: str) -> int:
+    from equivcheck.report.table import clean
+
+    with suppress(BrokenPipeError):
+        click.echo(f"equivcheck: {clean(' '.join(message.split()))}", err=True)
+    return NOT_JUDGED

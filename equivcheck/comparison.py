@@ -1,0 +1,248 @@
+"""A candidate's tensor against the oracle's within its budget, and the words in which a mismatch is told."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+__all__ = ["FALSE_ALARM", "Comparison", "Mismatch", "compare", "describe"]
+
+FALSE_ALARM = 1e-9
+"""The chance, under the model of the budget, that one comparison of two right tensors fails."""
+
+_PRIOR = 4  # an element's spread is estimated together with this many samples' worth of its row's
+
+
+class Mismatch(AssertionError):
+    """A check that failed: the message tells what, how many, how big, where and what was allowed.
+
+    `ratio` is error / budget where one was measured, infinity where there is none to measure.
+    """
+
+    def __init__(self, message: str, *, ratio: float = math.inf, where: str = "") -> None:
+        super().__init__(message)
+        self.ratio = ratio
+        self.where = where
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor held against the oracle; `ratio` up to 1 passes, at the worst of three levels: element, row and tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    ratio: float
+    level: str = "element"
+    problem: str = ""  # shape, dtype, device, finiteness: then no values were compared
+    index: tuple[int, ...] = ()
+    candidate: float = math.nan
+    oracle: float = math.nan
+    error: float = 0.0
+    allowed: float = 0.0
+    over: int = 0
+    row: tuple[int, ...] = ()
+    rows_over: int = 0
+    reference_ratio: float = 0.0
+    unjudged: int = 0  # elements left out because the original itself is not finite there
+
+    @property
+    def passes(self) -> bool:
+        """Whether rounding explains the difference."""
+        return not self.problem and self.ratio <= 1.0
+
+
+def _normal_quantile(tail: float) -> float:
+    return -NormalDist().inv_cdf(tail)
+
+
+def student_quantile(tail: float, dof: float) -> float:
+    """The two-sided quantile of Student's t (Wallace 1959, inverted); the normal one where `dof` is infinite."""
+    z = _normal_quantile(max(tail, 1e-300) / 2)
+    if math.isinf(dof):
+        return z
+    exponent = (z * (8 * dof + 3) / (8 * dof + 1)) ** 2 / dof
+    return math.sqrt(dof * math.expm1(min(exponent, 500.0)))
+
+
+def norm_quantile(tail: float, effective: float, dof: float) -> float:
+    """How far a Gaussian vector's norm goes beyond its root mean square, but for a chance of `tail`.
+
+    The bound of Laurent and Massart (2000, lemma 1) for weighted chi-squares with `effective` = tr(S)²/tr(S²) degrees of
+    freedom; where the spread itself comes from `dof` samples, widened as Student's quantile is over the normal one.
+    """
+    x = -math.log(tail)
+    root = 1 / math.sqrt(max(effective, 1.0))
+    bound = math.sqrt(1 + 2 * root * math.sqrt(x) + 2 * root * x)
+    if math.isinf(dof):
+        return bound
+    return bound * student_quantile(tail, dof * max(effective, 1.0)) / student_quantile(tail, math.inf)
+
+
+def compare(
+    name: str,
+    candidate: Tensor | None,
+    truth: Tensor,
+    deviations: Tensor,
+    *,
+    dtype: torch.dtype,
+    reference: Tensor | None,
+    refined: bool,
+) -> Comparison:
+    """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
+
+    `refined` says that the deviations are many enough to accuse on; otherwise only a pass is final.
+    Looks at shape, dtype, device and finiteness first, then at values.
+    """
+    shape = tuple(truth.shape)
+    if candidate is None:
+        if not bool(truth.any()) and not bool(deviations.any()):
+            return Comparison(name, shape, 0.0)
+        return Comparison(name, shape, math.inf, problem="there is none, and the original has one")
+    if tuple(candidate.shape) != shape:
+        return Comparison(name, shape, math.inf, problem=f"shape {tuple(candidate.shape)} instead of {shape}")
+    if candidate.dtype != dtype:
+        return Comparison(name, shape, math.inf, problem=f"dtype {candidate.dtype} instead of {dtype}")
+    if candidate.device != truth.device:
+        return Comparison(name, shape, math.inf, problem=f"device {candidate.device} instead of {truth.device}")
+    if truth.numel() == 0:
+        return Comparison(name, shape, 0.0)
+    got = candidate.detach().to(torch.float64)
+    own = None if reference is None else reference.detach().to(torch.float64)
+    overflowed = own is not None and not bool(torch.isfinite(own).all())
+    judged = torch.isfinite(truth)
+    # beyond the largest number of the dtype an infinity is the right answer
+    limit = float(torch.finfo(dtype).max)
+    judged &= ~((truth.abs() + 8 * deviations.abs().amax(0)) > limit)
+    finite = torch.isfinite(got)
+    if overflowed:
+        judged &= finite
+    lost = judged & ~finite
+    if bool(lost.any()):
+        index = _index(lost, int(lost.reshape(-1).to(torch.int8).argmax()))
+        return Comparison(
+            name,
+            shape,
+            math.inf,
+            problem=f"{int(lost.sum())} of {truth.numel()} elements are not finite, and the original's are",
+            index=index,
+            candidate=float(got[index]),
+            oracle=float(truth[index]),
+        )
+    unjudged = int((~judged).sum())
+    error = torch.where(judged, got - truth, 0.0)
+    deviations = torch.where(judged, deviations, 0.0)
+    found = _levels(error, deviations, refined)
+    ratio = max(found.ratios)
+    reference_ratio = 0.0
+    if own is not None:
+        own_error = torch.where(judged & torch.isfinite(own), own - truth, 0.0)
+        own_found = _levels(own_error, deviations, refined)
+        reference_ratio = max(own_found.ratios)
+        # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
+        ratio = max(
+            mine / (1.0 if its <= 1.0 else 2.0 * its) for mine, its in zip(found.ratios, own_found.ratios, strict=True)
+        )
+    position = _index(error, found.element)
+    return Comparison(
+        name,
+        shape,
+        ratio,
+        level=("element", "row", "tensor")[found.ratios.index(max(found.ratios))],
+        index=position,
+        candidate=float(got[position]),
+        oracle=float(truth[position]),
+        error=float(error[position].abs()),
+        allowed=found.allowed,
+        over=found.over,
+        row=position[:-1] if found.row < 0 else _index(error[..., 0] if error.dim() else error, found.row),
+        rows_over=found.rows_over,
+        reference_ratio=reference_ratio,
+        unjudged=unjudged,
+    )
+
+
+@dataclass(frozen=True)
+class _Levels:
+    ratios: tuple[float, float, float]
+    element: int
+    allowed: float
+    over: int
+    row: int
+    rows_over: int
+
+
+def _levels(error: Tensor, deviations: Tensor, refined: bool) -> _Levels:
+    """Error over budget per element, per row (last dimension) and over the whole tensor."""
+    count = deviations.shape[0]
+    scale = max(float(error.abs().max()), float(deviations.abs().max()))
+    if scale == 0.0:
+        return _Levels((0.0, 0.0, 0.0), 0, 0.0, 0, -1, 0)
+    width = error.shape[-1] if error.dim() else 1
+    e = (error / scale).reshape(-1, width)  # (rows, width); scaled, so that squares neither overflow nor vanish
+    d = (deviations / scale).reshape(count, -1, width)  # (count, rows, width)
+    dof = float(count) if refined else math.inf
+    square = d.square()
+    by_element = square.mean(0)  # (rows, width)
+    by_row = by_element.mean(-1, keepdim=True)  # (rows, 1)
+    pooled = (count * by_element + _PRIOR * by_row) / (count + _PRIOR)
+    spread = pooled.sqrt()
+    quantile = student_quantile(FALSE_ALARM / e.numel(), dof + _PRIOR)
+    elements = _over(e.abs(), spread * quantile)
+    row_quantile = student_quantile(FALSE_ALARM / e.shape[0], dof)
+    row_norms = e.square().sum(-1).sqrt()
+    row_budgets = by_row.squeeze(-1).mul(width).sqrt() * row_quantile
+    rows = _over(row_norms, row_budgets)
+    flat = d.reshape(count, -1)
+    gram = flat @ flat.T  # (count, count)
+    total = float(gram.diagonal().mean())
+    off = gram - torch.diag(gram.diagonal())
+    # tr(S²) is the mean square of products of two different samples
+    trace_square = float(off.square().sum()) / max(1, count * (count - 1))
+    effective = min(float(e.numel()), total * total / trace_square) if trace_square > 0 else 1.0
+    if count < 2:
+        effective = 1.0
+    tensor_budget = math.sqrt(total) * norm_quantile(FALSE_ALARM, effective, dof)
+    tensor_error = float(e.square().sum().sqrt())
+    tensor = 0.0 if tensor_error == 0 else tensor_error / tensor_budget if tensor_budget > 0 else math.inf
+    element = int(elements.reshape(-1).argmax())
+    worst_row = int(rows.argmax())
+    return _Levels(
+        (float(elements.max()), float(rows.max()), tensor),
+        element,
+        float(spread.reshape(-1)[element]) * quantile * scale,
+        int((elements > 1).sum()),
+        worst_row,
+        int((rows > 1).sum()),
+    )
+
+
+def _over(error: Tensor, budget: Tensor) -> Tensor:
+    """error / budget, with 0 / 0 = 0: exact zeros on both sides are equal."""
+    return torch.where(error == 0, torch.zeros_like(error), error / budget)
+
+
+def _index(x: Tensor, flat: int) -> tuple[int, ...]:
+    return tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), x.shape)) if x.dim() else ()
+
+
+def describe(comparison: Comparison, *, dtype: str) -> str:
+    """Tell a failed comparison: what, how many, how big, where, and what was allowed."""
+    c = comparison
+    where = f" at {c.index}" if c.index else ""
+    if c.problem:
+        values = f": {c.candidate:g} where the oracle has {c.oracle:g}{where}" if not math.isnan(c.oracle) else ""
+        return f"{c.name}: {c.problem}{values}"
+    n_elements = math.prod(c.shape)
+    n_rows = n_elements // (c.shape[-1] if c.shape else 1)
+    return "\n".join(
+        (
+            f"{c.name} {c.shape} is {c.ratio:.3g} times further from the oracle than rounding in {dtype} explains",
+            f"  greatest{where}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}, "
+            f"error {c.error:.3g}, allowed {c.allowed:.3g}",
+            f"  over budget: {c.over} of {n_elements} elements, {c.rows_over} of {n_rows} rows"
+            + (f", worst row {c.row}" if c.row else "")
+            + f"; judged by {c.level}; the original itself is at {c.reference_ratio:.2g} of the budget",
+        )
+    )

@@ -1,0 +1,105 @@
+"""The defaults that a project keeps in `[tool.equivcheck]` of its pyproject.toml; the command line wins."""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from equivcheck.errors import UsageError
+
+__all__ = ["KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
+
+KINDS = ("auto", "module", "function", "model", "replacement")
+PROFILES = ("quick", "gate", "thorough")
+LARGEST_SEED = 2**63 - 1  # what torch takes as a seed
+_TABLE = "[tool.equivcheck] in {path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The keys of `[tool.equivcheck]`; None where the project says nothing, and verify's own default holds."""
+
+    reference: str | None = None
+    candidate: str | None = None
+    kind: str | None = None
+    device: str | None = None
+    profile: str | None = None
+    exclude: tuple[str, ...] = ()
+    deviations: Mapping[str, str] = field(default_factory=dict)  # check -> why its difference is wanted
+    seed: int | None = None
+    max_seconds: float | None = None
+
+
+def load(path: Path) -> Config:
+    """The config in the pyproject.toml at `path`, empty where there is none; a UsageError where it is wrong."""
+    try:
+        content = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}; make it readable") from None
+    except ValueError as error:  # not TOML, not UTF-8
+        raise UsageError(f"{path} is not TOML: {error}; correct it") from None
+    tool = content.get("tool", {})
+    table = tool.get("equivcheck", {}) if isinstance(tool, dict) else {}
+    where = _TABLE.format(path=path)
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: {table!r} was given, and a table is allowed")
+    for key in table:
+        if key not in Config.__dataclass_fields__:
+            valid = ", ".join(Config.__dataclass_fields__)
+            raise UsageError(f"{where}: unknown key {key!r}; the valid ones are {valid}")
+    config = Config(**{key: _value(where, key, value) for key, value in table.items()})
+    if (config.reference is None) != (config.candidate is None):
+        given, missing = ("reference", "candidate") if config.candidate is None else ("candidate", "reference")
+        raise UsageError(f"{where}: {given} without {missing}: a pair is verified; add {missing}, or remove {given}")
+    return config
+
+
+def deviation(text: str) -> tuple[str, str]:
+    """The name and the reason in NAME=REASON; a UsageError where either is missing."""
+    name, _, reason = (part.strip() for part in text.partition("="))
+    if not name or not reason:
+        raise UsageError(
+            f"--deviation {text!r}: NAME=REASON is allowed, a check and why it may differ; give the reason too"
+        )
+    return name, reason
+
+
+def _value(where: str, key: str, value: Any) -> Any:
+    if key == "exclude":
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise _refusal(where, key, value, "a list of names of checks")
+        return tuple(value)
+    if key == "deviations":
+        if not isinstance(value, dict) or not all(_is_text(reason) for reason in value.values()):
+            raise _refusal(where, key, value, 'a table of name = "reason", and no reason is empty')
+        return {name: reason.strip() for name, reason in value.items()}
+    if key == "seed":
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SEED:
+            raise _refusal(where, key, value, f"a whole number from 0 to {LARGEST_SEED}")
+    elif key == "max_seconds":
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise _refusal(where, key, value, "a number of seconds above 0")
+        return float(value)
+    elif key in ("kind", "profile"):
+        allowed = KINDS if key == "kind" else PROFILES
+        if value not in allowed:
+            raise _refusal(where, key, value, f"one of {_list(allowed)}")
+    elif not _is_text(value):
+        raise _refusal(where, key, value, "a text that is not empty")
+    return value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _refusal(where: str, key: str, value: object, allowed: str) -> UsageError:
+    return UsageError(f"{where}: {key} = {value!r} was given, and {allowed} is allowed")

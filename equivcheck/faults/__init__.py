@@ -1,0 +1,52 @@
+"""Attentions that are wrong on purpose, right ones written differently, and faults to plant around any attention.
+
+FAULTS: modules of the contract of `CausalSelfAttention`, each wrong in one way, with the checks that should see it.
+RIGHT: modules that compute the same function in other words, which no check may call different.
+PLANTS: what can go wrong around any factory of modules, whatever is inside.
+
+What no comparison on one device can see is left out: a lost bias of the keys, minus infinity made of two finite fills,
+noise of the size of rounding in a gradient.
+"""
+
+from equivcheck.faults import (
+    blocked,
+    causality,
+    checkpoint,
+    conditions,
+    dropout,
+    dropout_backward,
+    gradient,
+    heads,
+    interface,
+    layout,
+    precision,
+    residual,
+    right,
+    scale,
+    shape,
+    softmax,
+    state,
+)
+from equivcheck.faults.model import Fault, Plant, Right
+from equivcheck.faults.plants import PLANTS
+
+__all__ = ["FAULTS", "PLANTS", "RIGHT", "Fault", "Plant", "Right"]
+
+FAULTS: tuple[Fault, ...] = (
+    *causality.FAULTS,
+    *softmax.FAULTS,
+    *scale.FAULTS,
+    *heads.FAULTS,
+    *shape.FAULTS,
+    *dropout.FAULTS,
+    *dropout_backward.FAULTS,
+    *residual.FAULTS,
+    *gradient.FAULTS,
+    *precision.FAULTS,
+    *layout.FAULTS,
+    *interface.FAULTS,
+    *checkpoint.FAULTS,
+    *state.FAULTS,
+    *conditions.FAULTS,
+)
+RIGHT: tuple[Right, ...] = (*right.RIGHTS, *blocked.RIGHTS)

@@ -1,0 +1,256 @@
+"""A case made real: reference, candidate and oracle with the same weights, their inputs, and what running them gives."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.budget import Rounding, Sample
+from equivcheck.cases import REPEATING, Case
+from equivcheck.oracle import Widened, spelled_out, to_float64
+
+__all__ = ["Memory", "Problem", "Results", "Truth", "seeded"]
+
+Results = dict[str, Tensor | None]
+Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
+
+_FIRST, _MANY = 4, 32  # perturbed runs to pass on, and to accuse on
+_LARGE = 2**15  # from so many scores on, half of the first are enough: there are more elements to learn the spread from
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, the generators of the CPU and of `device` start from `seed`; afterwards they are as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        # not torch.manual_seed: where CUDA is not initialised, it formats and keeps a stack trace at every call
+        torch.default_generator.manual_seed(seed)
+        for used in devices:
+            with torch.cuda.device(used):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@dataclass
+class Truth:
+    """The oracle's results for one problem, and how far rounding may move them."""
+
+    values: dict[str, Tensor]
+    perturbed: Callable[[int], Sample]
+    first: int = _FIRST
+    _samples: dict[int, Sample] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds once the first sample is taken."""
+        return (1 + self.first) * sum(value.nbytes for value in self.values.values())
+
+    def sample(self, *, refined: bool) -> Sample:
+        """Few perturbed runs, enough to pass on; or, `refined`, many more, enough to accuse on."""
+        count = _MANY if refined else self.first
+        if count not in self._samples:
+            self._samples[count] = self.perturbed(count)
+        return self._samples[count]
+
+
+class Memory:
+    """Truths that several candidates are held against, the latest ones up to a limit of bytes."""
+
+    def __init__(self, limit_bytes: int = 2**29) -> None:
+        self.limit_bytes, self.used_bytes = limit_bytes, 0
+        self._kept: OrderedDict[Hashable, Truth] = OrderedDict()
+
+    def recall(self, key: Hashable, make: Callable[[], Truth]) -> Truth:
+        """The truth kept under `key`, or the one that `make` gives."""
+        known = self._kept.get(key)
+        if known is None:
+            known = self._kept[key] = make()
+            self.used_bytes += known.size_bytes
+            while self.used_bytes > self.limit_bytes and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self.used_bytes -= dropped.size_bytes
+        self._kept.move_to_end(key)
+        return known
+
+
+@dataclass
+class Problem:
+    """What a check runs: three modules that hold the same weights, and inputs made from the case's seed.
+
+    `names` are those of the floating inputs; `outputs` turns a forward pass into named tensors; `upstream` has the
+    gradient that flows into each of them.
+    """
+
+    case: Case
+    device: torch.device
+    make_reference: Callable[[], nn.Module]
+    make_candidate: Callable[[nn.Module], nn.Module]
+    inputs: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    outputs: Outputs
+    upstream: Mapping[str, Tensor]
+    memory: Memory
+    memory_key: Hashable
+
+    @cached_property
+    def reference(self) -> nn.Module:
+        """The original with the case's weights, dtype, device and mode."""
+        return self.make_reference()
+
+    @cached_property
+    def candidate(self) -> nn.Module:
+        """The candidate with the reference's weights; raises whatever building it raises."""
+        return self.make_candidate(self.make_reference())
+
+    def run(
+        self, module: nn.Module, inputs: Sequence[Tensor], *, gradients: bool, upstream: Mapping[str, Tensor] | None = None
+    ) -> Results:
+        """Named outputs of one forward pass and, with `gradients`, of one backward pass: inputs and parameters alike.
+
+        Every run starts from the case's generator state, with the module's own mode, and leaves no gradient behind.
+        """
+        with seeded(self.case.seed, self.device):
+            if not gradients:
+                with torch.no_grad():
+                    return dict(self.outputs(module, inputs))
+            leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+            parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+            for _, parameter in parameters:
+                parameter.grad = None
+            out = self.outputs(module, leaves)
+            flowing = self.upstream if upstream is None else upstream
+            roots = [(value, flowing[name]) for name, value in out.items() if value.requires_grad and name in flowing]
+            results: Results = {name: value.detach() for name, value in out.items()}
+            if roots:
+                torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
+            for name, leaf in zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False):
+                results[f"grad {name}"] = leaf.grad
+            for name, parameter in parameters:
+                results[f"grad {name}"] = parameter.grad
+                parameter.grad = None
+            return results
+
+    def oracle_values(self, *, gradients: bool) -> dict[str, Tensor]:
+        """What the original gives in float64."""
+        return self._oracle(gradients)[0]
+
+    def _oracle(
+        self, gradients: bool
+    ) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
+        oracle, inputs = to_float64(self.make_reference(), self.inputs)
+        upstream = {name: value.to(torch.float64) for name, value in self.upstream.items()}
+        with spelled_out(), Widened():
+            found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
+        # a tensor that the original does not use has no gradient, and nothing to compare
+        return {name: value for name, value in found.items() if value is not None}, oracle, inputs, upstream
+
+    def truth(self, *, gradients: bool) -> Truth:
+        """The oracle's results, from an original of its own: what a forward pass leaves behind in a module stays there."""
+        return self.memory.recall((self.memory_key, gradients), lambda: self._truth(gradients))
+
+    def _truth(self, gradients: bool) -> Truth:
+        values, oracle, inputs, upstream = self._oracle(gradients)
+
+        def perturbed(count: int) -> Sample:
+            noise = torch.Generator(device=self.device).manual_seed(self.case.seed * 64 + count)
+            with spelled_out():
+                try:
+                    return self._together(oracle, inputs, upstream, values, noise, count, gradients)
+                except Exception:  # vmap refuses what depends on values, or writes to buffers: such an original runs in a loop
+                    noise.manual_seed(self.case.seed * 64 + count)
+                    return self._in_turn(oracle, inputs, upstream, values, noise, count, gradients)
+
+        c = self.case
+        large = c.batch_size * c.n_head * c.seq_len**2 > _LARGE
+        return Truth(values, perturbed, _FIRST // 2 if large else _FIRST)
+
+    def _rounding(self, noise: torch.Generator, runs: int) -> Rounding:
+        case = self.case
+        return Rounding(
+            case.torch_dtype,
+            self.device,
+            noise,
+            subnormal=case.regime == "tiny",
+            coherent=case.regime in REPEATING or case.layout == "expanded",
+            runs=runs,
+        )
+
+    def _in_turn(
+        self,
+        oracle: nn.Module,
+        inputs: Sequence[Tensor],
+        upstream: Mapping[str, Tensor],
+        values: Mapping[str, Tensor],
+        noise: torch.Generator,
+        count: int,
+        gradients: bool,
+    ) -> Sample:
+        """Perturbed runs, one after the other."""
+        runs = []
+        for _ in range(count):
+            with self._rounding(noise, 1):
+                runs.append(self.run(oracle, inputs, gradients=gradients, upstream=upstream))
+        stacked = {name: torch.stack([_present(run[name]) for run in runs]) for name in values}
+        return Sample(count, {name: stacked[name] - values[name] for name in values})
+
+    def _together(
+        self,
+        oracle: nn.Module,
+        inputs: Sequence[Tensor],
+        upstream: Mapping[str, Tensor],
+        values: Mapping[str, Tensor],
+        noise: torch.Generator,
+        count: int,
+        gradients: bool,
+    ) -> Sample:
+        """The same perturbed runs as one, with a dimension for the runs in front of everything: each has its own errors."""
+
+        def repeated(x: Tensor) -> Tensor:
+            return x.detach().unsqueeze(0).expand(count, *x.shape).clone().requires_grad_(gradients)
+
+        parameters = {name: repeated(p) for name, p in oracle.named_parameters() if p.requires_grad}
+        leaves = [repeated(x) if x.is_floating_point() else x for x in inputs]
+        shell = _Shell(oracle, self.outputs)
+
+        def forward(held: dict[str, Tensor], *given: Tensor) -> dict[str, Tensor]:
+            inner = {f"inner.{name}": value for name, value in held.items()}
+            found: dict[str, Tensor] = torch.func.functional_call(shell, inner, given)
+            return found
+
+        dims = tuple(0 if x.is_floating_point() else None for x in inputs)
+        with seeded(self.case.seed, self.device), torch.set_grad_enabled(gradients):
+            with self._rounding(noise, count):
+                out = torch.func.vmap(forward, in_dims=(0, *dims), randomness="different")(parameters, *leaves)
+                results = {name: value.detach() for name, value in out.items()}
+                if gradients:
+                    named = dict(zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False))
+                    wanted = {f"grad {name}": leaf for name, leaf in (named | parameters).items()}
+                    roots = [(value, upstream[name]) for name, value in out.items() if name in upstream]
+                    grads = torch.autograd.grad(
+                        [value for value, _ in roots],
+                        list(wanted.values()),
+                        [gradient.expand(count, *gradient.shape) for _, gradient in roots],
+                        allow_unused=True,
+                    )
+                    results |= {name: g for name, g in zip(wanted, grads, strict=True) if g is not None}
+        return Sample(count, {name: results[name] - value for name, value in values.items()})
+
+
+class _Shell(nn.Module):
+    """A module whose forward gives the named outputs of the one inside."""
+
+    def __init__(self, inner: nn.Module, outputs: Outputs) -> None:
+        super().__init__()
+        self.inner, self.outputs = inner, outputs
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.outputs(self.inner, inputs)
+
+
+def _present(value: Tensor | None) -> Tensor:
+    assert value is not None, "the original gave this tensor before and now it does not"
+    return value

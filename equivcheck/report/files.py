@@ -1,0 +1,65 @@
+"""Files that are written whole or not at all, and refused before a run where they could not be written after it."""
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["probe_file", "probe_folder", "write_whole"]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Make `text` (UTF-8) the content of `path` in one step: a reader, or a kill, never sees half of it."""
+    if path.exists() and not path.is_file():
+        # /dev/stdout, a pipe: not ours to replace by a file of the same name; a folder raises here
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
+    target = Path(os.path.realpath(path))  # a link stays a link
+    scratch = _scratch(target.parent)
+    try:
+        with scratch.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, target)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def probe_file(path: Path) -> None:
+    """Return where `write_whole(path, …)` can work, and raise the OSError where it cannot; nothing is left behind."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    with suppress(FileNotFoundError):
+        os.stat(path)  # a name that is too long, or that goes through a file, is told here
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "it is read-only")
+        if not path.is_file():
+            return
+    scratch = _scratch(Path(os.path.realpath(path)).parent)
+    try:
+        scratch.touch(exist_ok=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}") from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def probe_folder(path: Path) -> None:
+    """Return where files can be written into `path`, a folder that may have to be made; raise the OSError otherwise."""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe_file(path / "probe")
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _scratch(folder: Path) -> Path:
+    return folder / f".equivcheck-{secrets.token_hex(8)}.tmp"

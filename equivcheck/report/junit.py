@@ -1,0 +1,93 @@
+"""A report as JUnit XML, one test case per check, for machines that already read their test results so."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from equivcheck.report.files import write_whole
+from equivcheck.report.model import CheckResult, Report
+from equivcheck.report.table import clean, sensitivity_line, verdict_line
+
+__all__ = ["render", "write"]
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the report as JUnit XML to `path`, whole or not at all; an OSError says why it could not be written."""
+    write_whole(Path(path), render(report))
+
+
+def render(report: Report) -> str:
+    """The report as JUnit XML that is green exactly where the verdict is `equivalent`.
+
+    A check that is `different` is a failure, one that is `unsupported` is skipped and says what is. A run
+    that was insensitive or partial has one test case more, `sensitivity` or `complete`, that fails and says why.
+    """
+    root = ET.Element("testsuites", name="equivcheck")
+    suite = ET.SubElement(root, "testsuite", name=clean(f"equivcheck {report.candidate}"))
+    properties = {
+        "verdict": report.verdict,
+        "reference": report.reference,
+        "candidate": report.candidate,
+        "kind": report.kind,
+        "device": report.device,
+        "profile": report.profile,
+        "seed": str(report.seed),
+        "planted_faults": str(len(report.sensitivity.planted)),
+        "caught_faults": str(report.sensitivity.caught),
+        **{f"environment.{key}": value for key, value in report.environment.items()},
+    }
+    _properties(suite, properties)
+    for result in report.results:
+        _check(suite, report, result)
+    if report.verdict == "insensitive":
+        case = ET.SubElement(suite, "testcase", classname="equivcheck", name="sensitivity")
+        case.set("time", f"{report.sensitivity.seconds:.3f}")
+        ET.SubElement(case, "failure", message=sensitivity_line(report), type="insensitive").text = verdict_line(report)
+    if not report.complete or not report.results:
+        case = ET.SubElement(suite, "testcase", classname="equivcheck", name="complete", time="0.000")
+        message = "the run was cut short"
+        ET.SubElement(case, "error", message=message, type="partial").text = verdict_line(report)
+    for element in (root, suite):
+        element.set("tests", str(len(suite.findall("testcase"))))
+        for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            element.set(attribute, str(len(suite.findall(f"testcase/{tag}"))))
+        element.set("time", f"{report.seconds:.3f}")
+    suite.set("timestamp", clean(report.created))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
+    case = ET.SubElement(suite, "testcase", classname=clean(f"equivcheck.{report.candidate}"), name=clean(result.name))
+    case.set("time", f"{result.seconds:.3f}")
+    properties = {"outcome": result.outcome, "cases": str(result.cases), "seed": str(report.seed)}
+    if result.worst_ratio is not None:
+        properties["worst_ratio"] = repr(result.worst_ratio)
+    if result.worst_case is not None:
+        properties["worst_case"] = result.worst_case
+    found = result.counterexample
+    if found is not None:
+        properties |= {"counterexample": found.case, "replay": found.replay}
+    _properties(case, properties)
+    if result.outcome == "different":
+        text = f"{found.message}\nreplay: {found.replay}" if found is not None else result.detail
+        failure = ET.SubElement(case, "failure", message=_first_line(text), type="different")
+        failure.text = clean(text)
+    elif result.outcome == "unsupported":
+        ET.SubElement(case, "skipped", message=clean("unsupported: " + ", ".join(result.unsupported)))
+    told = [*(f"unsupported: {what}" for what in result.unsupported), *result.notes]
+    if result.detail and result.outcome != "different":
+        told.insert(0, result.detail)
+    if result.outcome == "deviation" and found is not None:
+        told.append(found.message)
+    if told:
+        ET.SubElement(case, "system-out").text = clean("\n".join(told))
+
+
+def _properties(parent: ET.Element, values: dict[str, str]) -> None:
+    properties = ET.SubElement(parent, "properties")
+    for name, value in values.items():
+        ET.SubElement(properties, "property", name=clean(name), value=clean(value))
+
+
+def _first_line(text: str) -> str:
+    return clean(next((line for line in text.splitlines() if line.strip()), "different"))

@@ -1,0 +1,93 @@
+"""A report as GitHub-flavoured markdown, in which names and messages from strangers show as they are and do nothing."""
+
+import re
+
+from equivcheck.report.model import Counterexample, Report
+from equivcheck.report.table import HEADINGS, clean, remarks, rows, sensitivity_line, verdict_line
+
+__all__ = ["render"]
+
+
+def render(report: Report) -> str:
+    """The report as markdown: the verdict first, then checks, counterexamples, notes, sensitivity, environment."""
+    word, _, rest = verdict_line(report).partition(": ")
+    lines = [
+        f"# equivcheck: {word}",
+        "",
+        f"**{word}**: {_prose(rest)}",
+        "",
+        f"- reference: {_code(report.reference)}",
+        f"- candidate: {_code(report.candidate)}",
+        f"- kind {_code(report.kind)}, profile {_code(report.profile)}, seed {report.seed}, {_code(report.created)}",
+        "",
+        "## Checks",
+        "",
+        f"| {' | '.join(HEADINGS)} |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    lines += [
+        f"| {_cell(name)} | {outcome} | {cases} | {ratio} | {_cell(where)} |"
+        for name, outcome, cases, ratio, where in rows(report)
+    ]
+    found = [(result.name, result.counterexample) for result in report.results]
+    if any(counterexample for _, counterexample in found):
+        lines += ["", "## Counterexamples"]
+    for name, counterexample in found:
+        if counterexample is not None:
+            lines += _counterexample(name, counterexample)
+    for heading, told in remarks(report):
+        lines += [
+            "",
+            f"## {heading.capitalize()}",
+            "",
+            *(f"- {_code(name)}: {_prose(remark)}" for name, remark in told),
+        ]
+    lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
+    if report.environment:
+        lines += ["", "## Environment", "", "| | |", "| --- | --- |"]
+        lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in sorted(report.environment.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _counterexample(name: str, found: Counterexample) -> list[str]:
+    ratio = "" if found.ratio is None else f", ratio {found.ratio:.3g}"
+    return [
+        "",
+        f"### {_code(name)}",
+        "",
+        f"Case {_code(found.case)}{ratio}:",
+        "",
+        *_block(found.message, "text"),
+        "",
+        "Replay:",
+        "",
+        *_block(found.replay, "sh"),
+    ]
+
+
+def _code(text: str) -> str:
+    """`text` as code on one line: nothing in it is markup, and nobody is mentioned by it."""
+    text = clean(" ".join(text.split())) or " "
+    fence = "`" * (_longest_run(text) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _cell(text: str) -> str:
+    """`text` as code inside a table, where a bar would end the cell even in code."""
+    return _code(text).replace("|", "\\|") if text != "-" else text
+
+
+def _prose(text: str) -> str:
+    """`text` as a sentence in which no character is markup."""
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", clean(" ".join(text.split())))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "@<!-- -->")
+
+
+def _block(text: str, language: str) -> list[str]:
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return [f"{fence}{language}", *clean(text).splitlines(), fence]
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

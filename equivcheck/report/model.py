@@ -1,0 +1,124 @@
+"""What a run established: plain data that every rendering, the gate and the exit status are made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CheckResult",
+    "Counterexample",
+    "Outcome",
+    "Report",
+    "Sensitivity",
+]
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal["equivalent", "different", "unsupported", "deviation"]
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """The smallest failing case of a check, its comparison in words, and the command that shows it again."""
+
+    case: str
+    message: str
+    replay: str
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check's outcome over all its cases; `worst_ratio` is error / budget, and None where the check does not measure one."""
+
+    name: str
+    outcome: Outcome
+    cases: int
+    seconds: float = 0.0
+    worst_ratio: float | None = None
+    worst_case: str | None = None
+    worst_where: str | None = None
+    counterexample: Counterexample | None = None
+    detail: str = ""
+    notes: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly, such as a whole dtype
+    visited: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # dimension -> value -> cases
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Which planted faults this very run, with its cases and budgets, would have caught."""
+
+    planted: tuple[str, ...] = ()
+    survived: tuple[str, ...] = ()
+    caught_by: Mapping[str, str] = field(default_factory=dict)  # fault -> "check on case"
+    seconds: float = 0.0
+
+    @property
+    def caught(self) -> int:
+        """How many of the planted faults were seen."""
+        return len(self.planted) - len(self.survived)
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether faults were planted at all, and none of them survived."""
+        return bool(self.planted) and not self.survived
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run of `verify`: what was judged, on which device, from which source, and what came of it."""
+
+    reference: str
+    candidate: str
+    kind: str
+    device: str
+    profile: str
+    seed: int
+    results: tuple[CheckResult, ...]
+    sensitivity: Sensitivity
+    complete: bool  # False where the run was interrupted or ran out of its time: then nothing is proved
+    seconds: float
+    created: str  # ISO 8601, UTC
+    environment: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)  # what -> SHA-256 of its source
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def cases(self) -> int:
+        """How many cases were held against all checks together."""
+        return sum(result.cases for result in self.results)
+
+    @property
+    def equivalent(self) -> bool:
+        """True where every check ran, none is `different`, and the run was sensitive."""
+        return (
+            self.complete
+            and bool(self.results)
+            and all(result.outcome != "different" for result in self.results)
+            and self.sensitivity.sensitive
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One word: `equivalent`, `different`, `insensitive` or `partial`."""
+        if any(result.outcome == "different" for result in self.results):
+            return "different"
+        if not self.complete or not self.results:
+            return "partial"
+        return "equivalent" if self.sensitivity.sensitive else "insensitive"
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON, whole or not at all; an OSError says why it could not be written."""
+        from equivcheck.report.json import write
+
+        write(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """Read a report that `save` wrote; a ReportError says what is wrong with the file."""
+        from equivcheck.report.json import read
+
+        return read(Path(path))

@@ -1,0 +1,225 @@
+"""The closing table and the verdict of a run, as pure functions of its report; plain lines where no terminal is."""
+
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from equivcheck.report.model import CheckResult, Report
+
+__all__ = [
+    "HEADINGS",
+    "clean",
+    "plain",
+    "remarks",
+    "replayed",
+    "rows",
+    "sections",
+    "sensitivity_line",
+    "show",
+    "title",
+    "verdict_line",
+]
+
+HEADINGS = ("check", "outcome", "cases", "worst ratio", "where")
+_RIGHT = (False, False, True, True, False)  # numbers stand under each other by their last digit
+_STYLES = {"equivalent": "green", "different": "bold red", "insensitive": "bold red"}
+_OTHER_STYLE = "yellow"  # unsupported, deviation, partial: true, and worth a look
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def clean(text: str) -> str:
+    """`text` with every character that could drive a terminal, or that XML cannot hold, spelled out as an escape."""
+    return "".join(character if _harmless(character) else _escape(character) for character in text)
+
+
+def title(report: Report) -> str:
+    """What was held against what, and how, in one line."""
+    pair = f"{report.candidate} against {report.reference}"
+    return _one_line(f"{pair} ({report.kind}, profile {report.profile}, seed {report.seed})")
+
+
+def rows(report: Report) -> list[tuple[str, ...]]:
+    """One row of cells per check, under `HEADINGS`: no cell has a line break in it."""
+    return [
+        (
+            _one_line(result.name),
+            result.outcome,
+            str(result.cases),
+            "-" if result.worst_ratio is None else f"{result.worst_ratio:.3g}",
+            _one_line(_where(result)),
+        )
+        for result in report.results
+    ]
+
+
+def sections(report: Report) -> list[tuple[str, list[str]]]:
+    """What the table has no room for, as headings with lines: the counterexamples and the `remarks`."""
+    counterexamples = [line for result in report.results for line in _counterexample(result)]
+    found = [("counterexamples", counterexamples)]
+    for heading, told in remarks(report):
+        found.append((heading, [_one_line(f"{name}: {remark}") for name, remark in told]))
+    return [(heading, lines) for heading, lines in found if lines]
+
+
+def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What the checks remarked: headings (deviations, notes, unsupported) with pairs of a check and its remark."""
+    deviations: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
+    unsupported: list[tuple[str, str]] = []
+    for result in report.results:
+        if result.detail:
+            (deviations if result.outcome == "deviation" else notes).append((result.name, result.detail))
+        notes += [(result.name, note) for note in result.notes]
+        unsupported += [(result.name, what) for what in result.unsupported]
+    found = [("deviations", deviations), ("notes", notes), ("unsupported", unsupported)]
+    return [(heading, told) for heading, told in found if told]
+
+
+def sensitivity_line(report: Report) -> str:
+    """How many faults were planted and caught, with the survivors by name."""
+    planted, survived = report.sensitivity.planted, report.sensitivity.survived
+    if not planted:
+        return "sensitivity: no fault was planted"
+    line = f"sensitivity: {_count(len(planted), 'fault')} planted, {report.sensitivity.caught} caught"
+    return _one_line(f"{line}; survived: {', '.join(survived)}" if survived else line)
+
+
+def verdict_line(report: Report) -> str:
+    """The verdict in one line that begins with its word, and says of how much it is the verdict."""
+    facts = [_count(report.cases, "case"), _checks(report.results), _device(report)]
+    planted, survived = report.sensitivity.planted, report.sensitivity.survived
+    match report.verdict:
+        case "different":
+            facts.insert(0, ", ".join(result.name for result in report.results if result.outcome == "different"))
+            if not report.complete:
+                facts.append("partial: the run was cut short")
+        case "insensitive" if survived:
+            of_all = f"{len(survived)} of {_count(len(planted), 'planted fault')}"
+            facts.insert(0, f"{of_all} survived ({', '.join(survived)})")
+        case "insensitive":
+            facts.insert(0, "no fault was planted")
+        case "partial":
+            facts.insert(0, "the run was cut short and proves nothing")
+        case _:
+            facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")
+    facts.append(f"{report.seconds:.1f} s")
+    return _one_line(f"{report.verdict}: {', '.join(facts)}")
+
+
+def plain(report: Report) -> str:
+    """The whole closing text in aligned lines, the verdict last."""
+    table = [HEADINGS, *rows(report)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
+    lines = [title(report), ""]
+    for row in table:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, _RIGHT, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    for heading, body in sections(report):
+        lines += ["", f"{heading}:", *(f"  {line}".rstrip() for line in body)]
+    lines += ["", sensitivity_line(report), verdict_line(report)]
+    return "\n".join(lines) + "\n"
+
+
+def replayed(case: str, results: Sequence[CheckResult]) -> tuple[str, str]:
+    """The verdict on one case (`equivalent`, `different` or `unsupported`), and all that the checks say about it."""
+    lines: list[str] = []
+    for result in results:
+        ratio = "" if result.worst_ratio is None else f", ratio {result.worst_ratio:.3g}"
+        lines.append(_one_line(f"{result.name}: {result.outcome}{ratio}"))
+        message = result.detail or (result.counterexample.message if result.counterexample else "")
+        lines += [f"  {clean(line)}".rstrip() for line in message.splitlines()]
+        lines += ["  " + _one_line(f"unsupported: {what}") for what in result.unsupported]
+        lines += ["  " + _one_line(f"note: {note}") for note in result.notes]
+    different = [result.name for result in results if result.outcome == "different"]
+    if different:
+        word, what = "different", f"{', '.join(different)}, of {_checks(results)}"
+    elif any(result.outcome != "unsupported" for result in results):
+        word, what = "equivalent", _checks(results)
+    else:
+        word, what = "unsupported", f"nothing could be judged by {_checks(results)}"
+    return word, "\n".join([*lines, "", _one_line(f"{word}: {what}, on {case}")]) + "\n"
+
+
+def show(report: Report, file: TextIO | None = None) -> None:
+    """Print the closing text to `file` (standard output): with rich on a terminal, as `plain` elsewhere."""
+    file = sys.stdout if file is None else file
+    if not file.isatty():
+        file.write(plain(report))
+        file.flush()
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=file, highlight=False)
+    table = Table(title=Text(title(report)), title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
+    for heading, right in zip(HEADINGS, _RIGHT, strict=True):
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for name, outcome, *numbers in rows(report):
+        # Text, not str: a name with square brackets in it is no markup
+        table.add_row(Text(name), Text(outcome, _style(outcome)), *map(Text, numbers))
+    console.print(table)
+    for heading, body in sections(report):
+        console.print(Text(f"\n{heading}:", "bold"))
+        for line in body:
+            console.print(Text(f"  {line}"), soft_wrap=True)  # a replay command must survive being copied
+    console.print(Text(f"\n{sensitivity_line(report)}"), soft_wrap=True)
+    console.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
+
+
+def _counterexample(result: CheckResult) -> Iterator[str]:
+    found = result.counterexample
+    if found is None:
+        return
+    ratio = "" if found.ratio is None else f" (ratio {found.ratio:.3g})"
+    yield _one_line(f"{result.name}: {found.case}{ratio}")
+    for line in found.message.splitlines():
+        yield f"  {clean(line)}"
+    yield f"  replay: {_one_line(found.replay)}"
+
+
+def _where(result: CheckResult) -> str:
+    return " of ".join(part for part in (result.worst_where, result.worst_case) if part) or "-"
+
+
+def _checks(results: Sequence[CheckResult]) -> str:
+    apart = []
+    for outcome in ("deviation", "unsupported"):
+        if count := sum(result.outcome == outcome for result in results):
+            apart.append(f"{count} {outcome}")
+    return _count(len(results), "check") + (f" ({', '.join(apart)})" if apart else "")
+
+
+def _device(report: Report) -> str:
+    device, _, rest = report.device.partition(" (")  # a GPU's name stands in brackets behind it
+    known = [rest.removesuffix(")")] if rest else []
+    if torch := report.environment.get("torch"):
+        known.append(f"torch {torch}")
+    return device + (f" ({', '.join(known)})" if known else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _style(word: str) -> str:
+    return _STYLES.get(word, _OTHER_STYLE)
+
+
+def _one_line(text: str) -> str:
+    return clean(" ".join(text.split()))
+
+
+def _harmless(character: str) -> bool:
+    if character in "\n\t":
+        return True
+    return unicodedata.category(character) not in ("Cc", "Cs", "Cn") and character not in _BIDI
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

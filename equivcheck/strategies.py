@@ -1,0 +1,86 @@
+"""Hypothesis strategies over cases, simplest first: sizes shrink to 1, dtypes to float32, regimes to sharpened.
+
+Sizes are drawn from one ascending table that holds *every* integer of its range, with the interesting ones repeated:
+that way the edges of tiles are visited often and a counterexample still shrinks to the very smallest size that fails.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+from hypothesis import strategies as st
+
+from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
+
+__all__ = ["cases", "sizes"]
+
+_TILES = (16, 32, 64, 128, 256, 512)
+_SEEDS = 2**16
+
+
+@cache
+def sizes(largest: int, *, typical: int) -> Sequence[int]:
+    """1 … `largest`, ascending, each at least once; small ones, tile edges ±1 and numbers up to `typical` weigh more."""
+    edges = {1, 2, 3, *(tile + step for tile in _TILES for step in (-1, 0, 1))}
+    table: list[int] = []
+    for size in range(1, largest + 1):
+        weight = 1
+        if size <= typical:
+            weight = max(1, largest // typical)
+        if size in edges:
+            weight = 4 * max(1, largest // max(size, typical))
+        table.extend([size] * weight)
+    return tuple(table)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    *,
+    dtypes: Sequence[str] = DTYPES,
+    regimes: Sequence[str] = REGIMES,
+    layouts: Sequence[str] = LAYOUTS,
+    max_seq_len: int = 512,
+    max_batch_size: int = 4,
+    max_heads: int = 8,
+    max_head_size: int = 128,
+    training: bool | None = None,
+    rates: Sequence[float] = (0.0, 0.1, 0.5),
+    train_rates: Sequence[float] = (0.0,),
+    n_layers: Sequence[int] = (0,),
+    is_causal: Sequence[bool] = (True,),
+    scales: Sequence[float | None] = (None,),
+) -> Case:
+    """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
+
+    In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
+    """
+    dtype = draw(st.sampled_from(list(dtypes)))
+    seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len))))
+    # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
+    room = max(1, 2**17 // max(seq_len * seq_len, 1))
+    n_head = draw(st.sampled_from(sizes(max(1, min(max_heads, room)), typical=4)))
+    batch_size = draw(st.sampled_from(sizes(max(1, min(max_batch_size, room // n_head)), typical=3)))
+    head_size = draw(st.sampled_from(sizes(max(1, min(max_head_size, 512 // n_head)), typical=24)))
+    block_size = seq_len + draw(st.sampled_from((0, 0, 1, 7, 64)))
+    n_layer = draw(st.sampled_from(list(n_layers)))
+    in_training = draw(st.booleans()) if training is None else training
+    allowed = list(train_rates if in_training else rates)
+    return Case(
+        batch_size=batch_size,
+        seq_len=seq_len,
+        n_head=n_head,
+        head_size=head_size,
+        block_size=block_size,
+        dtype=dtype,
+        training=in_training,
+        attn_pdrop=draw(st.sampled_from(allowed)),
+        resid_pdrop=draw(st.sampled_from(allowed)),
+        regime=draw(st.sampled_from(list(regimes))),
+        layout=draw(st.sampled_from(list(layouts))),
+        seed=draw(st.integers(0, _SEEDS - 1)),
+        n_layer=n_layer,
+        vocab_size=draw(st.sampled_from((2, 17, 73))) if n_layer else 1,
+        tokens=draw(st.sampled_from(("random", "text"))) if n_layer else "random",
+        is_causal=draw(st.sampled_from(list(is_causal))),
+        scale=draw(st.sampled_from(list(scales))),
+    )

@@ -1,0 +1,66 @@
+"""A pair's checks as a pytest class: one test per check and device, for projects that import the checks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from equivcheck.checks import CHECKS
+from equivcheck.comparison import Mismatch
+from equivcheck.report.model import Report
+from equivcheck.subject import resolve
+from equivcheck.verify import verify
+
+__all__ = ["suite"]
+
+
+def suite(
+    reference: Any,
+    candidate: Any,
+    *,
+    kind: str = "auto",
+    profile: str = "quick",
+    checks: Sequence[str] | None = None,
+    exclude: Iterable[str] = (),
+    seed: int = 0,
+    max_seconds: float | None = None,
+    deviations: Mapping[str, str] | None = None,
+) -> type:
+    """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
+
+    Each test runs one check, and plants the faults that this check should see. On CUDA the tests carry the marker `gpu` and
+    run with `pytest --gpu`. Arguments are those of `verify`; a UsageError for what does not fit.
+    """
+    found = resolve(reference, candidate, kind=kind, device="cpu").kind
+    left_out = set(exclude)
+    names = [c.name for c in CHECKS if found in c.kinds and c.name not in left_out and (not checks or c.name in checks)]
+
+    @pytest.mark.parametrize("equivcheck_device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+    @pytest.mark.parametrize("check", names)
+    class TestEquivalence:
+        def test_holds(self, check: str, equivcheck_device: str) -> None:
+            report = verify(
+                reference,
+                candidate,
+                kind=found,
+                device=equivcheck_device,
+                profile=profile,
+                checks=[check],
+                seed=seed,
+                max_seconds=max_seconds,
+                deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
+            )
+            if not report.equivalent:
+                raise _short(report) from None
+
+    return TestEquivalence
+
+
+def _short(report: Report) -> Mismatch:
+    """The failure as a short assertion: what, how far over budget, the case and the line that replays it."""
+    result = report.results[0]
+    if result.counterexample is None:
+        survived = ", ".join(report.sensitivity.survived) or "none was planted"
+        return Mismatch(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}")
+    c = result.counterexample
+    return Mismatch(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", ratio=c.ratio or 0.0)

@@ -1,0 +1,153 @@
+"""Inputs, weights and upstream gradients of a case: everything random, from the seed alone, shaped by the regime of values."""
+
+import math
+import re
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case, arrange, generator, tiny_factor
+
+__all__ = ["projections_known", "qkv", "randomise", "sequence", "tokens", "upstream"]
+
+_ROLES = {
+    "q": re.compile(r"(^|[._])(q|query|w_?q|q_proj|to_q|q_lin|wquery)$"),
+    "k": re.compile(r"(^|[._])(k|key|w_?k|k_proj|to_k|k_lin|wkey)$"),
+    "v": re.compile(r"(^|[._])(v|value|w_?v|v_proj|to_v|v_lin|wvalue)$"),
+}
+_GAIN = {"near_initial": 1.0, "large_scores": 6.0, "tiny": 1.0}  # of the query and key projections; scores get its square
+_SHARP = 1.8
+_LARGE_V = {"float16": 2.0**8, "bfloat16": 2.0**100, "float32": 2.0**100, "float64": 2.0**300}
+
+
+def _role(name: str) -> str:
+    return next((role for role, pattern in _ROLES.items() if pattern.search(name.lower())), "")
+
+
+def projections_known(names: Iterable[str]) -> bool:
+    """Whether parameters of these names hold projections of queries and of keys that can be told apart by name."""
+    roles = {_role(name.rpartition(".")[0]) or _role(name) for name in names}
+    return {"q", "k"} <= roles
+
+
+def randomise(module: nn.Module, case: Case) -> None:
+    """Give every parameter a random value: no weight is at its initial one and no bias is zero.
+
+    Fresh minGPT weights attend almost uniformly and hide everything on the q-k path; so the projections of queries and keys,
+    known by their usual names, are sharpened, and where there are none the inputs are (see `sequence`).
+    """
+    with torch.no_grad():
+        for full, parameter in module.named_parameters():
+            owner_name, _, name = full.rpartition(".")
+            owner = module.get_submodule(owner_name)
+            draw = torch.randn(parameter.shape, generator=generator(case, full), dtype=torch.float64)
+            parameter.copy_(_shaped(draw, owner, owner_name, name, case))
+
+
+def _shaped(draw: Tensor, owner: nn.Module, owner_name: str, name: str, case: Case) -> Tensor:
+    role = _role(owner_name) or _role(name)
+    gain = _GAIN.get(case.regime, _SHARP) if role in ("q", "k") else 1.0
+    initial = case.regime == "near_initial"
+    if draw.dim() < 2:
+        if name == "weight":  # of a norm
+            return 1.0 + 0.2 * draw
+        value = draw * (0.02 if initial else 0.3)
+        if case.regime == "tiny":
+            value = value * tiny_factor(case.torch_dtype)
+        if role == "v":
+            value = value + (6.0 if case.regime == "same_sign_v" else 0.0)
+            value = value * (_LARGE_V[case.dtype] if case.regime == "near_limit" and not case.n_layer else 1.0)
+        return value
+    if isinstance(owner, nn.Embedding) or name.endswith("emb"):
+        return draw
+    if initial:
+        return 0.02 * draw
+    value = draw * gain / math.sqrt(min(draw.shape[-2:]) if draw.dim() > 2 else draw.shape[-1])
+    if role == "v":
+        value = value * (0.0 if case.regime == "constant_v" else 1.0)
+        value = value * (_LARGE_V[case.dtype] if case.regime == "near_limit" and not case.n_layer else 1.0)
+    return value
+
+
+def _positions(draw: Tensor, case: Case) -> Tensor:
+    """Shape random positions (B, T, C) by the regime."""
+    B, T, C = draw.shape
+    if case.regime == "ties":
+        return draw[:, torch.arange(T) % max(1, min(3, T))]  # equal positions: exactly equal scores
+    if case.regime == "one_hot":
+        hot = torch.zeros_like(draw)
+        where = (5 * torch.arange(T) + torch.arange(B).unsqueeze(1)) % C  # (B, T)
+        return hot.scatter_(2, where.unsqueeze(-1), 4.0)
+    if case.regime == "zero_rows":
+        kept = torch.rand(B, T, 1, generator=generator(case, "zero rows"), dtype=torch.float64) < 0.5
+        return draw * kept
+    if case.regime == "tiny":
+        return draw * tiny_factor(case.torch_dtype)
+    return draw
+
+
+def sequence(case: Case, *, sharpen: bool) -> Tensor:
+    """The input x of a module, (B, T, C), on the CPU; `sharpen` where the module's own projections could not be."""
+    shape = (case.batch_size, case.seq_len, case.n_embd)
+    x = _positions(torch.randn(shape, generator=generator(case, "x"), dtype=torch.float64), case)
+    if sharpen:
+        x = x * _GAIN.get(case.regime, _SHARP)
+        x = x + (3.0 if case.regime == "same_sign_v" else 0.0)
+        x = x[:, :1].expand(shape) if case.regime == "constant_v" else x
+    return x.to(case.torch_dtype)
+
+
+def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    """The inputs q, k, v of a function, (B, H, T, D) each, on the CPU."""
+    B, H, T, D = case.batch_size, case.n_head, case.seq_len, case.head_size
+    gain = 0.3 if case.regime == "near_initial" else _GAIN.get(case.regime, _SHARP)
+    parts = []
+    for name in "qkv":
+        draw = torch.randn(B * H, T, D, generator=generator(case, name), dtype=torch.float64)
+        part = _positions(draw, case).view(B, H, T, D)
+        if name != "v":
+            part = part * gain
+        elif case.regime == "constant_v":
+            part = part[:, :, :1].expand(part.shape)
+        elif case.regime == "same_sign_v":
+            part = part + 6.0
+        elif case.regime == "near_limit":
+            part = part * _LARGE_V[case.dtype]
+        parts.append(part.to(case.torch_dtype))
+    return parts[0], parts[1], parts[2]
+
+
+@cache
+def _text() -> tuple[int, ...]:
+    """Real text that ships with Python, as the ranks of its characters: the language reference's topics."""
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))[: 1 << 17]
+    rank = {character: i for i, character in enumerate(sorted(set(text)))}
+    return tuple(rank[character] for character in text)
+
+
+def tokens(case: Case) -> tuple[Tensor, Tensor]:
+    """Token ids and the ids that follow them, (B, T) each, on the CPU: from real text or at random; `ties` repeats three."""
+    shape = (case.batch_size, case.seq_len + 1)
+    source = generator(case, "tokens")
+    if case.tokens == "text":
+        text = torch.tensor(_text())
+        starts = torch.randint(len(text) - case.seq_len - 1, (case.batch_size, 1), generator=source)
+        ids = text[starts + torch.arange(case.seq_len + 1)] % case.vocab_size
+    else:
+        ids = torch.randint(case.vocab_size, shape, generator=source)
+    if case.regime == "ties":
+        ids = ids[:, torch.arange(case.seq_len + 1) % max(1, min(3, case.seq_len))]
+    if case.layout == "expanded":
+        ids = ids[:1].expand(shape)
+    idx = arrange(ids[:, :-1], case.layout) if case.layout in ("transposed", "offset") else ids[:, :-1]
+    return idx, ids[:, 1:]
+
+
+def upstream(case: Case, name: str, shape: torch.Size) -> Tensor:
+    """A random gradient that flows into the output `name`, in the case's layout, on the CPU."""
+    draw = torch.randn(shape, generator=generator(case, f"upstream {name}"), dtype=torch.float64)
+    return arrange(draw.to(case.torch_dtype), case.layout if draw.dim() > 1 else "contiguous")
