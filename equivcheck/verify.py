@@ -227,7 +227,15 @@ def verify(
                 f"{_raises(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
             )
         for check in chosen:
-            result, search = _hold(check, subject, dtypes, refused, profile, seed, until, heard)
+            search = _search(check, subject, profile, until, heard)
+            began_check = time.monotonic()
+            try:
+                result = _hold(search, dtypes, refused, seed)
+            except KeyboardInterrupt:
+                # a difference that was already seen must not be lost with the rest
+                if search.failed:
+                    results.append(_declared(_result(search, refused, time.monotonic() - began_check), accepted))
+                raise
             results.append(_declared(result, accepted))
             searches.append(search)
             heard.finished(results[-1])
@@ -274,28 +282,25 @@ def _declared(result: CheckResult, accepted: Mapping[str, str]) -> CheckResult:
     return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {reason}"))
 
 
-def _hold(
-    check: Check,
-    subject: Subject,
-    dtypes: Sequence[str],
-    refused: Mapping[str, str],
-    profile: str,
-    seed: int,
-    until: float,
-    heard: Listener,
-) -> tuple[CheckResult, _Search]:
-    began = time.monotonic()
+def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener) -> _Search:
     planned = check.cases[profile]
-    search = _Search(
-        check, subject, planned, _SHRINK_S[profile], until, lambda done: heard.progress(check.name, done, planned)
-    )
-    strategy = _strategy(check, subject, dtypes)
+
+    def told(done: int) -> None:
+        heard.progress(check.name, done, planned)
+
+    return _Search(check, subject, planned, _SHRINK_S[profile], until, told)
+
+
+def _hold(search: _Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int) -> CheckResult:
+    began = time.monotonic()
+    strategy = _strategy(search.check, search.subject, dtypes)
     if strategy is None:
-        result = CheckResult(check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values()))
-        return result, search
-    heard.progress(check.name, 0, planned)
-    search.run(strategy, _seed(seed, check.name))
-    return _result(search, refused, time.monotonic() - began), search
+        return CheckResult(
+            search.check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values())
+        )
+    search.told(0)
+    search.run(strategy, _seed(seed, search.check.name))
+    return _result(search, refused, time.monotonic() - began)
 
 
 def _result(search: _Search, refused: Mapping[str, str], seconds: float) -> CheckResult:

@@ -17,8 +17,9 @@ _ROLES = {
     "k": re.compile(r"(^|[._])(k|key|w_?k|k_proj|to_k|k_lin|wkey)$"),
     "v": re.compile(r"(^|[._])(v|value|w_?v|v_proj|to_v|v_lin|wvalue)$"),
 }
-_GAIN = {"near_initial": 1.0, "large_scores": 6.0, "tiny": 1.0}  # of the query and key projections; scores get its square
+_GAIN = {"near_initial": 1.0, "tiny": 1.0}  # of the query and key projections; scores get its square
 _SHARP = 1.8
+_LARGE = (6.0, 6.0, 6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a finite number still holds
 _LARGE_V = {"float16": 2.0**8, "bfloat16": 2.0**100, "float32": 2.0**100, "float64": 2.0**300}
 
 
@@ -46,9 +47,13 @@ def randomise(module: nn.Module, case: Case) -> None:
             parameter.copy_(_shaped(draw, owner, owner_name, name, case))
 
 
+def _gain(case: Case) -> float:
+    return _LARGE[case.seed % len(_LARGE)] if case.regime == "large_scores" else _GAIN.get(case.regime, _SHARP)
+
+
 def _shaped(draw: Tensor, owner: nn.Module, owner_name: str, name: str, case: Case) -> Tensor:
     role = _role(owner_name) or _role(name)
-    gain = _GAIN.get(case.regime, _SHARP) if role in ("q", "k") else 1.0
+    gain = _gain(case) if role in ("q", "k") else 1.0
     initial = case.regime == "near_initial"
     if draw.dim() < 2:
         if name == "weight":  # of a norm
@@ -93,7 +98,7 @@ def sequence(case: Case, *, sharpen: bool) -> Tensor:
     shape = (case.batch_size, case.seq_len, case.n_embd)
     x = _positions(torch.randn(shape, generator=generator(case, "x"), dtype=torch.float64), case)
     if sharpen:
-        x = x * _GAIN.get(case.regime, _SHARP)
+        x = x * _gain(case)
         x = x + (3.0 if case.regime == "same_sign_v" else 0.0)
         x = x[:, :1].expand(shape) if case.regime == "constant_v" else x
     return x.to(case.torch_dtype)
@@ -102,7 +107,7 @@ def sequence(case: Case, *, sharpen: bool) -> Tensor:
 def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
     """The inputs q, k, v of a function, (B, H, T, D) each, on the CPU."""
     B, H, T, D = case.batch_size, case.n_head, case.seq_len, case.head_size
-    gain = 0.3 if case.regime == "near_initial" else _GAIN.get(case.regime, _SHARP)
+    gain = 0.3 if case.regime == "near_initial" else _gain(case)
     parts = []
     for name in "qkv":
         draw = torch.randn(B * H, T, D, generator=generator(case, name), dtype=torch.float64)

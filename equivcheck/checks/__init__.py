@@ -1,6 +1,5 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
-from equivcheck.cases import DTYPES
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
 from equivcheck.checks.contract import checkpoint, errors, interface
@@ -11,11 +10,21 @@ from equivcheck.checks.values import gradients, logits, output
 
 __all__ = ["CHECKS", "Check", "Held", "Pair"]
 
+_MODULES = ("module", "model", "replacement")
 _ALL = ("module", "function", "model", "replacement")
 _RATES = (0.1, 0.25, 0.5, 0.8, 0.0, 1.0)
 _MODEL_REGIMES = ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v")
 _SMALL = {"max_seq_len": 40, "max_batch_size": 3, "max_heads": 4, "max_head_size": 32}
-_TINY = {"max_seq_len": 4, "max_batch_size": 1, "max_heads": 3, "max_head_size": 3}
+_TINY = {"max_seq_len": 4, "max_batch_size": 1, "max_heads": 3, "max_head_size": 3, "training": True}
+_GENERIC = {
+    "dtypes": ("bfloat16", "float16", "float32"),
+    "regimes": ("sharpened", "near_initial"),
+    "layouts": ("contiguous",),
+    "max_seq_len": 64,
+    "max_batch_size": 2,
+    "max_heads": 3,
+    "max_head_size": 32,
+}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -30,52 +39,17 @@ def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(30, 140, 2000)),
-    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(30, 110, 2000)),
+    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(30, 130, 2000)),
+    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(30, 100, 2000)),
     Check(
-        "logits",
-        logits.__doc__ or "",
-        ("module", "model", "replacement"),
-        logits,
-        _cases(16, 40, 400),
-        {**_MODEL, "n_layers": (1, 2, 3, 4)},
+        "causality", causality.__doc__ or "", _ALL, causality, _cases(15, 60, 600), {"max_seq_len": 140, "max_head_size": 64}
     ),
-    Check(
-        "causality",
-        causality.__doc__ or "",
-        _ALL,
-        causality,
-        _cases(15, 60, 600),
-        {"max_seq_len": 140, "max_head_size": 64},
-    ),
-    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(4, 10, 100), {**_TINY, "training": True, "train_rates": _RATES}),
-    Check("modes", modes.__doc__ or "", ("module", "model", "replacement"), modes, _cases(4, 10, 100), {**_TINY, "training": True, "train_rates": _RATES[:3]}),
-    Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), dict(_SMALL)),
-    Check("interface", interface.__doc__ or "", _ALL, interface, _cases(4, 12, 100), dict(_SMALL)),
-    Check("errors", errors.__doc__ or "", ("module", "model", "replacement"), errors, _cases(4, 12, 100), dict(_SMALL)),
-    Check(
-        "checkpoint",
-        checkpoint.__doc__ or "",
-        ("module", "model", "replacement"),
-        checkpoint,
-        _cases(4, 12, 100),
-        dict(_SMALL),
-    ),
-    Check(
-        "bias",
-        bias.__doc__ or "",
-        ("module", "function"),
-        bias,
-        _cases(4, 12, 100),
-        {
-            "dtypes": ("bfloat16", "float16", "float32"),
-            "regimes": ("sharpened", "near_initial"),
-            "layouts": ("contiguous",),
-            "max_seq_len": 64,
-            "max_batch_size": 2,
-            "max_heads": 3,
-            "max_head_size": 32,
-        },
-    ),
+    Check("interface", interface.__doc__ or "", _ALL, interface, _cases(4, 12, 100), _SMALL),
+    Check("checkpoint", checkpoint.__doc__ or "", _MODULES, checkpoint, _cases(4, 12, 100), _SMALL),
+    Check("errors", errors.__doc__ or "", _MODULES, errors, _cases(4, 12, 100), _SMALL),
+    Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), _SMALL),
+    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(4, 10, 100), {**_TINY, "train_rates": _RATES[:3]}),
+    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(4, 10, 100), {**_TINY, "train_rates": _RATES}),
+    Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 40, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
+    Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )
-assert set(DTYPES) >= {"bfloat16", "float16", "float32"}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results
+from equivcheck.problem import Problem, Results, seeded
 
 __all__ = ["checkpoint", "errors", "interface"]
 
@@ -26,6 +26,9 @@ def interface(pair: Pair, case: Case) -> Held:
     _same_signature("forward", reference.forward, candidate.forward, pair.kind)
     if pair.kind == "function":
         return Held()
+    if pair.kind != "replacement":
+        _same_when_new(pair, case)
+    _same_layout(problem)
     notes = _same_attributes(reference, candidate)
     _same_submodules(reference, candidate)
     own = _calls(problem, reference)
@@ -71,6 +74,26 @@ def _same_signature(what: str, original: Callable[..., Any], candidate: Callable
     ]
     if what == "forward" and required:
         raise Mismatch(f"{what} needs {', '.join(required)}, which the original does not take", where=what)
+
+
+def _same_when_new(pair: Pair, case: Case) -> None:
+    """As the factories make them, before anybody chose a mode: training, or not, in every submodule."""
+    with seeded(case.seed, pair.device):
+        its = {name: m.training for name, m in pair.reference(case.config()).named_modules()}
+        mine = {name: m.training for name, m in pair.candidate(case.config()).named_modules()}
+    for name, training in its.items():
+        if mine.get(name, training) != training:
+            raise Mismatch(f"as built, {name or 'the module'} has training={mine[name]}; the original's is {training}")
+
+
+def _same_layout(problem: Problem) -> None:
+    """Where the original's result is contiguous the candidate's is: a caller's `.view()` relies on it."""
+    own = problem.run(problem.reference, problem.inputs, gradients=False)
+    got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
+    for name, value in own.items():
+        mine = got.get(name)
+        if value is not None and mine is not None and value.is_contiguous() and not mine.is_contiguous():
+            raise Mismatch(f"{name} is not contiguous, and the original's is: a view of it fails", where=name)
 
 
 def _same_attributes(reference: nn.Module, candidate: nn.Module) -> list[str]:
@@ -168,12 +191,31 @@ def errors(pair: Pair, case: Case) -> Held:
             "integers": torch.zeros(x.shape, dtype=torch.long, device=x.device),
             "another dtype": x.to(torch.float32 if x.dtype is torch.float64 else torch.float64),
         }
+    if pair.kind in ("module", "model"):
+        _same_configs(pair, case)
     candidate = _built(problem)
     for what, value in cells.items():
         given = (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:]))
         if _refuses(problem, problem.reference, given) and not _refuses(problem, candidate, given):
             raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
     return Held()
+
+
+def _same_configs(pair: Pair, case: Case) -> None:
+    """A width that the heads do not divide is refused by both constructors, or by none."""
+    config = case.but(n_head=2).config()
+    config.n_embd = 2 * case.head_size + 1
+
+    def refuses(factory: Callable[..., Any]) -> bool:
+        try:
+            with seeded(case.seed, pair.device):
+                factory(config)
+        except Exception:
+            return True
+        return False
+
+    if refuses(pair.reference) and not refuses(pair.candidate):
+        raise Mismatch(f"n_embd={config.n_embd} with n_head=2 is refused by the original's constructor, and not here")
 
 
 def _longer(x: Tensor, case: Case) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
 from equivcheck.problem import Problem, Results, Truth
+
+T = TypeVar("T")
 
 __all__ = ["Check", "Held", "Pair", "candidate_run", "hold"]
 
@@ -57,7 +59,7 @@ class Check:
     draws: Mapping[str, Any] = field(default_factory=dict)
 
 
-def candidate_run(problem: Problem, action: Callable[[nn.Module], Results]) -> Results:
+def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
     """Run the candidate; what it raises, where the original runs, is a Mismatch."""
     try:
         return action(problem.candidate)

@@ -1,0 +1,93 @@
+"""Every fault of `equivcheck.faults`, put through the checks of a profile: is it seen, by what, how soon, how small?
+
+    python benchmarks/sightings.py [--profile gate] [--device cpu] [--only NAME] [--no-shrink] [--out FILE]
+
+Prints a row a fault and the totals; with --out writes the rows as JSON. Checks are run in the order of the registry, from the
+first on, until one fails: the seconds are what a user waits for the first counterexample, and then for the smallest one.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from equivcheck.checks import CHECKS
+from equivcheck.comparison import Mismatch
+from equivcheck.faults import FAULTS, RIGHT
+from equivcheck.subject import Subject, resolve
+from equivcheck.verify import _Search, _seed, _strategy
+from equivcheck.cases import DTYPES
+
+
+class _Timed(_Search):
+    """A search that remembers when it failed first."""
+
+    first_s: float | None = None
+    started: float = 0.0
+
+    def visit(self, case):
+        try:
+            super().visit(case)
+        except Mismatch:
+            if self.first_s is None:
+                self.first_s = time.monotonic() - self.started
+            raise
+
+
+def sight(subject: Subject, profile: str, seed: int, shrink_s: float) -> dict[str, object]:
+    began = time.monotonic()
+    for check in CHECKS:
+        search = _Timed(check, subject, check.cases[profile], shrink_s, float("inf"), lambda _: None)
+        search.started = began
+        search.run(_strategy(check, subject, DTYPES), _seed(seed, check.name))
+        if search.minimal is not None:
+            mismatch = search.failed[search.minimal]
+            return {
+                "check": check.name,
+                "first_s": round(search.first_s, 2),
+                "total_s": round(time.monotonic() - began, 2),
+                "case": search.minimal.id,
+                "message": str(mismatch).splitlines()[0][:160],
+            }
+    return {"check": None, "first_s": None, "total_s": round(time.monotonic() - began, 2), "case": "", "message": ""}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="gate")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append")
+    parser.add_argument("--part", default="0/1", help="I/N: every N-th fault from the I-th on")
+    parser.add_argument("--right", action="store_true", help="the right ones instead: none may be seen")
+    parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    original = "equivcheck.attention:CausalSelfAttention"
+    base = resolve(original, original, kind="module", device=args.device)
+    part, parts = map(int, args.part.split("/"))
+    rows = []
+    for fault in (RIGHT if args.right else FAULTS)[part::parts]:
+        if args.only and fault.name not in args.only:
+            continue
+        row = sight(base.with_candidate(fault.attention, fault.name), args.profile, args.seed, 0.0 if args.no_shrink else 5.0)
+        row = {"fault": fault.name, "seen_by": list(getattr(fault, "seen_by", ())), **row}
+        rows.append(row)
+        print(f"{fault.name:45s} {row['check'] or 'NOT SEEN':10s} {row['first_s'] or 0:6.2f} s {row['total_s']:6.2f} s  {row['case']}", flush=True)
+    seen = [row for row in rows if row["check"]]
+    times = [row["first_s"] for row in seen]
+    print(
+        f"{len(seen)} of {len(rows)} seen in profile {args.profile} on {args.device}, torch {torch.__version__}; "
+        f"seconds to the first counterexample: median {statistics.median(times) if times else 0:.2f}, "
+        f"largest {max(times, default=0):.2f}; not seen: {', '.join(r['fault'] for r in rows if not r['check']) or 'none'}"
+    )
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
