@@ -2,8 +2,9 @@
 
     python benchmarks/sightings.py [--profile gate] [--device cpu] [--only NAME] [--no-shrink] [--out FILE]
 
-Prints a row a fault and the totals; with --out writes the rows as JSON. Checks are run in the order of the registry, from the
-first on, until one fails: the seconds are what a user waits for the first counterexample, and then for the smallest one.
+Prints a row a fault and the totals; with --out writes the rows as JSON. Checks are run in the order of the registry,
+from the first on, until one fails: the seconds are what a user waits for the first counterexample, and then for the
+smallest one.
 """
 
 import argparse
@@ -14,18 +15,19 @@ from pathlib import Path
 
 import torch
 
+from equivcheck.cases import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.subject import Subject, resolve
-from equivcheck.verify import _Search, _seed, _strategy
-from equivcheck.cases import DTYPES
+from equivcheck.verify import _Search, _seed, _classes
 
 
 class _Timed(_Search):
     """A search that remembers when it failed first."""
 
     first_s: float | None = None
+    first_case: int = 0
     started: float = 0.0
 
     def visit(self, case):
@@ -34,25 +36,31 @@ class _Timed(_Search):
         except Mismatch:
             if self.first_s is None:
                 self.first_s = time.monotonic() - self.started
+                self.first_case = len(self.held) + 1
             raise
 
 
-def sight(subject: Subject, profile: str, seed: int, shrink_s: float) -> dict[str, object]:
-    began = time.monotonic()
+def sight(
+    subject: Subject, profile: str, seed: int, shrink_s: float, max_s: float = float("inf")
+) -> dict[str, object]:
+    began, cases = time.monotonic(), 0
     for check in CHECKS:
-        search = _Timed(check, subject, check.cases[profile], shrink_s, float("inf"), lambda _: None)
+        search = _Timed(check, subject, check.cases[profile], shrink_s, began + max_s, lambda _: None)
         search.started = began
-        search.run(_strategy(check, subject, DTYPES), _seed(seed, check.name))
+        search.run(_classes(check, subject, DTYPES, search.planned), _seed(seed, check.name))
         if search.minimal is not None:
             mismatch = search.failed[search.minimal]
             return {
                 "check": check.name,
                 "first_s": round(search.first_s, 2),
+                "cases": cases + search.first_case,
                 "total_s": round(time.monotonic() - began, 2),
                 "case": search.minimal.id,
                 "message": str(mismatch).splitlines()[0][:160],
             }
-    return {"check": None, "first_s": None, "total_s": round(time.monotonic() - began, 2), "case": "", "message": ""}
+        cases += len(search.held)
+    spent = round(time.monotonic() - began, 2)
+    return {"check": None, "first_s": None, "cases": cases, "total_s": spent, "case": "", "message": ""}
 
 
 def main() -> None:
@@ -73,16 +81,19 @@ def main() -> None:
     for fault in (RIGHT if args.right else FAULTS)[part::parts]:
         if args.only and fault.name not in args.only:
             continue
-        row = sight(base.with_candidate(fault.attention, fault.name), args.profile, args.seed, 0.0 if args.no_shrink else 5.0)
+        subject = base.with_candidate(fault.attention, fault.name)
+        row = sight(subject, args.profile, args.seed, 0.0 if args.no_shrink else 5.0)
         row = {"fault": fault.name, "seen_by": list(getattr(fault, "seen_by", ())), **row}
         rows.append(row)
-        print(f"{fault.name:45s} {row['check'] or 'NOT SEEN':10s} {row['first_s'] or 0:6.2f} s {row['total_s']:6.2f} s  {row['case']}", flush=True)
+        times_told = f"{row['first_s'] or 0:6.2f} s {row['total_s']:6.2f} s"
+        print(f"{fault.name:45s} {row['check'] or 'NOT SEEN':10s} {times_told}  {row['case']}", flush=True)
     seen = [row for row in rows if row["check"]]
     times = [row["first_s"] for row in seen]
     print(
         f"{len(seen)} of {len(rows)} seen in profile {args.profile} on {args.device}, torch {torch.__version__}; "
         f"seconds to the first counterexample: median {statistics.median(times) if times else 0:.2f}, "
-        f"largest {max(times, default=0):.2f}; not seen: {', '.join(r['fault'] for r in rows if not r['check']) or 'none'}"
+        f"largest {max(times, default=0):.2f}; "
+        f"not seen: {', '.join(r['fault'] for r in rows if not r['check']) or 'none'}"
     )
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

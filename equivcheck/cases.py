@@ -29,6 +29,8 @@ REGIMES = (
     "near_limit",  # values near the largest number of the dtype
 )
 
+TOKENS = ("random", "text")
+
 REPEATING = ("ties", "one_hot", "constant_v", "zero_rows")
 """The regimes in which the same values come up many times, and rounding errs the same way each time."""
 
@@ -71,9 +73,12 @@ class Case:
         for name in ("batch_size", "seq_len", "n_head", "head_size", "block_size", "vocab_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"a case has {name}={getattr(self, name)}: it must be at least 1")
+        for name in ("n_layer", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"a case has {name}={getattr(self, name)}: it must not be negative")
         if self.block_size < self.seq_len:
             raise UsageError(f"a case has seq_len={self.seq_len} past block_size={self.block_size}: shorten it")
-        for name, allowed in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS)):
+        for name, allowed in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS), ("tokens", TOKENS)):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"a case has {name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
         for name in ("attn_pdrop", "resid_pdrop"):

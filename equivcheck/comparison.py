@@ -88,11 +88,12 @@ def compare(
     *,
     dtype: torch.dtype,
     reference: Tensor | None,
-    refined: bool,
+    certain: bool,
 ) -> Comparison:
     """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
 
-    `refined` says that the deviations are many enough to accuse on; otherwise only a pass is final.
+    `certain` widens the budget by what the number of the deviations leaves open about their spread: then a failure is final.
+    Without it the spread is taken at its word, and only a pass is.
     Looks at shape, dtype, device and finiteness first, then at values.
     """
     shape = tuple(truth.shape)
@@ -133,12 +134,12 @@ def compare(
     unjudged = int((~judged).sum())
     error = torch.where(judged, got - truth, 0.0)
     deviations = torch.where(judged, deviations, 0.0)
-    found = _levels(error, deviations, refined)
+    found = _levels(error, deviations, certain)
     ratio = max(found.ratios)
     reference_ratio = 0.0
     if own is not None:
         own_error = torch.where(judged & torch.isfinite(own), own - truth, 0.0)
-        own_found = _levels(own_error, deviations, refined)
+        own_found = _levels(own_error, deviations, certain)
         reference_ratio = max(own_found.ratios)
         # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
         ratio = max(
@@ -173,7 +174,7 @@ class _Levels:
     rows_over: int
 
 
-def _levels(error: Tensor, deviations: Tensor, refined: bool) -> _Levels:
+def _levels(error: Tensor, deviations: Tensor, certain: bool) -> _Levels:
     """Error over budget per element, per row (last dimension) and over the whole tensor."""
     count = deviations.shape[0]
     scale = max(float(error.abs().max()), float(deviations.abs().max()))
@@ -182,7 +183,7 @@ def _levels(error: Tensor, deviations: Tensor, refined: bool) -> _Levels:
     width = error.shape[-1] if error.dim() else 1
     e = (error / scale).reshape(-1, width)  # (rows, width); scaled, so that squares neither overflow nor vanish
     d = (deviations / scale).reshape(count, -1, width)  # (count, rows, width)
-    dof = float(count) if refined else math.inf
+    dof = float(count) if certain else math.inf
     square = d.square()
     by_element = square.mean(0)  # (rows, width)
     by_row = by_element.mean(-1, keepdim=True)  # (rows, 1)

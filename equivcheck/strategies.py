@@ -4,25 +4,28 @@ Sizes are drawn from one ascending table that holds *every* integer of its range
 that way the edges of tiles are visited often and a counterexample still shrinks to the very smallest size that fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from hypothesis import strategies as st
 
 from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
 
-__all__ = ["cases", "sizes"]
+__all__ = ["LENGTHS", "cases", "simpler", "sizes"]
+
+LENGTHS = ((1, 32, 0.45), (33, 128, 0.3), (129, 256, 0.12), (257, 512, 0.13))
+"""Classes of lengths and the share of the cases that each is sure of: chance alone would leave some runs without long ones."""
 
 _TILES = (16, 32, 64, 128, 256, 512)
 _SEEDS = 2**16
 
 
 @cache
-def sizes(largest: int, *, typical: int) -> Sequence[int]:
-    """1 … `largest`, ascending, each at least once; small ones, tile edges ±1 and numbers up to `typical` weigh more."""
+def sizes(largest: int, *, typical: int, smallest: int = 1) -> Sequence[int]:
+    """`smallest` … `largest`, ascending, each at least once; small ones, tile edges ±1 and those up to `typical` weigh more."""
     edges = {1, 2, 3, *(tile + step for tile in _TILES for step in (-1, 0, 1))}
     table: list[int] = []
-    for size in range(1, largest + 1):
+    for size in range(smallest, largest + 1):
         weight = 1
         if size <= typical:
             weight = max(1, largest // typical)
@@ -39,6 +42,7 @@ def cases(
     dtypes: Sequence[str] = DTYPES,
     regimes: Sequence[str] = REGIMES,
     layouts: Sequence[str] = LAYOUTS,
+    min_seq_len: int = 1,
     max_seq_len: int = 512,
     max_batch_size: int = 4,
     max_heads: int = 8,
@@ -55,7 +59,7 @@ def cases(
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
     """
     dtype = draw(st.sampled_from(list(dtypes)))
-    seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len))))
+    seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
     # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
     room = max(1, 2**17 // max(seq_len * seq_len, 1))
     n_head = draw(st.sampled_from(sizes(max(1, min(max_heads, room)), typical=4)))
@@ -65,6 +69,8 @@ def cases(
     n_layer = draw(st.sampled_from(list(n_layers)))
     in_training = draw(st.booleans()) if training is None else training
     allowed = list(train_rates if in_training else rates)
+    # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
+    rate = st.integers(0, max(len(train_rates), len(rates)) - 1).map(lambda which: allowed[which % len(allowed)])
     return Case(
         batch_size=batch_size,
         seq_len=seq_len,
@@ -73,8 +79,8 @@ def cases(
         block_size=block_size,
         dtype=dtype,
         training=in_training,
-        attn_pdrop=draw(st.sampled_from(allowed)),
-        resid_pdrop=draw(st.sampled_from(allowed)),
+        attn_pdrop=draw(rate),
+        resid_pdrop=draw(rate),
         regime=draw(st.sampled_from(list(regimes))),
         layout=draw(st.sampled_from(list(layouts))),
         seed=draw(st.integers(0, _SEEDS - 1)),
@@ -84,3 +90,26 @@ def cases(
         is_causal=draw(st.sampled_from(list(is_causal))),
         scale=draw(st.sampled_from(list(scales))),
     )
+
+
+def simpler(case: Case) -> Iterator[Case]:
+    """Cases with one field simpler than in `case`, the greatest steps first: what Hypothesis could not reach from its class.
+
+    Sizes are halved toward 1 and then stepped down, so that a search that repeats this ends at the smallest that fails.
+    """
+    for name, order in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS)):
+        for value in order[: order.index(getattr(case, name))]:
+            yield case.but(**{name: value})
+    if case.training and not case.attn_pdrop and not case.resid_pdrop:
+        yield case.but(training=False)
+    for name in ("attn_pdrop", "resid_pdrop", "seed"):
+        if getattr(case, name):
+            yield case.but(**{name: 0})
+    for name in ("batch_size", "n_head", "seq_len", "head_size"):
+        size = getattr(case, name)
+        spare = case.block_size - case.seq_len if name == "seq_len" else 0
+        for value in dict.fromkeys((1, 2, 3, *(size - (size >> k) for k in range(1, 10)), size - 1)):
+            if 0 < value < size:
+                yield case.but(**{name: value, **({"block_size": value + spare} if name == "seq_len" else {})})
+    if case.block_size > case.seq_len:
+        yield case.but(block_size=case.seq_len)

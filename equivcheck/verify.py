@@ -24,7 +24,7 @@ from equivcheck.checks import CHECKS, Check, Held
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
-from equivcheck.strategies import cases
+from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject, resolve
 
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "replay", "verify"]
@@ -94,12 +94,18 @@ class _Search:
         if not self.failed:
             self.told(len(self.held))
 
-    def run(self, strategy: Any, seed: int) -> None:
-        """Draw the planned number of cases, or fewer where one fails; then shrink that one."""
+    def run(self, classes: Sequence[tuple[Any, int]], seed: int) -> None:
+        """Draw each class's number of cases; where one fails, shrink it and leave the other classes."""
+        for number, (strategy, count) in enumerate(classes):
+            self._draw(strategy, count, seed + number)
+            if self.minimal is not None:
+                self._polish(self.minimal)
+                return
 
+    def _draw(self, strategy: Any, count: int, seed: int) -> None:
         @hypothesis.seed(seed)
         @settings(
-            max_examples=self.planned,
+            max_examples=count,
             database=None,
             deadline=None,
             phases=(Phase.generate, Phase.shrink),
@@ -114,10 +120,23 @@ class _Search:
         with suppress(Mismatch):
             property_holds()
 
-    @property
-    def before_failure(self) -> list[Case]:
-        """The cases that passed, in the order in which they were drawn."""
-        return list(self.held)
+    def _polish(self, smallest: Case) -> None:
+        """Go on shrinking beyond the class that the case was drawn from, for as long again."""
+        self._shrink_until = max(self._shrink_until, time.monotonic()) + self.shrink_s
+        tried: set[Case] = set()
+        found = True
+        while found:
+            found = False
+            for case in simpler(smallest):
+                if case in tried or time.monotonic() > self._shrink_until:
+                    continue
+                tried.add(case)
+                try:
+                    self.visit(case)
+                except Mismatch:
+                    smallest, found = case, True
+                    break
+        self.minimal = smallest
 
 
 def _seed(seed: int, name: str) -> int:
@@ -170,11 +189,25 @@ def _raises(subject: Subject, case: Case, which: str) -> str:
     return ""
 
 
-def _strategy(check: Check, subject: Subject, dtypes: Sequence[str]) -> Any:
+def _classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
+    """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
+    draws = _draws(check, subject, dtypes)
+    longest = draws.get("max_seq_len", 512)
+    lengths = [(low, min(high, longest), share) for low, high, share in LENGTHS if low <= longest]
+    whole = len(draws["dtypes"]) * sum(share for _, _, share in lengths)
+    return [
+        (
+            cases(**draws | {"dtypes": [dtype], "min_seq_len": low, "max_seq_len": high}),
+            max(1, round(planned * share / whole)),
+        )
+        for low, high, share in lengths
+        for dtype in draws["dtypes"]
+    ]
+
+
+def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, Any]:
     draws = dict(check.draws)
     draws["dtypes"] = [d for d in draws.get("dtypes", DTYPES) if d in dtypes]
-    if not draws["dtypes"]:
-        return None
     if subject.kind in ("model", "replacement"):
         draws.setdefault("n_layers", (1, 2))
         draws.setdefault("regimes", ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v"))
@@ -184,7 +217,7 @@ def _strategy(check: Check, subject: Subject, dtypes: Sequence[str]) -> Any:
         draws.setdefault("scales", (None, None, 0.25, 1.0))
         if check.name in ("output", "gradients"):
             draws.setdefault("is_causal", (True, True, False))
-    return cases(**draws)
+    return draws
 
 
 def verify(
@@ -293,13 +326,13 @@ def _search(check: Check, subject: Subject, profile: str, until: float, heard: L
 
 def _hold(search: _Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int) -> CheckResult:
     began = time.monotonic()
-    strategy = _strategy(search.check, search.subject, dtypes)
-    if strategy is None:
+    classes = _classes(search.check, search.subject, dtypes, search.planned)
+    if not classes:
         return CheckResult(
             search.check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values())
         )
     search.told(0)
-    search.run(strategy, _seed(seed, search.check.name))
+    search.run(classes, _seed(seed, search.check.name))
     return _result(search, refused, time.monotonic() - began)
 
 

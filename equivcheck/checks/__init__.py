@@ -14,11 +14,12 @@ _MODULES = ("module", "model", "replacement")
 _ALL = ("module", "function", "model", "replacement")
 _RATES = (0.1, 0.25, 0.5, 0.8, 0.0, 1.0)
 _MODEL_REGIMES = ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v")
+_PLAIN = ("sharpened", "near_initial")
 _SMALL = {"max_seq_len": 40, "max_batch_size": 3, "max_heads": 4, "max_head_size": 32}
-_TINY = {"max_seq_len": 4, "max_batch_size": 1, "max_heads": 3, "max_head_size": 3, "training": True}
+_TINY = {"max_seq_len": 4, "max_batch_size": 1, "max_heads": 3, "max_head_size": 3, "training": True, "regimes": _PLAIN}
 _GENERIC = {
     "dtypes": ("bfloat16", "float16", "float32"),
-    "regimes": ("sharpened", "near_initial"),
+    "regimes": _PLAIN,
     "layouts": ("contiguous",),
     "max_seq_len": 64,
     "max_batch_size": 2,

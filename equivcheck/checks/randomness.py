@@ -5,23 +5,24 @@ mask does to outputs and input gradients shows in their means and covariances: t
 shared over heads, queries, batch or calls, and a backward pass with another mask or another factor than the forward pass.
 """
 
+import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from equivcheck.budget import unit_roundoff
 from equivcheck.cases import Case, generator
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
 from equivcheck.problem import Problem, seeded
 
 __all__ = ["dropout", "modes"]
 
 _BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
-_QUICK_BATCH = 8192
+_QUICK_BATCH = 4096
 _ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper a budget
 
 
@@ -35,6 +36,7 @@ class _Moments:
     products: dict[str, Tensor]  # (M, M) each
     errors: dict[str, Tensor]  # squared standard errors of the products
     repeats: bool  # the second call gave the first one's results
+    drawn: bool  # the generator moved
 
 
 def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gradients: bool) -> _Moments:
@@ -43,6 +45,7 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
     flowing = {n: g[:1].expand(batch, *g.shape[1:]).contiguous() for n, g in problem.upstream.items() if g.dim() > 1}
     samples = []
     with seeded(case.seed, problem.device):
+        before = _state(problem.device)
         for _ in range(calls):
             leaves = [x.detach().requires_grad_(gradients) if x.is_floating_point() else x for x in inputs]
             with torch.set_grad_enabled(gradients):
@@ -55,6 +58,7 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
                 found = torch.autograd.grad(value, floats, next(iter(flowing.values())), allow_unused=True)
                 parts += [torch.zeros_like(x) if g is None else g for x, g in zip(floats, found, strict=True)]
             samples.append(torch.cat([p.reshape(batch, -1).double() for p in parts], dim=1))  # (batch, M)
+        drawn = not torch.equal(before, _state(problem.device))
     z = torch.stack(samples)  # (calls, batch, M)
     mean = z.mean((0, 1))  # (M,)
     d = z - mean
@@ -69,13 +73,16 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
         products[name] = a.T @ b / count
         errors[name] = ((a * a).T @ (b * b) / count - products[name].square()).clamp_min(0) / count
     repeats = calls > 1 and torch.equal(z[0], z[1])
-    return _Moments(count, mean, a.square().mean(0), products, errors, repeats)
+    return _Moments(count, mean, a.square().mean(0), products, errors, repeats, drawn)
 
 
 def _same(problem: Problem, own: _Moments, mine: _Moments) -> float:
     """The worst deviation in units of what chance allows; a Mismatch where one is beyond."""
     dtype = problem.case.torch_dtype
-    rounding = _ROUNDINGS * unit_roundoff(dtype)
+    still = not bool(own.variance.any())
+    rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(dtype)
+    if mine.drawn and not own.drawn:
+        raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
     if not bool(torch.isfinite(own.mean).all()):
         return 0.0
     if not bool(torch.isfinite(mine.mean).all()):
@@ -127,13 +134,14 @@ def dropout(pair: Pair, case: Case) -> Held:
     """In train mode the outputs and input gradients have the original's distribution over dropout masks."""
     problem = pair.problem(case.but(training=True, batch_size=1))
     worst = _compare(problem, batch=_BATCH, calls=_CALLS, gradients=True)
-    _generator_is_used(problem)
+    _generator_is_used(problem, problem.reference, problem.candidate)
     return Held(worst, "the distribution over masks")
 
 
-def _generator_is_used(problem: Problem) -> None:
+def _generator_is_used(problem: Problem, reference: nn.Module, candidate: nn.Module) -> None:
     """The same generator state in gives the same result out, and what is drawn next is not what a reseeding would draw."""
-    def two_runs(module: nn.Module) -> dict[str, Tensor | None]:
+
+    def two_runs(module: nn.Module) -> bool:
         states = []
         for seed in (problem.case.seed, problem.case.seed + 1):
             with seeded(seed, problem.device):
@@ -144,11 +152,9 @@ def _generator_is_used(problem: Problem) -> None:
             for name, value in first.items():
                 if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(second[name])):
                     raise Mismatch("the same generator state gives two different results", where=name)
-        return {"same": torch.tensor(float(torch.equal(*states)))}
+        return torch.equal(*states)
 
-    own = two_runs(problem.reference)["same"]
-    mine = candidate_run(problem, two_runs)["same"]
-    if mine is not None and own is not None and bool(mine) and not bool(own):
+    if candidate_run(problem, lambda _: two_runs(candidate)) and not two_runs(reference):
         raise Mismatch("after a forward pass the generator is in the same state whatever it was before: it is reseeded")
 
 
@@ -160,36 +166,132 @@ def _drops(module: nn.Module) -> list[str]:
     return [name for name, sub in module.named_modules() if isinstance(sub, nn.Dropout)]
 
 
-def modes(pair: Pair, case: Case) -> Held:
-    """Whatever is switched, in any order, the candidate obeys as the original does: modes, rates, a submodule alone."""
-    problem = pair.problem(case.but(training=True, batch_size=1))
-    source = generator(case, "modes")
-    names = [n for n in _drops(problem.reference) if n in _drops(problem.candidate)] if problem.names != ("q", "k", "v") else []
-    told: list[str] = []
-    worst = 0.0
-    for _ in range(5):
-        step = int(torch.randint(5, (), generator=source))
-        name = names[int(torch.randint(len(names), (), generator=source))] if names else ""
-        rate = (0.0, 0.2, 0.6)[int(torch.randint(3, (), generator=source))]
-        switch: Callable[[nn.Module], object]
-        if step == 0 or (step > 2 and not name):
-            told.append("train()")
-            switch = nn.Module.train
-        elif step < 3:
-            told.append("eval()")
-            switch = nn.Module.eval
-        elif step == 3:
-            told.append(f"{name}.p = {rate}")
-            switch = lambda m, name=name, rate=rate: setattr(m.get_submodule(name), "p", rate)  # noqa: E731
-        else:
-            told.append(f"{name}.train(not {name}.training)")
-            switch = lambda m, name=name: m.get_submodule(name).train(not m.get_submodule(name).training)  # noqa: E731
-        switch(problem.reference)
-        switch(problem.candidate)
+@dataclass
+class _Beside:
+    """Reference and candidate side by side, through the same steps."""
+
+    problem: Problem
+    reference: nn.Module
+    candidate: nn.Module
+    length: int
+    told: list[str] = field(default_factory=list)
+
+    def both(self, told: str, action: Callable[[nn.Module], object]) -> None:
+        """Do the same to both, the original first; what only the candidate raises is a Mismatch."""
+        self.told.append(told)
+        action(self.reference)
         try:
-            worst = max(worst, _compare(problem, batch=_QUICK_BATCH, calls=1, gradients=False))
+            action(self.candidate)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise Mismatch(f"the candidate raises {type(error).__name__}: {text}; the original does it") from error
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The problem's inputs, cut to the length of the moment."""
+        return tuple(x[:, : self.length] for x in self.problem.inputs)
+
+    def copied(self) -> None:
+        """Both are deep copies from now on, where the original can be copied."""
+        try:
+            copies = copy.deepcopy(self.reference)
+        except Exception:
+            return
+        self.both("deepcopy", lambda m: copy.deepcopy(m))
+        self.reference, self.candidate = copies, copy.deepcopy(self.candidate)
+
+
+def modes(pair: Pair, case: Case) -> Held:
+    """Whatever is switched or changed, in any order, the candidate obeys as the original does.
+
+    Modes, rates, a submodule alone, weights, the length, a deep copy, inference mode before training.
+    """
+    problem = pair.problem(case.but(training=True, batch_size=1))
+    candidate_run(problem, lambda module: module)
+    beside = _Beside(problem, problem.reference, problem.candidate, case.seq_len)
+    source = generator(case, "modes")
+    names = [n for n in _drops(problem.reference) if n in _drops(problem.candidate)]
+    worst = 0.0
+    order = torch.randperm(len(_STEPS), generator=source).tolist()
+    # what is made and kept in inference mode cannot be trained with later: that shows if it comes first
+    order = [0, *order] if order[0] % 2 else order
+    for step in order:
+        choice = [int(torch.randint(60, (), generator=source)) for _ in range(2)]
+        try:
+            _STEPS[step](beside, names[choice[0] % len(names)] if names else "", choice[1])
+            worst = max(worst, _beside(beside, gradients=bool(choice[0] % 2)))
         except Mismatch as error:
-            raise Mismatch(f"after {', '.join(told)}: {error}", ratio=error.ratio, where=told[-1]) from error
-    problem.reference.eval()
-    problem.candidate.eval()
+            raise Mismatch(
+                f"after {', '.join(beside.told)}: {error}", ratio=error.ratio, where=beside.told[-1] if beside.told else ""
+            ) from error
+    beside.both("train()", nn.Module.train)
+    _generator_is_used(problem, beside.reference, beside.candidate)
     return Held(worst, "the distribution over masks")
+
+
+def _beside(b: _Beside, *, gradients: bool) -> float:
+    """Compare the distributions of the moment; one of a single point where nothing is random."""
+    cut = replace(
+        b.problem,
+        inputs=b.inputs(),
+        upstream={n: g[..., : b.length, :] if g.dim() > 1 else g for n, g in b.problem.upstream.items()},
+    )
+    own = _moments(cut, b.reference, batch=_QUICK_BATCH, calls=1, gradients=gradients)
+    box: list[_Moments] = []
+
+    def run(_: nn.Module) -> None:
+        box.append(_moments(cut, b.candidate, batch=_QUICK_BATCH, calls=1, gradients=gradients))
+
+    candidate_run(b.problem, run)
+    return _same(cut, own, box[0])
+
+
+def _inference(b: _Beside, name: str, choice: int) -> None:
+    with torch.inference_mode():
+        b.both("a call in inference mode", lambda m: b.problem.outputs(m, b.inputs()))
+
+
+def _train(b: _Beside, name: str, choice: int) -> None:
+    b.both("train()", nn.Module.train)
+
+
+def _eval(b: _Beside, name: str, choice: int) -> None:
+    b.both("eval()", nn.Module.eval)
+
+
+def _rate(b: _Beside, name: str, choice: int) -> None:
+    if name:
+        rate = (0.0, 0.2, 0.6)[choice % 3]
+        b.both(f"{name}.p = {rate}", lambda m: setattr(m.get_submodule(name), "p", rate))
+
+
+def _alone(b: _Beside, name: str, choice: int) -> None:
+    if name:
+        mode = not b.reference.get_submodule(name).training
+        b.both(f"{name}.train({mode})", lambda m: m.get_submodule(name).train(mode))
+
+
+def _weights(b: _Beside, name: str, choice: int) -> None:
+    def changed(module: nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(0.75)
+
+    b.both("weights times 0.75", changed)
+
+
+def _length(b: _Beside, name: str, choice: int) -> None:
+    b.length = 1 + choice % b.problem.case.seq_len
+    b.told.append(f"T = {b.length}")
+
+
+def _copy(b: _Beside, name: str, choice: int) -> None:
+    # what a forward pass with autograd leaves in a module cannot be copied, in the original either
+    with torch.no_grad():
+        b.both("a call", lambda m: b.problem.outputs(m, b.inputs()))
+    b.copied()
+    _weights(b, name, choice)
+
+
+_STEPS: tuple[Callable[[_Beside, str, int], None], ...] = (
+    _inference, _train, _eval, _rate, _alone, _weights, _length, _copy, _train, _eval, _rate, _length, _weights,
+)  # fmt: skip

@@ -1,0 +1,326 @@
+"""The comparison is a pure function: what is looked at first, what fails and what does not, and in which words."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from equivcheck.comparison import Comparison, Mismatch, compare, describe, norm_quantile, student_quantile
+
+f32, f64, f16 = torch.float32, torch.float64, torch.float16
+SPREAD = 2.0**-24
+MANY = 32
+
+
+def noise(*shape: int, seed: int = 0, spread: float = SPREAD) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=f64) * spread
+
+
+def held(candidate: Tensor | None, truth: Tensor, **options: Any) -> Comparison:
+    chosen: dict[str, Any] = {
+        "deviations": noise(MANY, *truth.shape, seed=1),
+        "dtype": f32,
+        "reference": None,
+        "certain": True,
+    }
+    return compare("output", candidate, truth, **(chosen | options))
+
+
+def truth_of(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=f64)
+
+
+# --- what is looked at before values, and in which order -----------------------------------------------------------------
+
+
+def test_the_truth_itself_passes_with_ratio_zero() -> None:
+    truth = truth_of(3, 4).float().double()
+    found = held(truth.float(), truth)
+    assert found.passes
+    assert found.ratio == 0.0
+
+
+def test_shape_comes_before_dtype_dtype_before_device_and_device_before_values() -> None:
+    truth = truth_of(2, 3)
+    assert "shape (3, 2)" in held(torch.full((3, 2), math.nan, dtype=f16), truth).problem
+    assert "dtype torch.float16" in held(torch.full((2, 3), math.nan, dtype=f16, device="meta"), truth).problem
+    assert "device meta" in held(torch.empty(2, 3, device="meta"), truth).problem
+    assert "not finite" in held(torch.full((2, 3), math.nan), truth).problem
+
+
+def test_a_problem_never_passes_and_has_no_finite_ratio() -> None:
+    for candidate in (None, torch.zeros(1), torch.zeros(2, 3, dtype=f64), torch.full((2, 3), math.inf)):
+        found = held(candidate, truth_of(2, 3))
+        assert not found.passes
+        assert found.ratio == math.inf
+
+
+def test_a_gradient_of_none_is_one_of_zeros_and_nothing_else() -> None:
+    zeros = torch.zeros(2, 3, dtype=f64)
+    assert held(None, zeros, deviations=torch.zeros(MANY, 2, 3, dtype=f64)).passes
+    assert "there is none" in held(None, truth_of(2, 3)).problem
+    assert "there is none" in held(None, zeros).problem  # rounding moves it: it is not always zero
+
+
+def test_nothing_to_compare_is_no_difference() -> None:
+    assert held(torch.zeros(0, 3), torch.zeros(0, 3, dtype=f64)).passes
+
+
+def test_a_scalar_is_compared_too() -> None:
+    truth = torch.tensor(2.0, dtype=f64)
+    deviations = noise(MANY, seed=1)
+    assert held(torch.tensor(2.0), truth, deviations=deviations).passes
+    assert not held(torch.tensor(2.001), truth, deviations=deviations).passes
+
+
+# --- values that are not finite ------------------------------------------------------------------------------------------
+
+
+def test_nan_never_equals() -> None:
+    truth = truth_of(2, 3)
+    candidate = truth.float()
+    candidate[1, 2] = math.nan
+    found = held(candidate, truth)
+    assert not found.passes
+    assert found.index == (1, 2)
+    assert math.isnan(found.candidate)
+    assert "1 of 6 elements" in found.problem
+
+
+def test_two_nans_do_not_count_as_agreement_but_as_unjudged() -> None:
+    truth = truth_of(2, 3)
+    truth[0, 0] = math.nan
+    candidate = truth.float()
+    found = held(candidate, truth)
+    assert found.unjudged == 1
+    candidate[1, 1] = math.nan
+    assert not held(candidate, truth).passes
+
+
+def test_where_the_reference_overflowed_a_candidate_that_overflows_is_not_judged() -> None:
+    truth = truth_of(2, 3)
+    overflowed = truth.float()
+    overflowed[0, 1] = math.inf
+    candidate = truth.float()
+    candidate[0, 1] = math.inf
+    found = held(candidate, truth, reference=overflowed)
+    assert found.passes
+    assert found.unjudged == 1
+    assert not held(candidate, truth, reference=truth.float()).passes
+
+
+def test_where_the_reference_overflowed_the_oracle_still_judges_finite_values() -> None:
+    truth = truth_of(2, 3)
+    overflowed = torch.full((2, 3), math.inf)
+    assert held(truth.float(), truth, reference=overflowed).passes
+    assert not held(truth.float() * 1.01, truth, reference=overflowed).passes
+
+
+def test_beyond_the_greatest_number_of_the_dtype_infinity_is_right() -> None:
+    truth = torch.tensor([[1e5, 1.0]], dtype=f64)
+    candidate = torch.tensor([[math.inf, 1.0]], dtype=f16)
+    found = held(candidate, truth, dtype=f16, deviations=noise(MANY, 1, 2, seed=1, spread=2.0**-11))
+    assert found.passes
+    assert found.unjudged == 1
+
+
+# --- zeros ---------------------------------------------------------------------------------------------------------------
+
+
+def test_exact_zeros_on_both_sides_are_equal() -> None:
+    zeros = torch.zeros(4, 5, dtype=f64)
+    found = held(zeros.float(), zeros, deviations=torch.zeros(MANY, 4, 5, dtype=f64))
+    assert found.passes
+    assert found.ratio == 0.0
+
+
+def test_anything_else_where_rounding_cannot_move_a_zero_is_infinitely_over() -> None:
+    zeros = torch.zeros(4, 5, dtype=f64)
+    candidate = zeros.float()
+    candidate[2, 3] = 1e-30
+    found = held(candidate, zeros, deviations=torch.zeros(MANY, 4, 5, dtype=f64))
+    assert found.ratio == math.inf
+    assert not found.passes
+    assert found.index == (2, 3)
+
+
+# --- the three levels ----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (1, 7), (9, 1), (5, 16), (2, 3, 40)]), st.booleans())
+def test_rounding_is_within_the_budget_of_rounding(seed: int, shape: tuple[int, ...], certain: bool) -> None:
+    truth = torch.zeros(shape, dtype=f64)
+    error = noise(*shape, seed=2 * seed)
+    found = compare(
+        "output", error, truth, noise(MANY, *shape, seed=2 * seed + 1), dtype=f64, reference=None, certain=certain
+    )
+    assert found.passes or not certain
+
+
+@given(st.integers(0, 2**20), st.floats(-250, 250))
+def test_the_ratio_does_not_depend_on_the_scale(seed: int, exponent: float) -> None:
+    scale = 2.0 ** round(exponent)
+    error, deviations = noise(3, 8, seed=2 * seed), noise(MANY, 3, 8, seed=2 * seed + 1)
+    zeros = torch.zeros(3, 8, dtype=f64)
+    one = compare("g", error, zeros, deviations, dtype=f64, reference=None, certain=True)
+    other = compare("g", error * scale, zeros, deviations * scale, dtype=f64, reference=None, certain=True)
+    assert other.ratio == pytest.approx(one.ratio, rel=1e-9)
+
+
+def test_one_wrong_row_among_many_is_seen() -> None:
+    truth = torch.zeros(100_000, 8, dtype=f64)
+    error = noise(100_000, 8)
+    assert compare("y", error, truth, noise(MANY, 100_000, 8, seed=1), dtype=f64, reference=None, certain=True).passes
+    error[54_321] = 6 * SPREAD * torch.ones(8, dtype=f64)  # no element of it is beyond what one in so many may be
+    found = compare("y", error, truth, noise(MANY, 100_000, 8, seed=1), dtype=f64, reference=None, certain=True)
+    assert not found.passes
+    assert found.level == "row"
+    assert found.rows_over == 1
+
+
+def test_one_element_that_is_off_by_a_rounding_or_two_is_not_accused() -> None:
+    truth = torch.zeros(100_000, 8, dtype=f64)
+    error = noise(100_000, 8)
+    error[54_321, 3] = 4 * SPREAD
+    assert compare("y", error, truth, noise(MANY, 100_000, 8, seed=1), dtype=f64, reference=None, certain=True).passes
+
+
+def test_one_element_that_is_far_off_is_seen() -> None:
+    truth = torch.zeros(1000, 8, dtype=f64)
+    error = noise(1000, 8)
+    error[321, 3] = 100 * SPREAD
+    found = compare("y", error, truth, noise(MANY, 1000, 8, seed=1), dtype=f64, reference=None, certain=True)
+    assert not found.passes
+    assert found.index == (321, 3)
+    assert found.over == 1
+
+
+def test_all_elements_a_little_too_far_off_are_seen_by_the_whole() -> None:
+    truth = torch.zeros(1000, 8, dtype=f64)
+    found = compare(
+        "y", 2 * noise(1000, 8), truth, noise(MANY, 1000, 8, seed=1), dtype=f64, reference=None, certain=True
+    )
+    assert not found.passes
+    assert found.level == "tensor"
+    assert found.over == found.rows_over == 0
+
+
+def test_an_original_that_leaves_its_own_budget_allows_twice_its_error_and_no_more() -> None:
+    truth = torch.zeros(10, 8, dtype=f64)
+    own = 50 * noise(10, 8)
+    deviations = noise(MANY, 10, 8, seed=1)
+
+    def ratio(candidate: Tensor) -> float:
+        return compare("y", candidate, truth, deviations, dtype=f64, reference=own, certain=True).ratio
+
+    assert ratio(own) == pytest.approx(0.5)
+    assert ratio(1.9 * own) < 1 < ratio(2.1 * own)
+
+
+def test_few_samples_accuse_sooner_than_many() -> None:
+    error, truth = 3 * noise(20, 8), torch.zeros(20, 8, dtype=f64)
+    few = compare("y", error, truth, noise(4, 20, 8, seed=1), dtype=f64, reference=None, certain=False)
+    same = compare("y", error, truth, noise(4, 20, 8, seed=1), dtype=f64, reference=None, certain=True)
+    assert same.ratio < few.ratio
+
+
+# --- the quantiles -------------------------------------------------------------------------------------------------------
+
+
+def student_tail(t: float, dof: int) -> float:
+    """P(|T| > t) for an even number of degrees of freedom: a finite sum (Abramowitz and Stegun 26.7.4)."""
+    cos2 = 1 / (1 + t * t / dof)
+    sin = math.sqrt(1 - cos2)
+    term = total = 1.0
+    for k in range(1, dof // 2):
+        term *= cos2 * (2 * k - 1) / (2 * k)
+        total += term
+    return 1 - sin * total
+
+
+@pytest.mark.parametrize("dof", [4, 8, 24, 32, 36])
+@pytest.mark.parametrize("tail", [0.05, 1e-3, 1e-6, 1e-9])
+def test_students_quantile_leaves_the_tail_that_it_is_asked_for(dof: int, tail: float) -> None:
+    assert student_tail(student_quantile(tail, dof), dof) == pytest.approx(tail, rel=0.25)
+
+
+def test_students_quantile_is_the_normal_one_where_the_spread_is_known() -> None:
+    assert student_quantile(0.05, math.inf) == pytest.approx(1.959964, rel=1e-5)
+    assert student_quantile(0.0027, math.inf) == pytest.approx(3.0, rel=1e-3)
+    assert student_quantile(1e-9, 1e7) == pytest.approx(student_quantile(1e-9, math.inf), rel=1e-4)
+
+
+@given(st.floats(1e-14, 0.5), st.floats(1.0, 1e4))
+def test_students_quantile_is_wider_than_the_normal_one_and_grows_as_the_tail_shrinks(tail: float, dof: float) -> None:
+    assert student_quantile(tail, dof) >= student_quantile(tail, math.inf)
+    assert student_quantile(tail / 2, dof) > student_quantile(tail, dof)
+
+
+def test_a_tail_below_the_smallest_number_is_still_finite() -> None:
+    assert math.isfinite(student_quantile(0.0, 4))
+    assert math.isfinite(student_quantile(0.0, math.inf))
+
+
+def chi_square_tail(x: float, dof: int) -> float:
+    """P(X > x) for an even number of degrees of freedom: a Poisson sum."""
+    return math.exp(-x / 2) * sum((x / 2) ** k / math.factorial(k) for k in range(dof // 2))
+
+
+@pytest.mark.parametrize("dof", [2, 4, 10, 40, 100])
+@pytest.mark.parametrize("tail", [1e-3, 1e-6, 1e-9])
+def test_the_bound_of_a_norm_is_an_upper_bound_of_the_chi_distribution(dof: int, tail: float) -> None:
+    bound = norm_quantile(tail, dof, math.inf)
+    assert chi_square_tail(bound * bound * dof, dof) <= tail
+    assert chi_square_tail((bound / 1.3) ** 2 * dof, dof) > tail  # and not far beyond it
+
+
+def test_the_bound_of_a_long_norm_comes_near_to_one_and_few_samples_widen_it() -> None:
+    assert 1 < norm_quantile(1e-9, 1e8, math.inf) < 1.001
+    assert norm_quantile(1e-9, 10, 4) > norm_quantile(1e-9, 10, math.inf)
+
+
+# --- the words -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mismatch_of_values_tells_what_how_many_how_big_where_and_what_was_allowed() -> None:
+    truth = truth_of(3, 4)
+    candidate = truth.float()
+    candidate[1, 2] += 0.5
+    found = held(candidate, truth)
+    assert describe(found, dtype="float32") == (
+        f"output (3, 4) is {found.ratio:.3g} times further from the oracle than rounding in float32 explains\n"
+        f"  greatest at (1, 2): candidate {float(candidate[1, 2]):.9g}, oracle {float(truth[1, 2]):.9g}, "
+        f"error 0.5, allowed {found.allowed:.3g}\n"
+        "  over budget: 1 of 12 elements, 1 of 3 rows, worst row (1,); judged by element; "
+        "the original itself is at 0 of the budget"
+    )
+
+
+def test_a_mismatch_before_values_is_told_in_one_line() -> None:
+    truth = truth_of(2, 3)
+    assert describe(held(torch.zeros(4), truth), dtype="float32") == "output: shape (4,) instead of (2, 3)"
+    assert describe(held(None, truth), dtype="float32") == "output: there is none, and the original has one"
+    candidate = truth.float()
+    candidate[0, 1] = math.inf
+    assert describe(held(candidate, truth), dtype="float32") == (
+        f"output: 1 of 6 elements are not finite, and the original's are: inf where the oracle has {float(truth[0, 1]):g} at (0, 1)"
+    )
+
+
+def test_a_mismatch_of_a_scalar_has_no_place() -> None:
+    found = held(torch.tensor(3.0), torch.tensor(2.0, dtype=f64), deviations=noise(MANY, seed=1))
+    told = describe(found, dtype="float32")
+    assert "loss" not in told
+    assert "greatest: candidate 3, oracle 2, error 1" in told
+    assert "1 of 1 elements" in told
+
+
+def test_a_mismatch_is_an_assertion_that_carries_its_ratio_and_place() -> None:
+    error = Mismatch("told", ratio=3.0, where="output")
+    assert isinstance(error, AssertionError)
+    assert (str(error), error.ratio, error.where) == ("told", 3.0, "output")
+    assert Mismatch("told").ratio == math.inf
