@@ -20,7 +20,7 @@ from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.subject import Subject, resolve
-from equivcheck.verify import _Search, _seed, _classes
+from equivcheck.verify import _classes, _Search, _seed
 
 
 class _Timed(_Search):

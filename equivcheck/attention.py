@@ -103,15 +103,18 @@ class FlashCausalSelfAttention(CausalSelfAttention):
             # the kernel would run; the original cannot, and a drop-in must not hide the mistake
             raise RuntimeError(f"sequence of length T={T} is longer than block_size={block_size}: shorten the input")
         q, k, v = self._heads(x)
+        rate = self.attn_drop.p if self.attn_drop.training else 0.0
         y = F.scaled_dot_product_attention(  # (B, nh, T, hs)
             q,
             k,
             v,
             attn_mask=None,
-            dropout_p=self.attn_drop.p if self.attn_drop.training else 0.0,
+            dropout_p=rate if rate < 1.0 else 0.0,
             is_causal=True,
             scale=1.0 / math.sqrt(k.size(-1)),
         )
+        if rate >= 1.0:
+            y = F.dropout(y, rate)  # the flash kernel on CUDA refuses to drop everything
         self.attention_weights = None
         return self._merge(y)
 

@@ -2,8 +2,8 @@
 
 The forward keeps q, k, v and the output O. The backward recomputes a block's probabilities P and forms the textbook
 flash recurrence (Dao et al. 2022, algorithm 4): with dP = dO Vᵀ and delta = rowsum(dO * O), dS = P * (dP - delta). In
-exact arithmetic that is the original's gradient; where operations are perturbed (`budget.Rounding`), delta comes from an
-O that was rounded, so that the one error of a flash backward that the original does not have arises by itself.
+exact arithmetic that is the original's gradient; where operations are perturbed (`budget.Rounding`), delta comes from
+an O that was rounded, so that the one error of a flash backward that the original does not have arises by itself.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def attention(
         raise ValueError(f"block={block} is not positive: a block has at least one query")
     B, H, T, E = v.shape
     flat = [x.reshape(B * H, T, x.shape[-1]) for x in (q, k, v)]  # (B*H, T, .)
-    out: Tensor = _Attention.apply(*flat, scale, block)
+    out: Tensor = _Attention.apply(*flat, scale, block)  # type: ignore[no-untyped-call]  # torch's, inherited
     return out.view(B, H, T, E)
 
 

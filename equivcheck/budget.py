@@ -86,6 +86,7 @@ class Rounding(Widened):
         self.u_exp = (_EXP_ULPS if dtype is torch.float32 else 4.0 if dtype is torch.float64 else 0.0) * unit_roundoff(dtype)
         self.blocked = dtype in (torch.float16, torch.bfloat16)
         self.noise = noise
+        self._summed: Tensor | None = None  # relative error of the sums in the latest matmul
         self._products: dict[Any, Tensor] = {}  # right factor of a matmul -> its result
         self._terms: dict[Any, Tensor] = {}  # gradient of the probabilities -> rowsum((dO * O)**2)
         self._alive: list[Tensor] = []  # storages that the two dictionaries name must not be reused meanwhile
@@ -132,7 +133,8 @@ class Rounding(Widened):
         salt = torch.randint(-(2**62), 2**62, (runs, 1), device=value.device, generator=self.noise)
         mixed = (bits.reshape(runs, -1) ^ salt) * -7046029254386353131
         mixed = (mixed ^ (mixed >> 31)) * -4658895280553007687
-        return (mixed ^ (mixed >> 29)).reshape(value.shape).double().mul_(math.sqrt(3) * 2.0**-63)
+        # no last xor with a shift: shifted bits carry the sign along, and would take it away
+        return mixed.reshape(value.shape).double().mul_(math.sqrt(3) * 2.0**-63)
 
     def _perturb(self, out: Tensor, std: Tensor) -> Tensor:
         """Add errors of the given size in place, and where subnormals matter one of their spacing; exact zeros stay."""
@@ -167,6 +169,7 @@ class Rounding(Widened):
         root = square.sqrt_()
         size = self._sum_error(out, root, a.shape[-1]) + self.u_factor * root
         self._perturb(out, size)
+        self._summed = self.u_sum * math.sqrt(a.shape[-1]) * root / out.abs()
         if b.dim() >= 2:
             self._remember(a, b, out)
         return out
@@ -175,12 +178,15 @@ class Rounding(Widened):
         # p = exp(s - lse): an error of the exponent is a relative error of p, and |s - lse| = |log p|
         logarithm = torch.log(out.clamp_min(torch.finfo(out.dtype).tiny)).abs_()
         # a backward pass may compute the scores again, and then nothing normalises their errors away
-        again = args[0].abs().clamp_(max=1 / self.u)
+        again = self.u * args[0].abs()
+        if self._summed is not None and self._summed.numel() == again.numel():
+            again = again + again * self._summed.reshape(again.shape) / self.u  # the latest product: q kᵀ, summed anew
+        again = torch.nan_to_num(again, nan=0.0).clamp_(max=1.0)
         # a log-sum-exp that is kept (for a backward pass) is rounded once for its whole row, and exponentials of
         # arguments that lie close together err alike
         kept = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
         shared = self._draw(kept)
-        self._perturb(out, out * (self.u * (1 + logarithm + again) + self.u_exp))
+        self._perturb(out, out * (self.u * (1 + logarithm) + again + self.u_exp))
         # the exponential of a large error is not linear in it
         growth = torch.nan_to_num(shared * (self.u * (1 + kept) + self.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
         return out.mul_(growth.clamp(-1.0, 1.0).exp_())

@@ -17,6 +17,7 @@ from equivcheck.subject import Subject
 __all__ = ["PlantedFault", "planted"]
 
 _FROM_INSIDE = {"quick": 0, "gate": 12, "thorough": len(FAULTS)}  # faults of the shipped attention's inside, per profile
+_IN_A_GPT = ("quarter-of-the-channels-negated", "last-token-two-percent-off", "first-weight-gradient-halved")
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,16 @@ def planted(subject: Subject, checks: Set[str], profile: str, seed: int) -> list
     else:
         wrong = [(p.name, p.seen_by, p.plant(subject.reference)) for p in PLANTS]
         wrong += [(name, seen, partial(_around_module, subject.reference, plant)) for name, seen, plant in _MODULES]
+        wrong += [(f"{p.name}-in-a-gpt", ("logits",), p.plant(subject.reference)) for p in PLANTS if p.name in _IN_A_GPT]
         if _is_the_shipped_one(subject):
-            inside = [f for f in FAULTS if f.seen_by[0] in checks]
+            outside = {name for name, _, _ in wrong}  # some go wrong in the same way, and have the same name
+            inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
             random.Random(seed).shuffle(inside)
             wrong += [(f.name, f.seen_by, f.attention) for f in inside[: _FROM_INSIDE[profile]]]
     found = [
         PlantedFault(name, seen, subject.with_candidate(factory, name))
         for name, seen, factory in wrong
-        if checks & set(seen)
+        if seen[0] in checks
     ]
     random.Random(seed).shuffle(found)
     return found
@@ -85,7 +88,21 @@ class _NoHandle:
         pass
 
 
+def late_tokens_off(module: nn.Module) -> nn.Module:
+    """From the 1025th token on outputs are 1 % off: only long sequences show it."""
+    forward = module.forward
+
+    def planted_forward(x: Tensor) -> Tensor:
+        y: Tensor = forward(x)
+        late = torch.arange(y.size(1), device=y.device).unsqueeze(-1) >= 1024  # (T, 1)
+        return torch.where(late, y * 1.01, y)
+
+    module.forward = planted_forward
+    return module
+
+
 _MODULES = (
+    ("tokens-past-1024-off", ("long",), late_tokens_off),
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
 )
@@ -115,6 +132,11 @@ def _last_off(y: Tensor) -> Tensor:
 def _late_off(y: Tensor) -> Tensor:
     late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 64
     return torch.where(late, y * 1.05, y)
+
+
+def _past_1024_off(y: Tensor) -> Tensor:
+    late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 1024
+    return torch.where(late, y * 1.01, y)
 
 
 def _half_off(y: Tensor) -> Tensor:
@@ -189,6 +211,7 @@ _FUNCTIONS = (
     ("one-unit-toward-zero", ("bias",), _output(_toward_zero)),
     ("last-token-two-percent-off", ("output",), _output(_last_off)),
     ("tokens-past-64-off", ("output",), _output(_late_off)),
+    ("tokens-past-1024-off", ("long",), _output(_past_1024_off)),
     ("last-two-tokens-swapped", ("output", "causality"), _output(_swapped)),
     ("first-head-for-all", ("output",), _output(_first_head)),
     ("leak-from-the-next-token", ("causality", "output"), _leak),

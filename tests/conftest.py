@@ -1,4 +1,4 @@
-"""The Hypothesis profile of this project's own tests: no deadlines, few examples, because an example may be a whole attention."""
+"""The Hypothesis profile of this project's own tests: no deadlines, and few examples, each a whole attention."""
 
 import torch
 from hypothesis import HealthCheck, settings

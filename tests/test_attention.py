@@ -51,7 +51,7 @@ def ids(T: int = 6) -> Tensor:
     return torch.randint(11, (2, T), generator=torch.Generator().manual_seed(1))
 
 
-# --- the original --------------------------------------------------------------------------------------------------------
+# --- the original ----------------------------------------------------------------------------------------------------
 
 
 def test_the_original_is_softmax_of_scaled_scores_over_the_keys_up_to_the_query() -> None:
@@ -93,7 +93,7 @@ def test_a_width_that_the_heads_do_not_divide_is_refused_with_both_numbers(atten
         attention(config(n_head=3))
 
 
-# --- the guide's table, row by row ---------------------------------------------------------------------------------------
+# --- the guide's table, row by row -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["key", "query", "value", "proj"])
@@ -195,7 +195,7 @@ def test_rates_and_modes_are_obeyed_as_they_are_at_each_call(monkeypatch: pytest
     assert asked_of_the_kernel(flash, monkeypatch)["dropout_p"] == 0.0
 
 
-# --- replacement ---------------------------------------------------------------------------------------------------------
+# --- replacement -----------------------------------------------------------------------------------------------------
 
 
 def attentions(model: nn.Module) -> list[nn.Module]:

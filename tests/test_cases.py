@@ -103,7 +103,9 @@ def test_a_case_is_a_value_that_does_not_change() -> None:
 
 
 def test_the_config_of_a_case_has_its_sizes_and_rates() -> None:
-    case = Case(seq_len=3, n_head=2, head_size=4, block_size=9, attn_pdrop=0.1, resid_pdrop=0.2, n_layer=3, vocab_size=17)
+    case = Case(
+        seq_len=3, n_head=2, head_size=4, block_size=9, attn_pdrop=0.1, resid_pdrop=0.2, n_layer=3, vocab_size=17
+    )
     config = case.config()
     assert (config.n_embd, config.n_head, config.block_size) == (8, 2, 9)
     assert (config.n_layer, config.vocab_size) == (3, 17)

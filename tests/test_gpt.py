@@ -65,7 +65,9 @@ def test_a_fused_attention_returns_none_for_its_attentions(model: GPT) -> None:
 
 
 def test_the_attention_is_an_argument() -> None:
-    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=2, n_head=1, n_embd=4), attention=FlashCausalSelfAttention)
+    model = GPT(
+        GPTConfig(vocab_size=5, block_size=4, n_layer=2, n_head=1, n_embd=4), attention=FlashCausalSelfAttention
+    )
     assert all(isinstance(block, Block) and type(block.attn) is FlashCausalSelfAttention for block in model.blocks)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
 from equivcheck.strategies import cases, sizes
 
-NO_DATABASE = settings(database=None)
+THOROUGH = settings(database=None, max_examples=2000)
 
 
 @given(st.integers(1, 600), st.integers(1, 64))
@@ -81,7 +81,7 @@ def test_a_model_has_layers_and_a_vocabulary(case: Case) -> None:
 
 
 def smallest(condition: Any, **limits: Any) -> Case:
-    return find(cases(**limits), condition, settings=NO_DATABASE)
+    return find(cases(**limits), condition, settings=THOROUGH)
 
 
 def test_the_simplest_case_is_the_smallest() -> None:

@@ -39,14 +39,14 @@ def of_function(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def entropy_share(p: Tensor) -> float:
-    """Mean entropy of the rows with at least half of the keys, as a share of the greatest that their number of keys allows."""
+    """Mean entropy of the rows with at least half of the keys, as a share of the greatest that their keys allow."""
     T = p.size(-1)
     entropy = -(p * p.clamp_min(1e-300).log()).sum(-1)  # (B, H, T)
     most = torch.arange(1, T + 1, dtype=p.dtype).log()  # (T,)
     return float((entropy / most)[..., T // 2 :].mean())
 
 
-# --- every parameter -----------------------------------------------------------------------------------------------------
+# --- every parameter -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("regime", [r for r in REGIMES if r != "constant_v"])
@@ -86,7 +86,7 @@ def test_weights_do_not_depend_on_the_length() -> None:
         assert torch.equal(parameter, short.get_parameter(name)), name
 
 
-# --- inputs come from the seed -------------------------------------------------------------------------------------------
+# --- inputs come from the seed ---------------------------------------------------------------------------------------
 
 
 @given(cases(max_seq_len=40, max_heads=3, max_head_size=8))
@@ -127,7 +127,7 @@ def test_no_regime_makes_weights_that_are_not_finite(dtype: str, seed: int) -> N
             assert bool(torch.isfinite(parameter).all()), (regime, name)
 
 
-# --- the regimes ---------------------------------------------------------------------------------------------------------
+# --- the regimes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head_size", [4, 16, 64])
@@ -236,7 +236,7 @@ def test_every_regime_is_shaped_alike_at_every_length(case: Case) -> None:
     assert bool(torch.isfinite(probabilities(case.but(dtype="float64", regime=case.regime))).all())
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,12 +253,14 @@ def test_projections_are_known_by_their_usual_names(names: tuple[str, ...]) -> N
     assert projections_known(names)
 
 
-@pytest.mark.parametrize("names", [(), ("c_attn.weight",), ("query.weight", "value.weight"), ("qk.weight", "keyboard.weight")])
+@pytest.mark.parametrize(
+    "names", [(), ("c_attn.weight",), ("query.weight", "value.weight"), ("qk.weight", "keyboard.weight")]
+)
 def test_a_fused_projection_is_not_known_by_name(names: tuple[str, ...]) -> None:
     assert not projections_known(names)
 
 
-# --- upstream gradients and tokens ---------------------------------------------------------------------------------------
+# --- upstream gradients and tokens -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

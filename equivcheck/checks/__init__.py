@@ -4,6 +4,7 @@ from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
 from equivcheck.checks.contract import checkpoint, errors, interface
 from equivcheck.checks.holding import Check, Held, Pair
+from equivcheck.checks.long import long
 from equivcheck.checks.purity import purity
 from equivcheck.checks.randomness import dropout, modes
 from equivcheck.checks.values import gradients, logits, output
@@ -25,6 +26,16 @@ _GENERIC = {
     "max_batch_size": 2,
     "max_heads": 3,
     "max_head_size": 32,
+}
+_LONG = {  # its lengths are made from the drawn ones
+    "dtypes": ("float32", "bfloat16"),
+    "regimes": ("sharpened", "near_initial", "same_sign_v", "large_scores"),
+    "layouts": ("contiguous", "transposed"),
+    "max_seq_len": 3,
+    "max_batch_size": 1,
+    "max_heads": 2,
+    "max_head_size": 4,
+    "training": False,
 }
 _MODEL = {
     "max_seq_len": 130,
@@ -52,5 +63,6 @@ CHECKS: tuple[Check, ...] = (
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(4, 10, 100), {**_TINY, "train_rates": _RATES[:3]}),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(4, 10, 100), {**_TINY, "train_rates": _RATES}),
     Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 40, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
+    Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )

@@ -25,7 +25,8 @@ from equivcheck.weights import qkv, sequence, upstream
 
 __all__ = ["NotPlain", "lengthened", "long", "long_problem", "long_truth"]
 
-_FURTHEST = {"cpu": 5, "cuda": 8}  # 2**4 and 2**7 times 1024 positions
+_LENGTHS = {"cpu": (1024, 4096, 16384), "cuda": (1024, 16384, 131072)}
+_WIDTH = 16
 _SHORT = 1100  # where the original is held against plain attention: past the windows and blocks that people use
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below any other attention
 _LINEARS = ("key", "query", "value", "proj")
@@ -36,21 +37,28 @@ class NotPlain(Exception):
 
 
 def lengthened(case: Case, device: torch.device) -> Case:
-    """The long case that a small one stands for: T = 1024 * 2**(seq_len - 1), one more, none or one less by the seed.
+    """The long case that a small one stands for, on this kind of device.
 
-    At most some 16384 positions on a CPU and 131072 on CUDA; in eval mode, with rates of 0, and with as much room in
-    `block_size` past T as the small case has.
+    T is one of `_LENGTHS` by the small case's `seq_len`, and one more, none or one less by its seed; heads are 16 times
+    as wide, so that the simplest case is one that fused kernels take. In eval mode, with rates of 0, and with as much
+    room in `block_size` past T as the small case has.
     """
-    doubled = min(case.seq_len, _FURTHEST[device.type]) - 1
-    length = 1024 * 2**doubled + (1, 0, -1)[case.seed % 3]
-    room = case.block_size - case.seq_len
-    return case.but(seq_len=length, block_size=length + room, training=False, attn_pdrop=0.0, resid_pdrop=0.0)
+    lengths = _LENGTHS[device.type]
+    length = lengths[min(case.seq_len, len(lengths)) - 1] + (1, 0, -1)[case.seed % 3]
+    return case.but(
+        seq_len=length,
+        block_size=length + case.block_size - case.seq_len,
+        head_size=_WIDTH * case.head_size,
+        training=False,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
 
 
 def long(pair: Pair, case: Case) -> Held:
     """Where the original's T x T scores do not fit, outputs and gradients are within budget of the oracle by blocks."""
     longer = lengthened(case, pair.device)
-    problem = long_problem(pair, case, longer)
+    problem = long_problem(pair, longer)
     try:
         truth = long_truth(pair, problem)
     except NotPlain as why:
@@ -83,9 +91,9 @@ def does_not_fit(error: BaseException | None) -> bool:
 # --- the problem at its length ----------------------------------------------------------------------------------------
 
 
-def long_problem(pair: Pair, case: Case, longer: Case) -> Problem:
+def long_problem(pair: Pair, longer: Case) -> Problem:
     """The long case made real, with plain attention by blocks in the place of the original."""
-    small = pair.problem(case.but(seq_len=1, block_size=1, training=False, attn_pdrop=0.0, resid_pdrop=0.0))
+    small = pair.problem(longer.but(seq_len=1, block_size=1))
 
     def plain() -> nn.Module:
         return _plain(pair, pair.build_reference(small.case), longer)

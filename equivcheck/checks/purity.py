@@ -17,7 +17,11 @@ def purity(pair: Pair, case: Case) -> Held:
     """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
-    candidate_run(problem, lambda module: _unchanged(problem, module))
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    try:
+        candidate_run(problem, lambda module: _unchanged(problem, module))
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
     return _overlapping(pair, problem)
 
 
@@ -45,7 +49,10 @@ def _held(module: nn.Module) -> dict[str, Tensor]:
 
 def _unchanged(problem: Problem, module: nn.Module) -> Results:
     inputs = [x.clone() for x in problem.inputs]
-    held, flags = _held(module), _flags()
+    held = _held(module)
+    # from a known state: what an earlier call has changed for good would not be seen to change again
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, False
+    flags = _flags()
     mode = {name: sub.training for name, sub in module.named_modules()}
     with seeded(problem.case.seed, problem.device):
         states = _states(problem.device)
@@ -56,6 +63,7 @@ def _unchanged(problem: Problem, module: nn.Module) -> Results:
     for name, state in states.items():
         if not torch.equal(state, after[name]) and (not random or name != str(problem.device)):
             raise Mismatch(f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator")
+    _kept(problem, module)
     problem.run(module, problem.inputs, gradients=True)
     for x, before in zip(problem.inputs, inputs, strict=True):
         if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(before)):
@@ -72,6 +80,17 @@ def _unchanged(problem: Problem, module: nn.Module) -> Results:
     if {name: sub.training for name, sub in module.named_modules()} != mode:
         raise Mismatch("a forward pass switched train or eval", where="training")
     return {}
+
+
+def _kept(problem: Problem, module: nn.Module) -> None:
+    """Without gradients too a result is the caller's: the next call does not write over it."""
+    with seeded(problem.case.seed, problem.device), torch.no_grad():
+        first = problem.outputs(module, problem.inputs)
+        kept = {name: value.clone() for name, value in first.items()}
+        problem.outputs(module, [-x if x.is_floating_point() else x.flip(-1) for x in problem.inputs])
+    for name, value in first.items():
+        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(kept[name])):
+            raise Mismatch(f"{name} was overwritten by the next call", where=name)
 
 
 def _states(device: torch.device) -> dict[str, Tensor]:

@@ -76,12 +76,12 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
     return _Moments(count, mean, a.square().mean(0), products, errors, repeats, drawn)
 
 
-def _same(problem: Problem, own: _Moments, mine: _Moments) -> float:
+def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> float:
     """The worst deviation in units of what chance allows; a Mismatch where one is beyond."""
     dtype = problem.case.torch_dtype
     still = not bool(own.variance.any())
     rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(dtype)
-    if mine.drawn and not own.drawn:
+    if mine.drawn and not own.drawn and not random:
         raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
     if not bool(torch.isfinite(own.mean).all()):
         return 0.0
@@ -127,7 +127,7 @@ def _compare(problem: Problem, *, batch: int, calls: int, gradients: bool) -> fl
         return {}
 
     candidate_run(problem, run)
-    return _same(problem, own, box[0])
+    return _same(problem, own, box[0], random=True)
 
 
 def dropout(pair: Pair, case: Case) -> Held:
@@ -242,7 +242,8 @@ def _beside(b: _Beside, *, gradients: bool) -> float:
         box.append(_moments(cut, b.candidate, batch=_QUICK_BATCH, calls=1, gradients=gradients))
 
     candidate_run(b.problem, run)
-    return _same(cut, own, box[0])
+    random = any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in b.reference.modules())
+    return _same(cut, own, box[0], random=random)
 
 
 def _inference(b: _Beside, name: str, choice: int) -> None:

@@ -5,7 +5,7 @@ RIGHT: modules that compute the same function in other words, which no check may
 PLANTS: what can go wrong around any factory of modules, whatever is inside.
 
 What no comparison on one device can see is left out: a lost bias of the keys, minus infinity made of two finite fills,
-noise of the size of rounding in a gradient.
+noise of the size of rounding in a gradient, a running sum that is rounded to the dtype key by key (the budget admits it).
 """
 
 from equivcheck.faults import (

@@ -163,7 +163,7 @@ FAULTS = (
     + faults_of(
         "shape",
         {
-            WrongFromThreeSamples: ("output", "batching"),
+            WrongFromThreeSamples: ("output",),
             WrongFromThreeHeads: ("output", "gradients"),
             WrongPastHeadSize64: ("output", "gradients"),
             WrongAtAFullBlock: ("output", "gradients"),

@@ -126,7 +126,7 @@ FAULTS = faults_of(
         AttentionOverHeads: ("output", "gradients"),
         QueryAndKeySwapped: ("output", "gradients"),
         KeyAndValueSwapped: ("output", "gradients"),
-        BatchAndHeadSwapped: ("output", "batching"),
+        BatchAndHeadSwapped: ("output",),
         KeyHeadsRolled: ("output", "gradients"),
         KeyHeadsShared: ("output", "gradients"),
         EighthKeyOfTheNextHead: ("output", "gradients"),

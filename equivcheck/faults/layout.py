@@ -81,13 +81,13 @@ class ResultNotContiguous(Parted):
 FAULTS = faults_of(
     "layout",
     {
-        InputTakenForContiguous: ("layouts",),
-        OffsetOfTheInputIgnored: ("layouts",),
-        BatchStrideTakenForGranted: ("layouts",),
-        TransposedInputReadsTheFirstHead: ("layouts", "output"),
-        ExpandedInputComputedOnce: ("layouts", "output"),
-        UpstreamGradientTakenForContiguous: ("layouts", "gradients"),
-        ExpandedUpstreamGradientReadOnce: ("layouts", "gradients"),
-        ResultNotContiguous: ("interface", "layouts"),
+        InputTakenForContiguous: ("output",),
+        OffsetOfTheInputIgnored: ("output",),
+        BatchStrideTakenForGranted: ("output",),
+        TransposedInputReadsTheFirstHead: ("output",),
+        ExpandedInputComputedOnce: ("output",),
+        UpstreamGradientTakenForContiguous: ("gradients",),
+        ExpandedUpstreamGradientReadOnce: ("gradients",),
+        ResultNotContiguous: ("interface",),
     },
 )

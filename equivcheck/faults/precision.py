@@ -26,23 +26,6 @@ def chopped(t: Tensor, bits: int) -> Tensor:
     return as_if((t.detach().contiguous().view(torch.int32) & -(1 << bits)).view(torch.float32), t)
 
 
-class _OneKeyAtATime(torch.autograd.Function):
-    """P @ V summed key by key in the dtype of V; the backward pass is that of the product."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor, v: Tensor) -> Tensor:
-        ctx.save_for_backward(p, v)
-        y = torch.zeros_like(v)
-        for t in range(v.size(-2)):
-            y = y + p[..., t : t + 1] * v[..., t : t + 1, :]
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        p, v = ctx.saved_tensors
-        return grads[0] @ v.transpose(-2, -1), p.transpose(-2, -1) @ grads[0]
-
-
 class Float32ThroughHalf(Parted):
     """In float32 queries, keys and values are rounded to float16."""
 
@@ -107,13 +90,6 @@ class MixTowardZero(Parted):
         return chopped(super().mix(p.float(), v.float()), LOW[v.dtype]).to(v.dtype)
 
 
-class AccumulatorStandsStill(Parted):
-    """The values are summed key by key in the input's dtype: in bfloat16 late keys of long rows no longer count."""
-
-    def mix(self, p: Tensor, v: Tensor) -> Tensor:
-        return _OneKeyAtATime.apply(p, v)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves apply untyped
-
-
 class DenominatorStandsStill(Parted):
     """The exponentials are summed key by key in the input's dtype: in bfloat16 the sum stops growing at 256."""
 
@@ -136,7 +112,6 @@ FAULTS = faults_of(
         ProbabilitiesInBfloat16: ("output", "gradients"),
         ProbabilitiesTowardZero: ("bias",),
         MixTowardZero: ("bias",),
-        AccumulatorStandsStill: ("output", "bias"),
         DenominatorStandsStill: ("output", "bias"),
     },
 )

@@ -95,7 +95,7 @@ FAULTS = faults_of(
 ) + faults_of(
     "mode",
     {
-        GeneratorReseeded: ("purity", "modes", "dropout"),
+        GeneratorReseeded: ("dropout", "modes", "purity"),
         GeneratorDrawnFromInEval: ("purity", "modes"),
     },
 )

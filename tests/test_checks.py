@@ -1,0 +1,242 @@
+"""Each check passes what is right, and sees the faults that break its property."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.cases import REGIMES, Case
+from equivcheck.checks import CHECKS
+from equivcheck.comparison import Mismatch
+from equivcheck.faults import FAULTS, PLANTS, RIGHT
+from equivcheck.gpt import GPT
+from equivcheck.strategies import cases
+from equivcheck.subject import Subject, resolve
+
+BY_NAME = {check.name: check for check in CHECKS}
+FAULT = {fault.name: fault for fault in FAULTS}
+
+CASES = {
+    "bias": Case(batch_size=2, seq_len=33, n_head=2, head_size=16, block_size=33, dtype="bfloat16", seed=1),
+    "dropout": Case(
+        seq_len=3, n_head=2, head_size=2, block_size=3, training=True, attn_pdrop=0.5, resid_pdrop=0.25, seed=1
+    ),
+    "modes": Case(
+        seq_len=3, n_head=2, head_size=2, block_size=3, training=True, attn_pdrop=0.5, resid_pdrop=0.25, seed=1
+    ),
+    "logits": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=4, vocab_size=17, seed=1),
+}
+PLAIN = Case(batch_size=3, seq_len=21, n_head=3, head_size=8, block_size=24, seed=1)
+
+SEEN = {
+    "output": ("mask-one-too-wide", "scale-of-the-embedding", "heads-interleaved", "last-row-misses-itself"),
+    "gradients": ("key-detached", "key-gradient-one-percent-off", "value-bias-gradient-halved", "delta-lost-on-odd-rows"),
+    "causality": ("mask-missing", "masked-scores-are-zero", "first-row-sees-all", "last-key-seen-by-all"),
+    "interface": ("hooks-of-the-value-bypassed", "argument-renamed", "built-in-eval-mode", "result-not-contiguous"),
+    "checkpoint": ("query-key-value-fused", "projection-renamed", "mask-not-persistent", "keys-in-another-order"),
+    "errors": ("block-size-not-enforced", "width-not-enforced", "rank-not-enforced", "head-count-not-checked"),
+    "purity": ("input-modified-in-place", "global-flag-changed", "result-overwritten-by-the-next-call"),
+    "modes": ("dropout-rate-fixed-at-construction", "dropout-in-eval", "dropout-off-after-eval"),
+    "dropout": ("dropout-never", "dropout-unscaled", "dropout-mask-shared-over-heads", "dropout-fresh-in-backward"),
+    "logits": ("wrong-in-the-third-layer", "scale-by-the-layer"),
+    "bias": ("probabilities-toward-zero",),
+}  # fmt: skip
+
+
+def case_of(check: str) -> Case:
+    return CASES.get(check, PLAIN)
+
+
+def pair(candidate: Any = FlashCausalSelfAttention) -> Subject:
+    return resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
+
+
+SHIPPED = [name for name in BY_NAME if name in SEEN]
+
+
+@pytest.mark.parametrize("check", SHIPPED)
+def test_the_shipped_pair_passes(check: str) -> None:
+    held = BY_NAME[check].run(pair(), case_of(check))
+    assert held.ratio is None or 0 <= held.ratio <= 1
+
+
+@pytest.mark.parametrize("check", SHIPPED)
+def test_the_original_passes_beside_itself(check: str) -> None:
+    BY_NAME[check].run(pair(CausalSelfAttention), case_of(check))
+
+
+@pytest.mark.parametrize(("check", "fault"), [(check, fault) for check, faults in SEEN.items() for fault in faults])
+def test_a_fault_is_seen_by_the_check_whose_property_it_breaks(check: str, fault: str) -> None:
+    with pytest.raises(Mismatch):
+        BY_NAME[check].run(pair(FAULT[fault].attention), case_of(check))
+
+
+@pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)
+def test_a_right_attention_in_other_words_passes(right: Any) -> None:
+    subject = pair(right.attention)
+    for check in ("output", "gradients", "causality"):
+        for case in (
+            PLAIN,
+            PLAIN.but(dtype="bfloat16", layout="transposed"),
+            PLAIN.but(regime="ties", dtype="float16"),
+        ):
+            BY_NAME[check].run(subject, case)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_the_shipped_pair_passes_in_every_regime(regime: str) -> None:
+    for dtype in ("float32", "float16"):
+        for check in ("output", "gradients"):
+            BY_NAME[check].run(pair(), PLAIN.but(regime=regime, dtype=dtype))
+
+
+def test_every_fault_and_plant_names_checks_that_there_are() -> None:
+    properties = set(BY_NAME)
+    for planted in (*FAULTS, *PLANTS):
+        assert planted.seen_by, planted.name
+        assert set(planted.seen_by) <= properties, planted.name
+
+
+def test_every_check_has_a_promise_and_cases_for_each_profile() -> None:
+    for check in CHECKS:
+        assert check.promise.strip(), check.name
+        assert 0 < check.cases["quick"] <= check.cases["gate"] <= check.cases["thorough"]
+        assert check.kinds
+        cases(**check.draws)
+
+
+# --- candidates that raise -------------------------------------------------------------------------------------------
+
+
+class Raising(CausalSelfAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ZeroDivisionError("planted\non two lines")
+
+
+class RefusingToBeBuilt(CausalSelfAttention):
+    def __init__(self, config: Any) -> None:
+        raise NotImplementedError("not on this machine")
+
+
+# a checkpoint is loaded and never run, and what is refused for one reason is refused
+@pytest.mark.parametrize("check", [name for name in SHIPPED if name not in ("checkpoint", "errors")])
+def test_a_candidate_that_raises_is_a_mismatch_with_the_name_of_the_exception(check: str) -> None:
+    with pytest.raises(Mismatch, match="ZeroDivisionError: planted on two lines"):
+        BY_NAME[check].run(pair(Raising), case_of(check))
+
+
+@pytest.mark.parametrize("check", ["output", "checkpoint", "interface", "purity", "modes"])
+def test_a_candidate_that_cannot_be_built_is_a_mismatch_with_the_name_of_the_exception(check: str) -> None:
+    with pytest.raises(Mismatch, match="NotImplementedError: not on this machine") as seen:
+        BY_NAME[check].run(pair(RefusingToBeBuilt), case_of(check))
+    assert seen.value.where == "NotImplementedError"
+
+
+# --- other kinds -----------------------------------------------------------------------------------------------------
+
+
+def spelled_out(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float, scale: float) -> Tensor:
+    s = q @ k.mT * scale
+    if is_causal:
+        s = s.masked_fill(torch.ones(s.shape[-2:], device=s.device).triu(1) == 1, -torch.inf)
+    return F.dropout(F.softmax(s, -1), dropout_p) @ v
+
+
+def unscaled(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float, scale: float) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=dropout_p)
+
+
+@pytest.mark.parametrize("check", [c.name for c in CHECKS if "function" in c.kinds and c.name in SEEN])
+def test_the_kernel_passes_beside_a_function_that_is_spelled_out(check: str) -> None:
+    subject = resolve(spelled_out, F.scaled_dot_product_attention, kind="function", device="cpu")
+    BY_NAME[check].run(subject, case_of(check).but(resid_pdrop=0.0, scale=0.25))
+
+
+@pytest.mark.parametrize("check", ["output", "gradients"])
+def test_a_function_that_ignores_the_scale_is_seen(check: str) -> None:
+    subject = resolve(spelled_out, unscaled, kind="function", device="cpu")
+    with pytest.raises(Mismatch):
+        BY_NAME[check].run(subject, PLAIN.but(scale=0.25))
+
+
+def test_a_function_that_lets_the_future_in_is_seen_and_one_that_is_asked_to_is_not() -> None:
+    subject = resolve(
+        spelled_out,
+        lambda q, k, v, *, is_causal, dropout_p, scale: F.scaled_dot_product_attention(q, k, v, scale=scale),
+        kind="function",
+        device="cpu",
+    )
+    BY_NAME["output"].run(subject, PLAIN.but(is_causal=False))
+    with pytest.raises(Mismatch):
+        BY_NAME["output"].run(subject, PLAIN)
+
+
+@pytest.mark.parametrize("check", [c.name for c in CHECKS if "model" in c.kinds and c.name in SEEN])
+def test_a_gpt_with_the_fused_attention_passes_beside_the_one_without(check: str) -> None:
+    subject = resolve(GPT, lambda config: GPT(config, attention=FlashCausalSelfAttention), kind="model", device="cpu")
+    BY_NAME[check].run(subject, case_of(check).but(n_layer=2, vocab_size=5))
+
+
+def test_a_gpt_whose_loss_is_not_a_mean_is_seen() -> None:
+    class Summed(GPT):
+        def forward(
+            self, idx: Tensor, targets: Tensor | None = None, return_attentions: bool = False
+        ) -> tuple[Any, ...]:
+            logits, loss = super().forward(idx, targets)
+            return logits, None if loss is None else loss * idx.numel()
+
+    with pytest.raises(Mismatch, match="loss"):
+        BY_NAME["logits"].run(resolve(GPT, Summed, kind="model", device="cpu"), CASES["logits"])
+
+
+# --- what single checks look at --------------------------------------------------------------------------------------
+
+
+def mismatch(check: str, candidate: Any, case: Case | None = None) -> str:
+    with pytest.raises(Mismatch) as seen:
+        BY_NAME[check].run(pair(candidate), case or case_of(check))
+    return str(seen.value)
+
+
+def test_an_attribute_of_another_value_is_told_with_both() -> None:
+    class Sized(CausalSelfAttention):
+        size = 3
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.said = self.size
+
+    class OtherwiseSized(Sized):
+        size = 7
+
+    with pytest.raises(Mismatch, match="attribute 'said' is 7, and 3 in the original"):
+        BY_NAME["interface"].run(resolve(Sized, OtherwiseSized, kind="module", device="cpu"), PLAIN)
+
+
+def test_a_gradient_that_the_original_does_not_have_is_told() -> None:
+    class Unused(CausalSelfAttention):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.spare = nn.Parameter(torch.ones(1))
+
+    class Used(Unused):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y + (self.spare - self.spare.detach()) * y.detach()
+
+    with pytest.raises(Mismatch, match="grad spare: the candidate has one, and the original has none"):
+        BY_NAME["gradients"].run(resolve(Unused, Used, kind="module", device="cpu"), PLAIN)
+
+
+def test_a_message_tells_three_tensors_and_names_the_rest() -> None:
+    told = mismatch("gradients", FAULT["scale-missing"].attention)
+    assert told.count("times further from the oracle") == 3
+    assert "and so are: grad " in told
+
+
+def test_a_single_position_has_nothing_after_it() -> None:
+    held = BY_NAME["causality"].run(pair(), PLAIN.but(seq_len=1))
+    assert held.ratio == 0.0
