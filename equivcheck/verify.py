@@ -30,6 +30,7 @@ from equivcheck.subject import Subject, resolve
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 
 PROFILES = ("quick", "gate", "thorough")
+_FEW = 5
 _SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 _PROBES = (  # of several sizes: what refuses only some of them does not refuse the dtype
     Case(),
@@ -54,6 +55,10 @@ class _Silence:
 
     def finished(self, result: CheckResult) -> None:
         pass
+
+
+class _OutOfTime(BaseException):
+    """Ends the drawing of cases at once; no Exception, which Hypothesis would take for a failure and shrink."""
 
 
 @dataclass
@@ -82,8 +87,10 @@ class _Search:
         now = time.monotonic()
         # out of time: what is not known to fail counts as passing, so that shrinking ends with the smallest known failure
         if now > self.until or (self.failed and now > self._shrink_until):
-            self.stopped = self.stopped or not self.failed
-            return
+            if self.failed:
+                return
+            self.stopped = True
+            raise _OutOfTime
         try:
             held = self.check.run(self.subject, case)
         except Mismatch as mismatch:
@@ -119,7 +126,7 @@ class _Search:
         def property_holds(case: Case) -> None:
             self.visit(case)
 
-        with suppress(Mismatch):
+        with suppress(Mismatch, _OutOfTime):
             property_holds()
 
     def _polish(self, smallest: Case) -> None:
@@ -197,14 +204,17 @@ def _classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int
     draws = _draws(check, subject, dtypes)
     longest = draws.get("max_seq_len", 512)
     lengths = [(low, min(high, longest), share) for low, high, share in LENGTHS if low <= longest]
-    whole = len(draws["dtypes"]) * sum(share for _, _, share in lengths)
+    each = [[dtype] for dtype in draws["dtypes"]]
+    # the first case of a class is its simplest: classes of few cases would hold little else
+    groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []
+    whole = len(groups) * sum(share for _, _, share in lengths)
     return [
         (
-            cases(**draws | {"dtypes": [dtype], "min_seq_len": low, "max_seq_len": high}),
+            cases(**draws | {"dtypes": group, "min_seq_len": low, "max_seq_len": high}),
             max(1, round(planned * share / whole)),
         )
         for low, high, share in lengths
-        for dtype in draws["dtypes"]
+        for group in groups
     ]
 
 

@@ -33,7 +33,7 @@ PLAIN = Case(batch_size=3, seq_len=21, n_head=3, head_size=8, block_size=24, see
 
 SEEN = {
     "output": ("mask-one-too-wide", "scale-of-the-embedding", "heads-interleaved", "last-row-misses-itself"),
-    "gradients": ("key-detached", "key-gradient-one-percent-off", "value-bias-gradient-halved", "delta-lost-on-odd-rows"),
+    "gradients": ("key-detached", "key-gradient-one-percent-off", "value-bias-gradient-halved", "query-detached"),
     "causality": ("mask-missing", "masked-scores-are-zero", "first-row-sees-all", "last-key-seen-by-all"),
     "interface": ("hooks-of-the-value-bypassed", "argument-renamed", "built-in-eval-mode", "result-not-contiguous"),
     "checkpoint": ("query-key-value-fused", "projection-renamed", "mask-not-persistent", "keys-in-another-order"),
@@ -52,6 +52,12 @@ def case_of(check: str) -> Case:
 
 def pair(candidate: Any = FlashCausalSelfAttention) -> Subject:
     return resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def flag_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the faults switches it, and the next test is to find it as it was."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
 
 
 SHIPPED = [name for name in BY_NAME if name in SEEN]

@@ -51,8 +51,8 @@ def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(30, 130, 2000)),
-    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(30, 100, 2000)),
+    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(40, 120, 2000)),
+    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(40, 90, 2000)),
     Check(
         "causality", causality.__doc__ or "", _ALL, causality, _cases(15, 60, 600), {"max_seq_len": 140, "max_head_size": 64}
     ),
@@ -60,9 +60,9 @@ CHECKS: tuple[Check, ...] = (
     Check("checkpoint", checkpoint.__doc__ or "", _MODULES, checkpoint, _cases(4, 12, 100), _SMALL),
     Check("errors", errors.__doc__ or "", _MODULES, errors, _cases(4, 12, 100), _SMALL),
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), _SMALL),
-    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(4, 10, 100), {**_TINY, "train_rates": _RATES[:3]}),
-    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(4, 10, 100), {**_TINY, "train_rates": _RATES}),
-    Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 40, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
+    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(5, 12, 100), {**_TINY, "train_rates": _RATES[:3]}),
+    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(5, 14, 100), {**_TINY, "train_rates": _RATES}),
+    Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 32, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )
