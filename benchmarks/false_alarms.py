@@ -255,7 +255,7 @@ def hold_each(
             if ratio > _LOOKED_AT and not asked:  # few runs say little; an alarm would take both
                 moved, given = truth.sample(refined=True).deviations[name], got.get(name)
                 dtype, value = problem.case.torch_dtype, truth.values[name]
-                ratio = min(ratio, compare(name, given, value, moved, dtype=dtype, reference=None, refined=True).ratio)
+                ratio = min(ratio, compare(name, given, value, moved, dtype=dtype, reference=None, certain=True).ratio)
             yield name, ratio, bool(asked), "", not held.notes
         except Mismatch as mismatch:
             yield name, mismatch.ratio, bool(asked), str(mismatch), True

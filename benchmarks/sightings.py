@@ -40,9 +40,7 @@ class _Timed(_Search):
             raise
 
 
-def sight(
-    subject: Subject, profile: str, seed: int, shrink_s: float, max_s: float = float("inf")
-) -> dict[str, object]:
+def sight(subject: Subject, profile: str, seed: int, shrink_s: float, max_s: float = float("inf")) -> dict[str, object]:
     began, cases = time.monotonic(), 0
     for check in CHECKS:
         search = _Timed(check, subject, check.cases[profile], shrink_s, began + max_s, lambda _: None)

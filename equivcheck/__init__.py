@@ -40,7 +40,17 @@ _PUBLIC = {
     "verify": "equivcheck.verify",
 }
 
-__all__ = ["Case", "CheckResult", "Mismatch", "Report", "UsageError", "__version__", "assert_equivalent", "suite", "verify"]
+__all__ = [
+    "Case",
+    "CheckResult",
+    "Mismatch",
+    "Report",
+    "UsageError",
+    "__version__",
+    "assert_equivalent",
+    "suite",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

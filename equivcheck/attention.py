@@ -134,7 +134,7 @@ def replace_attention_with_flash_attention(model: M, *, target: type[nn.Module] 
             found = True
         elif kind is target:
             module.__class__ = FlashCausalSelfAttention
-            module.attention_weights = None  # type: ignore[assignment]  # a plain attribute, not a submodule
+            module.attention_weights = None
             found = True
         elif issubclass(kind, target):
             left_alone.append(f"{name or 'the model itself'} ({kind.__qualname__})")

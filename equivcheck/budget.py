@@ -15,25 +15,100 @@ from torch import Tensor
 
 from equivcheck.oracle import Widened
 
-__all__ = ["ROUNDINGS", "Rounding", "Sample", "unit_roundoff"]
+__all__ = ["EXP_ULPS", "ROUNDINGS", "Rounding", "Sample", "unit_roundoff"]
 
 ROUNDINGS = 4
 """A right implementation may commit this many times the roundings of the original: running sums by blocks, spelled-out
 softmax, rescaling, recomputation in the backward pass. Independent errors add up as the root of their number."""
 
 _BLOCK = 16  # in half precision a sum may be kept in the dtype itself from one block of this many terms to the next
-_EXP_ULPS = 16.0  # vectorised float32 exponentials are good to some 20 units in the last place (Sleef's u20 variants)
+EXP_ULPS = 16.0  # vectorised float32 exponentials are good to some 20 units in the last place (Sleef's u20 variants)
 
 _EXACT = frozenset(
-    "clone copy _to_copy masked_fill fill zero zeros ones full empty where index index_select embedding gather cat stack "
-    "max min amax amin maximum minimum relu neg abs tril triu lift_fresh detach zeros_like ones_like full_like empty_like "
-    "new_zeros new_ones new_empty new_full new_empty_strided empty_strided arange select_backward slice_backward "
-    "select_scatter slice_scatter masked_select constant_pad_nd roll flip repeat scatter index_put _index_put_impl "
-    "unfold_backward diagonal_backward as_strided_scatter sort topk bernoulli native_dropout rand randn rand_like randn_like "
-    "normal uniform repeat_interleave scalar_tensor sign floor ceil round isfinite _unsafe_view _reshape_alias set "
-    "view_as_real view_as_complex local_scalar_dense empty_permuted".split()
+    [
+        "clone",
+        "copy",
+        "_to_copy",
+        "masked_fill",
+        "fill",
+        "zero",
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "where",
+        "index",
+        "index_select",
+        "embedding",
+        "gather",
+        "cat",
+        "stack",
+        "max",
+        "min",
+        "amax",
+        "amin",
+        "maximum",
+        "minimum",
+        "relu",
+        "neg",
+        "abs",
+        "tril",
+        "triu",
+        "lift_fresh",
+        "detach",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "new_full",
+        "new_empty_strided",
+        "empty_strided",
+        "arange",
+        "select_backward",
+        "slice_backward",
+        "select_scatter",
+        "slice_scatter",
+        "masked_select",
+        "constant_pad_nd",
+        "roll",
+        "flip",
+        "repeat",
+        "scatter",
+        "index_put",
+        "_index_put_impl",
+        "unfold_backward",
+        "diagonal_backward",
+        "as_strided_scatter",
+        "sort",
+        "topk",
+        "bernoulli",
+        "native_dropout",
+        "rand",
+        "randn",
+        "rand_like",
+        "randn_like",
+        "normal",
+        "uniform",
+        "repeat_interleave",
+        "scalar_tensor",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "isfinite",
+        "_unsafe_view",
+        "_reshape_alias",
+        "set",
+        "view_as_real",
+        "view_as_complex",
+        "local_scalar_dense",
+        "empty_permuted",
+    ]
 )
-_PRODUCTS = frozenset("mm bmm addmm baddbmm mv dot addmv vdot".split())
+_PRODUCTS = frozenset(["mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addmv", "vdot"])
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
@@ -73,7 +148,7 @@ class Rounding(Widened):
         coherent: bool = False,
         runs: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.coherent, self.runs = coherent, runs
         amplitude = math.sqrt(ROUNDINGS)
         info = torch.finfo(dtype)
@@ -83,7 +158,9 @@ class Rounding(Widened):
         # half keeps subnormals; the others may flush them to zero
         half = dtype is torch.float16
         self.floor = amplitude * float(2.0**-25 if half else info.smallest_normal) if half or subnormal else 0.0
-        self.u_exp = (_EXP_ULPS if dtype is torch.float32 else 4.0 if dtype is torch.float64 else 0.0) * unit_roundoff(dtype)
+        self.u_exp = (EXP_ULPS if dtype is torch.float32 else 4.0 if dtype is torch.float64 else 0.0) * unit_roundoff(
+            dtype
+        )
         self.blocked = dtype in (torch.float16, torch.bfloat16)
         self.noise = noise
         self._summed: Tensor | None = None  # relative error of the sums in the latest matmul
@@ -91,7 +168,7 @@ class Rounding(Widened):
         self._terms: dict[Any, Tensor] = {}  # gradient of the probabilities -> rowsum((dO * O)**2)
         self._alive: list[Tensor] = []  # storages that the two dictionaries name must not be reused meanwhile
 
-    def __torch_dispatch__(  # noqa: D105  # torch's protocol
+    def __torch_dispatch__(  # torch's protocol
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         args, kwargs = self.widen(args, kwargs or {})
@@ -162,11 +239,7 @@ class Rounding(Widened):
 
     def _product(self, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         a, b = args[-2:]
-        if a.dim() == 1 or b.dim() == 1:
-            square = (a * a) @ (b * b)
-        else:
-            square = torch.matmul(a * a, b * b)
-        root = square.sqrt_()
+        root = torch.matmul(a * a, b * b).sqrt_()
         size = self._sum_error(out, root, a.shape[-1]) + self.u_factor * root
         self._perturb(out, size)
         self._summed = self.u_sum * math.sqrt(a.shape[-1]) * root / out.abs()
@@ -235,7 +308,9 @@ class Rounding(Widened):
         self._perturb(rstd, self._relative(rstd))
         return out
 
-    def _layer_norm_backward(self, out: tuple[Tensor | None, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _layer_norm_backward(
+        self, out: tuple[Tensor | None, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         g, x, shape, mean, rstd, weight = args[:6]
         normed = (x - mean) * rstd
         scaled = g if weight is None else g * weight
@@ -333,7 +408,7 @@ def _describe(func: Any) -> tuple[str, bool]:
 
 
 def _key(x: Tensor) -> tuple[int, int, int]:
-    return x.untyped_storage().data_ptr(), x.storage_offset(), x.numel()
+    return x.untyped_storage().data_ptr(), int(x.storage_offset()), x.numel()
 
 
 @dataclass(frozen=True)

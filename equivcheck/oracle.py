@@ -20,7 +20,7 @@ class Widened(TorchDispatchMode):
     An original that upcasts its softmax to float32, say, would otherwise put float32's rounding into the truth.
     """
 
-    def __torch_dispatch__(  # noqa: D105  # torch's protocol
+    def __torch_dispatch__(  # torch's protocol
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         args, kwargs = self.widen(args, kwargs or {})

@@ -16,7 +16,11 @@ from equivcheck.subject import Subject
 
 __all__ = ["PlantedFault", "planted"]
 
-_FROM_INSIDE = {"quick": 0, "gate": 12, "thorough": len(FAULTS)}  # faults of the shipped attention's inside, per profile
+_FROM_INSIDE = {
+    "quick": 0,
+    "gate": 12,
+    "thorough": len(FAULTS),
+}  # faults of the shipped attention's inside, per profile
 _IN_A_GPT = ("quarter-of-the-channels-negated", "last-token-two-percent-off", "first-weight-gradient-halved")
 
 
@@ -31,6 +35,7 @@ class PlantedFault:
 
 def planted(subject: Subject, checks: Set[str], profile: str, seed: int) -> list[PlantedFault]:
     """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside."""
+    wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
         wrong = [(name, seen, partial(_around_function, subject.reference, plant)) for name, seen, plant in _FUNCTIONS]
     elif subject.kind in ("model", "replacement"):
@@ -38,7 +43,9 @@ def planted(subject: Subject, checks: Set[str], profile: str, seed: int) -> list
     else:
         wrong = [(p.name, p.seen_by, p.plant(subject.reference)) for p in PLANTS]
         wrong += [(name, seen, partial(_around_module, subject.reference, plant)) for name, seen, plant in _MODULES]
-        wrong += [(f"{p.name}-in-a-gpt", ("logits",), p.plant(subject.reference)) for p in PLANTS if p.name in _IN_A_GPT]
+        wrong += [
+            (f"{p.name}-in-a-gpt", ("logits",), p.plant(subject.reference)) for p in PLANTS if p.name in _IN_A_GPT
+        ]
         if _is_the_shipped_one(subject):
             outside = {name for name, _, _ in wrong}  # some go wrong in the same way, and have the same name
             inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
@@ -78,7 +85,7 @@ def submodule_not_called(module: nn.Module) -> nn.Module:
     """The first submodule with parameters is run without its hooks."""
     for child in module.modules():
         if child is not module and any(True for _ in child.parameters(recurse=False)):
-            child.register_forward_hook = lambda *_, **__: _NoHandle()  # type: ignore[method-assign]
+            child.register_forward_hook = lambda *_, **__: _NoHandle()  # type: ignore[method-assign,assignment]
             break
     return module
 

@@ -107,7 +107,12 @@ class Problem:
         return self.make_candidate(self.make_reference())
 
     def run(
-        self, module: nn.Module, inputs: Sequence[Tensor], *, gradients: bool, upstream: Mapping[str, Tensor] | None = None
+        self,
+        module: nn.Module,
+        inputs: Sequence[Tensor],
+        *,
+        gradients: bool,
+        upstream: Mapping[str, Tensor] | None = None,
     ) -> Results:
         """Named outputs of one forward pass and, with `gradients`, of one backward pass: inputs and parameters alike.
 
@@ -138,12 +143,10 @@ class Problem:
         """What the original gives in float64."""
         return self._oracle(gradients)[0]
 
-    def _oracle(
-        self, gradients: bool
-    ) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
+    def _oracle(self, gradients: bool) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
         oracle, inputs = to_float64(self.make_reference(), self.inputs)
         upstream = {name: value.to(torch.float64) for name, value in self.upstream.items()}
-        with spelled_out(), Widened():
+        with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
         # a tensor that the original does not use has no gradient, and nothing to compare
         return {name: value for name, value in found.items() if value is not None}, oracle, inputs, upstream
@@ -160,7 +163,9 @@ class Problem:
             with spelled_out():
                 try:
                     return self._together(oracle, inputs, upstream, values, noise, count, gradients)
-                except Exception:  # vmap refuses what depends on values, or writes to buffers: such an original runs in a loop
+                except (
+                    Exception
+                ):  # vmap refuses what depends on values, or writes to buffers: such an original runs in a loop
                     noise.manual_seed(self.case.seed * 64 + count)
                     return self._in_turn(oracle, inputs, upstream, values, noise, count, gradients)
 
@@ -222,21 +227,20 @@ class Problem:
             return found
 
         dims = tuple(0 if x.is_floating_point() else None for x in inputs)
-        with seeded(self.case.seed, self.device), torch.set_grad_enabled(gradients):
-            with self._rounding(noise, count):
-                out = torch.func.vmap(forward, in_dims=(0, *dims), randomness="different")(parameters, *leaves)
-                results = {name: value.detach() for name, value in out.items()}
-                if gradients:
-                    named = dict(zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False))
-                    wanted = {f"grad {name}": leaf for name, leaf in (named | parameters).items()}
-                    roots = [(value, upstream[name]) for name, value in out.items() if name in upstream]
-                    grads = torch.autograd.grad(
-                        [value for value, _ in roots],
-                        list(wanted.values()),
-                        [gradient.expand(count, *gradient.shape) for _, gradient in roots],
-                        allow_unused=True,
-                    )
-                    results |= {name: g for name, g in zip(wanted, grads, strict=True) if g is not None}
+        with seeded(self.case.seed, self.device), torch.set_grad_enabled(gradients), self._rounding(noise, count):
+            out = torch.func.vmap(forward, in_dims=(0, *dims), randomness="different")(parameters, *leaves)
+            results = {name: value.detach() for name, value in out.items()}
+            if gradients:
+                named = dict(zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False))
+                wanted = {f"grad {name}": leaf for name, leaf in (named | parameters).items()}
+                roots = [(value, upstream[name]) for name, value in out.items() if name in upstream]
+                grads = torch.autograd.grad(
+                    [value for value, _ in roots],
+                    list(wanted.values()),
+                    [gradient.expand(count, *gradient.shape) for _, gradient in roots],
+                    allow_unused=True,
+                )
+                results |= {name: g for name, g in zip(wanted, grads, strict=True) if g is not None}
         return Sample(count, {name: results[name] - value for name, value in values.items()})
 
 

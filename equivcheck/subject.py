@@ -50,7 +50,9 @@ def load(spec: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             public = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-            raise UsageError(f"{place!r} has no {name!r}: it has {', '.join(public[:12]) or 'nothing to call'}") from None
+            raise UsageError(
+                f"{place!r} has no {name!r}: it has {', '.join(public[:12]) or 'nothing to call'}"
+            ) from None
     return found
 
 
@@ -63,7 +65,8 @@ def _load_file(path: Path) -> ModuleType:
     if known is not None:
         return known
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up there
     folder = str(path.parent)
@@ -94,10 +97,14 @@ def find_device(device: str) -> torch.device:
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise UsageError(f"device {device!r} was asked for and torch {torch.__version__} sees no CUDA GPU: use --device cpu")
+            raise UsageError(
+                f"device {device!r} was asked for and torch {torch.__version__} sees no CUDA GPU: use --device cpu"
+            )
         index = torch.cuda.current_device() if found.index is None else found.index
         if index >= count:
-            raise UsageError(f"device {device!r} was asked for and torch sees {count} CUDA GPU(s): use cuda:0 to cuda:{count - 1}")
+            raise UsageError(
+                f"device {device!r} was asked for and torch sees {count} CUDA GPU(s): use cuda:0 to cuda:{count - 1}"
+            )
         found = torch.device("cuda", index)
     return found
 
@@ -184,6 +191,8 @@ class Subject:
 
     def problem(self, case: Case) -> Problem:
         """The case made real; the candidate is only built when a check asks for it."""
+        inputs: tuple[Tensor, ...]
+        names: tuple[str, ...]
         if self.kind == "function":
             inputs, names = tuple(arrange(x, case.layout) for x in qkv(case)), ("q", "k", "v")
             shapes = {"output": inputs[2].shape}
@@ -263,7 +272,9 @@ def resolve(reference: Any, candidate: Any, *, kind: str, device: str) -> Subjec
     for given, name in zip((reference, candidate), names, strict=True):
         found = load(given) if isinstance(given, str) else given
         if not callable(found):
-            raise UsageError(f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function")
+            raise UsageError(
+                f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
+            )
         pair.append(found)
     subject = Subject(pair[0], pair[1], kind, where, *names)
     found_kind = _find_kind(subject)
@@ -283,7 +294,8 @@ def _find_kind(subject: Subject) -> str:
         missing = [n for n in ("is_causal", "dropout_p", "scale") if not _accepts(subject.reference, n)]
         if missing:
             raise UsageError(
-                f"{subject.reference_name} takes q, k, v and not {', '.join(missing)}: a function is f(q, k, v, *, is_causal, dropout_p, scale)"
+                f"{subject.reference_name} takes q, k, v and not {', '.join(missing)}: "
+                "a function is f(q, k, v, *, is_causal, dropout_p, scale)"
             )
         return "function"
     fits = (
@@ -298,7 +310,9 @@ def _find_kind(subject: Subject) -> str:
             f"{subject.reference_name} fits no kind: called with a config it raised {type(error).__name__}: {_line(error)}; {fits}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise UsageError(f"{subject.reference_name} fits no kind: called with a config it returned {type(module).__name__}; {fits}")
+        raise UsageError(
+            f"{subject.reference_name} fits no kind: called with a config it returned {type(module).__name__}; {fits}"
+        )
     module = module.eval()
     x = torch.linspace(-2, 2, 6 * _SAMPLE.n_embd).view(2, 3, -1)
     errors = []
@@ -343,6 +357,7 @@ def _replaces(candidate: Factory) -> bool:
         return True
     try:
         with seeded(0, torch.device("cpu")):
-            return not isinstance(candidate(_SAMPLE.config()), nn.Module)
+            made: Any = candidate(_SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
+            return not isinstance(made, nn.Module)
     except Exception:
         return True

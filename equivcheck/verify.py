@@ -162,9 +162,7 @@ def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> li
         if kind not in known[name].kinds:
             fitting = [c.name for c in CHECKS if kind in c.kinds]
             raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
-    chosen = [
-        c for c in CHECKS if kind in c.kinds and (not names or c.name in names) and c.name not in set(exclude)
-    ]
+    chosen = [c for c in CHECKS if kind in c.kinds and (not names or c.name in names) and c.name not in set(exclude)]
     if not chosen:
         raise UsageError("no check is left: every one that applies was excluded; leave one in")
     return chosen
@@ -424,9 +422,7 @@ def _plant(
         else:
             survived.append(fault.name)
     heard.progress("sensitivity", len(faults), len(faults))
-    return Sensitivity(
-        tuple(fault.name for fault in faults), tuple(survived), caught_by, time.monotonic() - began
-    )
+    return Sensitivity(tuple(fault.name for fault in faults), tuple(survived), caught_by, time.monotonic() - began)
 
 
 def _first_sighting(fault: Subject, searches: Sequence[_Search], until: float) -> str:
@@ -516,9 +512,9 @@ def _sources(subject: Subject) -> dict[str, str]:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     found = {"equivcheck": digest.hexdigest()}
-    for role, given in (("reference", subject.reference), ("candidate", subject.candidate)):
+    for role, factory in (("reference", subject.reference), ("candidate", subject.candidate)):
         with suppress(TypeError, OSError):
-            source = inspect.getsourcefile(given)
+            source = inspect.getsourcefile(factory)
             if source:
                 found[role] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     return found

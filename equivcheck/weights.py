@@ -19,7 +19,7 @@ _ROLES = {
 }
 _GAIN = {"near_initial": 1.0, "tiny": 1.0}  # of the query and key projections; scores get its square
 _SHARP = 1.8
-_LARGE = (6.0, 6.0, 6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a finite number still holds
+_LARGE = (6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a finite number still holds
 _LARGE_V = {"float16": 2.0**8, "bfloat16": 2.0**100, "float32": 2.0**100, "float64": 2.0**300}
 
 

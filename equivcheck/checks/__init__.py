@@ -54,7 +54,12 @@ CHECKS: tuple[Check, ...] = (
     Check("output", output.__doc__ or "", ("module", "function"), output, _cases(40, 120, 2000)),
     Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(40, 90, 2000)),
     Check(
-        "causality", causality.__doc__ or "", _ALL, causality, _cases(15, 60, 600), {"max_seq_len": 140, "max_head_size": 64}
+        "causality",
+        causality.__doc__ or "",
+        _ALL,
+        causality,
+        _cases(15, 60, 600),
+        {"max_seq_len": 140, "max_head_size": 64},
     ),
     Check("interface", interface.__doc__ or "", _ALL, interface, _cases(4, 12, 100), _SMALL),
     Check("checkpoint", checkpoint.__doc__ or "", _MODULES, checkpoint, _cases(4, 12, 100), _SMALL),

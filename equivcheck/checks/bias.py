@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from torch import nn
 
-from equivcheck.budget import unit_roundoff
+from equivcheck.budget import EXP_ULPS, unit_roundoff
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
@@ -16,13 +16,15 @@ __all__ = ["bias"]
 _REPLICAS = 24
 _SHARE = 0.25
 """A mean error below this share of a unit roundoff is not called bias: rounding to nearest is itself a little lopsided on
-values that are not spread evenly between two powers of two. Rounding toward zero has a mean of some 0.7 of a roundoff."""
+values that are not spread evenly between two powers of two. Rounding toward zero has a mean of some 0.7 of a roundoff. In
+float32 the exponentials of fused kernels are polynomials that err to one side; there their accuracy is the measure."""
 
 
 def bias(pair: Pair, case: Case) -> Held:
     """Over many problems of one shape, the slope of the error on the true value, and its mean, are zero within chance."""
     found: dict[str, list[float]] = defaultdict(list)
     u = unit_roundoff(case.torch_dtype)
+    share = EXP_ULPS if case.dtype == "float32" else _SHARE
     for replica in range(_REPLICAS):
         problem = pair.problem(case.but(seed=case.seed + replica))
         values = problem.oracle_values(gradients=True)
@@ -47,7 +49,7 @@ def bias(pair: Pair, case: Case) -> Held:
             continue
         mean = sum(sample) / len(sample)
         deviation = math.sqrt(sum((s - mean) ** 2 for s in sample) / (len(sample) - 1))
-        allowed = quantile * deviation / math.sqrt(len(sample)) + _SHARE
+        allowed = quantile * deviation / math.sqrt(len(sample)) + share
         ratio = abs(mean) / allowed
         if ratio > worst:
             worst, where = ratio, name

@@ -24,7 +24,8 @@ def causality(pair: Pair, case: Case) -> Held:
     truth = problem.truth(gradients=False)
     names = [name for name in truth.values if name != "loss"]
     own_later = problem.run(problem.reference, later, gradients=False)
-    if any(own_later[name] is not None and bool(own_later[name][..., :kept, :].isnan().any()) for name in names):  # type: ignore[index,union-attr]
+    before = [value[..., :kept, :] for name in names if (value := own_later[name]) is not None]
+    if any(bool(value.isnan().any()) for value in before):
         return Held(None, notes=("later values that the original itself lets through as NaN were not judged",))
     got = candidate_run(problem, lambda m: problem.run(m, later, gradients=False))
     held = hold(problem, truth, got, lambda: own_later, names, select=lambda y: y[..., :kept, :])

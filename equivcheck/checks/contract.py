@@ -61,7 +61,10 @@ def _same_signature(what: str, original: Callable[..., Any], candidate: Callable
         its, mine = inspect.signature(original), inspect.signature(candidate)
     except (TypeError, ValueError):
         return
-    variadic = {p.kind for p in mine.parameters.values()} & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    variadic = {p.kind for p in mine.parameters.values()} & {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    }
     for name, parameter in its.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or variadic:
             continue
@@ -165,7 +168,9 @@ def checkpoint(pair: Pair, case: Case) -> Held:
             raise Mismatch(f"state_dict[{key!r}] is not what was loaded", where=key)
     names = [[n for n, _ in module.named_parameters()] for module in (reference, candidate)]
     if names[0] != names[1]:
-        raise Mismatch(f"parameters in another order, so that optimizer states go astray: {names[1]}", where="parameters")
+        raise Mismatch(
+            f"parameters in another order, so that optimizer states go astray: {names[1]}", where="parameters"
+        )
     file = io.BytesIO()
     torch.save(mine, file)
     file.seek(0)

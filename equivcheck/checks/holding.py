@@ -104,7 +104,9 @@ def hold(
         if not found.passes:
             failed.append(found)
         if found.unjudged:
-            notes.append("values that are not finite in the original, or beyond the dtype, were recorded and not judged")
+            notes.append(
+                "values that are not finite in the original, or beyond the dtype, were recorded and not judged"
+            )
         if found.ratio >= worst.ratio:
             worst = found
     if failed:

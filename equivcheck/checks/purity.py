@@ -62,7 +62,9 @@ def _unchanged(problem: Problem, module: nn.Module) -> Results:
     random = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
     for name, state in states.items():
         if not torch.equal(state, after[name]) and (not random or name != str(problem.device)):
-            raise Mismatch(f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator")
+            raise Mismatch(
+                f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator"
+            )
     _kept(problem, module)
     problem.run(module, problem.inputs, gradients=True)
     for x, before in zip(problem.inputs, inputs, strict=True):
@@ -132,6 +134,8 @@ def _overlapping(pair: Pair, problem: Problem) -> Held:
             helds.append(hold(p, p.truth(gradients=True), got[which], own, list(got[which])))
         except Mismatch as error:
             raise Mismatch(
-                f"{('the first', 'the second')[which]} of two overlapping runs: {error}", ratio=error.ratio, where=error.where
+                f"{('the first', 'the second')[which]} of two overlapping runs: {error}",
+                ratio=error.ratio,
+                where=error.where,
             ) from error
     return max(helds, key=lambda h: h.ratio or 0.0)

@@ -22,6 +22,8 @@ from equivcheck.problem import Problem, seeded
 __all__ = ["dropout", "modes"]
 
 _BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
+_WITHIN = "within a sample"
+_NEARLY = 0.1  # a correlation between samples of the original that counts as none
 _QUICK_BATCH = 4096
 _ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper a budget
 
@@ -62,7 +64,7 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
     z = torch.stack(samples)  # (calls, batch, M)
     mean = z.mean((0, 1))  # (M,)
     d = z - mean
-    pairs = {"within a sample": d, "between neighbours in the batch": d.roll(1, 1)}
+    pairs = {_WITHIN: d, "between neighbours in the batch": d.roll(1, 1)}
     if calls > 1:
         pairs["between successive calls"] = d.roll(1, 0)
     count = batch * calls
@@ -98,7 +100,13 @@ def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> f
     for name, product in own.products.items():
         chance = quantile * (own.errors[name] + mine.errors[name]).sqrt()
         allowed = chance + rounding * size * (spread.unsqueeze(0) + spread.unsqueeze(1)) + rounding**2 * size**2
-        worst = max(worst, _judge(f"the covariance {name}", product, mine.products[name], allowed, problem))
+        its = mine.products[name]
+        if name != _WITHIN:
+            # two samples or calls are independent; a candidate that shows it is right where the original's generator
+            # is a little less so (torch 2.11 on CUDA was seen with correlations of 0.01)
+            nearly = product.abs() <= _NEARLY * spread.unsqueeze(0) * spread.unsqueeze(1)
+            product = torch.where(nearly & (its.abs() <= allowed), its, product)
+        worst = max(worst, _judge(f"the covariance {name}", product, its, allowed, problem))
     return worst
 
 
@@ -221,7 +229,9 @@ def modes(pair: Pair, case: Case) -> Held:
             worst = max(worst, _beside(beside, gradients=bool(choice[0] % 2)))
         except Mismatch as error:
             raise Mismatch(
-                f"after {', '.join(beside.told)}: {error}", ratio=error.ratio, where=beside.told[-1] if beside.told else ""
+                f"after {', '.join(beside.told)}: {error}",
+                ratio=error.ratio,
+                where=beside.told[-1] if beside.told else "",
             ) from error
     beside.both("train()", nn.Module.train)
     _generator_is_used(problem, beside.reference, beside.candidate)

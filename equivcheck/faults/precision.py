@@ -1,7 +1,5 @@
 """Faults of the arithmetic: too few digits, the wrong direction, a sum that stands still."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
