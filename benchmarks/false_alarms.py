@@ -233,6 +233,10 @@ class Tally:
             mine.setdefault(key, its[key])
 
 
+def _short(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 1e6 else "inf"  # no budget at all, or a result that is not finite
+
+
 def _add(counts: dict[str, int], key: str, number: int) -> None:
     counts[key] = counts.get(key, 0) + number
 
@@ -422,7 +426,7 @@ def rows(tally: Tally) -> tuple[list[str], list[list[str]]]:
         cells = []
         for dtype in DTYPES:
             ratios = [worst.get((who, dtype, t), {}).get("ratio") for t in TENSORS]
-            text = " ".join("-" if r is None else f"{r:.2f}" for r in ratios)
+            text = " ".join("-" if r is None else _short(r) for r in ratios)
             if tally.data["held"].get(f"{who}|{dtype}", 0) == 0:
                 text = f"refused {refused[f'{who}|{dtype}']}" if refused[f"{who}|{dtype}"] else "-"
             elif refused[f"{who}|{dtype}"]:
@@ -438,7 +442,9 @@ def by_regime(tally: Tally) -> tuple[list[str], list[list[str]]]:
     table = []
     for regime in REGIMES:
         found = [worst.get((regime, dtype)) for dtype in DTYPES]
-        cells = ["-" if f is None else f"{f['ratio']:.2f} ({f['refined'] / max(1, f['tensors']):.1%})" for f in found]
+        cells = [
+            "-" if f is None else f"{_short(f['ratio'])} ({f['refined'] / max(1, f['tensors']):.1%})" for f in found
+        ]
         table.append([regime, *cells])
     return ["regime", *DTYPES], table
 
