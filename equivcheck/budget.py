@@ -157,7 +157,8 @@ class Rounding(Widened):
         self.u_factor = amplitude * product_roundoff(dtype, device)
         # half keeps subnormals; the others may flush them to zero
         half = dtype is torch.float16
-        self.floor = amplitude * float(2.0**-25 if half else info.smallest_normal) if half or subnormal else 0.0
+        self.smallest = amplitude * float(2.0**-25 if half else info.smallest_normal)
+        self.floor = self.smallest if half or subnormal else 0.0
         self.u_exp = (EXP_ULPS if dtype is torch.float32 else 4.0 if dtype is torch.float64 else 0.0) * unit_roundoff(
             dtype
         )
@@ -259,7 +260,8 @@ class Rounding(Widened):
         # arguments that lie close together err alike
         kept = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
         shared = self._draw(kept)
-        self._perturb(out, out * (self.u * (1 + logarithm) + again + self.u_exp))
+        # probabilities underflow in every regime, whatever the size of the values
+        self._perturb(out, out * (self.u * (1 + logarithm) + again + self.u_exp) + self.smallest * (out != 0))
         # the exponential of a large error is not linear in it
         growth = torch.nan_to_num(shared * (self.u * (1 + kept) + self.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
         return out.mul_(growth.clamp(-1.0, 1.0).exp_())

@@ -15,6 +15,11 @@ FALSE_ALARM = 1e-9
 _PRIOR = 4  # an element's spread is estimated together with this many samples' worth of its row's
 
 
+_VANISHES = (
+    1e-150  # of the tensor's greatest: the squares of smaller deviations are zero in float64, and so is their budget
+)
+
+
 class Mismatch(AssertionError):
     """A check that failed: the message tells what, how many, how big, where and what was allowed.
 
@@ -142,9 +147,14 @@ def compare(
         own_found = _levels(own_error, deviations, certain)
         reference_ratio = max(own_found.ratios)
         # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
-        ratio = max(
+        shares = [
             mine / (1.0 if its <= 1.0 else 2.0 * its) for mine, its in zip(found.ratios, own_found.ratios, strict=True)
-        )
+        ]
+        if any(
+            math.isnan(share) for share in shares
+        ):  # no budget at all, for either: the errors themselves are compared
+            shares = [float(error.abs().max()) / (2.0 * float(own_error.abs().max()))]
+        ratio = max(shares)
     position = _index(error, found.element)
     return Comparison(
         name,
@@ -183,6 +193,7 @@ def _levels(error: Tensor, deviations: Tensor, certain: bool) -> _Levels:
     width = error.shape[-1] if error.dim() else 1
     e = (error / scale).reshape(-1, width)  # (rows, width); scaled, so that squares neither overflow nor vanish
     d = (deviations / scale).reshape(count, -1, width)  # (count, rows, width)
+    e = torch.where(e.abs() < _VANISHES, 0.0, e)
     dof = float(count) if certain else math.inf
     square = d.square()
     by_element = square.mean(0)  # (rows, width)

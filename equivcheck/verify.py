@@ -411,7 +411,7 @@ def _plant(
     from equivcheck.planting import planted
 
     began = time.monotonic()
-    ran = {search.check.name: search for search in searches if search.held or search.failed}
+    ran = {s.check.name: s for s in searches if s.failed or any(held.judged for held in s.held.values())}
     faults = planted(subject, set(ran), profile, seed)
     survived, caught_by = [], {}
     for number, fault in enumerate(faults):

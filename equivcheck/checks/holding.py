@@ -42,6 +42,7 @@ class Held:
     ratio: float | None = None
     where: str = ""
     notes: tuple[str, ...] = ()
+    judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,17 @@ def long(pair: Pair, case: Case) -> Held:
     try:
         truth = long_truth(pair, problem)
     except NotPlain as why:
-        return Held(None, notes=(f"long sequences were not judged: {why}",))
+        return Held(None, notes=(f"long sequences were not judged: {why}",), judged=False)
     try:
         got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
         unrecorded = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
     except Mismatch as mismatch:
         if does_not_fit(mismatch.__cause__):
-            return Held(None, notes=(f"the candidate does not fit in memory at T={longer.seq_len}, {longer.dtype}",))
+            return Held(
+                None,
+                notes=(f"the candidate does not fit in memory at T={longer.seq_len}, {longer.dtype}",),
+                judged=False,
+            )
         raise
     names = tuple(dict.fromkeys((*truth.values, *got)))
     try:
