@@ -103,7 +103,7 @@ def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> f
         its = mine.products[name]
         if name != _WITHIN:
             # two samples or calls are independent; a candidate that shows it is right where the original's generator
-            # is a little less so (torch 2.11 on CUDA was seen with correlations of 0.01)
+            # is a little less so (torch 2.11 on CUDA showed a covariance of -0.01 once)
             nearly = product.abs() <= _NEARLY * spread.unsqueeze(0) * spread.unsqueeze(1)
             product = torch.where(nearly & (its.abs() <= allowed), its, product)
         worst = max(worst, _judge(f"the covariance {name}", product, its, allowed, problem))
