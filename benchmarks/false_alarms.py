@@ -42,10 +42,11 @@ from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
 from equivcheck.checks.holding import hold
 from equivcheck.comparison import Mismatch, compare
 from equivcheck.faults import RIGHT
-from equivcheck.problem import Memory, Problem, Results
+from equivcheck.problem import Problem, Results
+from equivcheck.provenance import device_name, environment, sources
 from equivcheck.strategies import sizes
 from equivcheck.subject import Subject, resolve
-from equivcheck.verify import _device_name, _environment, _sources
+from equivcheck.truth import Memory
 
 SCHEMA = 1
 TENSORS = ("output", "grad x", "weights", "biases")
@@ -340,8 +341,8 @@ def run(args: argparse.Namespace) -> Tally:
     per_case = min(len(turns), args.per_case if args.per_case is not None else 6 if kind == "cpu" else 2)
     flex_cases = args.flex_cases if args.flex_cases is not None else args.cases // 4 if kind == "cuda" else 0
     tally, began, turn, told = Tally(), time.monotonic(), part * 7, 0.0
-    tally.data |= {"device": _device_name(base.device), "seed": args.seed, "planned": args.cases}
-    tally.data |= {"environment": _environment(base.device), "sources": _sources(base)}
+    tally.data |= {"device": device_name(base.device), "seed": args.seed, "planned": args.cases}
+    tally.data |= {"environment": environment(base.device), "sources": sources(base)}
     # each part compiles shapes of its own
     shapes = FLEX_SHAPES[part % len(FLEX_SHAPES) :: parts] or FLEX_SHAPES[part % len(FLEX_SHAPES) :][:1]
     todo = [(number, False) for number in range(part, args.cases, parts)]

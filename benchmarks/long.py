@@ -21,7 +21,9 @@ from torch import Tensor
 
 from equivcheck.cases import DTYPES, REGIMES, Case
 from equivcheck.checks.holding import hold
-from equivcheck.checks.long import does_not_fit, long_problem, long_truth
+from equivcheck.checks.long import does_not_fit
+from equivcheck.checks.long_problem import long_problem
+from equivcheck.checks.long_truth import long_truth
 from equivcheck.comparison import Mismatch
 from equivcheck.subject import Subject, resolve
 

@@ -46,9 +46,10 @@ from equivcheck.checks.holding import hold
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.gpt import GPTConfig
-from equivcheck.problem import Memory, Results, Truth
+from equivcheck.problem import Results
+from equivcheck.provenance import device_name, environment, sources
 from equivcheck.subject import Subject, resolve
-from equivcheck.verify import _device_name, _environment, _sources
+from equivcheck.truth import Memory, Truth
 
 SCHEMA = 1
 RULES = {
@@ -266,9 +267,9 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
             print(f"{time.monotonic() - began:5.0f} s  {group} {member.name}: {said or 'nobody'}", flush=True)
     return {
         "schema": SCHEMA,
-        "device": _device_name(base.device),
-        "environment": _environment(base.device),
-        "sources": _sources(base),
+        "device": device_name(base.device),
+        "environment": environment(base.device),
+        "sources": sources(base),
         "cases": len(prepared),
         "case_ids": [ready.case.id for ready in prepared],
         "rules": [rule for rule in RULES if rule != "gate" or not args.no_gate],

@@ -19,11 +19,11 @@ from equivcheck.cases import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
+from equivcheck.search import Search, classes, seed_for
 from equivcheck.subject import Subject, resolve
-from equivcheck.verify import _classes, _Search, _seed
 
 
-class _Timed(_Search):
+class _Timed(Search):
     """A search that remembers when it failed first."""
 
     first_s: float | None = None
@@ -45,7 +45,7 @@ def sight(subject: Subject, profile: str, seed: int, shrink_s: float, max_s: flo
     for check in CHECKS:
         search = _Timed(check, subject, check.cases[profile], shrink_s, began + max_s, lambda _: None)
         search.started = began
-        search.run(_classes(check, subject, DTYPES, search.planned), _seed(seed, check.name))
+        search.run(classes(check, subject, DTYPES, search.planned), seed_for(seed, check.name))
         if search.minimal is not None:
             mismatch = search.failed[search.minimal]
             return {

@@ -39,7 +39,7 @@ _ID = re.compile(
     r"-(?P<dtype>[a-z0-9]+)-(?P<mode>eval|train)-a(?P<attn_pdrop>[\d.]+)-r(?P<resid_pdrop>[\d.]+)"
     r"-(?P<regime>\w+)-(?P<layout>[a-z]+)-s(?P<seed>\d+)"
     r"(?:-L(?P<n_layer>\d+)-V(?P<vocab_size>\d+)-(?P<tokens>text|random))?"
-    r"(?:-c(?P<scale>[\d.]+))?(?P<full>-full)?"
+    r"(?:-c(?P<scale>[\d.]+))?(?:-after-(?P<steps>[a-z]+))?(?P<full>-full)?"
 )
 
 
@@ -47,7 +47,8 @@ _ID = re.compile(
 class Case:
     """One problem: B sequences of T positions, `n_head` heads of `head_size`, in one dtype, mode, regime and layout.
 
-    `n_layer`, `vocab_size` and `tokens` matter for models; `scale` (None: 1 / sqrt(head_size)) and `is_causal` for functions.
+    `n_layer`, `vocab_size` and `tokens` matter for models; `scale` (None: 1 / sqrt(head_size)) and `is_causal` for functions;
+    `steps`, a letter each, for the check of modes.
     Raises UsageError for a value that is not allowed.
     """
 
@@ -68,6 +69,7 @@ class Case:
     tokens: str = "random"
     scale: float | None = None
     is_causal: bool = True
+    steps: str = ""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seq_len", "n_head", "head_size", "block_size", "vocab_size"):
@@ -81,6 +83,8 @@ class Case:
         for name, allowed in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS), ("tokens", TOKENS)):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"a case has {name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
+        if not re.fullmatch(r"[a-z]*", self.steps):
+            raise UsageError(f"a case has steps={self.steps!r}: they are lower-case letters")
         for name in ("attn_pdrop", "resid_pdrop"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"a case has {name}={getattr(self, name)}: a rate lies between 0 and 1")
@@ -108,6 +112,8 @@ class Case:
             text += f"-L{self.n_layer}-V{self.vocab_size}-{self.tokens}"
         if self.scale is not None:
             text += f"-c{self.scale:.6g}"
+        if self.steps:
+            text += f"-after-{self.steps}"
         return text if self.is_causal else text + "-full"
 
     @classmethod

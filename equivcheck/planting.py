@@ -21,7 +21,13 @@ _FROM_INSIDE = {
     "gate": 12,
     "thorough": len(FAULTS),
 }  # faults of the shipped attention's inside, per profile
-_IN_A_GPT = ("quarter-of-the-channels-negated", "last-token-two-percent-off", "first-weight-gradient-halved")
+_INSIDE = (  # a plant, the check of a whole GPT that should see it there, and the name it has then
+    ("quarter-of-the-channels-negated", "logits", "in-a-gpt"),
+    ("last-token-two-percent-off", "logits", "in-a-gpt"),
+    ("first-weight-gradient-halved", "logits", "in-a-gpt"),
+    ("first-weight-gradient-halved", "training", "in-training"),
+    ("outputs-negated", "generation", "when-generating"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,8 @@ def planted(subject: Subject, checks: Set[str], profile: str, seed: int) -> list
     else:
         wrong = [(p.name, p.seen_by, p.plant(subject.reference)) for p in PLANTS]
         wrong += [(name, seen, partial(_around_module, subject.reference, plant)) for name, seen, plant in _MODULES]
-        wrong += [
-            (f"{p.name}-in-a-gpt", ("logits",), p.plant(subject.reference)) for p in PLANTS if p.name in _IN_A_GPT
-        ]
+        plants = {p.name: p.plant for p in PLANTS}
+        wrong += [(f"{name}-{where}", (check,), plants[name](subject.reference)) for name, check, where in _INSIDE]
         if _is_the_shipped_one(subject):
             outside = {name for name, _, _ in wrong}  # some go wrong in the same way, and have the same name
             inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
@@ -321,6 +326,8 @@ _MODELS = (
     ("first-weight-gradient-halved", ("logits",), _parameter(0, 0.5)),
     ("last-weight-gradient-lost", ("logits",), _parameter(-1, 0.0)),
     ("second-weight-gradient-one-percent-off", ("logits",), _parameter(1, 1.01)),
+    ("logits-negated-when-generating", ("generation",), _logits(lambda y: -y)),
+    ("first-weight-gradient-halved-in-training", ("training",), _parameter(0, 0.5)),
     ("training-mode-ignored", ("dropout", "modes"), _mode(False)),
     ("eval-mode-ignored", ("modes", "purity"), _mode(True)),
     ("generator-drawn-from", ("purity",), _drawing),

@@ -1,25 +1,26 @@
 """A case made real: reference, candidate and oracle with the same weights, their inputs, and what running them gives."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from equivcheck.budget import Rounding, Sample
+from equivcheck.budget import Rounding
 from equivcheck.cases import REPEATING, Case
+from equivcheck.dropping import Injected, Masks, NotOpened, inject
+from equivcheck.error_model import ErrorModel
 from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.truth import Memory, Sample, Truth
 
-__all__ = ["Memory", "Problem", "Results", "Truth", "seeded"]
+__all__ = ["Memory", "Problem", "Results", "generator_state", "seeded", "set_generator_state"]
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
 
-_FIRST, _MANY = 4, 32  # perturbed runs to pass on, and to accuse on
-_LARGE = 2**15  # from so many scores on, half of the first are enough: there are more elements to learn the spread from
+_LARGE = 2**15  # from so many scores on, two first runs are enough: there are more elements to learn the spread from
 
 
 @contextmanager
@@ -35,46 +36,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-@dataclass
-class Truth:
-    """The oracle's results for one problem, and how far rounding may move them."""
-
-    values: dict[str, Tensor]
-    perturbed: Callable[[int], Sample]
-    first: int = _FIRST
-    _samples: dict[int, Sample] = field(default_factory=dict)
-
-    @property
-    def size_bytes(self) -> int:
-        """What it holds once the first sample is taken."""
-        return (1 + self.first) * sum(value.nbytes for value in self.values.values())
-
-    def sample(self, *, refined: bool) -> Sample:
-        """Few perturbed runs, enough to pass on; or, `refined`, many more, enough to accuse on."""
-        count = _MANY if refined else self.first
-        if count not in self._samples:
-            self._samples[count] = self.perturbed(count)
-        return self._samples[count]
+def generator_state(device: torch.device) -> Tensor:
+    """The state of the generator that random operations on `device` draw from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-class Memory:
-    """Truths that several candidates are held against, the latest ones up to a limit of bytes."""
-
-    def __init__(self, limit_bytes: int = 2**29) -> None:
-        self.limit_bytes, self.used_bytes = limit_bytes, 0
-        self._kept: OrderedDict[Hashable, Truth] = OrderedDict()
-
-    def recall(self, key: Hashable, make: Callable[[], Truth]) -> Truth:
-        """The truth kept under `key`, or the one that `make` gives."""
-        known = self._kept.get(key)
-        if known is None:
-            known = self._kept[key] = make()
-            self.used_bytes += known.size_bytes
-            while self.used_bytes > self.limit_bytes and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self.used_bytes -= dropped.size_bytes
-        self._kept.move_to_end(key)
-        return known
+def set_generator_state(device: torch.device, state: Tensor) -> None:
+    """Set what `generator_state` gave."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 @dataclass
@@ -82,7 +54,7 @@ class Problem:
     """What a check runs: three modules that hold the same weights, and inputs made from the case's seed.
 
     `names` are those of the floating inputs; `outputs` turns a forward pass into named tensors; `upstream` has the
-    gradient that flows into each of them.
+    gradient that flows into each of them; `masks`, where there are any, are what the oracle drops.
     """
 
     case: Case
@@ -95,6 +67,11 @@ class Problem:
     upstream: Mapping[str, Tensor]
     memory: Memory
     memory_key: Hashable
+    masks: Masks | None = None
+
+    def dropping(self, original: nn.Module) -> AbstractContextManager[Injected | None]:
+        """Inside, the original drops what `masks` say, where there are any."""
+        return nullcontext() if self.masks is None else inject(self.masks, original, self.case)
 
     @cached_property
     def reference(self) -> nn.Module:
@@ -146,7 +123,7 @@ class Problem:
     def _oracle(self, gradients: bool) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
         oracle, inputs = to_float64(self.make_reference(), self.inputs)
         upstream = {name: value.to(torch.float64) for name, value in self.upstream.items()}
-        with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        with self.dropping(oracle), spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
         # a tensor that the original does not use has no gradient, and nothing to compare
         return {name: value for name, value in found.items() if value is not None}, oracle, inputs, upstream
@@ -163,19 +140,21 @@ class Problem:
             with spelled_out():
                 try:
                     return self._together(oracle, inputs, upstream, values, noise, count, gradients)
-                except (
-                    Exception
-                ):  # vmap refuses what depends on values, or writes to buffers: such an original runs in a loop
+                except NotOpened:
+                    raise
+                except Exception:
+                    # vmap refuses what depends on values, or writes to buffers: such an original runs in a loop
                     noise.manual_seed(self.case.seed * 64 + count)
                     return self._in_turn(oracle, inputs, upstream, values, noise, count, gradients)
 
         c = self.case
         large = c.batch_size * c.n_head * c.seq_len**2 > _LARGE
-        return Truth(values, perturbed, _FIRST // 2 if large else _FIRST)
+        return Truth(values, perturbed, first=2) if large else Truth(values, perturbed)
 
-    def _rounding(self, noise: torch.Generator, runs: int) -> Rounding:
+    def rounding(self, noise: torch.Generator, runs: int) -> Rounding:
+        """The mode in which `runs` runs at once are perturbed as rounding in the case's dtype may perturb them."""
         case = self.case
-        return Rounding(
+        model = ErrorModel(
             case.torch_dtype,
             self.device,
             noise,
@@ -183,6 +162,7 @@ class Problem:
             coherent=case.regime in REPEATING or case.layout == "expanded",
             runs=runs,
         )
+        return Rounding(model)
 
     def _in_turn(
         self,
@@ -197,7 +177,7 @@ class Problem:
         """Perturbed runs, one after the other."""
         runs = []
         for _ in range(count):
-            with self._rounding(noise, 1):
+            with self.dropping(oracle), self.rounding(noise, 1):
                 runs.append(self.run(oracle, inputs, gradients=gradients, upstream=upstream))
         stacked = {name: torch.stack([_present(run[name]) for run in runs]) for name in values}
         return Sample(count, {name: stacked[name] - values[name] for name in values})
@@ -227,7 +207,8 @@ class Problem:
             return found
 
         dims = tuple(0 if x.is_floating_point() else None for x in inputs)
-        with seeded(self.case.seed, self.device), torch.set_grad_enabled(gradients), self._rounding(noise, count):
+        flowing = torch.set_grad_enabled(gradients)
+        with self.dropping(oracle), seeded(self.case.seed, self.device), flowing, self.rounding(noise, count):
             out = torch.func.vmap(forward, in_dims=(0, *dims), randomness="different")(parameters, *leaves)
             results = {name: value.detach() for name, value in out.items()}
             if gradients:

@@ -18,6 +18,7 @@ LENGTHS = ((1, 32, 0.45), (33, 128, 0.3), (129, 256, 0.12), (257, 512, 0.13))
 
 _TILES = (16, 32, 64, 128, 256, 512)
 _SEEDS = 2**16
+_STEPS = 14
 
 
 @cache
@@ -33,6 +34,12 @@ def sizes(largest: int, *, typical: int, smallest: int = 1) -> Sequence[int]:
             weight = 4 * max(1, largest // max(size, typical))
         table.extend([size] * weight)
     return tuple(table)
+
+
+def _some(letters: str) -> st.SearchStrategy[list[str]]:
+    """Up to `_STEPS` letters, long words as often as short ones: some faults need three things in a certain order."""
+    each = st.sampled_from(letters)
+    return st.integers(0, _STEPS).flatmap(lambda size: st.lists(each, min_size=size, max_size=size))
 
 
 @st.composite
@@ -53,10 +60,13 @@ def cases(
     n_layers: Sequence[int] = (0,),
     is_causal: Sequence[bool] = (True,),
     scales: Sequence[float | None] = (None,),
+    steps: str = "",
+    max_chunks: int | None = None,
 ) -> Case:
     """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
 
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
+    `steps` are the letters to draw from; `max_chunks` bounds T / D, the number of runs that it takes to read off a mask.
     """
     dtype = draw(st.sampled_from(list(dtypes)))
     seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
@@ -64,7 +74,9 @@ def cases(
     room = max(1, 2**17 // max(seq_len * seq_len, 1))
     n_head = draw(st.sampled_from(sizes(max(1, min(max_heads, room)), typical=4)))
     batch_size = draw(st.sampled_from(sizes(max(1, min(max_batch_size, room // n_head)), typical=3)))
-    head_size = draw(st.sampled_from(sizes(max(1, min(max_head_size, 512 // n_head)), typical=24)))
+    narrowest = 1 if max_chunks is None else -(-seq_len // max_chunks)
+    widest = max(narrowest, min(max_head_size, 512 // n_head))
+    head_size = draw(st.sampled_from(sizes(widest, typical=24, smallest=narrowest)))
     block_size = seq_len + draw(st.sampled_from((0, 0, 1, 7, 64)))
     n_layer = draw(st.sampled_from(list(n_layers)))
     in_training = draw(st.booleans()) if training is None else training
@@ -89,6 +101,7 @@ def cases(
         tokens=draw(st.sampled_from(("random", "text"))) if n_layer else "random",
         is_causal=draw(st.sampled_from(list(is_causal))),
         scale=draw(st.sampled_from(list(scales))),
+        steps="".join(draw(_some(steps))) if steps else "",
     )
 
 
@@ -105,6 +118,8 @@ def simpler(case: Case) -> Iterator[Case]:
     for name in ("attn_pdrop", "resid_pdrop", "seed"):
         if getattr(case, name):
             yield case.but(**{name: 0})
+    for at in range(len(case.steps)):
+        yield case.but(steps=case.steps[:at] + case.steps[at + 1 :])
     for name in ("batch_size", "n_head", "seq_len", "head_size"):
         size = getattr(case, name)
         spare = case.block_size - case.seq_len if name == "seq_len" else 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case, arrange, generator, tiny_factor
 
-__all__ = ["projections_known", "qkv", "randomise", "sequence", "tokens", "upstream"]
+__all__ = ["projections_known", "qkv", "randomise", "role_of", "sequence", "tokens", "upstream"]
 
 _ROLES = {
     "q": re.compile(r"(^|[._])(q|query|w_?q|q_proj|to_q|q_lin|wquery)$"),
@@ -23,13 +23,14 @@ _LARGE = (6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a
 _LARGE_V = {"float16": 2.0**8, "bfloat16": 2.0**100, "float32": 2.0**100, "float64": 2.0**300}
 
 
-def _role(name: str) -> str:
+def role_of(name: str) -> str:
+    """Which projection an attention's linear of this name makes: `q`, `k`, `v`, or none that is known."""
     return next((role for role, pattern in _ROLES.items() if pattern.search(name.lower())), "")
 
 
 def projections_known(names: Iterable[str]) -> bool:
     """Whether parameters of these names hold projections of queries and of keys that can be told apart by name."""
-    roles = {_role(name.rpartition(".")[0]) or _role(name) for name in names}
+    roles = {role_of(name.rpartition(".")[0]) or role_of(name) for name in names}
     return {"q", "k"} <= roles
 
 
@@ -52,7 +53,7 @@ def _gain(case: Case) -> float:
 
 
 def _shaped(draw: Tensor, owner: nn.Module, owner_name: str, name: str, case: Case) -> Tensor:
-    role = _role(owner_name) or _role(name)
+    role = role_of(owner_name) or role_of(name)
     gain = _gain(case) if role in ("q", "k") else 1.0
     initial = case.regime == "near_initial"
     if draw.dim() < 2:

@@ -9,16 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.budget import (
-    ROUNDINGS,
-    Rounding,
-    accumulation_roundoff,
-    product_roundoff,
-    unit_roundoff,
-)
+from equivcheck.budget import Rounding
 from equivcheck.cases import DTYPES, Case
-from equivcheck.problem import Problem, Truth
+from equivcheck.error_model import ErrorModel
+from equivcheck.problem import Problem
+from equivcheck.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
 from equivcheck.subject import Subject, resolve
+from equivcheck.truth import Truth
 
 CPU = torch.device("cpu")
 f64 = torch.float64
@@ -31,7 +28,7 @@ def subject(reference: Any = CausalSelfAttention) -> Subject:
 
 
 def rounding(dtype: torch.dtype = torch.float32, seed: int = 0, **options: Any) -> Rounding:
-    return Rounding(dtype, CPU, torch.Generator().manual_seed(seed), **options)
+    return Rounding(ErrorModel(dtype, CPU, torch.Generator().manual_seed(seed), **options))
 
 
 def spreads(problem: Problem, deviations: dict[str, Tensor]) -> dict[str, float]:

@@ -25,8 +25,18 @@ CASES = {
         seq_len=3, n_head=2, head_size=2, block_size=3, training=True, attn_pdrop=0.5, resid_pdrop=0.25, seed=1
     ),
     "modes": Case(
-        seq_len=3, n_head=2, head_size=2, block_size=3, training=True, attn_pdrop=0.5, resid_pdrop=0.25, seed=1
+        seq_len=3,
+        n_head=2,
+        head_size=2,
+        block_size=3,
+        training=True,
+        attn_pdrop=0.5,
+        resid_pdrop=0.25,
+        steps="eta",
+        seed=1,
     ),
+    "training": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=2, vocab_size=17, seed=1),
+    "generation": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=2, vocab_size=17, seed=1),
     "logits": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=4, vocab_size=17, seed=1),
 }
 PLAIN = Case(batch_size=3, seq_len=21, n_head=3, head_size=8, block_size=24, seed=1)
@@ -39,7 +49,9 @@ SEEN = {
     "checkpoint": ("query-key-value-fused", "projection-renamed", "mask-not-persistent", "keys-in-another-order"),
     "errors": ("block-size-not-enforced", "width-not-enforced", "rank-not-enforced", "head-count-not-checked"),
     "purity": ("input-modified-in-place", "global-flag-changed", "result-overwritten-by-the-next-call"),
-    "modes": ("dropout-rate-fixed-at-construction", "dropout-in-eval", "dropout-off-after-eval"),
+    "modes": ("dropout-rate-fixed-at-construction", "dropout-off-after-eval", "dropout-mode-of-the-first-call"),
+    "training": ("key-gradient-one-percent-off", "query-detached"),
+    "generation": ("scale-missing", "mask-missing"),
     "dropout": ("dropout-never", "dropout-unscaled", "dropout-mask-shared-over-heads", "dropout-fresh-in-backward"),
     "logits": ("wrong-in-the-third-layer", "scale-by-the-layer"),
     "bias": ("probabilities-toward-zero",),

@@ -874,6 +874,7 @@ PLANTS_SHOW: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "last-two-tokens-swapped": (Differs(),),
     "leak-from-the-next-token": (Differs(),),
     "quarter-of-the-channels-negated": (Differs(),),
+    "outputs-negated": (Differs(),),
     "first-sample-for-all": (Differs(),),
     "input-gradient-one-percent-off": (Differs(grads=True),),
     "input-gradient-lost": (Differs(grads=True),),

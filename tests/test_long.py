@@ -11,8 +11,12 @@ from test_blocks import Largest
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.blocks import block_shape
 from equivcheck.cases import Case
-from equivcheck.checks.long import NotPlain, lengthened, long, long_problem, long_truth
+from equivcheck.checks import long_truth as truths
+from equivcheck.checks.long import lengthened, long
+from equivcheck.checks.long_problem import NotPlain, long_problem
+from equivcheck.checks.long_truth import long_truth
 from equivcheck.comparison import Mismatch
 from equivcheck.subject import Subject, resolve
 
@@ -181,9 +185,9 @@ def test_a_candidate_that_does_not_fit_is_a_note_and_one_that_fails_a_mismatch()
 def test_nothing_of_the_size_of_all_scores_is_made_by_the_truth() -> None:
     subject, longer = pair(fused), SMALL.but(seq_len=1400, block_size=1400)
     problem = long_problem(subject, longer)
-    family._must_be_plain(subject, longer)  # at 1100 positions, with scores of its own
+    truths._must_be_plain(subject, longer)  # at 1100 positions, with scores of its own
     with Largest() as seen:
-        family._perturbed(problem, problem.oracle_values(gradients=True), 1)
-    _, queries = family.blocks.block_shape(1, 1400, CPU)
+        truths._perturbed(problem, problem.oracle_values(gradients=True), 1)
+    _, queries = block_shape(1, 1400, CPU)
     assert queries < 100
     assert seen.numel <= queries * 1400

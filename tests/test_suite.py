@@ -2,6 +2,9 @@
 
 import pytest
 
+# a run in this process is followed by forgetting what it imported; torch._dynamo cannot be imported a second time
+import torch._dynamo  # noqa: F401
+
 from equivcheck.errors import UsageError
 from equivcheck.suite import suite
 

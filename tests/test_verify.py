@@ -1,4 +1,4 @@
-"""The search: what it reports, how small its counterexamples are, and what it says when it would not have noticed."""
+"""A run: what it reports, how small its counterexamples are, and what it says when it would not have noticed."""
 
 import sys
 import time
@@ -20,8 +20,8 @@ from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
 from equivcheck.report.model import Report
 
-search = sys.modules["equivcheck.verify"]  # equivcheck.verify is the function, too
-verify, replay, assert_equivalent = search.verify, search.replay, search.assert_equivalent
+module = sys.modules["equivcheck.verify"]  # equivcheck.verify is the function, too
+verify, replay, assert_equivalent = module.verify, module.replay, module.assert_equivalent
 
 REFERENCE = "equivcheck.attention:CausalSelfAttention"
 CANDIDATE = "equivcheck.attention:FlashCausalSelfAttention"
@@ -298,7 +298,7 @@ def test_a_run_that_is_out_of_time_is_partial_and_says_after_how_many_cases() ->
 
 def with_check(monkeypatch: pytest.MonkeyPatch, name: str, run: Any) -> None:
     changed = tuple(replace(check, run=run) if check.name == name else check for check in CHECKS)
-    monkeypatch.setattr(search, "CHECKS", changed)
+    monkeypatch.setattr(module, "CHECKS", changed)
 
 
 def test_control_c_ends_in_a_partial_report_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +376,7 @@ def test_the_whole_run_plants_at_least_fifteen_faults_in_every_profile_and_for_e
     for pair in ((CausalSelfAttention, FlashCausalSelfAttention), (GPT, GPT), (attend, attend)):
         subject = resolve(*pair, kind="auto", device="cpu")
         names = {check.name for check in CHECKS if subject.kind in check.kinds}
-        for profile in search.PROFILES:
+        for profile in module.PROFILES:
             found = [fault.name for fault in planting.planted(subject, names, profile, 0)]
             assert len(found) >= 15
             assert len(set(found)) == len(found)
@@ -423,4 +423,4 @@ def test_a_listener_hears_every_stage_and_every_result() -> None:
 
 
 def test_the_module_can_be_called_as_the_function() -> None:
-    assert search(REFERENCE, CANDIDATE, device="cpu", profile="quick", checks=["checkpoint"]).equivalent
+    assert module(REFERENCE, CANDIDATE, device="cpu", profile="quick", checks=["checkpoint"]).equivalent

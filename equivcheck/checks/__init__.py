@@ -3,10 +3,13 @@
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
 from equivcheck.checks.contract import checkpoint, errors, interface
+from equivcheck.checks.dropout import dropout
+from equivcheck.checks.generation import generation
 from equivcheck.checks.holding import Check, Held, Pair
 from equivcheck.checks.long import long
+from equivcheck.checks.modes import STEPS, modes
 from equivcheck.checks.purity import purity
-from equivcheck.checks.randomness import dropout, modes
+from equivcheck.checks.training import training
 from equivcheck.checks.values import gradients, logits, output
 
 __all__ = ["CHECKS", "Check", "Held", "Pair"]
@@ -17,7 +20,25 @@ _RATES = (0.1, 0.25, 0.5, 0.8, 0.0, 1.0)
 _MODEL_REGIMES = ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v")
 _PLAIN = ("sharpened", "near_initial")
 _SMALL = {"max_seq_len": 40, "max_batch_size": 3, "max_heads": 4, "max_head_size": 32}
-_TINY = {"max_seq_len": 4, "max_batch_size": 1, "max_heads": 3, "max_head_size": 3, "training": True, "regimes": _PLAIN}
+_STEPPED = {
+    "max_seq_len": 24,
+    "max_batch_size": 2,
+    "max_heads": 3,
+    "max_head_size": 16,
+    "regimes": _PLAIN,
+    "layouts": ("contiguous", "transposed"),
+    "rates": _RATES[:3],
+    "train_rates": _RATES[:3],
+    "steps": "".join(STEPS),
+}
+_DROPPED = {
+    "max_seq_len": 512,
+    "max_head_size": 64,
+    "max_chunks": 16,
+    "training": True,
+    "train_rates": _RATES,
+    "regimes": ("sharpened", "near_initial", "same_sign_v", "zero_rows", "ties"),
+}
 _GENERIC = {
     "dtypes": ("bfloat16", "float16", "float32"),
     "regimes": _PLAIN,
@@ -35,6 +56,28 @@ _LONG = {  # its lengths are made from the drawn ones
     "max_batch_size": 1,
     "max_heads": 2,
     "max_head_size": 4,
+    "training": False,
+}
+_TRAINED = {
+    "dtypes": ("float32", "float64"),
+    "regimes": _PLAIN,
+    "layouts": ("contiguous",),
+    "max_seq_len": 24,
+    "max_batch_size": 2,
+    "max_heads": 3,
+    "max_head_size": 16,
+    "n_layers": (1, 2),
+    "training": True,
+    "train_rates": (0.0, 0.0, 0.2),
+}
+_GENERATED = {
+    "regimes": _PLAIN,
+    "layouts": ("contiguous",),
+    "max_seq_len": 24,
+    "max_batch_size": 3,
+    "max_heads": 3,
+    "max_head_size": 16,
+    "n_layers": (1, 2),
     "training": False,
 }
 _MODEL = {
@@ -65,9 +108,11 @@ CHECKS: tuple[Check, ...] = (
     Check("checkpoint", checkpoint.__doc__ or "", _MODULES, checkpoint, _cases(4, 12, 100), _SMALL),
     Check("errors", errors.__doc__ or "", _MODULES, errors, _cases(4, 12, 100), _SMALL),
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), _SMALL),
-    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(5, 12, 100), {**_TINY, "train_rates": _RATES[:3]}),
-    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(5, 14, 100), {**_TINY, "train_rates": _RATES}),
+    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED),
+    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
     Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 32, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
+    Check("training", training.__doc__ or "", _MODULES, training, _cases(2, 6, 40), _TRAINED),
+    Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
-from equivcheck.problem import Problem, Results, Truth
+from equivcheck.opening import NotOpened
+from equivcheck.problem import Problem, Results
+from equivcheck.truth import Truth
 
 T = TypeVar("T")
 
@@ -64,7 +66,7 @@ def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
     """Run the candidate; what it raises, where the original runs, is a Mismatch."""
     try:
         return action(problem.candidate)
-    except Mismatch:
+    except (Mismatch, NotOpened):
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:400]

@@ -109,6 +109,11 @@ def quarter_of_the_channels_negated(module: nn.Module, forward: Forward, x: Tens
     return torch.where(torch.arange(C, device=y.device) >= C - max(1, C // 4), -y, y)
 
 
+def outputs_negated(module: nn.Module, forward: Forward, x: Tensor) -> Tensor:
+    """All outputs change sign: gross, for what sees tokens only."""
+    return -forward(x)
+
+
 def first_sample_for_all(module: nn.Module, forward: Forward, x: Tensor) -> Tensor:
     """All samples get the output of the first."""
     y = forward(x)
@@ -231,6 +236,7 @@ PLANTS = (
     _plant(last_two_tokens_swapped, "output", "causality"),
     _plant(leak_from_the_next_token, "causality", "output"),
     _plant(quarter_of_the_channels_negated, "output", "gradients"),
+    _plant(outputs_negated, "output"),
     _plant(first_sample_for_all, "output"),
     _plant(input_gradient_one_percent_off, "gradients"),
     _plant(input_gradient_lost, "gradients"),

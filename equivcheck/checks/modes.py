@@ -1,0 +1,181 @@
+"""Modes as a state machine: whatever is switched or changed, in any order, the candidate obeys as the original does.
+
+A case carries its steps, a letter each, so that Hypothesis draws and shrinks them and an id replays them. After each there is
+a call, as between the switches of a real training; what is compared is a forward and backward pass at the end.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case
+from equivcheck.checks.dropout import generator_is_used
+from equivcheck.checks.exactly import forward, hold_exactly, must_open
+from equivcheck.checks.holding import Held, Pair, candidate_run
+from equivcheck.checks.moments import hold_moments, small_sizes
+from equivcheck.comparison import Mismatch
+from equivcheck.dropping import NotOpened
+from equivcheck.problem import Problem, seeded
+
+__all__ = ["STEPS", "modes"]
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The problem at one step, and the names of the dropouts that both modules have."""
+
+    problem: Problem
+    dropouts: tuple[str, ...]
+
+
+Action = Callable[[_Now, nn.Module], nn.Module | None]
+
+
+def _rate(which: slice, rate: float) -> Action:
+    def do(now: _Now, module: nn.Module) -> None:
+        for name in now.dropouts[which]:
+            module.get_submodule(name).p = rate  # type: ignore[assignment]  # torch types attributes as tensors or modules
+
+    return do
+
+
+def _toggled(which: slice) -> Action:
+    def do(now: _Now, module: nn.Module) -> None:
+        for name in now.dropouts[which]:
+            drop = module.get_submodule(name)
+            drop.train(not drop.training)
+
+    return do
+
+
+def _weights(now: _Now, module: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.75)
+
+
+def _reloaded(now: _Now, module: nn.Module) -> None:
+    module.load_state_dict({name: value.clone() for name, value in module.state_dict().items()})
+
+
+def _copied(now: _Now, module: nn.Module) -> nn.Module:
+    _called(
+        now, module
+    )  # what a forward pass with autograd leaves in a module cannot be copied, in the original either
+    return copy.deepcopy(module)
+
+
+def _called(now: _Now, module: nn.Module) -> None:
+    with seeded(now.problem.case.seed, now.problem.device):
+        forward(now.problem, module, now.problem.inputs, gradients=False)
+
+
+def _inferred(now: _Now, module: nn.Module) -> None:
+    with seeded(now.problem.case.seed, now.problem.device), torch.inference_mode():
+        now.problem.outputs(module, now.problem.inputs)
+
+
+def _trained(now: _Now, module: nn.Module) -> None:
+    now.problem.run(module, now.problem.inputs, gradients=True)
+
+
+def _moved(now: _Now, module: nn.Module) -> None:
+    module.to("cpu").to(now.problem.device)
+
+
+STEPS: dict[str, tuple[str, Action]] = {
+    "e": ("eval()", lambda _, m: m.eval()),
+    "t": ("train()", lambda _, m: m.train()),
+    "f": ("a forward and backward pass", _trained),
+    "n": ("a call under no_grad", _called),
+    "i": ("a call in inference mode", _inferred),
+    "a": ("the first dropout's p = 0.6", _rate(slice(0, 1), 0.6)),
+    "b": ("the last dropout's p = 0.3", _rate(slice(-1, None), 0.3)),
+    "z": ("every dropout's p = 0", _rate(slice(None), 0.0)),
+    "o": ("the first dropout's mode switched alone", _toggled(slice(0, 1))),
+    "p": ("the last dropout's mode switched alone", _toggled(slice(-1, None))),
+    "w": ("weights times 0.75", _weights),
+    "r": ("its own state loaded", _reloaded),
+    "c": ("deepcopy", _copied),
+    "m": ("moved to the CPU and back", _moved),
+    "d": ("double()", lambda _, m: m.double()),
+    "h": ("the first half of the sequence", lambda _, m: m),
+    "l": ("the whole sequence", lambda _, m: m),
+    "s": ("the first sample alone", lambda _, m: m),
+}
+"""What is done, in words and to a module, by the letter that stands for it in an id; what gives no module goes on with the same."""
+
+
+_CALLS = "fnic"
+
+
+def _problem_now(whole: Problem, done: str) -> Problem:
+    """The problem after the steps `done`: cut, or in float64."""
+    case = whole.case
+    halved = done.rfind("h") > done.rfind("l")
+    length = max(1, case.seq_len // 2) if halved else case.seq_len
+    samples = 1 if "s" in done else case.batch_size
+    dtype = "float64" if "d" in done else case.dtype
+
+    def cut(x: Tensor) -> Tensor:
+        x = x[:samples, :length] if x.dim() > 1 else x
+        return x.to(getattr(torch, dtype)) if x.is_floating_point() else x
+
+    return replace(
+        whole,
+        case=case.but(seq_len=length, batch_size=samples, dtype=dtype),
+        inputs=tuple(cut(x) for x in whole.inputs),
+        upstream={name: cut(g) for name, g in whole.upstream.items()},
+    )
+
+
+def modes(pair: Pair, case: Case) -> Held:
+    """Whatever is switched or changed, in any order, the candidate obeys as the original does."""
+    told = ", ".join(STEPS[letter][0] for letter in case.steps)
+    told = f"after {told}, with a call after each" if told else "as built"
+    try:
+        try:
+            must_open(pair, case)
+            return _after(pair.problem(case), _exactly)
+        except NotOpened as why:
+            held = _after(pair.problem(case.but(**small_sizes(case))), _by_moments)
+            note = f"masks cannot be read off, and modes were judged by distributions alone: {why}"
+            return replace(held, notes=(*held.notes, note))
+    except Mismatch as error:
+        raise Mismatch(f"{told}: {error}", ratio=error.ratio, where=error.where) from error
+
+
+def _exactly(problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:
+    return hold_exactly(problem, candidate)[0]
+
+
+def _by_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:
+    return Held(hold_moments(problem, reference, candidate), "the distribution over masks")
+
+
+def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held]) -> Held:
+    """What `judge` says once both have gone through the case's steps."""
+    names = {name for name, m in candidate_run(whole, lambda m: m).named_modules() if isinstance(m, nn.Dropout)}
+    shared = tuple(n for n, m in whole.reference.named_modules() if isinstance(m, nn.Dropout) and n in names)
+    steps = whole.case.steps
+
+    def stepped(module: nn.Module) -> nn.Module:
+        for number, letter in enumerate(steps):
+            now = _Now(_problem_now(whole, steps[: number + 1]), shared)
+            module = STEPS[letter][1](now, module) or module
+            if letter not in _CALLS:
+                _called(now, module)  # what is kept from one call to the next shows in the next
+        return module
+
+    problem = replace(_problem_now(whole, steps), make_reference=lambda: stepped(whole.make_reference()))
+    try:
+        reference = problem.make_reference()
+    except Exception as error:  # what the original cannot do is asked of nobody
+        return Held(notes=(f"not judged where the original raises {type(error).__name__}",), judged=False)
+    candidate = candidate_run(whole, lambda _: stepped(whole.make_candidate(whole.make_reference())))
+    held = judge(problem, reference, candidate)
+    generator_is_used(problem, reference, candidate)
+    return held

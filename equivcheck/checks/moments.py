@@ -1,0 +1,145 @@
+"""The distribution of random results, where masks cannot be read off: their means and covariances are the original's.
+
+One sequence is repeated along the batch, so that one forward and backward pass gives thousands of independent masks. What a
+mask does to outputs and input gradients shows in their means and covariances: the rate, the scaling, what is dropped, masks
+shared over heads, queries, batch or calls, and a backward pass with another mask or another factor than the forward pass.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case
+from equivcheck.checks.holding import candidate_run
+from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
+from equivcheck.problem import Problem, generator_state, seeded
+from equivcheck.roundoff import unit_roundoff
+
+__all__ = ["hold_moments", "small_sizes"]
+
+_BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
+_WITHIN = "within a sample"
+_NEARLY = 0.1  # a correlation between samples of the original that counts as none
+_ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper a budget
+
+
+def small_sizes(case: Case) -> dict[str, Any]:
+    """The sizes of a case that is small enough for `hold_moments`, as changes of this one."""
+    length = min(case.seq_len, 4)
+    return {
+        "batch_size": 1,
+        "seq_len": length,
+        "block_size": length + case.block_size - case.seq_len,
+        "n_head": min(case.n_head, 3),
+        "head_size": min(case.head_size, 3),
+        "layout": "contiguous",
+    }
+
+
+def hold_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
+    """Hold the joint distribution of outputs and input gradients against the original's; a Mismatch, or the ratio to chance."""
+    own = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
+    mine = candidate_run(problem, lambda _: _moments(problem, candidate, batch=_BATCH, calls=_CALLS, gradients=True))
+    random = any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in reference.modules())
+    return _same(problem, own, mine, random=random or bool(own.variance.any()))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Means, and second moments within a sample, between neighbours in the batch, and between successive calls."""
+
+    count: int
+    mean: Tensor  # (M,)
+    variance: Tensor  # (M,)
+    products: dict[str, Tensor]  # (M, M) each
+    errors: dict[str, Tensor]  # squared standard errors of the products
+    repeats: bool  # the second call gave the first one's results
+    drawn: bool  # the generator moved
+
+
+def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gradients: bool) -> _Moments:
+    case = problem.case
+    inputs = [x[:1].expand(batch, *x.shape[1:]).contiguous() for x in problem.inputs]
+    flowing = {n: g[:1].expand(batch, *g.shape[1:]).contiguous() for n, g in problem.upstream.items() if g.dim() > 1}
+    samples = []
+    with seeded(case.seed, problem.device):
+        before = generator_state(problem.device)
+        for _ in range(calls):
+            leaves = [x.detach().requires_grad_(gradients) if x.is_floating_point() else x for x in inputs]
+            with torch.set_grad_enabled(gradients):
+                out = problem.outputs(module, leaves)
+            value = out.get("output", out.get("logits"))
+            assert value is not None
+            parts = [value.detach()]
+            if gradients and flowing and value.requires_grad:
+                floats = [x for x in leaves if x.is_floating_point()]
+                found = torch.autograd.grad(value, floats, next(iter(flowing.values())), allow_unused=True)
+                parts += [torch.zeros_like(x) if g is None else g for x, g in zip(floats, found, strict=True)]
+            samples.append(torch.cat([p.reshape(batch, -1).double() for p in parts], dim=1))  # (batch, M)
+        drawn = not torch.equal(before, generator_state(problem.device))
+    z = torch.stack(samples)  # (calls, batch, M)
+    mean = z.mean((0, 1))  # (M,)
+    d = z - mean
+    pairs = {_WITHIN: d, "between neighbours in the batch": d.roll(1, 1)}
+    if calls > 1:
+        pairs["between successive calls"] = d.roll(1, 0)
+    count = batch * calls
+    a = d.reshape(count, -1)
+    products, errors = {}, {}
+    for name, other in pairs.items():
+        b = other.reshape(count, -1)
+        products[name] = a.T @ b / count
+        errors[name] = ((a * a).T @ (b * b) / count - products[name].square()).clamp_min(0) / count
+    repeats = calls > 1 and torch.equal(z[0], z[1])
+    return _Moments(count, mean, a.square().mean(0), products, errors, repeats, drawn)
+
+
+def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> float:
+    """The worst deviation in units of what chance allows; a Mismatch where one is beyond."""
+    dtype = problem.case.torch_dtype
+    still = not bool(own.variance.any())
+    rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(dtype)
+    if mine.drawn and not own.drawn and not random:
+        raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
+    if not bool(torch.isfinite(own.mean).all()):
+        return 0.0
+    if not bool(torch.isfinite(mine.mean).all()):
+        raise Mismatch("with dropout on, the results are not finite, and the original's are", where="finiteness")
+    if mine.repeats and not own.repeats:
+        raise Mismatch("every call draws the same dropout mask; the original's differ from call to call", where="calls")
+    entries = own.mean.numel() * (1 + 3 * own.mean.numel())
+    quantile = student_quantile(FALSE_ALARM / entries, math.inf)
+    size = own.mean.abs().max() + own.variance.max().sqrt()
+    allowed = quantile * ((own.variance + mine.variance) / own.count).sqrt() + rounding * size
+    worst = _judge("the mean", own.mean, mine.mean, allowed, problem)
+    spread = own.variance.sqrt()
+    for name, product in own.products.items():
+        chance = quantile * (own.errors[name] + mine.errors[name]).sqrt()
+        allowed = chance + rounding * size * (spread.unsqueeze(0) + spread.unsqueeze(1)) + rounding**2 * size**2
+        its = mine.products[name]
+        if name != _WITHIN:
+            # two samples or calls are independent; a candidate that shows it is right where the original's generator
+            # is a little less so (torch 2.11 on CUDA showed a covariance of -0.01 once)
+            nearly = product.abs() <= _NEARLY * spread.unsqueeze(0) * spread.unsqueeze(1)
+            product = torch.where(nearly & (its.abs() <= allowed), its, product)
+        worst = max(worst, _judge(f"the covariance {name}", product, its, allowed, problem))
+    return worst
+
+
+def _judge(what: str, own: Tensor, mine: Tensor, allowed: Tensor, problem: Problem) -> float:
+    off = (own - mine).abs()
+    ratios = torch.where(off == 0, torch.zeros_like(off), off / allowed)
+    worst = float(ratios.max())
+    if worst > 1:
+        flat = int(ratios.reshape(-1).argmax())
+        raise Mismatch(
+            f"with dropout on, {what} of outputs and input gradients is not the original's: {float(mine.reshape(-1)[flat]):.6g}, "
+            f"and {float(own.reshape(-1)[flat]):.6g} in the original; chance allows a difference of "
+            f"{float(allowed.reshape(-1)[flat]):.3g} ({int((ratios > 1).sum())} of {ratios.numel()} entries beyond)",
+            ratio=worst,
+            where=what,
+        )
+    return worst

@@ -1,0 +1,151 @@
+"""Training: the same weights, batches and optimizer give the same losses, gradients and weights, step by step.
+
+Rounding alone makes two trainings drift apart. How far is measured on the original: it is trained in float64 with every
+operation perturbed as in the budget, the optimizer's too, several times; the spread is the band. AdamW divides a gradient by
+its own size, so that one that is zero but for rounding would move a weight by a whole step of random sign: its `eps` is
+set far above that, where steps are smooth in the gradients and errors stay proportional.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case
+from equivcheck.checks.exactly import hold_exactly
+from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
+from equivcheck.dropping import NotOpened
+from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.problem import Problem, Results, seeded
+from equivcheck.truth import Sample, Truth
+from equivcheck.weights import tokens
+
+__all__ = ["training"]
+
+_STEPS = 5
+_RATE, _EPS = 1e-2, 1e-2
+_FEW, _MANY = 4, 12  # trainings of the perturbed original: to pass on, and to accuse on
+_TELLS = 0.1  # of the movement: a band wider than this tells nothing
+_SEEDS = 8  # trainings with dropout, of each
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+
+
+def training(pair: Pair, case: Case) -> Held:
+    """Losses, gradient norms and weights stay within the band that rounding leaves the original, step by step, under AdamW."""
+    inside = pair.within_gpt() if pair.kind == "module" else pair
+    problem = inside.problem(case.but(training=True))
+    if case.attn_pdrop or case.resid_pdrop:
+        return _with_dropout(problem)
+    batches = [tokens(case.but(seed=case.seed + step)) for step in range(_STEPS)]
+    batches = [(idx.to(problem.device), targets.to(problem.device)) for idx, targets in batches]
+    got = candidate_run(problem, lambda module: _trained(problem, module, batches))
+
+    def own() -> Results:
+        return dict(_trained(problem, problem.make_reference(), batches))
+
+    truth = problem.memory.recall((problem.memory_key, "training"), lambda: _truth(problem, batches))
+    moved = math.sqrt(sum(float(v.square().sum()) for n, v in truth.values.items() if n.startswith("movement")))
+    band = _norm({n: d[0] for n, d in truth.sample(refined=False).deviations.items()})
+    if not band <= _TELLS * moved:
+        return Held(notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False)
+    told = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
+    try:
+        held = hold(problem, truth, dict(got), own, truth.values)
+    except Mismatch as error:
+        off = _norm({n: got[n].double() - truth.values[n] for n in truth.values})
+        told += f", and the candidate is {off:.2g} from the oracle"
+        raise Mismatch(f"{told}:\n{error}", ratio=error.ratio, where=error.where) from None
+    return held
+
+
+def _norm(of: Mapping[str, Tensor]) -> float:
+    return math.sqrt(sum(float(d.square().sum()) for n, d in of.items() if n.startswith("movement")))
+
+
+def _trained(
+    problem: Problem,
+    module: nn.Module,
+    batches: Batches,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, Tensor]:
+    """Loss and norm of each gradient at every step, and how far each weight has moved at the end."""
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in named.items()}
+    losses: list[Tensor] = []
+    norms: dict[str, list[Tensor]] = {name: [] for name in named}
+    with seeded(problem.case.seed, problem.device), around():
+        # one tensor at a time: each operation of the optimizer can be perturbed
+        optimizer = torch.optim.AdamW(named.values(), lr=_RATE, eps=_EPS, foreach=False)
+        for batch in batches:
+            loss = problem.outputs(module, batch)["loss"]
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            losses.append(loss.detach().clone())
+            for name, p in named.items():
+                norms[name].append(torch.zeros_like(loss) if p.grad is None else torch.linalg.vector_norm(p.grad))
+            optimizer.step()
+    found = {"losses": torch.stack(losses)}
+    found |= {f"norms of grad {name}": torch.stack(of).detach() for name, of in norms.items()}
+    return found | {f"movement of {name}": (p.detach() - before[name]) for name, p in named.items()}
+
+
+def _truth(problem: Problem, batches: Batches) -> Truth:
+    def oracle() -> nn.Module:
+        return to_float64(problem.make_reference(), ())[0]
+
+    with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = _trained(problem, oracle(), batches)
+
+    def perturbed(count: int) -> Sample:
+        noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
+        with spelled_out():
+            runs = [_trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1)) for _ in range(count)]
+        return Sample(count, {name: torch.stack([run[name] - value for run in runs]) for name, value in values.items()})
+
+    return Truth(values, perturbed, first=_FEW, many=_MANY)
+
+
+def _with_dropout(problem: Problem) -> Held:
+    """One step under the candidate's own masks, exactly; and the losses of several trainings in distribution."""
+    notes: tuple[str, ...] = ()
+    try:
+        held, _ = hold_exactly(problem, candidate_run(problem, lambda m: m))
+    except NotOpened as why:
+        held = Held()
+        notes = (f"masks cannot be read off, and training with dropout was judged by its losses alone: {why}",)
+    batches = [tuple(x.to(problem.device) for x in tokens(problem.case.but(seed=step))) for step in range(_STEPS)]
+
+    def losses(module: nn.Module, seed: int) -> Tensor:
+        with_seed = replace(problem, case=problem.case.but(seed=seed))
+        return _trained(with_seed, module, batches)["losses"].double()  # type: ignore[arg-type]  # pairs
+
+    own = torch.stack([losses(problem.make_reference(), seed) for seed in range(_SEEDS)])  # (seeds, steps)
+    mine = candidate_run(
+        problem,
+        lambda _: torch.stack(
+            [losses(problem.make_candidate(problem.make_reference()), seed) for seed in range(_SEEDS)]
+        ),
+    )
+    _same_losses(own, mine)
+    return replace(held, notes=(*held.notes, *notes))
+
+
+def _same_losses(own: Tensor, mine: Tensor) -> None:
+    """Welch's test at every step: the same masks are not asked for, the same distribution is."""
+    count, steps = own.shape
+    spread = ((own.var(0) + mine.var(0)) / count).sqrt()
+    allowed = student_quantile(FALSE_ALARM / steps, count - 1) * spread
+    off = (own.mean(0) - mine.mean(0)).abs()
+    still = spread == 0
+    if bool((off > allowed)[~still].any()):
+        step = int((off / allowed.clamp_min(1e-300)).argmax())
+        raise Mismatch(
+            f"with dropout the loss at step {step + 1} is {float(mine.mean(0)[step]):.6g} on average, "
+            f"and {float(own.mean(0)[step]):.6g} in the original: chance allows {float(allowed[step]):.2g} more or less",
+            where="losses",
+        )

@@ -1,0 +1,51 @@
+"""Which dtypes a pair can be judged in: those in which the original runs, less those that the candidate refuses as a whole."""
+
+from typing import Any
+
+from equivcheck.cases import DTYPES, Case
+from equivcheck.errors import UsageError
+from equivcheck.subject import Subject
+
+__all__ = ["usable_dtypes"]
+
+_PROBES = (  # of several sizes: what refuses only some of them does not refuse the dtype
+    Case(),
+    Case(batch_size=1, seq_len=2, n_head=1, head_size=8, block_size=8),
+    Case(batch_size=2, seq_len=16, n_head=2, head_size=16, block_size=16),
+    Case(batch_size=1, seq_len=64, n_head=1, head_size=64, block_size=64),
+    Case(batch_size=1, seq_len=33, n_head=2, head_size=32, block_size=40),
+)
+
+
+def usable_dtypes(subject: Subject) -> tuple[list[str], dict[str, str]]:
+    """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none."""
+    usable, refused = [], {}
+    for dtype in DTYPES:
+        probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
+        if all(_raises(subject, p, "reference") for p in probes):
+            continue  # the original itself does not run: there is nothing to compare
+        reasons = [_raises(subject, p, "candidate") for p in probes]
+        if all(reasons):
+            refused[dtype] = f"{dtype}: {reasons[0]}"
+        else:
+            usable.append(dtype)
+    if not usable and not refused:
+        raise UsageError(
+            f"the original {subject.reference_name} runs in none of {', '.join(DTYPES)} on {subject.device}: "
+            f"{_raises(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
+        )
+    return usable, refused
+
+
+def _model_fields(subject: Subject) -> dict[str, Any]:
+    return {"n_layer": 1, "vocab_size": 17} if subject.kind in ("model", "replacement") else {}
+
+
+def _raises(subject: Subject, case: Case, which: str) -> str:
+    try:
+        problem = subject.problem(case)
+        module = problem.reference if which == "reference" else problem.candidate
+        problem.run(module, problem.inputs, gradients=True)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""

@@ -1,0 +1,177 @@
+"""Whether a dropout mask is random as it must be: dropped at the rate, everywhere, and no two places alike.
+
+Two families of sums over the mask, each with a bound that holds for any number of terms (Bernstein's inequality):
+the share dropped in every slice (call, sample, head, query, key, distance, tile), and the products of places at every
+offset from each other, all offsets at once by a Fourier transform (Wiener and Khinchin).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivcheck.comparison import Mismatch
+
+__all__ = ["GRANULARITY", "OUTPUTS", "PROBABILITIES", "hold_mask"]
+
+GRANULARITY = 1 / 256
+"""Flash kernels compare a rate with eight random bits: two right rates may be as far apart as this."""
+
+_TILE = 16
+_KINDS = 8  # of slices, at most
+_KEPT_SHAPES = 4
+PROBABILITIES = ("calls", "samples", "heads", "queries", "keys")
+OUTPUTS = ("calls", "samples", "-", "positions", "channels")
+
+
+def hold_mask(
+    kept: Tensor,
+    visible: Tensor,
+    rate: float,
+    *,
+    tail: float,
+    axes: Sequence[str] = PROBABILITIES,
+    peers: Callable[[], Iterable[Tensor]] = tuple,
+) -> str:
+    """Hold a mask (calls, B, H, T, T) against independent drops at `rate` where `visible` (T, T); a Mismatch where it is not.
+
+    A right mask fails with a chance of at most `tail`. `axes` names the dimensions: a mask of outputs is
+    (calls, B, 1, T, C), with OUTPUTS. `peers` gives masks of the same shape that the original and torch itself draw here,
+    and is asked where places are not independent: what is no worse than theirs passes, and is returned as a note.
+    """
+    seen = visible.expand(kept.shape).double()
+    if rate in (0.0, 1.0):
+        wrong = int(((kept != (rate == 0.0)) & (seen > 0)).sum())
+        if wrong:
+            told = "dropped" if rate == 0.0 else "kept"
+            raise Mismatch(f"{wrong} of {int(seen.sum())} {axes[-1]} are {told} at a rate of {rate:g}", where="rate")
+        return ""
+    # what is shared shows in slices too, as a rate that is off: its own name comes first
+    note = _hold_offsets(kept, visible, rate, tail / 2, axes, peers)
+    _hold_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes)
+    return note
+
+
+def _allowed(count: Tensor, variance: float, largest: float, tail: float) -> Tensor:
+    """What a sum of `count` independent terms of mean zero exceeds with a chance of at most `tail` (Bernstein 1924)."""
+    log = math.log(2 / tail)
+    return log * largest / 3 + torch.sqrt((log * largest / 3) ** 2 + 2 * log * variance * count)
+
+
+def _slices(x: Tensor, axes: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Sums of x (calls, B, H, T, T) over everything but one thing."""
+    yield "everywhere", x.sum().reshape(1)
+    for axis, name in enumerate(axes):
+        if x.shape[axis] > 1:
+            yield f"by {name}", x.sum([a for a in range(5) if a != axis])
+    plane = x.sum((0, 1, 2))  # (T, T)
+    T = plane.shape[0]
+    if T > 1 and axes[-1] == "keys":
+        distance = torch.arange(T, device=x.device)
+        away = (distance.unsqueeze(1) - distance.unsqueeze(0)) % T
+        yield (
+            "by distance of query and key",
+            torch.zeros_like(plane[0]).index_add_(0, away.reshape(-1), plane.reshape(-1)),
+        )
+    if T >= 2 * _TILE and plane.shape[1] == T:
+        cut = plane[: T // _TILE * _TILE, : T // _TILE * _TILE]
+        yield f"by tiles of {_TILE}", cut.reshape(T // _TILE, _TILE, T // _TILE, _TILE).sum((1, 3)).reshape(-1)
+
+
+def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Sequence[str]) -> None:
+    """`off` is of mean zero where it is `seen`: so are its sums over slices, but for chance and granularity."""
+    variance, largest = rate * (1 - rate), max(rate, 1 - rate)
+    for (name, sums), (_, counts) in zip(_slices(off, axes), _slices(seen, axes), strict=True):
+        allowed = _allowed(counts, variance, largest, tail / _KINDS / sums.numel()) + GRANULARITY * counts
+        ratios = sums.abs() / allowed
+        at = int(ratios.argmax())
+        if float(ratios[at]) > 1:
+            share = rate + float(sums[at] / counts[at])
+            where = "" if sums.numel() == 1 else f" number {at}"
+            raise Mismatch(
+                f"{share:.4g} of what is seen is dropped at a rate of {rate:g} ({name}{where}, of {int(counts[at])}); "
+                f"chance and eight random bits allow {float(allowed[at] / counts[at]):.2g} more or less",
+                ratio=float(ratios[at]),
+                where="rate",
+            )
+
+
+def _hold_offsets(
+    kept: Tensor,
+    visible: Tensor,
+    rate: float,
+    tail: float,
+    axes: Sequence[str],
+    peers: Callable[[], Iterable[Tensor]],
+) -> str:
+    """The products of every two places at one offset, for all offsets; calls, samples and heads count as one dimension."""
+    shape = (math.prod(kept.shape[:3]), *kept.shape[-2:])  # (calls * B * H, T, T)
+    counts = _pairs(shape, visible)
+    if counts.view(-1)[0] < 2:
+        return ""
+    # wide enough for the rate's own granularity, squared
+    allowed = _allowed(counts, (rate * (1 - rate)) ** 2, max(rate, 1 - rate) ** 2, tail / counts.numel())
+    allowed = allowed + counts * GRANULARITY**2
+    products = _products(kept.reshape(shape), visible)
+    at, worst = _greatest(products, allowed)
+    if worst <= 1:
+        return ""
+    told = _told(products, counts, at, rate, kept, axes)
+    excused = allowed
+    for peer in peers():
+        theirs = _products(peer.reshape(shape), visible).abs()
+        excused = torch.maximum(excused, torch.where(theirs > allowed, theirs + 2 * allowed, allowed))
+    if _greatest(products, excused)[1] <= 1:
+        return f"dropped places are not independent, and neither are torch's own on this device: {told}"
+    at, worst = _greatest(products, excused)
+    told = _told(products, counts, at, rate, kept, axes)
+    raise Mismatch(f"dropped places are not independent: {told}", ratio=worst, where="independence")
+
+
+def _products(flat: Tensor, visible: Tensor) -> Tensor:
+    """Sums of products of every two places, each less the mean, by their offset."""
+    seen = visible.expand(flat.shape)
+    dropped = (~flat & seen).float()
+    products = _correlated((dropped - float(dropped.sum()) / int(seen.sum())) * seen).double()
+    products.view(-1)[0] = 0.0  # each place with itself
+    return products
+
+
+def _greatest(products: Tensor, allowed: Tensor) -> tuple[int, float]:
+    ratios = (products.abs() / allowed).reshape(-1)
+    at = int(ratios.argmax())
+    return at, float(ratios[at])
+
+
+def _told(products: Tensor, counts: Tensor, at: int, rate: float, kept: Tensor, axes: Sequence[str]) -> str:
+    index = torch.unravel_index(torch.tensor(at), products.shape)
+    masks, *plane = [int(i) - (n if int(i) > n // 2 else 0) for i, n in zip(index, products.shape, strict=True)]
+    (rest, heads), samples = divmod(abs(masks), kept.shape[2]), kept.shape[1]
+    steps = (rest // samples, rest % samples, heads, *plane)
+    apart = ", ".join(f"{step} {name}" for step, name in zip(steps, axes, strict=True) if step)
+    pairs = int(counts.reshape(-1)[at])
+    alike = float(products.reshape(-1)[at]) / pairs / (rate * (1 - rate))
+    return f"those that lie {apart} apart have a correlation of {alike:.3g} over {pairs} pairs"
+
+
+_counted: dict[Any, Tensor] = {}
+
+
+def _pairs(shape: tuple[int, ...], visible: Tensor) -> Tensor:
+    """How many pairs of visible places there are at each offset; kept, for a few shapes."""
+    key = (shape, visible.device, int(visible.sum()))
+    if key not in _counted:
+        if len(_counted) >= _KEPT_SHAPES:
+            _counted.clear()
+        _counted[key] = _correlated(visible.expand(shape).float()).round().clamp_min(0).double()
+    return _counted[key]
+
+
+def _correlated(x: Tensor) -> Tensor:
+    """Sums of x[i] * x[i + offset] for all offsets, padded so that none wraps around."""
+    shape = [1 if n == 1 else 2 * n for n in x.shape]
+    transformed = torch.fft.rfftn(x, s=shape)
+    sums: Tensor = torch.fft.irfftn(transformed.abs().square(), s=shape)
+    return sums

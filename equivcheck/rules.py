@@ -1,0 +1,164 @@
+"""What each operation with a rule of its own may be off by; all others commit one rounding of their result.
+
+A rule gets the operation's float64 result and its arguments, adds errors to the result in place and gives it back.
+`docs/tolerance.md` derives the sizes.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivcheck.error_model import ErrorModel
+
+__all__ = ["RULES", "Rule"]
+
+Rule = Callable[[ErrorModel, Any, tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    a, b = args[-2:]
+    root = torch.matmul(a * a, b * b).sqrt_()
+    size = model.sum_error(out, root, a.shape[-1]) + model.u_factor * root
+    model.perturb(out, size)
+    model.summed = model.u_sum * math.sqrt(a.shape[-1]) * root / out.abs()
+    if b.dim() >= 2:
+        model.origins.remember(a, b, out)
+    return out
+
+
+def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    # p = exp(s - lse): an error of the exponent is a relative error of p, and |s - lse| = |log p|
+    logarithm = torch.log(out.clamp_min(torch.finfo(out.dtype).tiny)).abs_()
+    # a backward pass may compute the scores again, and then nothing normalises their errors away
+    again = model.u * args[0].abs()
+    if model.summed is not None and model.summed.numel() == again.numel():
+        again = again + again * model.summed.reshape(again.shape) / model.u  # the latest product: q kᵀ, summed anew
+    again = torch.nan_to_num(again, nan=0.0).clamp_(max=1.0)
+    # a log-sum-exp that is kept (for a backward pass) is rounded once for its whole row, and exponentials of
+    # arguments that lie close together err alike
+    kept = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
+    shared = model.draw(kept)
+    # probabilities underflow in every regime, whatever the size of the values
+    model.perturb(out, out * (model.u * (1 + logarithm) + again + model.u_exp) + model.smallest * (out != 0))
+    # the exponential of a large error is not linear in it
+    growth = torch.nan_to_num(shared * (model.u * (1 + kept) + model.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
+    return out.mul_(growth.clamp(-1.0, 1.0).exp_())
+
+
+def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    g, p, dim = args[0], args[1], args[2]
+    terms = p * g
+    delta = terms.sum(dim, keepdim=True)
+    root = (terms * terms).sum(dim, keepdim=True).sqrt_()
+    shared = model.sum_error(delta, root, g.shape[dim]) + model.u * root
+    flash = model.origins.terms(g)
+    if flash is not None and flash.numel() == delta.numel() and dim in (-1, g.dim() - 1):
+        # a flash backward takes rowsum(dO * O) from O as it was summed and rounded; the same error for a whole row
+        size = model.u + model.u_sum * model.steps(g.shape[dim])
+        shared = shared + size * flash.reshape(delta.shape).sqrt()
+    out.sub_(p * (shared * model.draw(delta)))
+    return model.perturb(out, model.u * out.abs() + p * (model.u * (g.abs() + delta.abs())))
+
+
+def _sum(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    x = args[0]
+    dim = args[1] if len(args) > 1 and isinstance(args[1], int | list | tuple) else None
+    keep = bool(args[2]) if len(args) > 2 else bool(kwargs.get("keepdim", False))
+    if not out.is_floating_point() or out.numel() == 0:
+        return out
+    n = max(1, x.numel() // out.numel())
+    if dim is None or (isinstance(dim, list | tuple) and not dim):
+        root = (x * x).sum().sqrt()
+    else:
+        root = (x * x).sum(dim, keepdim=keep).sqrt()
+    return model.perturb(out, model.sum_error(out, root, n))
+
+
+def _mean(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    n = max(1, args[0].numel() // max(out.numel(), 1))
+    return model.perturb(out, model.u * out.abs() + model.u_sum * math.sqrt(n) * out.abs())
+
+
+def _layer_norm(model: ErrorModel, out: tuple[Tensor, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    x, weight, bias = args[0], args[2], args[3]
+    y, mean, rstd = out
+    scaled = y if bias is None else y - bias
+    spread = (x.abs() + mean.abs()) * rstd
+    if weight is not None:
+        spread = spread * weight.abs()
+    model.perturb(y, model.u * (y.abs() + scaled.abs()) + model.u_sum * spread)
+    # what is kept for the backward pass may be kept in the dtype itself
+    model.perturb(mean, model.relative(mean))
+    model.perturb(rstd, model.relative(rstd))
+    return out
+
+
+def _layer_norm_backward(
+    model: ErrorModel, out: tuple[Tensor | None, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    g, x, shape, mean, rstd, weight = args[:6]
+    normed = (x - mean) * rstd
+    scaled = g if weight is None else g * weight
+    dx, dw, db = out
+    if dx is not None:
+        dims = tuple(range(-len(shape), 0))
+        root = scaled.square().mean(dims, keepdim=True).sqrt()
+        size = model.u * dx.abs() + 4 * model.u_sum * rstd * (scaled.abs() + root * (1 + normed.abs()))
+        model.perturb(dx, size)
+    rows = tuple(range(x.dim() - len(shape)))
+    n = max(1, x.numel() // max(1, math.prod(shape)))
+    if dw is not None:
+        model.perturb(dw, model.sum_error(dw, (g * normed).square().sum(rows).sqrt(), n))
+    if db is not None:
+        model.perturb(db, model.sum_error(db, g.square().sum(rows).sqrt(), n))
+    return out
+
+
+def _gelu(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    return model.perturb(out, model.u * out.abs() + model.u_sum * args[0].abs())
+
+
+def _log_softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    return model.perturb(out, model.u * out.abs() + model.u_sum * args[0].abs())
+
+
+def _log_softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    g, log_p, dim = args[0], args[1], args[2]
+    size = model.u * (out.abs() + g.abs() + log_p.exp() * g.sum(dim, keepdim=True).abs())
+    return model.perturb(out, size)
+
+
+def _logsumexp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    return model.perturb(out, model.u * (1 + out.abs()) + model.u_exp)
+
+
+def _exp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    return model.perturb(out, (model.u + model.u_exp) * out.abs())
+
+
+def _embedding_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    root = torch.ops.aten.embedding_dense_backward(args[0].square(), *args[1:]).sqrt()
+    n = max(1, args[1].numel())
+    return model.perturb(out, model.sum_error(out, root, n))
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(["mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addmv", "vdot"], _product),
+    "_softmax": _softmax,
+    "_safe_softmax": _softmax,
+    "_softmax_backward_data": _softmax_backward,
+    "sum": _sum,
+    "mean": _mean,
+    "native_layer_norm": _layer_norm,
+    "native_layer_norm_backward": _layer_norm_backward,
+    "gelu": _gelu,
+    "_log_softmax": _log_softmax,
+    "_log_softmax_backward_data": _log_softmax_backward,
+    "logsumexp": _logsumexp,
+    "exp": _exp,
+    "embedding_dense_backward": _embedding_backward,
+}
+"""The rules, by the name of the operation without the in-place underscore."""

@@ -1,0 +1,151 @@
+"""One check's search: which cases are drawn, in what order they are run, and how a failing one is made small."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+
+from equivcheck.cases import DTYPES, Case
+from equivcheck.checks import Check, Held
+from equivcheck.comparison import Mismatch
+from equivcheck.strategies import LENGTHS, cases, simpler
+from equivcheck.subject import Subject
+
+__all__ = ["Search", "classes", "seed_for"]
+
+_FEW = 5
+
+
+class _OutOfTime(BaseException):
+    """Ends the drawing of cases at once; no Exception, which Hypothesis would take for a failure and shrink."""
+
+
+@dataclass
+class Search:
+    """One check's cases, in the order in which they were run, and what came of them."""
+
+    check: Check
+    subject: Subject
+    planned: int
+    shrink_s: float
+    until: float
+    told: Callable[[int], None]
+    held: dict[Case, Held] = field(default_factory=dict)
+    failed: dict[Case, Mismatch] = field(default_factory=dict)
+    minimal: Case | None = None
+    stopped: bool = False
+    _shrink_until: float = 0.0
+
+    def visit(self, case: Case) -> None:
+        """Run the check on a case once; later calls repeat the outcome, so that shrinking counts nothing twice."""
+        if case in self.failed:
+            self.minimal = case
+            raise self.failed[case]
+        if case in self.held:
+            return
+        now = time.monotonic()
+        # out of time: what is not known to fail counts as passing, so that shrinking ends with the smallest known failure
+        if now > self.until or (self.failed and now > self._shrink_until):
+            if self.failed:
+                return
+            self.stopped = True
+            raise _OutOfTime
+        try:
+            held = self.check.run(self.subject, case)
+        except Mismatch as mismatch:
+            if not self.failed:
+                self._shrink_until = now + self.shrink_s
+            self.failed[case] = mismatch
+            self.minimal = case
+            raise
+        self.held[case] = held
+        if not self.failed:
+            self.told(len(self.held))
+
+    def run(self, classes: Sequence[tuple[Any, int]], seed: int) -> None:
+        """Draw each class's number of cases; where one fails, shrink it and leave the other classes."""
+        for number, (strategy, count) in enumerate(classes):
+            self._draw(strategy, count, seed + number)
+            if self.minimal is not None:
+                self._polish(self.minimal)
+                return
+
+    def _draw(self, strategy: Any, count: int, seed: int) -> None:
+        @hypothesis.seed(seed)
+        @settings(
+            max_examples=count,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            verbosity=Verbosity.quiet,
+        )
+        @given(strategy)
+        def property_holds(case: Case) -> None:
+            self.visit(case)
+
+        with suppress(Mismatch, _OutOfTime):
+            property_holds()
+
+    def _polish(self, smallest: Case) -> None:
+        """Go on shrinking beyond the class that the case was drawn from, for as long again."""
+        self._shrink_until = max(self._shrink_until, time.monotonic()) + self.shrink_s
+        tried: set[Case] = set()
+        found = True
+        while found:
+            found = False
+            for case in simpler(smallest):
+                if case in tried or time.monotonic() > self._shrink_until:
+                    continue
+                tried.add(case)
+                try:
+                    self.visit(case)
+                except Mismatch:
+                    smallest, found = case, True
+                    break
+        self.minimal = smallest
+
+
+def seed_for(seed: int, name: str) -> int:
+    """The seed of the check of this name in a run of this seed: the same whichever other checks are run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big")
+
+
+def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
+    """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
+    draws = _draws(check, subject, dtypes)
+    longest = draws.get("max_seq_len", 512)
+    lengths = [(low, min(high, longest), share) for low, high, share in LENGTHS if low <= longest]
+    each = [[dtype] for dtype in draws["dtypes"]]
+    # the first case of a class is its simplest: classes of few cases would hold little else
+    groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []
+    whole = len(groups) * sum(share for _, _, share in lengths)
+    return [
+        (
+            cases(**draws | {"dtypes": group, "min_seq_len": low, "max_seq_len": high}),
+            max(1, round(planned * share / whole)),
+        )
+        for low, high, share in lengths
+        for group in groups
+    ]
+
+
+def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, Any]:
+    draws = dict(check.draws)
+    draws["dtypes"] = [d for d in draws.get("dtypes", DTYPES) if d in dtypes]
+    if subject.kind in ("model", "replacement"):
+        draws.setdefault("n_layers", (1, 2))
+        draws.setdefault("regimes", ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v"))
+        draws["max_seq_len"] = min(draws.get("max_seq_len", 130), 130)
+        draws["max_head_size"] = min(draws.get("max_head_size", 24), 24)
+    if subject.kind == "function":
+        draws.setdefault("scales", (None, None, 0.25, 1.0))
+        if check.name in ("output", "gradients"):
+            draws.setdefault("is_causal", (True, True, False))
+    return draws

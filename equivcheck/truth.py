@@ -1,0 +1,63 @@
+"""The truth of a problem: the oracle's values, samples of how far rounding may move them, and a memory of such truths."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+__all__ = ["Memory", "Sample", "Truth"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What `count` perturbed runs gave: per tensor their deviations from the truth, stacked as (count, *shape)."""
+
+    count: int
+    deviations: Mapping[str, Tensor]
+
+
+@dataclass
+class Truth:
+    """The oracle's results for one problem, and how far rounding may move them.
+
+    `perturbed` makes a sample of so many runs; `first` of them are enough to pass on, and `many` to accuse on.
+    """
+
+    values: dict[str, Tensor]
+    perturbed: Callable[[int], Sample]
+    first: int = 4
+    many: int = 32
+    _samples: dict[int, Sample] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds once the first sample is taken."""
+        return (1 + self.first) * sum(value.nbytes for value in self.values.values())
+
+    def sample(self, *, refined: bool) -> Sample:
+        """Few perturbed runs, enough to pass on; or, `refined`, many more, enough to accuse on."""
+        count = self.many if refined else self.first
+        if count not in self._samples:
+            self._samples[count] = self.perturbed(count)
+        return self._samples[count]
+
+
+class Memory:
+    """Truths that several candidates are held against, the latest ones up to a limit of bytes."""
+
+    def __init__(self, limit_bytes: int = 2**29) -> None:
+        self.limit_bytes, self.used_bytes = limit_bytes, 0
+        self._kept: OrderedDict[Hashable, Truth] = OrderedDict()
+
+    def recall(self, key: Hashable, make: Callable[[], Truth]) -> Truth:
+        """The truth kept under `key`, or the one that `make` gives."""
+        known = self._kept.get(key)
+        if known is None:
+            known = self._kept[key] = make()
+            self.used_bytes += known.size_bytes
+            while self.used_bytes > self.limit_bytes and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self.used_bytes -= dropped.size_bytes
+        self._kept.move_to_end(key)
+        return known
