@@ -42,10 +42,11 @@ from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
 from equivcheck.checks.holding import hold
 from equivcheck.comparison import Mismatch, compare
 from equivcheck.faults import RIGHT
+from equivcheck.kinds import resolve
 from equivcheck.problem import Problem, Results
 from equivcheck.provenance import device_name, environment, sources
 from equivcheck.strategies import sizes
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 from equivcheck.truth import Memory
 
 SCHEMA = 1

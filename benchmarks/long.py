@@ -25,7 +25,8 @@ from equivcheck.checks.long import does_not_fit
 from equivcheck.checks.long_problem import long_problem
 from equivcheck.checks.long_truth import long_truth
 from equivcheck.comparison import Mismatch
-from equivcheck.subject import Subject, resolve
+from equivcheck.kinds import resolve
+from equivcheck.subject import Subject
 
 
 def spelled_out(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float, scale: float) -> Tensor:

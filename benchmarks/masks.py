@@ -25,9 +25,9 @@ from equivcheck.cases import DTYPES, Case
 from equivcheck.checks.exactly import hold_exactly
 from equivcheck.comparison import FALSE_ALARM, Mismatch
 from equivcheck.dropping import visible_keys
+from equivcheck.kinds import resolve
 from equivcheck.mask_statistics import OUTPUTS, hold_mask
 from equivcheck.provenance import device_name, environment, sources
-from equivcheck.subject import resolve
 from equivcheck.torch_masks import BACKENDS, kernel_mask
 
 RATES = ((0.1, 0.0), (0.3, 0.2), (0.5, 0.5), (0.9, 0.1), (1.0, 0.5))

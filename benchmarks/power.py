@@ -46,9 +46,10 @@ from equivcheck.checks.holding import hold
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.gpt import GPTConfig
+from equivcheck.kinds import resolve
 from equivcheck.problem import Results
 from equivcheck.provenance import device_name, environment, sources
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 from equivcheck.truth import Memory, Truth
 
 SCHEMA = 1

@@ -19,8 +19,9 @@ from equivcheck.cases import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
+from equivcheck.kinds import resolve
 from equivcheck.search import Search, classes, seed_for
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 
 
 class _Timed(Search):

@@ -18,9 +18,9 @@ from equivcheck.attention import FlashCausalSelfAttention
 from equivcheck.cases import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.faults import RIGHT
+from equivcheck.kinds import resolve
 from equivcheck.provenance import device_name, environment, sources
 from equivcheck.search import Search, classes, seed_for
-from equivcheck.subject import resolve
 
 RANDOM = ("dropout", "modes", "training")
 

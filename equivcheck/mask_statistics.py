@@ -48,9 +48,19 @@ def hold_mask(
             told = "dropped" if rate == 0.0 else "kept"
             raise Mismatch(f"{wrong} of {int(seen.sum())} {axes[-1]} are {told} at a rate of {rate:g}", where="rate")
         return ""
-    # what is shared shows in slices too, as a rate that is off: its own name comes first
-    note = _hold_offsets(kept, visible, rate, tail / 2, axes, peers)
-    _hold_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes)
+    # what is shared shows in slices too, as a rate that is off, and a rate that is off as a dependence: the greater is told
+    found: list[Mismatch] = []
+    note = ""
+    try:
+        note = _hold_offsets(kept, visible, rate, tail / 2, axes, peers)
+    except Mismatch as error:
+        found.append(error)
+    try:
+        _hold_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes)
+    except Mismatch as error:
+        found.append(error)
+    if found:
+        raise max(found, key=lambda error: error.ratio)
     return note
 
 
@@ -83,19 +93,21 @@ def _slices(x: Tensor, axes: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
 def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Sequence[str]) -> None:
     """`off` is of mean zero where it is `seen`: so are its sums over slices, but for chance and granularity."""
     variance, largest = rate * (1 - rate), max(rate, 1 - rate)
+    worst, told = 1.0, ""
     for (name, sums), (_, counts) in zip(_slices(off, axes), _slices(seen, axes), strict=True):
         allowed = _allowed(counts, variance, largest, tail / _KINDS / sums.numel()) + GRANULARITY * counts
         ratios = sums.abs() / allowed
         at = int(ratios.argmax())
-        if float(ratios[at]) > 1:
+        if float(ratios[at]) > worst:
+            worst = float(ratios[at])
             share = rate + float(sums[at] / counts[at])
             where = "" if sums.numel() == 1 else f" number {at}"
-            raise Mismatch(
+            told = (
                 f"{share:.4g} of what is seen is dropped at a rate of {rate:g} ({name}{where}, of {int(counts[at])}); "
-                f"chance and eight random bits allow {float(allowed[at] / counts[at]):.2g} more or less",
-                ratio=float(ratios[at]),
-                where="rate",
+                f"chance and eight random bits allow {float(allowed[at] / counts[at]):.2g} more or less"
             )
+    if told:
+        raise Mismatch(told, ratio=worst, where="rate")
 
 
 def _hold_offsets(

@@ -15,7 +15,7 @@ from equivcheck.error_model import ErrorModel
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.truth import Memory, Sample, Truth
 
-__all__ = ["Memory", "Problem", "Results", "generator_state", "seeded", "set_generator_state"]
+__all__ = ["Problem", "Results", "generator_state", "seeded", "set_generator_state"]
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]

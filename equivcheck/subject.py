@@ -1,15 +1,9 @@
-"""The pair to verify, from objects or import strings, and the problems that its cases make."""
+"""The pair to verify, and the problems that its cases make."""
 
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,96 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.cases import Case, arrange
-from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
-from equivcheck.problem import Memory, Problem, seeded
+from equivcheck.problem import Problem, seeded
+from equivcheck.truth import Memory
 from equivcheck.weights import projections_known, qkv, randomise, sequence, tokens, upstream
 
-__all__ = ["KINDS", "Subject", "find_device", "load", "resolve"]
-
-KINDS = ("module", "function", "model", "replacement")
+__all__ = ["SAMPLE", "FunctionModule", "Subject"]
 
 Factory = Callable[..., Any]
 
-
-def load(spec: str) -> Any:
-    """The object behind `"package.module:name"` or `"path/to/file.py:name"`; a UsageError says why there is none."""
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise UsageError(
-            f"{spec!r} is no import string: write 'package.module:name' or 'path/to/file.py:name', with a colon before the name"
-        )
-    try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except UsageError:
-        raise
-    except BaseException as error:  # whatever a stranger's module raises while it is imported, SystemExit included
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise UsageError(f"cannot import {place!r}: {type(error).__name__}: {_line(error)}") from error
-    found: Any = module
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            public = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-            raise UsageError(
-                f"{place!r} has no {name!r}: it has {', '.join(public[:12]) or 'nothing to call'}"
-            ) from None
-    return found
-
-
-def _load_file(path: Path) -> ModuleType:
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}: give the path of a Python file before the colon")
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    known = sys.modules.get(name)
-    if known is not None:
-        return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up there
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # so that the file's own neighbours can be imported
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no message"
-
-
-def find_device(device: str) -> torch.device:
-    """The device to run on: `auto` is the current CUDA device where there is one; a UsageError where the device is missing."""
-    if device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = torch.device("meta")
-    if found.type not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {device!r}: allowed are auto, cpu, cuda and cuda:N")
-    if found.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise UsageError(
-                f"device {device!r} was asked for and torch {torch.__version__} sees no CUDA GPU: use --device cpu"
-            )
-        index = torch.cuda.current_device() if found.index is None else found.index
-        if index >= count:
-            raise UsageError(
-                f"device {device!r} was asked for and torch sees {count} CUDA GPU(s): use cuda:0 to cuda:{count - 1}"
-            )
-        found = torch.device("cuda", index)
-    return found
+SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
+"""Whose config a factory is tried with."""
 
 
 class FunctionModule(nn.Module):
@@ -160,7 +75,7 @@ class Subject:
         if self.kind == "function":
             return False
         with seeded(0, torch.device("cpu")):
-            names = [name for name, _ in self.reference(_SAMPLE.config()).named_parameters()]
+            names = [name for name, _ in self.reference(SAMPLE.config()).named_parameters()]
         return projections_known(names)
 
     def build_reference(self, case: Case) -> nn.Module:
@@ -252,112 +167,3 @@ def _model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Ten
     if loss is None:
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
     return {"logits": logits, "loss": loss}
-
-
-def name_of(given: Any) -> str:
-    """How a person would write the object on the command line: its import string where it has one."""
-    if isinstance(given, str):
-        return given
-    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)
-    return f"{module}:{name}" if module and name and "<" not in name else repr(given)
-
-
-def resolve(reference: Any, candidate: Any, *, kind: str, device: str) -> Subject:
-    """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind."""
-    if kind not in ("auto", *KINDS):
-        raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
-    where = find_device(device)
-    names = name_of(reference), name_of(candidate)
-    pair = []
-    for given, name in zip((reference, candidate), names, strict=True):
-        found = load(given) if isinstance(given, str) else given
-        if not callable(found):
-            raise UsageError(
-                f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
-            )
-        pair.append(found)
-    subject = Subject(pair[0], pair[1], kind, where, *names)
-    found_kind = _find_kind(subject)
-    if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:
-        raise UsageError(
-            f"kind {kind!r} was asked for, and {names[0]} looks like a {found_kind}: leave --kind out, or give the right one"
-        )
-    return Subject(pair[0], pair[1], found_kind if kind == "auto" else kind, where, *names)
-
-
-_SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
-
-
-def _find_kind(subject: Subject) -> str:
-    parameters = _positional(subject.reference)
-    if [name[:1] for name in parameters[:3]] == ["q", "k", "v"] and not inspect.isclass(subject.reference):
-        missing = [n for n in ("is_causal", "dropout_p", "scale") if not _accepts(subject.reference, n)]
-        if missing:
-            raise UsageError(
-                f"{subject.reference_name} takes q, k, v and not {', '.join(missing)}: "
-                "a function is f(q, k, v, *, is_causal, dropout_p, scale)"
-            )
-        return "function"
-    fits = (
-        "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
-        "a function takes q, k, v; see the kinds in the README"
-    )
-    try:
-        with seeded(0, subject.device):
-            module = subject.reference(_SAMPLE.config())
-    except Exception as error:
-        raise UsageError(
-            f"{subject.reference_name} fits no kind: called with a config it raised {type(error).__name__}: {_line(error)}; {fits}"
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            f"{subject.reference_name} fits no kind: called with a config it returned {type(module).__name__}; {fits}"
-        )
-    module = module.eval()
-    x = torch.linspace(-2, 2, 6 * _SAMPLE.n_embd).view(2, 3, -1)
-    errors = []
-    for kind, value in (("module", x), ("model", torch.zeros(2, 3, dtype=torch.long))):
-        try:
-            with seeded(0, subject.device), torch.no_grad():
-                y = module.to("cpu")(value)
-        except Exception as error:
-            errors.append(f"on {kind} input it raised {type(error).__name__}: {_line(error)}")
-            continue
-        y = y[0] if isinstance(y, tuple | list) and y else y
-        if isinstance(y, Tensor) and (y.dim() == 3 if kind == "model" else y.shape == x.shape):
-            return "replacement" if kind == "model" and _replaces(subject.candidate) else kind
-        errors.append(f"on {kind} input it returned {tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}")
-    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}")
-
-
-def _positional(function: Factory) -> list[str]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _accepts(function: Factory, name: str) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return True
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def _replaces(candidate: Factory) -> bool:
-    """Whether the candidate takes a model rather than a config: by its parameter's name or annotation, else by trying."""
-    names = _positional(candidate)
-    if inspect.isclass(candidate) and issubclass(candidate, nn.Module):
-        return False
-    if names and names[0] in ("config", "cfg", "conf", "args"):
-        return False
-    if names and names[0] in ("model", "module", "net", "gpt", "network"):
-        return True
-    try:
-        with seeded(0, torch.device("cpu")):
-            made: Any = candidate(_SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
-            return not isinstance(made, nn.Module)
-    except Exception:
-        return True

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from equivcheck.comparison import Mismatch
+from equivcheck.kinds import resolve
 from equivcheck.report.model import Report
-from equivcheck.subject import resolve
 from equivcheck.verify import choose, verify
 
 __all__ = ["suite"]

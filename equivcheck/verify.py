@@ -15,12 +15,13 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
+from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
 from equivcheck.provenance import device_name, environment, sources
 from equivcheck.report.model import CheckResult, Report, Sensitivity
 from equivcheck.search import Search, classes, seed_for
 from equivcheck.sensitivity import sensitivity_of
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 

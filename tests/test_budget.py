@@ -12,9 +12,10 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.budget import Rounding
 from equivcheck.cases import DTYPES, Case
 from equivcheck.error_model import ErrorModel
+from equivcheck.kinds import resolve
 from equivcheck.problem import Problem
 from equivcheck.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 from equivcheck.truth import Truth
 
 CPU = torch.device("cpu")

@@ -13,8 +13,9 @@ from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT
 from equivcheck.gpt import GPT
+from equivcheck.kinds import resolve
 from equivcheck.strategies import cases
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 
 BY_NAME = {check.name: check for check in CHECKS}
 FAULT = {fault.name: fault for fault in FAULTS}

@@ -18,7 +18,8 @@ from equivcheck.checks.long import lengthened, long
 from equivcheck.checks.long_problem import NotPlain, long_problem
 from equivcheck.checks.long_truth import long_truth
 from equivcheck.comparison import Mismatch
-from equivcheck.subject import Subject, resolve
+from equivcheck.kinds import resolve
+from equivcheck.subject import Subject
 
 family = import_module("equivcheck.checks.long")  # the package has a function of that name
 CPU = torch.device("cpu")

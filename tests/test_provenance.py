@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import equivcheck
+from equivcheck.kinds import resolve
 from equivcheck.provenance import BESIDE_THE_VERDICT, device_name, environment, sources
-from equivcheck.subject import Subject, resolve
+from equivcheck.subject import Subject
 
 PACKAGE = Path(equivcheck.__file__).parent
 RENDERING = ("report/table.py", "report/markdown.py", "report/junit.py", "report/json.py", "report/files.py")

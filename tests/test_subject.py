@@ -16,7 +16,8 @@ from equivcheck.attention import (
 from equivcheck.cases import LAYOUTS, Case
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
-from equivcheck.subject import KINDS, find_device, load, name_of, resolve
+from equivcheck.kinds import KINDS, resolve
+from equivcheck.loading import find_device, load, name_of
 
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, n_layer=1, vocab_size=11)
 

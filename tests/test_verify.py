@@ -354,9 +354,9 @@ def test_a_run_that_misses_a_planted_fault_is_insensitive_and_names_it(monkeypat
 
 def test_a_plant_that_does_nothing_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = tuple(
-        (n, seen, (lambda m: m) if n == "parameter-renamed" else plant) for n, seen, plant in planting._MODULES
+        (n, seen, (lambda m: m) if n == "parameter-renamed" else plant) for n, seen, plant in planting.MODULES
     )
-    monkeypatch.setattr(planting, "_MODULES", renamed)
+    monkeypatch.setattr(planting, "MODULES", renamed)
     assert quick(checks=["checkpoint"]).sensitivity.survived == ("parameter-renamed",)
 
 
@@ -366,7 +366,7 @@ def test_a_run_in_which_nothing_was_planted_is_insensitive() -> None:
 
 
 def test_the_whole_run_plants_at_least_fifteen_faults_in_every_profile_and_for_every_kind() -> None:
-    from equivcheck.subject import resolve
+    from equivcheck.kinds import resolve
 
     function = torch.nn.functional.scaled_dot_product_attention
 

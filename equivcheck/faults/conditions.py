@@ -155,7 +155,7 @@ FAULTS = (
     + faults_of(
         "mode",
         {
-            WrongWithoutGradients: ("output", "modes"),
+            WrongWithoutGradients: ("output",),
             WrongWhereTheInputNeedsAGradient: ("gradients",),
             WrongInTraining: ("output", "dropout", "modes"),
         },

@@ -8,8 +8,8 @@ import equivcheck
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases import Case
 from equivcheck.checks.values import gradients, output
+from equivcheck.kinds import resolve
 from equivcheck.strategies import cases
-from equivcheck.subject import resolve
 
 TestAttention = equivcheck.suite(
     "equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"

@@ -7,8 +7,8 @@ from equivcheck.attention import replace_attention_with_flash_attention
 from equivcheck.cases import Case
 from equivcheck.checks.values import logits
 from equivcheck.gpt import GPT
+from equivcheck.kinds import resolve
 from equivcheck.strategies import cases
-from equivcheck.subject import resolve
 
 TestReplacement = equivcheck.suite(
     "equivcheck.gpt:GPT",

@@ -1,0 +1,117 @@
+"""Faults around any function of q, k, v."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equivcheck.faults.backward import rewritten
+from equivcheck.faults.tensors import half_off, last_off, swapped
+
+__all__ = ["FUNCTIONS", "around_function"]
+
+Function = Callable[..., Tensor]
+
+
+def around_function(function: Function, plant: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Tensor:
+    return plant(function, *tensors, **options)
+
+
+def _output(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    def planted_function(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        return change(f(q, k, v, **options))
+
+    return planted_function
+
+
+def _late_off(y: Tensor) -> Tensor:
+    late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 64
+    return torch.where(late, y * 1.05, y)
+
+
+def _past_1024_off(y: Tensor) -> Tensor:
+    late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 1024
+    return torch.where(late, y * 1.01, y)
+
+
+def _toward_zero(y: Tensor) -> Tensor:
+    if torch.finfo(y.dtype).bits != 16:
+        return y
+    bits = y.detach().contiguous().view(torch.int16)
+    return y + (torch.where(y.detach() == 0, bits, bits - 1).view(y.dtype) - y.detach())
+
+
+def _leak(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return f(q, k, v, **options) + 0.01 * F.pad(v[..., 1:, :], (0, 0, 0, 1))
+
+
+def _gradient(which: int, factor: float) -> Callable[..., Tensor]:
+    def planted_function(f: Function, *qkv: Tensor, **options: Any) -> Tensor:
+        parts = list(qkv)
+        parts[which] = rewritten(parts[which], lambda g: g * factor)
+        return f(*parts, **options)
+
+    return planted_function
+
+
+def _scale_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return f(q, k, v, **(options | {"scale": q.size(-1) ** -0.5}))
+
+
+def _dropout_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return f(q, k, v, **(options | {"dropout_p": 0.0}))
+
+
+def _dropout_left_on(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return f(q, k, v, **(options | {"dropout_p": max(0.1, options["dropout_p"])}))
+
+
+def _first_head(y: Tensor) -> Tensor:
+    return y[:, :1].expand_as(y).clone()
+
+
+def _in_place(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    y = f(q, k, v, **options)
+    q.data.mul_(1.01)
+    return y
+
+
+def _generator_drawn(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    torch.rand((), device=q.device)
+    return f(q, k, v, **options)
+
+
+def _mask_of_the_batch_shared(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    if options["dropout_p"] == 0:
+        return f(q, k, v, **options)
+    return f(q[:1], k[:1], v[:1], **options).expand_as(q).clone() + f(q, k, v, **(options | {"dropout_p": 0.0})) * 0
+
+
+def _positional_names(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    raise TypeError("planted: this function cannot be called by the names of the contract")
+
+
+FUNCTIONS = (
+    ("outputs-scaled-by-one-in-65536", ("output",), _output(lambda y: y * (1 + 2.0**-16))),
+    ("outputs-through-float32", ("output",), _output(lambda y: y.float().to(y.dtype))),
+    ("half-precision-wrong", ("output",), _output(half_off)),
+    ("one-unit-toward-zero", ("bias",), _output(_toward_zero)),
+    ("last-token-two-percent-off", ("output",), _output(last_off)),
+    ("tokens-past-64-off", ("output",), _output(_late_off)),
+    ("tokens-past-1024-off", ("long",), _output(_past_1024_off)),
+    ("last-two-tokens-swapped", ("output", "causality"), _output(swapped)),
+    ("first-head-for-all", ("output",), _output(_first_head)),
+    ("leak-from-the-next-token", ("causality", "output"), _leak),
+    ("gradient-of-q-one-percent-off", ("gradients",), _gradient(0, 1.01)),
+    ("gradient-of-k-lost", ("gradients",), _gradient(1, 0.0)),
+    ("gradient-of-v-halved", ("gradients",), _gradient(2, 0.5)),
+    ("scale-ignored", ("output", "gradients"), _scale_ignored),
+    ("dropout-ignored", ("dropout",), _dropout_ignored),
+    ("dropout-left-on", ("output", "purity"), _dropout_left_on),
+    ("mask-shared-over-the-batch", ("dropout",), _mask_of_the_batch_shared),
+    ("input-modified-in-place", ("purity",), _in_place),
+    ("generator-drawn-from", ("purity",), _generator_drawn),
+    ("call-refused", ("interface", "output"), _positional_names),
+)

@@ -1,0 +1,110 @@
+"""What a user wrote and what is meant: objects behind import strings, their names, and devices; what is not there is one line."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from equivcheck.errors import UsageError
+
+__all__ = ["find_device", "line_of", "load", "name_of"]
+
+
+def load(spec: str) -> Any:
+    """The object behind `"package.module:name"` or `"path/to/file.py:name"`; a UsageError says why there is none."""
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise UsageError(
+            f"{spec!r} is no import string: write 'package.module:name' or 'path/to/file.py:name', with a colon before the name"
+        )
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except UsageError:
+        raise
+    except BaseException as error:  # whatever a stranger's module raises while it is imported, SystemExit included
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UsageError(f"cannot import {place!r}: {type(error).__name__}: {line_of(error)}") from error
+    found: Any = module
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise UsageError(
+                f"{place!r} has no {name!r}: it has {', '.join(_public(module)[:12]) or 'nothing to call'}"
+            ) from None
+    return found
+
+
+def _public(module: ModuleType) -> list[str]:
+    """What can be called in a module: what it defines itself, and what it imports where that is nothing."""
+    names = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
+    own = [n for n in names if getattr(getattr(module, n), "__module__", None) == module.__name__]
+    return own or names
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}: give the path of a Python file before the colon")
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    known = sys.modules.get(name)
+    if known is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up there
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # so that the file's own neighbours can be imported
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def line_of(error: BaseException) -> str:
+    """An error's message in one line."""
+    return " ".join(str(error).split()) or "no message"
+
+
+def find_device(device: str) -> torch.device:
+    """The device to run on: `auto` is the current CUDA device where there is one; a UsageError where the device is missing."""
+    if device == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {device!r}: allowed are auto, cpu, cuda and cuda:N")
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UsageError(
+                f"device {device!r} was asked for and torch {torch.__version__} sees no CUDA GPU: use --device cpu"
+            )
+        index = torch.cuda.current_device() if found.index is None else found.index
+        if index >= count:
+            raise UsageError(
+                f"device {device!r} was asked for and torch sees {count} CUDA GPU(s): use cuda:0 to cuda:{count - 1}"
+            )
+        found = torch.device("cuda", index)
+    return found
+
+
+def name_of(given: Any) -> str:
+    """How a person would write the object on the command line: its import string where it has one."""
+    if isinstance(given, str):
+        return given
+    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)
+    return f"{module}:{name}" if module and name and "<" not in name else repr(given)
