@@ -100,7 +100,7 @@ def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Seque
         at = int(ratios.argmax())
         if float(ratios[at]) > worst:
             worst = float(ratios[at])
-            share = rate + float(sums[at] / counts[at])
+            share = max(0.0, round(rate + float(sums[at] / counts[at]), 12))  # no -0, nor what rounding leaves of 0
             where = "" if sums.numel() == 1 else f" number {at}"
             told = (
                 f"{share:.4g} of what is seen is dropped at a rate of {rate:g} ({name}{where}, of {int(counts[at])}); "

@@ -19,6 +19,7 @@ from equivcheck.strategies import cases
         n_layers=(0, 1, 4),
         is_causal=(True, False),
         scales=(None, 0.25, 1.0, 0.125),
+        steps="etfz",
     )
 )
 def test_an_id_is_turned_back_into_its_case(case: Case) -> None:
@@ -35,6 +36,16 @@ def test_the_id_of_a_case_looks_as_it_does_in_a_report() -> None:
     assert case.id == "B1-T3-H1-D4-K5-bfloat16-train-a0.1-r0-sharpened-contiguous-s7"
     assert case.but(scale=0.5, is_causal=False).id == case.id + "-c0.5-full"
     assert case.but(n_layer=2, vocab_size=17, tokens="text").id == case.id + "-L2-V17-text"
+    assert case.but(steps="tef").id == case.id + "-after-tef"
+    assert case.but(n_layer=2, vocab_size=17, scale=0.5, steps="full", is_causal=False).id == (
+        case.id + "-L2-V17-random-c0.5-after-full-full"
+    )
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz", max_size=14), st.booleans(), st.sampled_from((None, 0.5)), st.booleans())
+def test_any_steps_are_kept_in_an_id(steps: str, causal: bool, scale: float | None, model: bool) -> None:
+    case = Case(steps=steps, is_causal=causal, scale=scale, n_layer=int(model), vocab_size=5 if model else 1)
+    assert Case.parse(case.id) == case
 
 
 @pytest.mark.parametrize(
@@ -56,6 +67,10 @@ def test_the_id_of_a_case_looks_as_it_does_in_a_report() -> None:
         ({"n_layer": -1}, "n_layer=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"tokens": "emoji"}, "text"),
+        ({"steps": "tE"}, "steps='tE'"),
+        ({"steps": "t e"}, "lower-case letters"),
+        ({"steps": "t-e"}, "steps='t-e'"),
+        ({"steps": "te\n"}, "lower-case letters"),
     ],
 )
 def test_a_case_that_is_not_allowed_is_refused_in_one_line(wrong: dict[str, Any], named: str) -> None:
@@ -79,6 +94,9 @@ def test_a_case_that_is_not_allowed_is_refused_in_one_line(wrong: dict[str, Any]
         "B0-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0",
         "B1-T3-H1-D4-K4-float31-eval-a0-r0-sharpened-contiguous-s0",
         "B1-T3-H1-D4-K4-float32-eval-a0-r0-flat-contiguous-s0",
+        "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0-after-",
+        "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0-after-tE",
+        "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0-after-t1",
     ],
 )
 def test_an_id_that_does_not_parse_is_refused_in_one_line(text: str) -> None:

@@ -11,7 +11,7 @@ from equivcheck.comparison import FALSE_ALARM, Mismatch
 from equivcheck.mask_statistics import GRANULARITY, OUTPUTS, PROBABILITIES, hold_mask
 
 SHAPE = (2, 16, 4, 64, 64)  # calls, B, H, T, T: what the check of dropout looks at
-SMALL = (2, 4, 2, 32, 32)
+SMALL = (2, 4, 4, 32, 32)
 CAUSAL = torch.ones(64, 64, dtype=torch.bool).tril()
 ALL = torch.ones(64, 64, dtype=torch.bool)
 
@@ -40,15 +40,13 @@ def seen(kept: Tensor, rate: float, *, axes: Sequence[str] = PROBABILITIES, visi
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.25, 0.5, 0.8, 0.99])
 def test_masks_whose_places_are_independent_pass(rate: float) -> None:
-    for seed in range(40):
+    for seed in range(12):
         assert held(drawn(SMALL, rate, seed), rate) == ""
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-@pytest.mark.parametrize("visible", [CAUSAL, ALL], ids=["causal", "full"])
-def test_masks_of_the_size_that_is_judged_pass(rate: float, visible: Tensor) -> None:
-    for seed in range(2):
-        assert held(drawn(SHAPE, rate, seed), rate, visible=visible) == ""
+def test_masks_of_the_size_that_is_judged_pass() -> None:
+    assert held(drawn(SHAPE, 0.1), 0.1) == ""
+    assert held(drawn(SHAPE, 0.1, 1), 0.1, visible=ALL) == ""
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 1, 1, 1, 1), (1, 1, 1, 2, 2), (1, 3, 1, 5, 5)])
@@ -68,7 +66,7 @@ def test_what_is_not_visible_is_not_judged() -> None:
 def test_masks_of_outputs_have_no_heads_and_another_last_dimension() -> None:
     shape = (2, 16, 1, 64, 40)
     everything = torch.ones(64, 40, dtype=torch.bool)
-    for seed in range(4):
+    for seed in range(2):
         assert held(drawn(shape, 0.1, seed), 0.1, axes=OUTPUTS, visible=everything) == ""
     shared = drawn((2, 16, 1, 64, 1), 0.1).expand(shape)
     assert "channels apart" in str(seen(shared, 0.1, axes=OUTPUTS, visible=everything))
@@ -76,10 +74,10 @@ def test_masks_of_outputs_have_no_heads_and_another_last_dimension() -> None:
 
 def test_a_rate_in_steps_of_a_two_hundred_and_fifty_sixth_is_right() -> None:
     """As flash kernels draw: eight random bits are compared with the rate."""
-    for rate in (0.1, 0.3, 0.7):
-        bits = torch.randint(256, SHAPE, generator=torch.Generator().manual_seed(3))
+    for rate in (0.1, 0.7):
+        bits = torch.randint(256, SMALL, generator=torch.Generator().manual_seed(3))
         kept = bits <= int(255 * (1 - rate))
-        assert abs(float((~kept).float().mean()) - rate) <= GRANULARITY + 2e-3
+        assert abs(float((~kept).float().mean()) - rate) <= GRANULARITY + 5e-3
         assert held(kept, rate) == ""
 
 
@@ -88,17 +86,14 @@ def test_a_rate_in_steps_of_a_two_hundred_and_fifty_sixth_is_right() -> None:
 
 @pytest.mark.parametrize(("rate", "other"), [(0.1, 0.09), (0.1, 0.11), (0.25, 0.225), (0.5, 0.45), (0.8, 0.72)])
 def test_a_rate_that_is_off_by_a_tenth_of_itself_is_seen(rate: float, other: float) -> None:
-    for seed in range(3):
-        found = seen(drawn(SHAPE, other, seed), rate)
-        assert found.where == "rate"
-        share = float(re.match(r"[\d.]+", str(found))[0])  # type: ignore[index]  # it starts with the share
-        assert share == pytest.approx(other, abs=3e-3)
-        assert f" of what is seen is dropped at a rate of {rate:g} (everywhere, of " in str(found)
-        assert "chance and eight random bits allow " in str(found)
-
-
-def test_the_message_of_a_rate_tells_how_many_places_were_counted() -> None:
-    assert f"of {2 * 16 * 4 * 64 * 65 // 2})" in str(seen(drawn(SHAPE, 0.3), 0.1))
+    found = seen(drawn(SHAPE, other), rate)
+    assert found.where == "rate"
+    share = float(re.match(r"[\d.]+", str(found))[0])  # type: ignore[index]  # it starts with the share
+    assert share == pytest.approx(other, abs=3e-3)
+    assert f" of what is seen is dropped at a rate of {rate:g} (everywhere, of {2 * 16 * 4 * 64 * 65 // 2}); " in str(
+        found
+    )
+    assert "chance and eight random bits allow " in str(found)
 
 
 @pytest.mark.parametrize(("rate", "told"), [(0.0, "dropped"), (1.0, "kept")])
@@ -108,18 +103,18 @@ def test_rates_of_0_and_1_are_exact(rate: float, told: str) -> None:
     wrong = right.clone()
     wrong[1, 2, 1, 9, 9] = rate != 0.0
     found = seen(wrong, rate)
-    assert str(found) == f"1 of {2 * 4 * 2 * 32 * 33 // 2} keys are {told} at a rate of {rate:g}"
+    assert str(found) == f"1 of {2 * 4 * 4 * 32 * 33 // 2} keys are {told} at a rate of {rate:g}"
     assert found.where == "rate"
 
 
 def test_a_column_that_is_never_dropped_is_seen() -> None:
-    kept = drawn(SHAPE, 0.5)
+    kept = drawn(SMALL, 0.5)
     kept[..., 7] = True
     assert "(by keys number 7, of " in str(seen(kept, 0.5))
 
 
 def test_a_diagonal_that_is_never_dropped_is_seen() -> None:
-    kept = drawn(SHAPE, 0.5) | torch.eye(64, dtype=torch.bool)
+    kept = drawn(SMALL, 0.5) | torch.eye(32, dtype=torch.bool)
     assert "(by distance of query and key number 0, of " in str(seen(kept, 0.5))
 
 
@@ -133,7 +128,7 @@ def test_a_tile_of_another_rate_is_seen() -> None:
 
 
 def shared(axis: int) -> Callable[[float], Tensor]:
-    return lambda rate: drawn([1 if a == axis else n for a, n in enumerate(SHAPE)], rate).expand(SHAPE)
+    return lambda rate: drawn([1 if a == axis else n for a, n in enumerate(SMALL)], rate).expand(SMALL)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -148,37 +143,37 @@ def test_a_mask_that_is_shared_is_told_by_what_it_is_shared_over(axis: int, what
     assert told is not None
     steps = told[1].split(", ")
     assert [step.split()[1] for step in steps] == [what]
-    # heads follow each other across samples: one pair in four is of two samples, and those are independent
-    assert float(told[2]) == pytest.approx(0.75 if what == "heads" else 1, abs=0.1)
+    # the head after the last is the next sample's, and so with samples and calls: such pairs are independent
+    assert 0.7 < float(told[2]) < 1.1
 
 
 def test_one_head_that_repeats_another_is_seen() -> None:
-    kept = drawn(SHAPE, 0.1)
+    kept = drawn(SMALL, 0.1)
     kept[:, :, 3] = kept[:, :, 1]
     assert "those that lie 2 heads apart" in str(seen(kept, 0.1))
 
 
 def test_a_mask_that_comes_again_some_places_further_is_seen() -> None:
-    kept = drawn(SHAPE, 0.1)
+    kept = drawn(SMALL, 0.1)
     kept[..., 1:, 5:] = kept[..., :-1, :-5].clone()
     told = str(seen(kept, 0.1))
     assert re.search(r"those that lie -?1 queries, -?5 keys apart", told)
 
 
 def test_places_that_repel_each_other_are_seen() -> None:
-    kept = drawn(SHAPE, 0.5)
+    kept = drawn(SMALL, 0.5)
     kept[..., 1::2] = ~kept[..., ::2]
-    told = str(seen(kept, 0.5, visible=ALL))
+    told = str(seen(kept, 0.5, visible=ALL[:32, :32]))
     assert re.search(r"1 keys apart have a correlation of -0\.5", told)
 
 
 def test_what_torch_does_no_better_is_a_note_and_what_it_does_better_is_not() -> None:
     wrong = shared(2)(0.1)
-    note = hold_mask(wrong, CAUSAL, 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SHAPE, 0.1), wrong])
+    note = hold_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1), wrong])
     assert "neither are torch's own on this device" in note
     assert "heads apart" in note
     with pytest.raises(Mismatch, match="heads apart"):
-        hold_mask(wrong, CAUSAL, 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SHAPE, 0.1, 7)])
+        hold_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1, 7)])
 
 
 def test_torch_is_asked_for_masks_only_where_places_are_not_independent() -> None:
@@ -187,7 +182,7 @@ def test_torch_is_asked_for_masks_only_where_places_are_not_independent() -> Non
 
     hold_mask(drawn(SMALL, 0.1), CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=never)
     with pytest.raises(AssertionError, match="asked"):
-        hold_mask(shared(2)(0.1), CAUSAL, 0.1, tail=FALSE_ALARM, peers=never)
+        hold_mask(shared(2)(0.1), CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=never)
 
 
 def test_the_generators_are_left_alone() -> None:

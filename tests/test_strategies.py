@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
-from equivcheck.strategies import cases, sizes
+from equivcheck.strategies import cases, simpler, sizes
 
 THOROUGH = settings(database=None, max_examples=2000)
 
@@ -103,3 +103,56 @@ def test_shrinking_keeps_only_the_dimension_that_matters() -> None:
     assert (case.n_head, case.seq_len, case.batch_size, case.head_size) == (3, 1, 1, 1)
     case = smallest(lambda case: case.batch_size >= 2 and case.dtype == "float16")
     assert case == Case(batch_size=2, dtype="float16")
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@given(cases(steps="etf"))
+def test_steps_are_drawn_from_the_letters_that_are_given(case: Case) -> None:
+    assert set(case.steps) <= set("etf")
+    assert len(case.steps) <= 14
+
+
+@given(cases())
+def test_where_no_letters_are_given_there_are_no_steps(case: Case) -> None:
+    assert case.steps == ""
+
+
+def test_steps_shrink_to_those_that_matter() -> None:
+    case = smallest(lambda case: "t" in case.steps and "e" in case.steps[case.steps.index("t") :], steps="etf")
+    assert case == Case(steps="te")
+
+
+def test_long_words_come_as_often_as_short_ones() -> None:
+    drawn: list[int] = []
+
+    @settings(database=None, max_examples=100, phases=[Phase.generate])
+    @given(cases(steps="etfnia"))
+    def draw(case: Case) -> None:
+        drawn.append(len(case.steps))
+
+    draw()
+    assert sum(size >= 7 for size in drawn) > len(drawn) / 4
+    assert sum(size <= 3 for size in drawn) > len(drawn) / 10
+
+
+def test_a_simpler_case_has_one_of_its_letters_less() -> None:
+    case = Case(steps="tef")
+    assert [c.steps for c in simpler(case)] == ["ef", "tf", "te"]
+    assert all(c == case.but(steps=c.steps) for c in simpler(case))
+    assert list(simpler(Case())) == []
+
+
+@given(cases(steps="etf", train_rates=(0.0, 0.5)))
+def test_a_simpler_case_keeps_its_steps_or_drops_one(case: Case) -> None:
+    for other in simpler(case):
+        kept = other.steps == case.steps
+        assert kept or other in [
+            case.but(steps=case.steps[:at] + case.steps[at + 1 :]) for at in range(len(case.steps))
+        ]
+
+
+@given(cases(max_seq_len=300, max_chunks=4))
+def test_a_head_is_wide_enough_for_the_mask_to_be_read_in_few_runs(case: Case) -> None:
+    assert case.seq_len <= 4 * case.head_size

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases import Case
-from equivcheck.checks.exactly import hold_exactly
+from equivcheck.checks.exactly import hold_exactly, must_open
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
 from equivcheck.dropping import NotOpened
@@ -40,7 +40,7 @@ def training(pair: Pair, case: Case) -> Held:
     inside = pair.within_gpt() if pair.kind == "module" else pair
     problem = inside.problem(case.but(training=True))
     if case.attn_pdrop or case.resid_pdrop:
-        return _with_dropout(problem)
+        return _with_dropout(inside, problem)
     batches = [tokens(case.but(seed=case.seed + step)) for step in range(_STEPS)]
     batches = [(idx.to(problem.device), targets.to(problem.device)) for idx, targets in batches]
     got = candidate_run(problem, lambda module: _trained(problem, module, batches))
@@ -110,10 +110,11 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     return Truth(values, perturbed, first=_FEW, many=_MANY)
 
 
-def _with_dropout(problem: Problem) -> Held:
+def _with_dropout(pair: Pair, problem: Problem) -> Held:
     """One step under the candidate's own masks, exactly; and the losses of several trainings in distribution."""
     notes: tuple[str, ...] = ()
     try:
+        must_open(pair, problem.case)
         held, _ = hold_exactly(problem, candidate_run(problem, lambda m: m))
     except NotOpened as why:
         held = Held()
@@ -141,9 +142,10 @@ def _same_losses(own: Tensor, mine: Tensor) -> None:
     spread = ((own.var(0) + mine.var(0)) / count).sqrt()
     allowed = student_quantile(FALSE_ALARM / steps, count - 1) * spread
     off = (own.mean(0) - mine.mean(0)).abs()
-    still = spread == 0
-    if bool((off > allowed)[~still].any()):
-        step = int((off / allowed.clamp_min(1e-300)).argmax())
+    judged = (spread != 0) & torch.isfinite(own.mean(0))
+    over = judged & ~(off <= allowed)  # a loss that is no number is over, too
+    if bool(over.any()):
+        step = int(torch.where(over, torch.nan_to_num(off / allowed, nan=math.inf), 0.0).argmax())
         raise Mismatch(
             f"with dropout the loss at step {step + 1} is {float(mine.mean(0)[step]):.6g} on average, "
             f"and {float(own.mean(0)[step]):.6g} in the original: chance allows {float(allowed[step]):.2g} more or less",
