@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equivcheck.configs import CaseConfig
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
 
@@ -139,7 +140,7 @@ class Case:
 
     def config(self) -> GPTConfig:
         """A fresh minGPT config of this case, for a factory."""
-        return GPTConfig(
+        return CaseConfig(
             vocab_size=self.vocab_size,
             block_size=self.block_size,
             n_layer=max(self.n_layer, 1),

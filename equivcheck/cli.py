@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,13 @@ SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:Fla
 NOT_JUDGED = 2
 _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that is not in here could not be judged
 _DEBUG = "EQUIVCHECK_DEBUG"
+
+_ADAPTATION = {
+    "config": "Makes of a minGPT config what the constructors take",
+    "inputs": "Makes of x what forward takes",
+    "outputs": "Makes of what forward returns the tensor to compare",
+    "transfer": "Makes of the reference's state_dict the candidate's; or the word auto",
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,6 +93,10 @@ def _of_a_pair(command: F) -> F:
         click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
         click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
         click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
+        *(
+            click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
+            for name, text in reversed(_ADAPTATION.items())
+        ),
         click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]"),
     ):
         command = decorate(command)
@@ -120,6 +131,7 @@ def verify(
     json_file: Path | None,
     folder: Path | None,
     junit_file: Path | None,
+    **adaptation: str | None,
 ) -> int:
     """Verify CANDIDATE against REFERENCE, or the pair that ships.
 
@@ -129,6 +141,7 @@ def verify(
     from equivcheck.outputs import Outputs
 
     config = configuration.load(Path("pyproject.toml"))
+    said = _adaptation(pair, adaptation, config)
     if max_seconds is not None and not 0 < max_seconds < math.inf:
         raise UsageError(f"--max-seconds {max_seconds:g}: a number of seconds above 0 is allowed")
     reference, candidate = _pair(pair, config)
@@ -151,7 +164,7 @@ def verify(
     from equivcheck.verify import verify as judge
 
     with follow() as listener:
-        report = judge(reference, candidate, listener=listener, **options)
+        report = judge(reference, candidate, listener=listener, **options, **said)
     failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
     _print(lambda: table.show(report))
     if failure is not None:
@@ -163,7 +176,13 @@ def verify(
 @click.argument("case_id")
 @_of_a_pair
 def replay(
-    case_id: str, pair: tuple[str, ...], kind: str | None, gpu: bool, device: str | None, checks: tuple[str, ...]
+    case_id: str,
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    **adaptation: str | None,
 ) -> int:
     """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
     config = configuration.load(Path("pyproject.toml"))
@@ -175,7 +194,8 @@ def replay(
     from equivcheck.verify import replay as judge
 
     kind = _first(kind, config.kind, "auto")
-    results = judge(reference, candidate, case_id, kind=kind, device=where, checks=checks or None)
+    said = _adaptation(pair, adaptation, config)
+    results = judge(reference, candidate, case_id, kind=kind, device=where, checks=checks or None, **said)
     verdict, text = table.replayed(case_id, results)
     _print(lambda: click.echo(text, nl=False))
     return _STATUS.get(verdict, NOT_JUDGED)
@@ -214,6 +234,12 @@ def _pair(given: tuple[str, ...], config: configuration.Config) -> tuple[str, st
     if config.reference is not None and config.candidate is not None:
         return config.reference, config.candidate
     return SHIPPED
+
+
+def _adaptation(pair: tuple[str, ...], given: Mapping[str, str | None], config: configuration.Config) -> dict[str, Any]:
+    """What says how modules are built and called, where anything does: the config's belongs to the config's pair."""
+    said = {name: _first(value, None if pair else getattr(config, name)) for name, value in given.items()}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _device(gpu: bool, device: str | None, config: configuration.Config) -> str:

@@ -30,6 +30,10 @@ class Config:
     deviations: Mapping[str, str] = field(default_factory=dict)  # check -> why its difference is wanted
     seed: int | None = None
     max_seconds: float | None = None
+    config: str | None = None  # import strings, as `equivcheck.adaptation` tells
+    inputs: str | None = None
+    outputs: str | None = None
+    transfer: str | None = None
 
 
 def load(path: Path) -> Config:

@@ -1,5 +1,6 @@
 """Which dtypes a pair can be judged in: those in which the original runs, less those that the candidate refuses as a whole."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from equivcheck.cases import DTYPES, Case
@@ -17,10 +18,10 @@ _PROBES = (  # of several sizes: what refuses only some of them does not refuse 
 )
 
 
-def usable_dtypes(subject: Subject) -> tuple[list[str], dict[str, str]]:
+def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
     """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none."""
     usable, refused = [], {}
-    for dtype in DTYPES:
+    for dtype in asked:
         probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
         if all(_raises(subject, p, "reference") for p in probes):
             continue  # the original itself does not run: there is nothing to compare
@@ -31,7 +32,7 @@ def usable_dtypes(subject: Subject) -> tuple[list[str], dict[str, str]]:
             usable.append(dtype)
     if not usable and not refused:
         raise UsageError(
-            f"the original {subject.reference_name} runs in none of {', '.join(DTYPES)} on {subject.device}: "
+            f"the original {subject.reference_name} runs in none of {', '.join(asked)} on {subject.device}: "
             f"{_raises(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
         )
     return usable, refused

@@ -1,23 +1,42 @@
 """Which kind of pair two objects are: found by their signatures and by trying, and made a Subject."""
 
 import inspect
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from equivcheck.adaptation import NOTHING_SAID, Adaptation
+from equivcheck.calling import (
+    HOW_TO_CALL,
+    HOW_TO_COMPARE,
+    Function,
+    adapt,
+    adapt_module,
+    takes_three,
+    tensor_of,
+    three_times,
+)
+from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
 from equivcheck.loading import find_device, line_of, load, name_of
 from equivcheck.problem import seeded
 from equivcheck.subject import SAMPLE, Subject
+from equivcheck.transfer import HOW_TO_TRANSFER, Transfer, named_back
+from equivcheck.transfer_search import differs, find_transfer
 
 __all__ = ["KINDS", "resolve"]
 
 KINDS = ("module", "function", "model", "replacement")
 
 
-def resolve(reference: Any, candidate: Any, *, kind: str, device: str) -> Subject:
+def resolve(
+    reference: Any, candidate: Any, *, kind: str, device: str, adaptation: Adaptation = NOTHING_SAID
+) -> Subject:
     """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind."""
     if kind not in ("auto", *KINDS):
         raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
@@ -31,56 +50,166 @@ def resolve(reference: Any, candidate: Any, *, kind: str, device: str) -> Subjec
                 f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
             )
         pair.append(found)
-    subject = Subject(pair[0], pair[1], kind, where, *names)
-    found_kind = _find_kind(subject)
+    subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=adaptation)
+    if _is_function(subject):
+        found_kind = "function"
+        if adaptation.given:
+            raise UsageError(f"{adaptation.given[0]}= is for modules and models, and {names[0]} is a function")
+    else:
+        subject = replace(subject, reference=factory_of(pair[0], adaptation.config, names[0]))
+        found_kind, inputs, outputs = _find_kind(subject)
+        subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
     if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:
         raise UsageError(
             f"kind {kind!r} was asked for, and {names[0]} looks like a {found_kind}: leave --kind out, or give the right one"
         )
-    return Subject(pair[0], pair[1], found_kind if kind == "auto" else kind, where, *names)
+    subject = replace(subject, kind=found_kind if kind == "auto" else kind)
+    if subject.kind in ("module", "model"):
+        return _with_candidate_tried(subject, outputs)
+    return subject
 
 
-def _find_kind(subject: Subject) -> str:
+def _is_function(subject: Subject) -> bool:
     parameters = _positional(subject.reference)
-    if [name[:1] for name in parameters[:3]] == ["q", "k", "v"] and not inspect.isclass(subject.reference):
-        missing = [n for n in ("is_causal", "dropout_p", "scale") if not _accepts(subject.reference, n)]
-        if missing:
-            raise UsageError(
-                f"{subject.reference_name} takes q, k, v and not {', '.join(missing)}: "
-                "a function is f(q, k, v, *, is_causal, dropout_p, scale)"
-            )
-        return "function"
+    if [name[:1] for name in parameters[:3]] != ["q", "k", "v"] or inspect.isclass(subject.reference):
+        return False
+    missing = [n for n in ("is_causal", "dropout_p", "scale") if not _accepts(subject.reference, n)]
+    if missing:
+        raise UsageError(
+            f"{subject.reference_name} takes q, k, v and not {', '.join(missing)}: "
+            "a function is f(q, k, v, *, is_causal, dropout_p, scale)"
+        )
+    return True
+
+
+def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
+    """The kind of the reference, and what makes its forward take one tensor and give one, where it does not."""
     fits = (
         "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
         "a function takes q, k, v; see the kinds in the README"
     )
-    try:
-        with seeded(0, subject.device):
-            module = subject.reference(SAMPLE.config())
-    except Exception as error:
-        raise UsageError(
-            f"{subject.reference_name} fits no kind: called with a config it raised "
-            f"{type(error).__name__}: {line_of(error)}; {fits}"
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            f"{subject.reference_name} fits no kind: called with a config it returned {type(module).__name__}; {fits}"
-        )
-    module = module.eval()
+    module = _built(subject, subject.reference, subject.reference_name, fits)
+    said = subject.adaptation
+    inputs = _inputs(module, subject, subject.reference_name)
+    adapt_module(module.to("cpu"), inputs, said.outputs)
     x = torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1)
     errors = []
     for kind, value in (("module", x), ("model", torch.zeros(2, 3, dtype=torch.long))):
         try:
             with seeded(0, subject.device), torch.no_grad():
-                y = module.to("cpu")(value)
+                found = module(value)
+        except UsageError:
+            if kind == "model":
+                raise
+            continue
         except Exception as error:
             errors.append(f"on {kind} input it raised {type(error).__name__}: {line_of(error)}")
             continue
-        y = y[0] if isinstance(y, tuple | list) and y else y
-        if isinstance(y, Tensor) and (y.dim() == 3 if kind == "model" else y.shape == x.shape):
-            return "replacement" if kind == "model" and _replaces(subject.candidate) else kind
-        errors.append(f"on {kind} input it returned {tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}")
-    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}")
+        y = tensor_of(found)
+        if isinstance(y, Tensor) and kind == "module" and y.shape == x.shape:
+            return kind, inputs, said.outputs if isinstance(found, Tensor) else tensor_of
+        if isinstance(y, Tensor) and kind == "model" and y.dim() == 3:
+            return ("replacement" if _replaces(subject.candidate) else kind), inputs, said.outputs
+        shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        errors.append(f"on {kind} input it returned {shape}")
+    how = "" if said.inputs or said.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
+    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
+
+
+def _built(subject: Subject, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
+    try:
+        with seeded(0, subject.device):
+            module = factory(SAMPLE.config())
+    except UsageError:
+        raise
+    except Exception as error:
+        how = "" if subject.adaptation.config else f"; {HOW_TO_BUILD}"
+        raise UsageError(
+            f"{name} fits no kind: called with a config it raised {type(error).__name__}: {line_of(error)}; {fits}{how}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{name} fits no kind: called with a config it returned {type(module).__name__}; {fits}")
+    return module.eval()
+
+
+def _inputs(module: nn.Module, subject: Subject, name: str) -> Function:
+    if subject.adaptation.inputs is not None:
+        return subject.adaptation.inputs
+    return three_times if takes_three(module, name) else None
+
+
+def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
+    """The pair with its candidate built and called in the same forms, and a transfer where weights need one.
+
+    What a candidate raises where the forms are known is a difference, and left to the checks.
+    """
+    said = subject.adaptation
+    factory = factory_of(subject.candidate, said.config, subject.candidate_name)
+    try:
+        with seeded(0, subject.device):
+            module = factory(SAMPLE.config())
+    except UsageError:
+        raise
+    except Exception:
+        return replace(subject, candidate=factory)
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"{subject.candidate_name} is no {subject.kind}: called with a config it returned {type(module).__name__}"
+        )
+    inputs = _inputs(module, subject, subject.candidate_name)
+    subject = replace(subject, candidate=adapt(factory, inputs, outputs))
+    if callable(said.transfer):
+        return _with_transfer_tried(replace(subject, transfer=Transfer(said.transfer, declared=True)))
+    with seeded(0, subject.device):
+        reference = subject.reference(SAMPLE.config())
+    if not differs(reference, module):
+        return subject
+    found = find_transfer(reference, module, SAMPLE.config(), partial(_distance, subject))
+    if said.transfer and found is None:
+        raise UsageError(f"transfer='auto' found no projection that stands against several: {HOW_TO_TRANSFER}")
+    return replace(subject, transfer=found and replace(found, declared=said.transfer is not None))
+
+
+def _with_transfer_tried(subject: Subject) -> Subject:
+    problem = subject.problem(SAMPLE.but(dtype="float64"))
+    assert subject.transfer is not None
+    try:
+        candidate = problem.candidate
+    except UsageError:
+        raise
+    except Exception as error:
+        told = f"transfer= does not fit: {type(error).__name__}: {line_of(error)}"
+        raise UsageError(f"{told}; {HOW_TO_TRANSFER}") from error
+    ones = {name: torch.ones_like(p) for name, p in candidate.named_parameters()}
+    try:
+        back = named_back(candidate, ones)
+    except Exception as error:
+        raise UsageError(
+            f"transfer= cannot bring gradients back: {line_of(error)}; make it of cat, chunk, view and the like, "
+            "without detach or .data"
+        ) from error
+    lost = [name for name, value in back.items() if value is None]
+    if lost:
+        raise UsageError(f"transfer= does not carry {', '.join(lost)} over: {HOW_TO_TRANSFER}")
+    return subject
+
+
+def _distance(subject: Subject, transfer: Transfer) -> tuple[float, float]:
+    """How far apart the two are on one token and on several, in shares of the largest value, with weights carried over so."""
+    found = []
+    for length in (1, 5):
+        case = SAMPLE.but(dtype="float64", seq_len=length)
+        problem = replace(subject, transfer=transfer).problem(case)
+        name = "logits" if subject.kind == "model" else "output"
+        try:
+            own = problem.run(problem.reference, problem.inputs, gradients=False)[name]
+            mine = problem.run(problem.candidate, problem.inputs, gradients=False)[name]
+            assert own is not None
+            assert mine is not None
+            found.append(float((own - mine).abs().max() / own.abs().max()))
+        except Exception:  # whatever does not run with these weights does not agree
+            found.append(math.inf)
+    return found[0], found[1]
 
 
 def _positional(function: Callable[..., Any]) -> list[str]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.weights import role_of
 
-__all__ = ["Attention", "NotOpened", "as_if", "find_attentions", "one_hot"]
+__all__ = ["OUT", "Attention", "NotOpened", "as_if", "find_attentions", "one_hot"]
 
-_OUT = re.compile(r"^(proj|c_proj|out|out_proj|o_proj|to_out|dense|w_?o|output)$")
+OUT = re.compile(r"^(proj|c_proj|out|out_proj|o_proj|to_out|dense|w_?o|output)$")
 
 
 class NotOpened(Exception):
@@ -130,7 +130,7 @@ def _linears(owner: nn.Module, case: Case) -> dict[str, nn.Module]:
     for name, child in owner.named_children():
         if role_of(name):
             roles[role_of(name)] = child
-        elif _OUT.match(name):
+        elif OUT.match(name):
             roles["out"] = child
         elif getattr(child, "out_features", 0) == 3 * case.n_embd == 3 * getattr(child, "in_features", 0):
             roles["qkv"] = child

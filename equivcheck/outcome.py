@@ -9,7 +9,9 @@ from equivcheck.cases import Case
 from equivcheck.report.model import CheckResult, Counterexample
 from equivcheck.search import Search
 
-__all__ = ["result_of"]
+__all__ = ["NOTHING_JUDGED", "result_of"]
+
+NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
 
 
 def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> CheckResult:
@@ -17,13 +19,16 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
     measured = [(held.ratio, case, held.where) for case, held in search.held.items() if held.ratio is not None]
     worst = max(measured, key=lambda m: m[0], default=None)
     notes = Counter(note for held in search.held.values() for note in held.notes)
+    detail = f"out of time after {len(search.held)} of {search.planned} cases" if search.stopped else ""
+    if search.held and not search.failed and not any(held.judged for held in search.held.values()):
+        detail = detail or NOTHING_JUDGED
     common: dict[str, Any] = {
         "cases": len(search.held) + len(search.failed),
         "seconds": seconds,
         "notes": tuple(f"{note} ({count} cases)" for note, count in notes.most_common()),
         "unsupported": tuple(refused.values()),
         "visited": _visited((*search.held, *search.failed)),
-        "detail": f"out of time after {len(search.held)} of {search.planned} cases" if search.stopped else "",
+        "detail": detail,
     }
     if search.minimal is not None:
         mismatch = search.failed[search.minimal]
@@ -52,7 +57,7 @@ def _replay_line(search: Search, case: Case) -> str:
     s = search.subject
     return (
         f"equivcheck replay {case.id} {shlex.quote(s.reference_name)} {shlex.quote(s.candidate_name)} --kind {s.kind} "
-        f"--device {s.device} --check {search.check.name}"
+        f"--device {s.device} --check {search.check.name}{s.adaptation.options}"
     )
 
 

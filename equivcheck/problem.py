@@ -13,6 +13,7 @@ from equivcheck.cases import REPEATING, Case
 from equivcheck.dropping import Injected, Masks, NotOpened, inject
 from equivcheck.error_model import ErrorModel
 from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
 __all__ = ["Problem", "Results", "generator_state", "seeded", "set_generator_state"]
@@ -111,8 +112,8 @@ class Problem:
                 torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
             for name, leaf in zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False):
                 results[f"grad {name}"] = leaf.grad
-            for name, parameter in parameters:
-                results[f"grad {name}"] = parameter.grad
+            results |= {f"grad {name}": gradient for name, gradient in gradients_of(module).items()}
+            for _, parameter in parameters:
                 parameter.grad = None
             return results
 

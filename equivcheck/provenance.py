@@ -64,7 +64,7 @@ def sources(subject: Subject, package: Path = _PACKAGE) -> dict[str, str]:
     found = {"equivcheck": digest.hexdigest()}
     for role, factory in (("reference", subject.reference), ("candidate", subject.candidate)):
         with suppress(TypeError, OSError):
-            source = inspect.getsourcefile(factory)
+            source = inspect.getsourcefile(inspect.unwrap(factory))
             if source:
                 found[role] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     return found

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import Check, Held
 from equivcheck.comparison import Mismatch
+from equivcheck.errors import UsageError
+from equivcheck.loading import line_of
 from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject
 
@@ -63,6 +65,14 @@ class Search:
             self.failed[case] = mismatch
             self.minimal = case
             raise
+        except (UsageError, KeyboardInterrupt):
+            raise
+        except Exception:
+            why = _original_raises(self.subject, case)
+            if not why:
+                raise
+            # what the original cannot do is asked of nobody
+            held = Held(notes=(f"not judged where the original itself raises {why}",), judged=False)
         self.held[case] = held
         if not self.failed:
             self.told(len(self.held))
@@ -110,6 +120,17 @@ class Search:
                     smallest, found = case, True
                     break
         self.minimal = smallest
+
+
+def _original_raises(subject: Subject, case: Case) -> str:
+    """What the original raises on a case, by itself; empty where it runs."""
+    inside = subject.within_gpt() if subject.kind == "module" and case.n_layer else subject
+    try:
+        problem = inside.problem(case)
+        problem.run(problem.reference, problem.inputs, gradients=True)
+    except Exception as error:
+        return f"{type(error).__name__}: {line_of(error)[:120]}"
+    return ""
 
 
 def seed_for(seed: int, name: str) -> int:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from equivcheck import planting
-from equivcheck.cases import Case
+from equivcheck.cases import DTYPES, Case
 from equivcheck.comparison import Mismatch
 from equivcheck.report.model import Sensitivity
 from equivcheck.search import Search
@@ -20,11 +20,12 @@ def sensitivity_of(
     seed: int,
     until: float,
     told: Callable[[int, int], None],
+    dtypes: Sequence[str] = DTYPES,
 ) -> Sensitivity:
     """Which faults the checks of these searches see on the cases of these searches; `told` hears how many of all are done."""
     began = time.monotonic()
     ran = {s.check.name: s for s in searches if s.failed or any(held.judged for held in s.held.values())}
-    faults = planting.planted(subject, set(ran), profile, seed)
+    faults = planting.planted(subject, set(ran), profile, seed, dtypes)
     survived, caught_by = [], {}
     for number, fault in enumerate(faults):
         told(number, len(faults))
@@ -54,4 +55,5 @@ def _in_turn(searches: Sequence[Search]) -> Iterator[tuple[Search, Case]]:
     for search in searches:
         seen = (*search.held, *search.failed)
         for case in sorted(seen, key=lambda c: order[c.dtype]):
-            yield search, case
+            if case in search.failed or search.held[case].judged:
+                yield search, case

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equivcheck.adaptation import NOTHING_SAID, Adaptation
+from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import Case, arrange
 from equivcheck.gpt import GPT
 from equivcheck.problem import Problem, seeded
+from equivcheck.transfer import Transfer, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import projections_known, qkv, randomise, sequence, tokens, upstream
 
@@ -22,6 +25,9 @@ Factory = Callable[..., Any]
 
 SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
 """Whose config a factory is tried with."""
+
+MAX_LAYERS = 8
+"""More than any case has."""
 
 
 class FunctionModule(nn.Module):
@@ -50,23 +56,24 @@ class Subject:
     device: torch.device
     reference_name: str
     candidate_name: str
+    transfer: Transfer | None = None  # None: by the same names
+    adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def with_candidate(self, candidate: Factory, name: str) -> "Subject":
         """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
         kind = "model" if self.kind == "replacement" else self.kind
-        return Subject(self.reference, candidate, kind, self.device, self.reference_name, name, self.memory)
+        return replace(self, candidate=candidate, kind=kind, candidate_name=name, transfer=None)
 
     def within_gpt(self) -> "Subject":
         """The pair of attentions as a pair of GPTs that differ in nothing else."""
-        return Subject(
-            lambda config: GPT(config, attention=self.reference),
-            lambda config: GPT(config, attention=self.candidate),
-            "model",
-            self.device,
-            self.reference_name,
-            self.candidate_name,
-            self.memory,
+        places = tuple(f"blocks.{layer}.attn." for layer in range(MAX_LAYERS))
+        return replace(
+            self,
+            reference=lambda config: GPT(config, attention=self.reference),
+            candidate=lambda config: GPT(config, attention=self.candidate),
+            kind="model",
+            transfer=None if self.transfer is None else self.transfer.inside(places),
         )
 
     @cached_property
@@ -101,7 +108,7 @@ class Subject:
                 return replaced
             module: nn.Module = self.candidate(case.config())
             module = module.to(device=self.device, dtype=case.torch_dtype)
-            module.load_state_dict(reference.state_dict(), strict=True)
+            carry_over(self.transfer, reference, module, case.config())
             return module.train(case.training)
 
     def problem(self, case: Case) -> Problem:
@@ -148,10 +155,9 @@ def _to(x: Tensor, device: torch.device) -> Tensor:
 
 
 def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    y = module(*inputs)
-    y = y[0] if isinstance(y, tuple | list) and y else y
+    y = tensor_of(module(*inputs))
     if not isinstance(y, Tensor):
-        raise TypeError(f"the forward pass returned {type(y).__name__} instead of a tensor")
+        raise TypeError(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
     return {"output": y}
 
 
@@ -160,10 +166,12 @@ def _model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Ten
     takes_targets = "targets" in inspect.signature(module.forward).parameters
     found = module(idx, targets) if takes_targets else module(idx)
     logits, loss = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
-    if isinstance(logits, tuple | list):
-        logits = logits[0]
+    logits = tensor_of(logits)
     if not isinstance(logits, Tensor):
-        raise TypeError(f"the forward pass returned {type(logits).__name__} instead of logits, or (logits, loss)")
+        told = f"the forward pass returned {type(logits).__name__} instead of logits, or (logits, loss)"
+        raise TypeError(f"{told}: {HOW_TO_COMPARE}")
+    if not isinstance(loss, Tensor):  # (logits, cache)
+        loss = None
     if loss is None:
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
     return {"logits": logits, "loss": loss}

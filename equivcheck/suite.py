@@ -1,18 +1,30 @@
-"""A pair's checks as a pytest class: one test per check and device, for projects that import the checks."""
+"""A pair's checks as a pytest class: one test per check, device and dtype, for projects that import the checks."""
 
+import os
+import re
 import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
+import torch
 
+from equivcheck.adaptation import Adaptation, Given
+from equivcheck.cases import DTYPES
+from equivcheck.checks import Check
 from equivcheck.comparison import Mismatch
+from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
+from equivcheck.outcome import NOTHING_JUDGED
+from equivcheck.planting import planted
 from equivcheck.report.model import Report
+from equivcheck.subject import Subject
 from equivcheck.verify import choose, verify
 
 __all__ = ["suite"]
+
+_ALWAYS = ("output", "gradients", "logits")  # a suite in which these judged nothing must not be green
 
 
 def suite(
@@ -23,47 +35,93 @@ def suite(
     profile: str = "quick",
     checks: Sequence[str] | None = None,
     exclude: Iterable[str] = (),
+    dtypes: Sequence[str] = DTYPES,
     seed: int = 0,
     max_seconds: float | None = None,
     deviations: Mapping[str, str] | None = None,
+    config: Given = None,
+    inputs: Given = None,
+    outputs: Given = None,
+    transfer: Given = None,
 ) -> type:
     """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
 
-    Each test runs one check, and plants the faults that this check should see. On CUDA the tests carry the marker `gpu` and
-    run with `pytest --gpu`. Arguments are those of `verify`; a UsageError for what does not fit.
+    Each test runs one check in one dtype, plants the faults that this check should see there, and has an id such as
+    `output-cpu-bfloat16`. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist take
+    a GPU each. A test is skipped, with the reason, where its check has nothing to say on the pair, or the candidate refuses
+    the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
     """
-    found = resolve(reference, candidate, kind=kind, device="cpu").kind
-    names = [check.name for check in choose(checks, tuple(exclude), found)]
+    said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    subject = resolve(reference, candidate, kind=kind, device="cpu", adaptation=Adaptation.of(**said))
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+    chosen = choose(checks, tuple(exclude), subject.kind)
 
-    @pytest.mark.parametrize("equivcheck_device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-    @pytest.mark.parametrize("check", names)
+    @pytest.mark.parametrize(("check", "where", "dtype"), _cells(subject, chosen, dtypes, profile))
     class TestEquivalence:
-        def test_holds(self, check: str, equivcheck_device: str) -> None:
+        def test_holds(self, check: str, where: str, dtype: str) -> None:
+            __tracebackhide__ = True
             report = verify(
                 reference,
                 candidate,
-                kind=found,
-                device=equivcheck_device,
+                kind=subject.kind,
+                device=_own_gpu() if where == "cuda" else where,
                 profile=profile,
                 checks=[check],
+                dtypes=[dtype],
                 seed=seed,
                 max_seconds=max_seconds,
                 deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
+                **said,
             )
-            if not report.equivalent and report.results[0].outcome != "deviation":
-                raise _short(report) from None
+            _judge(report)
 
     return TestEquivalence
 
 
-def _short(report: Report) -> Mismatch:
-    """The failure as a short assertion: what, how far over budget, the case and the line that replays it."""
-    result = report.results[0]
-    if result.counterexample is None:
-        survived = ", ".join(report.sensitivity.survived) or "none was planted"
-        return Mismatch(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}")
-    c = result.counterexample
-    return Mismatch(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", ratio=c.ratio or 0.0)
+def _cells(subject: Subject, checks: Sequence[Check], dtypes: Sequence[str], profile: str) -> list[Any]:
+    """Check, device and dtype of each test: where there are faults that the check should see in this dtype."""
+    noticing = [
+        (check.name, dtype)
+        for check in checks
+        for dtype in dtypes
+        if dtype in check.draws.get("dtypes", DTYPES) and planted(subject, {check.name}, profile, 0, (dtype,))
+    ]
+    return [
+        pytest.param(
+            check, where, dtype, id=f"{check}-{where}-{dtype}", marks=[pytest.mark.gpu] if where == "cuda" else []
+        )
+        for check, dtype in noticing
+        for where in ("cpu", "cuda")
+    ]
+
+
+def _own_gpu() -> str:
+    """The GPU of this worker of pytest-xdist: they are dealt out in turn."""
+    number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    return f"cuda:{number % max(1, torch.cuda.device_count())}"
+
+
+def _judge(report: Report) -> None:
+    """Pass, skip with the reason, or fail with a short assertion: what, how far over budget, the case and its replay."""
+    __tracebackhide__ = True
+    result = report.results[0] if report.results else None
+    if report.equivalent or (result is not None and result.outcome == "deviation"):
+        return
+    if result is None:
+        pytest.fail(f"the run is {report.verdict}: it ended before anything was judged", pytrace=False)
+    if result.counterexample is not None:
+        c = result.counterexample
+        raise Mismatch(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", ratio=c.ratio or 0.0) from None
+    if result.outcome == "unsupported":
+        pytest.skip(f"{result.name}: {'; '.join(result.unsupported) or result.detail}")
+    if result.detail == NOTHING_JUDGED and result.name not in _ALWAYS:
+        pytest.skip(f"{result.name} has nothing to say on this pair: {'; '.join(result.notes)}")
+    if not report.complete:
+        raise Mismatch(f"{result.name} is partial: {result.detail or 'it ran out of time'}")
+    survived = ", ".join(report.sensitivity.survived) or "none was planted"
+    raise Mismatch(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}")
 
 
 class _CallableModule(types.ModuleType):

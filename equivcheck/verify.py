@@ -1,5 +1,6 @@
 """A run: which checks, until when, what came of each, and the report that says so."""
 
+import math
 import sys
 import time
 import types
@@ -10,7 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
-from equivcheck.cases import Case
+from equivcheck.adaptation import Adaptation, Given
+from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
 from equivcheck.dtypes import usable_dtypes
@@ -26,6 +28,7 @@ from equivcheck.subject import Subject
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 
 PROFILES = ("quick", "gate", "thorough")
+_ENOUGH = 8
 _SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
@@ -73,18 +76,30 @@ def verify(
     seed: int = 0,
     max_seconds: float | None = None,
     deviations: Mapping[str, str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    config: Given = None,
+    inputs: Given = None,
+    outputs: Given = None,
+    transfer: Given = None,
     listener: Listener | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
-    thorough. `deviations` maps names of checks to the reason why a difference is accepted. After `max_seconds`, or when
-    interrupted, the report says that it is partial. Raises UsageError where the pair cannot be judged.
+    thorough; `dtypes` narrows the four that are judged. `deviations` maps names of checks to the reason why a difference is
+    accepted. After `max_seconds`, or when interrupted, the report says that it is partial. `config`, `inputs`, `outputs` and
+    `transfer`, functions or import strings, say what signatures do not tell of modules that are not minGPT's
+    (`equivcheck.adaptation`).
+    Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
+    for dtype in dtypes or ():
+        if dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
     accepted = _accepted(deviations)
-    subject = resolve(reference, candidate, kind=kind, device=device)
+    adaptation = Adaptation.of(config=config, inputs=inputs, outputs=outputs, transfer=transfer)
+    subject = resolve(reference, candidate, kind=kind, device=device, adaptation=adaptation)
     chosen = choose(checks, tuple(exclude), subject.kind)
     heard = listener or _Silence()
     began = time.monotonic()
@@ -94,12 +109,12 @@ def verify(
     sensitivity = Sensitivity()
     complete = True
     try:
-        dtypes, refused = usable_dtypes(subject)
+        usable, refused = usable_dtypes(subject, dtypes or DTYPES)
         for check in chosen:
-            search = _search(check, subject, profile, until, heard)
+            search = _search(check, subject, profile, until, heard, len(dtypes or DTYPES))
             began_check = time.monotonic()
             try:
-                result = _hold(search, dtypes, refused, seed)
+                result = _hold(search, usable, refused, seed)
             except KeyboardInterrupt:
                 # a difference that was already seen must not be lost with the rest
                 if search.failed:
@@ -114,7 +129,7 @@ def verify(
         noticing = [s for s, r in zip(searches, results, strict=True) if r.outcome != "deviation"]
         plant_until = min(until, time.monotonic() + max(spent, 20.0))
         sensitivity = sensitivity_of(
-            subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity")
+            subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity"), usable
         )
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
@@ -156,8 +171,9 @@ def _declared(result: CheckResult, accepted: Mapping[str, str]) -> CheckResult:
     return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {reason}"))
 
 
-def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener) -> Search:
-    planned = check.cases[profile]
+def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener, dtypes: int) -> Search:
+    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault
+    planned = min(check.cases[profile], max(_ENOUGH, math.ceil(check.cases[profile] * dtypes / len(DTYPES))))
 
     def told(done: int) -> None:
         heard.progress(check.name, done, planned)
@@ -185,10 +201,15 @@ def replay(
     kind: str = "auto",
     device: str = "auto",
     checks: Sequence[str] | None = None,
+    config: Given = None,
+    inputs: Given = None,
+    outputs: Given = None,
+    transfer: Given = None,
 ) -> tuple[CheckResult, ...]:
     """Run the checks on one case again; the detail of each result has the whole comparison."""
     case = Case.parse(case_id)
-    subject = resolve(reference, candidate, kind=kind, device=device)
+    adaptation = Adaptation.of(config=config, inputs=inputs, outputs=outputs, transfer=transfer)
+    subject = resolve(reference, candidate, kind=kind, device=device, adaptation=adaptation)
     results = []
     for check in choose(checks, (), subject.kind):
         search = Search(check, subject, 1, 0.0, float("inf"), lambda _: None)

@@ -1,4 +1,4 @@
-"""A suite in another project's tests: green for a right pair, red with the line that replays it for a wrong one."""
+"""A suite in another project's tests: one test per check, device and dtype, green for a right pair, red with a replay line."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import pytest
 import torch._dynamo  # noqa: F401
 
 from equivcheck.errors import UsageError
-from equivcheck.suite import suite
+from equivcheck.suite import _own_gpu, suite
 
 pytest_plugins = ["pytester"]
 
@@ -29,22 +29,72 @@ class Doubled(CausalSelfAttention):
     def forward(self, x):
         return super().forward(x) * 2
 
-TestDoubled = equivcheck.suite(Slow, Doubled, checks=["output", "checkpoint"]{more})
+TestDoubled = equivcheck.suite(Slow, Doubled, checks=["output", "checkpoint"], dtypes=["float32"]{more})
 """
 
 
-def run(pytester: pytest.Pytester, source: str) -> pytest.RunResult:
+NOT_CAUSAL = """
+import equivcheck
+from torch import nn
+
+class Mixing(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x):
+        return self.proj(x.softmax(1))
+
+TestMixing = equivcheck.suite(Mixing, Mixing, checks=["causality"], dtypes=["float32"])
+"""
+
+
+def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
     pytester.makeconftest('pytest_plugins = ["equivcheck.pytest_plugin"]')
     pytester.makepyfile(test_pair=source)
-    return pytester.runpytest_inprocess("-p", "no:jaxtyping", "-v")
+    return pytester.runpytest_inprocess("-p", "no:jaxtyping", "-v", *options)
 
 
 def test_a_right_pair_is_green_check_by_check_and_cuda_waits_for_gpu(pytester: pytest.Pytester) -> None:
     result = run(pytester, RIGHT)
-    result.assert_outcomes(passed=2, deselected=2)
+    result.assert_outcomes(passed=8, deselected=8)
     result.stdout.fnmatch_lines(
-        ["*TestFlash::test_holds?interface-cpu? PASSED*", "*TestFlash::test_holds?checkpoint-cpu? PASSED*"]
+        [
+            "*TestFlash::test_holds?interface-cpu-float32? PASSED*",
+            "*TestFlash::test_holds?checkpoint-cpu-bfloat16? PASSED*",
+        ]
     )
+
+
+def test_ids_are_selected_with_k(pytester: pytest.Pytester) -> None:
+    result = run(pytester, RIGHT, "-k", "interface and float64")
+    result.assert_outcomes(passed=1, deselected=15)
+
+
+def test_there_is_no_test_where_no_fault_could_show() -> None:
+    tests = suite(
+        "equivcheck.attention:CausalSelfAttention",
+        "equivcheck.attention:FlashCausalSelfAttention",
+        checks=["bias", "training"],
+    )
+    ids = [cell.id for mark in tests.pytestmark for cell in mark.args[1] if "cpu" in cell.id]  # type: ignore[attr-defined]
+    assert sorted(ids) == ["bias-cpu-bfloat16", "bias-cpu-float16", "training-cpu-float32", "training-cpu-float64"]
+
+
+def test_each_worker_of_xdist_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    taken = []
+    for worker in ("gw0", "gw1", "gw2", "gw3"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        taken.append(_own_gpu())
+    monkeypatch.delenv("PYTEST_XDIST_WORKER")
+    assert [*taken, _own_gpu()] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:0"]
+
+
+def test_a_check_that_has_nothing_to_say_is_skipped_with_its_reason(pytester: pytest.Pytester) -> None:
+    result = run(pytester, NOT_CAUSAL, "-rs")
+    result.assert_outcomes(skipped=1, deselected=1)
+    result.stdout.fnmatch_lines(["*SKIPPED*causality has nothing to say on this pair: the original is not causal*"])
 
 
 def test_a_wrong_pair_is_red_with_the_line_that_replays_it(pytester: pytest.Pytester) -> None:
@@ -66,7 +116,7 @@ def test_a_declared_deviation_is_green(pytester: pytest.Pytester) -> None:
 def test_a_run_that_could_not_have_noticed_is_red(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equivcheck.planting.planted", lambda *_: [])
     result = run(pytester, RIGHT)
-    result.assert_outcomes(failed=2, deselected=2)
+    result.assert_outcomes(failed=8, deselected=8)
     result.stdout.fnmatch_lines(["*interface is insensitive: planted faults that were not seen: none was planted*"])
 
 

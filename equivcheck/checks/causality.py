@@ -1,16 +1,23 @@
 """Causality: what comes later never moves what came earlier, forward or backward."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from equivcheck.cases import Case, arrange, generator
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem
+from equivcheck.truth import Truth
 
 __all__ = ["causality"]
 
 # large enough to pull attention through a mask that is only a large finite number, small enough for the dtype
 _LOUD = {"float16": 16.0, "bfloat16": 1e5, "float32": 1e5, "float64": 1e5}
+
+_MOVED = 2.0**-20  # of the largest value, in float64: what rounding at the size of the loud inputs stays below
 
 
 def causality(pair: Pair, case: Case) -> Held:
@@ -19,10 +26,12 @@ def causality(pair: Pair, case: Case) -> Held:
     problem.run(problem.reference, problem.inputs, gradients=False)
     kept = 1 + int(torch.randint(max(case.seq_len - 1, 1), (), generator=generator(case, "split")))
     if kept >= case.seq_len:
-        return Held(0.0, notes=("a single position has nothing after it",) if case.seq_len > 1 else ())
+        return Held(0.0, judged=False)  # a single position has nothing after it
     later = [_replaced(problem, x, kept) for x in problem.inputs]
     truth = problem.truth(gradients=False)
     names = [name for name in truth.values if name != "loss"]
+    if not _causal(problem, truth, later, names, kept):
+        return Held(notes=("the original is not causal",), judged=False)
     own_later = problem.run(problem.reference, later, gradients=False)
     before = [value[..., :kept, :] for name in names if (value := own_later[name]) is not None]
     if any(bool(value.isnan().any()) for value in before):
@@ -32,6 +41,17 @@ def causality(pair: Pair, case: Case) -> Held:
     if problem.names:
         _no_gradient_after(problem, kept)
     return held
+
+
+def _causal(problem: Problem, truth: Truth, later: Sequence[Tensor], names: Sequence[str], kept: int) -> bool:
+    """Whether the original itself, in float64, is not moved by what comes later."""
+    replaced = replace(problem, inputs=tuple(later)).oracle_values(gradients=False)
+    for name in names:
+        before, after = truth.values[name][..., :kept, :], replaced[name][..., :kept, :]
+        moved = (before - after).abs().nan_to_num()  # where the original is not finite nothing can be told
+        if float(moved.max()) > _MOVED * float(before.abs().nan_to_num().max()):
+            return False
+    return True
 
 
 def _replaced(problem: Problem, x: torch.Tensor, kept: int) -> torch.Tensor:

@@ -16,6 +16,8 @@ from equivcheck.problem import Problem, Results, seeded
 
 __all__ = ["checkpoint", "errors", "interface"]
 
+_CARRIED = "names differ, and weights are carried over by a transfer"
+
 
 def interface(pair: Pair, case: Case) -> Held:
     """Signatures, attributes and submodules are the original's, and every submodule with parameters is called as often."""
@@ -29,6 +31,8 @@ def interface(pair: Pair, case: Case) -> Held:
     if pair.kind != "replacement":
         _same_when_new(pair, case)
     _same_layout(problem)
+    if pair.transfer is not None and pair.transfer.declared:
+        return Held(notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False)
     notes = _same_attributes(reference, candidate)
     _same_submodules(reference, candidate)
     own = _calls(problem, reference)
@@ -153,10 +157,15 @@ def checkpoint(pair: Pair, case: Case) -> Held:
     problem = pair.problem(case)
     reference, candidate = problem.make_reference(), _built(problem)
     its, mine = reference.state_dict(), candidate.state_dict()
+    if pair.transfer is not None and pair.transfer.declared:
+        return _same_when_carried_over(pair, case, reference, candidate)
     if list(its) != list(mine):
         missing, extra = [k for k in its if k not in mine], [k for k in mine if k not in its]
         told = f"missing {missing}, unexpected {extra}" if missing or extra else f"in another order: {list(mine)}"
-        raise Mismatch(f"state_dict keys differ: {told}", where="state_dict")
+        meant = (
+            f"; where names are meant to differ, pass transfer='auto' ({pair.transfer.told})" if pair.transfer else ""
+        )
+        raise Mismatch(f"state_dict keys differ: {told}{meant}", where="state_dict")
     for key, value in its.items():
         if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
             raise Mismatch(
@@ -181,6 +190,25 @@ def checkpoint(pair: Pair, case: Case) -> Held:
         except Exception as error:
             raise Mismatch(f"strict loading into {name} fails: {' '.join(str(error).split())}", where=name) from error
     return Held()
+
+
+def _same_when_carried_over(pair: Pair, case: Case, reference: nn.Module, candidate: nn.Module) -> Held:
+    """Where names differ every weight of the original has its place, and arrives there through a file too."""
+    assert pair.transfer is not None
+    file = io.BytesIO()
+    torch.save(reference.state_dict(), file)
+    file.seek(0)
+    made = pair.transfer(torch.load(file, weights_only=True, map_location=pair.device), case.config())
+    for name, parameter in candidate.named_parameters():
+        if name not in made:
+            raise Mismatch(f"{name} of the candidate gets no weight of the original", where=name)
+        if not torch.equal(parameter, made[name]):
+            raise Mismatch(f"{name} is not what was carried over", where=name)
+    counts = [sum(p.numel() for p in module.parameters()) for module in (reference, candidate)]
+    if counts[0] != counts[1]:
+        raise Mismatch(f"the candidate has {counts[1]} weights, and the original {counts[0]}", where="parameters")
+    how = f" ({pair.transfer.told})" if pair.transfer.told else ""
+    return Held(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
 
 
 def errors(pair: Pair, case: Case) -> Held:

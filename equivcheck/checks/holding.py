@@ -11,6 +11,7 @@ from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
 from equivcheck.opening import NotOpened
 from equivcheck.problem import Problem, Results
+from equivcheck.transfer import Transfer
 from equivcheck.truth import Truth
 
 T = TypeVar("T")
@@ -27,6 +28,9 @@ class Pair(Protocol):
     device: torch.device
     reference: Callable[..., Any]
     candidate: Callable[..., Any]
+
+    @property
+    def transfer(self) -> Transfer | None: ...
 
     def problem(self, case: Case) -> Problem: ...
 

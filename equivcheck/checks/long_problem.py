@@ -12,6 +12,7 @@ from equivcheck import blocks
 from equivcheck.cases import Case, arrange
 from equivcheck.checks.holding import Pair
 from equivcheck.problem import Problem, seeded
+from equivcheck.transfer import carry_over
 from equivcheck.weights import qkv, sequence, upstream
 
 __all__ = ["NotPlain", "long_problem", "plain_attention"]
@@ -97,6 +98,9 @@ def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
     if pair.kind == "function":
         return pair.build_candidate(longer, original)
     module = _built_on_device(pair, longer)
+    if pair.transfer is not None:
+        carry_over(pair.transfer, original, module, longer.config())
+        return module.train(longer.training)
     state, own = original.state_dict(), module.state_dict()
     for name, _ in module.named_buffers():
         if name in state and own[name].shape != state[name].shape:

@@ -21,6 +21,7 @@ from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
 from equivcheck.dropping import NotOpened
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.problem import Problem, Results, seeded
+from equivcheck.transfer import gradients_of, named_back
 from equivcheck.truth import Sample, Truth
 from equivcheck.weights import tokens
 
@@ -77,7 +78,7 @@ def _trained(
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in named.items()}
     losses: list[Tensor] = []
-    norms: dict[str, list[Tensor]] = {name: [] for name in named}
+    norms: dict[str, list[Tensor]] = {name: [] for name in named_back(module, before)}
     with seeded(problem.case.seed, problem.device), around():
         # one tensor at a time: each operation of the optimizer can be perturbed
         optimizer = torch.optim.AdamW(named.values(), lr=_RATE, eps=_EPS, foreach=False)
@@ -86,12 +87,13 @@ def _trained(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             losses.append(loss.detach().clone())
-            for name, p in named.items():
-                norms[name].append(torch.zeros_like(loss) if p.grad is None else torch.linalg.vector_norm(p.grad))
+            for name, gradient in gradients_of(module).items():
+                norms[name].append(torch.zeros_like(loss) if gradient is None else torch.linalg.vector_norm(gradient))
             optimizer.step()
     found = {"losses": torch.stack(losses)}
     found |= {f"norms of grad {name}": torch.stack(of).detach() for name, of in norms.items()}
-    return found | {f"movement of {name}": (p.detach() - before[name]) for name, p in named.items()}
+    moved = named_back(module, {name: p.detach() - before[name] for name, p in named.items()})
+    return found | {f"movement of {name}": movement for name, movement in moved.items() if movement is not None}
 
 
 def _truth(problem: Problem, batches: Batches) -> Truth:

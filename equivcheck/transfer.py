@@ -1,0 +1,122 @@
+"""How weights go over where names differ, and how gradients come back: by one function of a state_dict and its adjoint."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.errors import UsageError
+
+__all__ = ["HOW_TO_TRANSFER", "Transfer", "carry_over", "gradients_of", "named_back"]
+
+HOW_TO_TRANSFER = "pass transfer=, a function that makes of the reference's state_dict the candidate's"
+
+State = dict[str, Tensor]
+_KEY = "_equivcheck_carried"  # of a candidate's __dict__: copies of the module have it too
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A user's `transfer=`, or one that was found; `prefixes` where it is for the attentions inside of a model.
+
+    `told` says in words how weights go over; empty where the user said it. `declared` tells that names are meant to differ.
+    """
+
+    function: Callable[..., Any]
+    told: str = ""
+    prefixes: tuple[str, ...] = ("",)
+    declared: bool = False
+
+    def __call__(self, state: Mapping[str, Tensor], config: Any) -> State:
+        """The candidate's state in terms of the reference's."""
+        made: State = {
+            name: value for name, value in state.items() if not any(name.startswith(p) for p in self.prefixes)
+        }
+        for prefix in self.prefixes:
+            inner = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+            if not inner:  # a model of fewer layers
+                continue
+            given = (inner, config) if _takes_config(self.function) else (inner,)
+            found = self.function(*given)
+            if not isinstance(found, Mapping):
+                raise UsageError(
+                    f"transfer= returned {type(found).__name__} instead of a state_dict: {HOW_TO_TRANSFER}"
+                )
+            made |= {f"{prefix}{name}": value for name, value in found.items()}
+        return made
+
+    def inside(self, prefixes: tuple[str, ...]) -> "Transfer":
+        """The same for the attentions at these places of a model that is otherwise the same."""
+        return replace(self, prefixes=prefixes)
+
+
+def _takes_config(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return len([p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]) > 1
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """What a candidate's gradients are brought back by."""
+
+    transfer: Transfer
+    config: Any
+    shapes: Mapping[str, torch.Size]  # of the reference's parameters
+    rest: Mapping[str, torch.Size]  # of what else is in its state
+
+    def back(self, values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+        """Values of the candidate's parameters under the reference's names: the adjoint of the transfer."""
+        given = {name: value for name, value in values.items() if value is not None}
+        if not given:
+            return dict.fromkeys(self.shapes)
+        like = next(iter(given.values()))
+        leaves = {name: torch.zeros(shape, dtype=like.dtype, device=like.device) for name, shape in self.shapes.items()}
+        state = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+        state |= {name: torch.zeros(shape, dtype=like.dtype, device=like.device) for name, shape in self.rest.items()}
+        with torch.enable_grad():
+            made = self.transfer(state, self.config)
+            roots = [(made[name], value) for name, value in given.items() if name in made and made[name].requires_grad]
+            found = torch.autograd.grad(
+                [root for root, _ in roots], list(leaves.values()), [value for _, value in roots], allow_unused=True
+            )
+        return dict(zip(leaves, found, strict=True))
+
+
+def carry_over(transfer: Transfer | None, reference: nn.Module, candidate: nn.Module, config: Any) -> None:
+    """Give the candidate the reference's weights; raises what loading raises.
+
+    Buffers that the reference has no counterpart of stay the candidate's own.
+    """
+    state = reference.state_dict()
+    if transfer is None:
+        candidate.load_state_dict(state, strict=True)
+        return
+    shapes = {name: p.shape for name, p in reference.named_parameters()}
+    made = {name: value.detach() for name, value in transfer(state, config).items()}
+    own = candidate.state_dict()
+    buffers = {name for name, _ in candidate.named_buffers()}
+    its_alone = {n for n in state if n not in shapes and n not in own}
+    made = {name: value for name, value in made.items() if name not in its_alone}
+    for name in buffers & set(own):
+        carried = made.get(name, state.get(name))
+        made[name] = carried if carried is not None and carried.shape == own[name].shape else own[name]
+    candidate.load_state_dict(made, strict=True)
+    rest = {name: value.shape for name, value in state.items() if name not in shapes}
+    vars(candidate)[_KEY] = _Carried(transfer, config, shapes, rest)
+
+
+def named_back(module: nn.Module, values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """Values by the names of a module's parameters, by those of the reference's where its weights came over by a transfer."""
+    carried: _Carried | None = vars(module).get(_KEY)
+    return dict(values) if carried is None else carried.back(values)
+
+
+def gradients_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """The gradients of the parameters that are trained, under the reference's names."""
+    return named_back(module, {name: p.grad for name, p in module.named_parameters() if p.requires_grad})
