@@ -23,6 +23,7 @@ from equivcheck.calling import (
 )
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
+from equivcheck.functions import HOW_TO_CALL_IT, may_take_qkv, normal, options_of, takes_qkv
 from equivcheck.loading import find_device, line_of, load, name_of
 from equivcheck.problem import seeded
 from equivcheck.subject import SAMPLE, Subject
@@ -51,8 +52,9 @@ def resolve(
             )
         pair.append(found)
     subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=adaptation)
-    if _is_function(subject):
+    if takes_qkv(subject.reference):
         found_kind = "function"
+        subject = _as_functions(subject)
         if adaptation.given:
             raise UsageError(f"{adaptation.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
@@ -69,17 +71,25 @@ def resolve(
     return subject
 
 
-def _is_function(subject: Subject) -> bool:
-    parameters = _positional(subject.reference)
-    if [name[:1] for name in parameters[:3]] != ["q", "k", "v"] or inspect.isclass(subject.reference):
-        return False
-    missing = [n for n in ("is_causal", "dropout_p", "scale") if not _accepts(subject.reference, n)]
-    if missing:
+def _as_functions(subject: Subject) -> Subject:
+    """The pair as functions of the contract's names, with the options that both take."""
+    if not may_take_qkv(subject.candidate):
         raise UsageError(
-            f"{subject.reference_name} takes q, k, v and not {', '.join(missing)}: "
-            "a function is f(q, k, v, *, is_causal, dropout_p, scale)"
+            f"{subject.reference_name} is a function of q, k, v, and {subject.candidate_name} is not: {HOW_TO_CALL_IT}"
         )
-    return True
+    options = [
+        options_of(function, name)
+        for function, name in (
+            (subject.reference, subject.reference_name),
+            (subject.candidate, subject.candidate_name),
+        )
+    ]
+    return replace(
+        subject,
+        reference=normal(subject.reference, options[0]),
+        candidate=normal(subject.candidate, options[1]),
+        options=frozenset(options[0]) & frozenset(options[1]),
+    )
 
 
 def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
@@ -218,14 +228,6 @@ def _positional(function: Callable[..., Any]) -> list[str]:
     except (TypeError, ValueError):
         return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _accepts(function: Callable[..., Any], name: str) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return True
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _replaces(candidate: Callable[..., Any]) -> bool:

@@ -41,12 +41,19 @@ _SHOWS_IN = {  # what rounding hides, or what is right, in the other dtypes
     "last-token-two-percent-off-in-a-gpt": _WIDE,
     "input-gradient-one-percent-off": _WIDE,
     "gradient-of-q-one-percent-off": _WIDE,
+    "scale-ignored": (*_WIDE, "float16"),
     "state-kept-between-calls": _WIDE,
     "outputs-negated-when-generating": (*_WIDE, "float16"),
     "logits-negated-when-generating": (*_WIDE, "float16"),
     "second-weight-gradient-one-percent-off": _WIDE,
     "outputs-one-unit-toward-zero": _HALF,
     "one-unit-toward-zero": _HALF,
+}
+_NEEDS = {  # an option that both functions take
+    "scale-ignored": "scale",
+    "dropout-ignored": "dropout_p",
+    "dropout-left-on": "dropout_p",
+    "mask-shared-over-the-batch": "dropout_p",
 }
 
 
@@ -68,7 +75,11 @@ def planted(
     """
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
-        wrong = [(name, seen, partial(around_function, subject.reference, plant)) for name, seen, plant in FUNCTIONS]
+        wrong = [
+            (name, seen, partial(around_function, subject.reference, plant))
+            for name, seen, plant in FUNCTIONS
+            if name not in _NEEDS or _NEEDS[name] in subject.options
+        ]
     elif subject.kind in ("model", "replacement"):
         wrong = [(name, seen, partial(around_model, subject.reference, plant)) for name, seen, plant in MODELS]
     else:

@@ -166,7 +166,8 @@ def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, A
         draws["max_seq_len"] = min(draws.get("max_seq_len", 130), 130)
         draws["max_head_size"] = min(draws.get("max_head_size", 24), 24)
     if subject.kind == "function":
-        draws.setdefault("scales", (None, None, 0.25, 1.0))
-        if check.name in ("output", "gradients"):
+        if "scale" in subject.options:
+            draws.setdefault("scales", (None, None, 0.25, 1.0))
+        if check.name in ("output", "gradients") and "is_causal" in subject.options:
             draws.setdefault("is_causal", (True, True, False))
     return draws

@@ -40,7 +40,8 @@ class FunctionModule(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:
         rate = self.case.attn_pdrop if self.training else 0.0
         scale = self.case.head_size**-0.5 if self.case.scale is None else self.case.scale
-        return self.function(q, k, v, is_causal=self.case.is_causal, dropout_p=rate, scale=scale)
+        given = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
+        return self.function(q, k, v, **given)
 
     def __deepcopy__(self, memo: Any) -> "FunctionModule":
         return FunctionModule(self.function, self.case).train(self.training)
@@ -57,6 +58,7 @@ class Subject:
     reference_name: str
     candidate_name: str
     transfer: Transfer | None = None  # None: by the same names
+    options: frozenset[str] = frozenset()  # of a function: those that both take
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 

@@ -13,7 +13,6 @@ import torch
 from equivcheck.adaptation import Adaptation, Given
 from equivcheck.cases import DTYPES
 from equivcheck.checks import Check
-from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
 from equivcheck.outcome import NOTHING_JUDGED
@@ -61,7 +60,6 @@ def suite(
     @pytest.mark.parametrize(("check", "where", "dtype"), _cells(subject, chosen, dtypes, profile))
     class TestEquivalence:
         def test_holds(self, check: str, where: str, dtype: str) -> None:
-            __tracebackhide__ = True
             report = verify(
                 reference,
                 candidate,
@@ -105,7 +103,6 @@ def _own_gpu() -> str:
 
 def _judge(report: Report) -> None:
     """Pass, skip with the reason, or fail with a short assertion: what, how far over budget, the case and its replay."""
-    __tracebackhide__ = True
     result = report.results[0] if report.results else None
     if report.equivalent or (result is not None and result.outcome == "deviation"):
         return
@@ -113,15 +110,15 @@ def _judge(report: Report) -> None:
         pytest.fail(f"the run is {report.verdict}: it ended before anything was judged", pytrace=False)
     if result.counterexample is not None:
         c = result.counterexample
-        raise Mismatch(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", ratio=c.ratio or 0.0) from None
+        pytest.fail(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", pytrace=False)
     if result.outcome == "unsupported":
         pytest.skip(f"{result.name}: {'; '.join(result.unsupported) or result.detail}")
     if result.detail == NOTHING_JUDGED and result.name not in _ALWAYS:
         pytest.skip(f"{result.name} has nothing to say on this pair: {'; '.join(result.notes)}")
     if not report.complete:
-        raise Mismatch(f"{result.name} is partial: {result.detail or 'it ran out of time'}")
+        pytest.fail(f"{result.name} is partial: {result.detail or 'it ran out of time'}", pytrace=False)
     survived = ", ".join(report.sensitivity.survived) or "none was planted"
-    raise Mismatch(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}")
+    pytest.fail(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}", pytrace=False)
 
 
 class _CallableModule(types.ModuleType):

@@ -92,12 +92,13 @@ def test_a_kind_that_the_pair_is_not_is_refused() -> None:
         (lambda config: 3, "it returned int"),
         (lambda config: nn.Linear(3, 3), "on module input it raised RuntimeError"),
         (lambda config: nn.Flatten(), "on model input it returned (2, 3)"),
-        (lambda q, k, v: q, "is_causal, dropout_p, scale"),
+        (lambda q, k, v: q, "is a function of q, k, v, and"),
+        (lambda q, k, v, window: q, "needs 'window', which is not known"),
         (3, "cannot be called"),
     ],
 )
 def test_a_pair_whose_signature_fits_no_kind_is_refused_with_what_was_tried(reference: Any, named: str) -> None:
-    assert named in refusal(reference)
+    assert named in refusal(reference, attend if "window" in named else FlashCausalSelfAttention)
 
 
 # --- import strings --------------------------------------------------------------------------------------------------

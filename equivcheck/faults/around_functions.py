@@ -113,5 +113,5 @@ FUNCTIONS = (
     ("mask-shared-over-the-batch", ("dropout",), _mask_of_the_batch_shared),
     ("input-modified-in-place", ("purity",), _in_place),
     ("generator-drawn-from", ("purity",), _generator_drawn),
-    ("call-refused", ("interface", "output"), _positional_names),
+    ("call-refused", ("output", "interface"), _positional_names),
 )

@@ -1,0 +1,73 @@
+"""Functions of q, k, v in one form: which of the usual options one takes, under which name, found by looking and by trying."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from equivcheck.errors import UsageError
+
+__all__ = ["HOW_TO_CALL_IT", "OPTIONS", "may_take_qkv", "normal", "options_of", "takes_qkv"]
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "is_causal": ("is_causal", "causal"),
+    "dropout_p": ("dropout_p", "dropout", "dropout_rate"),
+    "scale": ("scale", "sm_scale", "softmax_scale", "scaling"),
+    "attn_mask": ("attn_mask", "attention_mask", "mask"),
+    "enable_gqa": ("enable_gqa",),
+}
+"""The options of `F.scaled_dot_product_attention`, and the names that kernels give them."""
+
+HOW_TO_CALL_IT = "a function is f(q, k, v, *, is_causal, dropout_p, scale), each option optional: wrap it in one"
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # built in, as F.scaled_dot_product_attention is
+        return None
+
+
+def takes_qkv(function: Callable[..., Any]) -> bool:
+    """Whether the first three parameters are queries, keys and values."""
+    positional = [p.name for p in _parameters(function) or () if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [name[:1].lower() for name in positional[:3]] == ["q", "k", "v"] and not inspect.isclass(function)
+
+
+def may_take_qkv(function: Callable[..., Any]) -> bool:
+    """The same, or nothing is known of its parameters."""
+    parameters = _parameters(function)
+    return parameters is None or any(p.kind is p.VAR_POSITIONAL for p in parameters) or takes_qkv(function)
+
+
+def options_of(function: Callable[..., Any], name: str) -> dict[str, str]:
+    """The options that a function takes and what it calls them; a UsageError for one that it needs and that is not known."""
+    parameters = _parameters(function)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        own = {p.name for p in parameters or ()}
+        return {option: next((n for n in names if n in own), option) for option, names in OPTIONS.items()}
+    found: dict[str, str] = {}
+    for parameter in parameters[3:]:
+        option = next((o for o, names in OPTIONS.items() if parameter.name in names), None)
+        if option is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
+            found.setdefault(option, parameter.name)
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
+            raise UsageError(f"{name} needs {parameter.name!r}, which is not known: {HOW_TO_CALL_IT}")
+    return found
+
+
+def normal(function: Callable[..., Any], options: Mapping[str, str]) -> Callable[..., Any]:
+    """The function under the contract's names: itself where it has them all."""
+    if all(options.get(name) == name for name in ("is_causal", "dropout_p", "scale")):
+        return function
+
+    def made(q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Any:
+        return function(q, k, v, **{own: given[name] for name, own in options.items() if name in given})
+
+    functools.update_wrapper(made, function, updated=())
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in "qkv"]
+    parameters += [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in options]
+    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for first
+    return made

@@ -1,0 +1,3 @@
+import equivcheck
+
+TestTiled = equivcheck.suite("kernel:plain", "kernel:tiled", dtypes=["float32", "bfloat16"], exclude=["bias", "long"])

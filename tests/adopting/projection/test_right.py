@@ -1,0 +1,9 @@
+import equivcheck
+
+TestFused = equivcheck.suite(
+    "attention:ThreeProjections",
+    "attention:OneProjection",
+    transfer="auto",
+    dtypes=["float32"],
+    checks=["output", "gradients", "causality", "checkpoint", "dropout"],
+)

@@ -1,0 +1,8 @@
+import equivcheck
+
+TestFaster = equivcheck.suite(
+    "equivcheck.gpt:GPT",
+    "speedup:faster",
+    dtypes=["float32"],
+    checks=["logits", "interface", "checkpoint", "modes"],
+)
