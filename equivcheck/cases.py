@@ -13,7 +13,7 @@ from equivcheck.configs import CaseConfig
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
 
-__all__ = ["DTYPES", "LAYOUTS", "REGIMES", "REPEATING", "Case", "arrange", "generator", "tiny_factor"]
+__all__ = ["DTYPES", "LAYOUTS", "MASKS", "REGIMES", "REPEATING", "Case", "arrange", "generator", "tiny_factor"]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
@@ -31,6 +31,17 @@ REGIMES = (
 )
 
 TOKENS = ("random", "text")
+MASKS = (
+    "",  # none
+    "right",  # padding: the last keys of some samples are hidden, down to none
+    "left",
+    "middle",
+    "some",  # each query has keys of its own, at random
+    "rows",  # some queries see no key at all
+    "additive",  # finite numbers that are added to the scores
+    "both",  # finite numbers and minus infinity
+)
+"""What a function's `attn_mask` hides or adds; boolean up to `rows`, True for what is seen."""
 
 REPEATING = ("ties", "one_hot", "constant_v", "zero_rows")
 """The regimes in which the same values come up many times, and rounding errs the same way each time."""
@@ -40,6 +51,7 @@ _ID = re.compile(
     r"-(?P<dtype>[a-z0-9]+)-(?P<mode>eval|train)-a(?P<attn_pdrop>[\d.]+)-r(?P<resid_pdrop>[\d.]+)"
     r"-(?P<regime>\w+)-(?P<layout>[a-z]+)-s(?P<seed>\d+)"
     r"(?:-L(?P<n_layer>\d+)-V(?P<vocab_size>\d+)-(?P<tokens>text|random))?"
+    r"(?:-S(?P<kv_len>\d+))?(?:-G(?P<kv_heads>\d+))?(?:-E(?P<value_size>\d+))?(?:-m(?P<mask>[a-z]+))?"
     r"(?:-c(?P<scale>[\d.]+))?(?:-after-(?P<steps>[a-z]+))?(?P<full>-full)?"
 )
 
@@ -49,7 +61,8 @@ class Case:
     """One problem: B sequences of T positions, `n_head` heads of `head_size`, in one dtype, mode, regime and layout.
 
     `n_layer`, `vocab_size` and `tokens` matter for models; `scale` (None: 1 / sqrt(head_size)) and `is_causal` for functions;
-    `steps`, a letter each, for the check of modes.
+    `steps`, a letter each, for the check of modes. For functions `kv_len`, `kv_heads` and `value_size` are other lengths, heads
+    and sizes of keys and values, where they are not 0, and `mask` is one of `MASKS`.
     Raises UsageError for a value that is not allowed.
     """
 
@@ -71,19 +84,31 @@ class Case:
     scale: float | None = None
     is_causal: bool = True
     steps: str = ""
+    kv_len: int = 0
+    kv_heads: int = 0
+    value_size: int = 0
+    mask: str = ""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seq_len", "n_head", "head_size", "block_size", "vocab_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"a case has {name}={getattr(self, name)}: it must be at least 1")
-        for name in ("n_layer", "seed"):
+        for name in ("n_layer", "seed", "kv_len", "kv_heads", "value_size"):
             if getattr(self, name) < 0:
                 raise UsageError(f"a case has {name}={getattr(self, name)}: it must not be negative")
         if self.block_size < self.seq_len:
             raise UsageError(f"a case has seq_len={self.seq_len} past block_size={self.block_size}: shorten it")
-        for name, allowed in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS), ("tokens", TOKENS)):
+        for name, allowed in (
+            ("dtype", DTYPES),
+            ("regime", REGIMES),
+            ("layout", LAYOUTS),
+            ("tokens", TOKENS),
+            ("mask", MASKS),
+        ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"a case has {name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
+        if self.kv_heads and self.n_head % self.kv_heads:
+            raise UsageError(f"a case has kv_heads={self.kv_heads}: it must divide n_head={self.n_head}")
         if not re.fullmatch(r"[a-z]*", self.steps):
             raise UsageError(f"a case has steps={self.steps!r}: they are lower-case letters")
         for name in ("attn_pdrop", "resid_pdrop"):
@@ -111,6 +136,8 @@ class Case:
         )
         if self.n_layer:
             text += f"-L{self.n_layer}-V{self.vocab_size}-{self.tokens}"
+        for letter, value in (("S", self.kv_len), ("G", self.kv_heads), ("E", self.value_size), ("m", self.mask)):
+            text += f"-{letter}{value}" if value else ""
         if self.scale is not None:
             text += f"-c{self.scale:.6g}"
         if self.steps:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equivcheck.errors import UsageError
 
-__all__ = ["HOW_TO_CALL_IT", "OPTIONS", "may_take_qkv", "normal", "options_of", "takes_qkv"]
+__all__ = ["FEATURES", "HOW_TO_CALL_IT", "OPTIONS", "mask_feature", "may_take_qkv", "normal", "options_of", "takes_qkv"]
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "is_causal": ("is_causal", "causal"),
@@ -19,6 +19,24 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "enable_gqa": ("enable_gqa",),
 }
 """The options of `F.scaled_dot_product_attention`, and the names that kernels give them."""
+
+FEATURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
+    "causal lengths": ("causal, keys of another number than queries", {"kv_len": 5}),
+    "heads": ("fewer heads of keys and values than of queries", {"kv_heads": 1}),
+    "value size": ("values of another size than queries", {"value_size": 3}),
+    "boolean": ("a boolean mask", {"mask": "some", "is_causal": False}),
+    "causal boolean": ("causal with a boolean mask", {"mask": "some"}),
+    "additive": ("an additive mask", {"mask": "additive", "is_causal": False}),
+    "causal additive": ("causal with an additive mask", {"mask": "additive"}),
+}
+"""What a function may be able to do, in words, and the fields of a case that tries it."""
+
+
+def mask_feature(mask: str) -> str:
+    """Which feature a mask of a case needs."""
+    return "additive" if mask in ("additive", "both") else "boolean"
+
 
 HOW_TO_CALL_IT = "a function is f(q, k, v, *, is_causal, dropout_p, scale), each option optional: wrap it in one"
 

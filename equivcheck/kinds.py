@@ -21,9 +21,10 @@ from equivcheck.calling import (
     tensor_of,
     three_times,
 )
+from equivcheck.cases import Case
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
-from equivcheck.functions import HOW_TO_CALL_IT, may_take_qkv, normal, options_of, takes_qkv
+from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, may_take_qkv, normal, options_of, takes_qkv
 from equivcheck.loading import find_device, line_of, load, name_of
 from equivcheck.problem import seeded
 from equivcheck.subject import SAMPLE, Subject
@@ -84,12 +85,47 @@ def _as_functions(subject: Subject) -> Subject:
             (subject.candidate, subject.candidate_name),
         )
     ]
-    return replace(
+    subject = replace(
         subject,
+        kind="function",
         reference=normal(subject.reference, options[0]),
         candidate=normal(subject.candidate, options[1]),
         options=frozenset(options[0]) & frozenset(options[1]),
     )
+    return _with_features(subject)
+
+
+def _with_features(subject: Subject) -> Subject:
+    """The pair with the features in which both run; where only the original does, that is a note."""
+    found, notes = [], []
+    for name, (words, fields) in FEATURES.items():
+        if ("mask" in fields and "attn_mask" not in subject.options) or (
+            not fields.get("is_causal", True) and "is_causal" not in subject.options
+        ):
+            continue
+        refused = [_refuses(subject, SAMPLE.but(**fields), which) for which in ("reference", "candidate")]
+        if not any(refused):
+            found.append(name)
+        elif not refused[0]:
+            notes.append(
+                f"not judged, because the candidate refuses it and the original does not: {words} ({refused[1]})"
+            )
+    return replace(subject, features=frozenset(found), notes=(*subject.notes, *notes))
+
+
+def _refuses(subject: Subject, case: Case, which: str) -> str:
+    """What one of the two raises on a case, in any dtype that the other kernels of its kind are made for."""
+    told = ""
+    for dtype in ("float32", "bfloat16"):
+        try:
+            problem = subject.problem(case.but(dtype=dtype))
+            found = problem.run(getattr(problem, which), problem.inputs, gradients=True)["output"]
+            if found is not None and found.shape == problem.upstream["output"].shape:
+                return ""
+            told = "a result of another shape"
+        except Exception as error:
+            told = f"{type(error).__name__}: {line_of(error)[:80]}"
+    return told
 
 
 def _find_kind(subject: Subject) -> tuple[str, Function, Function]:

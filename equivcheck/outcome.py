@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from equivcheck.cases import Case
+from equivcheck.comparison import Mismatch
 from equivcheck.report.model import CheckResult, Counterexample
 from equivcheck.search import Search
 
@@ -39,7 +40,7 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
             worst_case=search.minimal.id,
             worst_where=mismatch.where,
             counterexample=Counterexample(
-                search.minimal.id, str(mismatch), _replay_line(search, search.minimal), mismatch.ratio
+                search.minimal.id, _message(search, mismatch), _replay_line(search, search.minimal), mismatch.ratio
             ),
             **common,
         )
@@ -51,6 +52,10 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
         worst_where=worst[2] if worst else None,
         **common,
     )
+
+
+def _message(search: Search, mismatch: Mismatch) -> str:
+    return f"{mismatch}\n  {search.explained}" if search.explained else str(mismatch)
 
 
 def _replay_line(search: Search, case: Case) -> str:

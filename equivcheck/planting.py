@@ -49,7 +49,12 @@ _SHOWS_IN = {  # what rounding hides, or what is right, in the other dtypes
     "outputs-one-unit-toward-zero": _HALF,
     "one-unit-toward-zero": _HALF,
 }
-_NEEDS = {  # an option that both functions take
+_NEEDS = {  # an option that both functions take, or a feature in which both run
+    "mask-ignored": "boolean",
+    "boolean-mask-inverted": "boolean",
+    "grouped-heads-tiled": "heads",
+    "keys-past-the-queries-ignored": "lengths",
+    "causal-mask-at-the-other-corner": "causal lengths",
     "scale-ignored": "scale",
     "dropout-ignored": "dropout_p",
     "dropout-left-on": "dropout_p",
@@ -78,7 +83,7 @@ def planted(
         wrong = [
             (name, seen, partial(around_function, subject.reference, plant))
             for name, seen, plant in FUNCTIONS
-            if name not in _NEEDS or _NEEDS[name] in subject.options
+            if name not in _NEEDS or _NEEDS[name] in subject.options | subject.features
         ]
     elif subject.kind in ("model", "replacement"):
         wrong = [(name, seen, partial(around_model, subject.reference, plant)) for name, seen, plant in MODELS]

@@ -41,6 +41,7 @@ class Search:
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
     stopped: bool = False
+    explained: str = ""  # the whole difference in one sentence, where it is known
     _shrink_until: float = 0.0
 
     def visit(self, case: Case) -> None:
@@ -170,4 +171,6 @@ def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, A
             draws.setdefault("scales", (None, None, 0.25, 1.0))
         if check.name in ("output", "gradients") and "is_causal" in subject.options:
             draws.setdefault("is_causal", (True, True, False))
+        if check.name in ("output", "gradients"):
+            draws["features"] = subject.features
     return draws

@@ -6,10 +6,12 @@ that way the edges of tiles are visited often and a counterexample still shrinks
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 from hypothesis import strategies as st
 
-from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.cases import DTYPES, LAYOUTS, MASKS, REGIMES, Case
+from equivcheck.functions import mask_feature
 
 __all__ = ["LENGTHS", "cases", "simpler", "sizes"]
 
@@ -62,10 +64,12 @@ def cases(
     scales: Sequence[float | None] = (None,),
     steps: str = "",
     max_chunks: int | None = None,
+    features: frozenset[str] = frozenset(),
 ) -> Case:
     """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
 
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
+    `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which masks there are.
     `steps` are the letters to draw from; `max_chunks` bounds T / D, the number of runs that it takes to read off a mask.
     """
     dtype = draw(st.sampled_from(list(dtypes)))
@@ -83,6 +87,11 @@ def cases(
     allowed = list(train_rates if in_training else rates)
     # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
     rate = st.integers(0, max(len(train_rates), len(rates)) - 1).map(lambda which: allowed[which % len(allowed)])
+    causal = draw(st.sampled_from(list(is_causal)))
+    other = draw(_features(features, seq_len, causal)) if features else {}
+    group = draw(st.sampled_from((1, 2, 3))) if "heads" in features else 1
+    if group > 1:
+        other["kv_heads"], n_head = n_head, n_head * group
     return Case(
         batch_size=batch_size,
         seq_len=seq_len,
@@ -99,10 +108,27 @@ def cases(
         n_layer=n_layer,
         vocab_size=draw(st.sampled_from((2, 17, 73))) if n_layer else 1,
         tokens=draw(st.sampled_from(("random", "text"))) if n_layer else "random",
-        is_causal=draw(st.sampled_from(list(is_causal))),
+        is_causal=causal,
         scale=draw(st.sampled_from(list(scales))),
         steps="".join(draw(_some(steps))) if steps else "",
+        **other,
     )
+
+
+@st.composite
+def _features(draw: st.DrawFn, features: frozenset[str], seq_len: int, causal: bool) -> dict[str, Any]:
+    """Lengths and sizes of keys and values, and a mask: each as often like the queries' as not."""
+    found: dict[str, Any] = {}
+    if ("causal lengths" if causal else "lengths") in features:
+        longer = st.sampled_from((1, 2, seq_len + 1, seq_len + 2, seq_len + 17, 2 * seq_len, seq_len // 2 + 1))
+        length = draw(st.one_of(st.just(0), longer))
+        found["kv_len"] = 0 if length == seq_len else length
+    if "value size" in features:
+        found["value_size"] = draw(st.sampled_from((0, 0, 1, 5, 24)))
+    masks = [m for m in MASKS[1:] if ("causal " if causal else "") + mask_feature(m) in features]
+    if masks:
+        found["mask"] = draw(st.sampled_from(("", *masks, *([""] * (len(masks) // 2)))))
+    return found
 
 
 def simpler(case: Case) -> Iterator[Case]:
@@ -118,13 +144,20 @@ def simpler(case: Case) -> Iterator[Case]:
     for name in ("attn_pdrop", "resid_pdrop", "seed"):
         if getattr(case, name):
             yield case.but(**{name: 0})
+    plain: dict[str, Any] = {"mask": "", "value_size": 0, "kv_heads": 0, "kv_len": 0}
+    for name, nothing in plain.items():
+        if getattr(case, name):
+            yield case.but(**{name: nothing})
+    for length in (1, 2, 3, case.kv_len - 1):
+        if 0 < length < case.kv_len:
+            yield case.but(kv_len=length)
     for at in range(len(case.steps)):
         yield case.but(steps=case.steps[:at] + case.steps[at + 1 :])
     for name in ("batch_size", "n_head", "seq_len", "head_size"):
         size = getattr(case, name)
         spare = case.block_size - case.seq_len if name == "seq_len" else 0
         for value in dict.fromkeys((1, 2, 3, *(size - (size >> k) for k in range(1, 10)), size - 1)):
-            if 0 < value < size:
+            if 0 < value < size and not (name == "n_head" and case.kv_heads and value % case.kv_heads):
                 yield case.but(**{name: value, **({"block_size": value + spare} if name == "seq_len" else {})})
     if case.block_size > case.seq_len:
         yield case.but(block_size=case.seq_len)

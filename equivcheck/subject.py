@@ -17,7 +17,7 @@ from equivcheck.gpt import GPT
 from equivcheck.problem import Problem, seeded
 from equivcheck.transfer import Transfer, carry_over
 from equivcheck.truth import Memory
-from equivcheck.weights import projections_known, qkv, randomise, sequence, tokens, upstream
+from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
 
 __all__ = ["SAMPLE", "FunctionModule", "Subject"]
 
@@ -41,7 +41,18 @@ class FunctionModule(nn.Module):
         rate = self.case.attn_pdrop if self.training else 0.0
         scale = self.case.head_size**-0.5 if self.case.scale is None else self.case.scale
         given = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
+        if self.case.kv_heads:
+            given["enable_gqa"] = True
+        if self.case.mask:
+            given["attn_mask"] = self._mask(q)
         return self.function(q, k, v, **given)
+
+    def _mask(self, q: Tensor) -> Tensor:
+        made = attn_mask(self.case)
+        assert made is not None
+        if made.is_floating_point():  # the same numbers in the oracle as in the case's dtype
+            made = made.to(self.case.torch_dtype).to(q.dtype)
+        return made.to(q.device)
 
     def __deepcopy__(self, memo: Any) -> "FunctionModule":
         return FunctionModule(self.function, self.case).train(self.training)
@@ -59,6 +70,8 @@ class Subject:
     candidate_name: str
     transfer: Transfer | None = None  # None: by the same names
     options: frozenset[str] = frozenset()  # of a function: those that both take
+    features: frozenset[str] = frozenset()  # of a function: `functions.FEATURES` in which both run
+    notes: tuple[str, ...] = ()  # what was found out about the pair, and is worth telling
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
@@ -119,7 +132,7 @@ class Subject:
         names: tuple[str, ...]
         if self.kind == "function":
             inputs, names = tuple(arrange(x, case.layout) for x in qkv(case)), ("q", "k", "v")
-            shapes = {"output": inputs[2].shape}
+            shapes = {"output": torch.Size((*inputs[0].shape[:-1], inputs[2].shape[-1]))}
         elif self.kind == "module":
             inputs = (arrange(sequence(case, sharpen=not self.sharpened_by_name), case.layout),)
             names = ("x",)

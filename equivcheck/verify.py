@@ -17,6 +17,7 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
+from equivcheck.explaining import explanation
 from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
 from equivcheck.provenance import device_name, environment, sources
@@ -124,6 +125,8 @@ def verify(
             searches.append(search)
             heard.finished(results[-1])
             complete = complete and not search.stopped
+        if results and subject.notes:
+            results[0] = replace(results[0], notes=(*subject.notes, *results[0].notes))
         spent = time.monotonic() - began
         # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
         noticing = [s for s, r in zip(searches, results, strict=True) if r.outcome != "deviation"]
@@ -190,7 +193,14 @@ def _hold(search: Search, dtypes: Sequence[str], refused: Mapping[str, str], see
         )
     search.told(0)
     search.run(drawn_from, seed_for(seed, search.check.name))
+    _explain(search)
     return result_of(search, refused, time.monotonic() - began)
+
+
+def _explain(search: Search) -> None:
+    if search.minimal is not None:
+        others = [case for case in search.failed if case != search.minimal]
+        search.explained = explanation(search.subject, [search.minimal, *others])
 
 
 def replay(
@@ -216,6 +226,7 @@ def replay(
         began = time.monotonic()
         with suppress(Mismatch):
             search.visit(case)
+        _explain(search)
         result = result_of(search, {}, time.monotonic() - began)
         told = result.counterexample.message if result.counterexample else "within budget"
         results.append(replace(result, detail=told))

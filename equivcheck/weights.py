@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case, arrange, generator, tiny_factor
 
-__all__ = ["projections_known", "qkv", "randomise", "role_of", "sequence", "tokens", "upstream"]
+__all__ = ["attn_mask", "projections_known", "qkv", "randomise", "role_of", "sequence", "tokens", "upstream"]
 
 _ROLES = {
     "q": re.compile(r"(^|[._])(q|query|w_?q|q_proj|to_q|q_lin|wquery)$"),
@@ -106,13 +106,16 @@ def sequence(case: Case, *, sharpen: bool) -> Tensor:
 
 
 def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
-    """The inputs q, k, v of a function, (B, H, T, D) each, on the CPU."""
+    """The inputs of a function on the CPU: q (B, H, T, D), k (B, Hkv, S, D), v (B, Hkv, S, Dv)."""
     B, H, T, D = case.batch_size, case.n_head, case.seq_len, case.head_size
+    S, heads, wide = case.kv_len or T, case.kv_heads or H, case.value_size or D
+    shapes = {"q": (B, H, T, D), "k": (B, heads, S, D), "v": (B, heads, S, wide)}
     gain = 0.3 if case.regime == "near_initial" else _gain(case)
     parts = []
     for name in "qkv":
-        draw = torch.randn(B * H, T, D, generator=generator(case, name), dtype=torch.float64)
-        part = _positions(draw, case).view(B, H, T, D)
+        shape = shapes[name]
+        draw = torch.randn(B * shape[1], *shape[2:], generator=generator(case, name), dtype=torch.float64)
+        part = _positions(draw, case).view(shape)
         if name != "v":
             part = part * gain
         elif case.regime == "constant_v":
@@ -123,6 +126,32 @@ def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
             part = part * _LARGE_V[case.dtype]
         parts.append(part.to(case.torch_dtype))
     return parts[0], parts[1], parts[2]
+
+
+def attn_mask(case: Case) -> Tensor | None:
+    """The mask of a function, boolean (True for what is seen) or float64 and added, (B, 1, T, S) or narrower; on the CPU."""
+    if not case.mask:
+        return None
+    B, T, S = case.batch_size, case.seq_len, case.kv_len or case.seq_len
+    source = generator(case, "mask")
+    keys = torch.arange(S)
+    if case.mask in ("right", "left", "middle"):
+        length = torch.randint(1, S + 1, (B, 1, 1, 1), generator=source)
+        start = {"right": torch.zeros_like(length), "left": S - length}.get(case.mask)
+        if start is None:
+            start = (torch.rand(length.shape, generator=source) * (S - length + 1)).long()
+        inside = (keys >= start) & (keys < start + length)
+        return ~inside | (length == S) if case.mask == "middle" else inside  # (B, 1, 1, S)
+    seen = torch.rand(B, 1, T, S, generator=source) < 0.7
+    if case.mask == "some":
+        return seen | (keys == torch.arange(T).unsqueeze(-1) % S)  # every query sees a key
+    if case.mask == "rows":
+        return seen & (torch.arange(T).unsqueeze(-1) % 3 != 0)
+    added = torch.randn(B, 1, T, S, generator=source, dtype=torch.float64)
+    if case.mask == "both":
+        hidden = ~(seen | (keys == torch.arange(T).unsqueeze(-1) % S))
+        added = added.masked_fill(hidden, -math.inf)
+    return added
 
 
 @cache

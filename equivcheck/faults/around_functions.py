@@ -89,6 +89,39 @@ def _mask_of_the_batch_shared(f: Function, q: Tensor, k: Tensor, v: Tensor, **op
     return f(q[:1], k[:1], v[:1], **options).expand_as(q).clone() + f(q, k, v, **(options | {"dropout_p": 0.0})) * 0
 
 
+def _mask_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return f(q, k, v, **{name: value for name, value in options.items() if name != "attn_mask"})
+
+
+def _mask_inverted(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    mask = options.get("attn_mask")
+    inverted = {"attn_mask": ~mask} if mask is not None and mask.dtype is torch.bool else {}
+    return f(q, k, v, **(options | inverted))
+
+
+def _heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    group = q.size(1) // k.size(1)
+    return f(q, k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1), **options)
+
+
+def _keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    T = q.size(-2)
+    if options.get("attn_mask") is not None or k.size(-2) <= T:
+        return f(q, k, v, **options)
+    return f(q, k[..., :T, :], v[..., :T, :], **options)
+
+
+def _other_corner(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    y = f(q, k, v, **options)
+    more = k.size(-2) - q.size(-2)
+    if more <= 0 or not options.get("is_causal") or options.get("attn_mask") is not None:
+        return y
+    first = f(F.pad(q, (0, 0, more, 0)), k, v, **options)[..., more:, :]  # as if the queries were the last ones
+    last = f(F.pad(q, (0, 0, 0, more)), k, v, **options)[..., : q.size(-2), :]
+    nearer = (y - first).abs().sum() < (y - last).abs().sum()
+    return last if bool(nearer) else first
+
+
 def _positional_names(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     raise TypeError("planted: this function cannot be called by the names of the contract")
 
@@ -113,5 +146,10 @@ FUNCTIONS = (
     ("mask-shared-over-the-batch", ("dropout",), _mask_of_the_batch_shared),
     ("input-modified-in-place", ("purity",), _in_place),
     ("generator-drawn-from", ("purity",), _generator_drawn),
+    ("mask-ignored", ("output",), _mask_ignored),
+    ("boolean-mask-inverted", ("output",), _mask_inverted),
+    ("grouped-heads-tiled", ("output",), _heads_tiled),
+    ("keys-past-the-queries-ignored", ("output",), _keys_past_the_queries_ignored),
+    ("causal-mask-at-the-other-corner", ("output",), _other_corner),
     ("call-refused", ("output", "interface"), _positional_names),
 )
