@@ -5,6 +5,7 @@ key head a query head reads, what a query that sees no key gives. The reading th
 change of one choice that puts the candidate within budget on every failing case is the whole difference.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,6 @@ __all__ = ["Reading", "attention", "explanation"]
 
 _CASES = 6  # failing ones that one reading must explain, all of them
 _SAME = 1e-9  # of the largest value, in float64
-_FILL = -1e30  # of hidden scores where queries that see no key are to see all of them alike
 
 _CHOICES: dict[str, dict[str, str]] = {
     "corner": {
@@ -71,12 +71,12 @@ class Reading:
     empty: str = "nan"
     scale: str = "given"
 
-    def others(self) -> Iterator[tuple[str, "Reading"]]:
-        """The readings that differ in one choice, and which one that is."""
-        for choice, values in _CHOICES.items():
-            for value in values:
-                if value != getattr(self, choice):
-                    yield choice, replace(self, **{choice: value})
+    def others(self) -> Iterator[tuple[tuple[str, ...], "Reading"]]:
+        """The readings that differ in one choice, then those in two that go together, and which those are."""
+        for choices in (*((choice,) for choice in _CHOICES), ("corner", "empty"), ("mask", "empty")):
+            for values in itertools.product(*(_CHOICES[choice] for choice in choices)):
+                if all(value != getattr(self, choice) for choice, value in zip(choices, values, strict=True)):
+                    yield choices, replace(self, **dict(zip(choices, values, strict=True)))
 
 
 def attention(
@@ -112,33 +112,38 @@ def attention(
             scores = scores + attn_mask.to(scores.dtype)
         else:
             hidden = hidden | (attn_mask if reading.mask == "inverted" else ~attn_mask)
-    scores = scores.masked_fill(hidden, -math.inf if reading.empty == "nan" else _FILL)
+    empty = hidden.all(-1, keepdim=True)  # queries that see no key
+    scores = scores.masked_fill(hidden if reading.empty == "nan" else hidden & ~empty, -math.inf)
+    if reading.empty.startswith("mean"):
+        scores = scores.masked_fill(empty, 0.0)
     if reading.empty == "mean of the earlier":
         scores = scores.masked_fill(later, -math.inf)
-    y = scores.softmax(-1) @ v
-    if reading.empty != "zero":
-        return y
-    return y.masked_fill(hidden.all(-1, keepdim=True).expand(*y.shape[:-1], 1), 0.0)
+    y: Tensor = scores.softmax(-1) @ v
+    return y.masked_fill(empty, 0.0) if reading.empty == "zero" else y
 
 
-def explanation(subject: Subject, failed: Sequence[Case]) -> str:
-    """The whole difference in one sentence, where one reading is all of it; else empty."""
+def explanation(subject: Subject, failed: Sequence[Case], *, gradients: bool) -> str:
+    """The whole difference in one sentence, where one reading is all of it, of gradients too if asked; else empty."""
     if subject.kind != "function" or not failed:
         return ""
     some = [case for case in failed if not (case.training and case.attn_pdrop)]
     # the smallest, and the largest: small ones fit many a reading
     some = [*some[:1], *sorted(some[1:], key=lambda c: -c.seq_len * (c.kv_len or c.seq_len))][:_CASES]
-    base = next((r for r in _usual() if all(_follows(subject, case, r) for case in some)), None) if some else None
-    if base is None or all(_explains(subject, case, base) for case in some):
+    bases = [r for r in _usual() if all(_follows(subject, case, r) for case in some)] if some else []
+    if not bases or all(_explains(subject, case, bases[0], gradients) for case in some):
         return ""
-    told = []
-    for choice, reading in base.others():
+    # the original may follow several readings on these cases: a difference in one choice from any of them is the simplest
+    tried = sorted(((base, *other) for base in bases for other in base.others()), key=lambda t: len(t[1]))
+    told: dict[str, int] = {}
+    for base, choices, reading in tried:
+        if min(told.values(), default=len(choices)) < len(choices):
+            break
         if any(_differ(subject, case, base, reading) for case in some) and all(
-            _explains(subject, case, reading) for case in some
+            _explains(subject, case, reading, gradients) for case in some
         ):
-            words = _CHOICES[choice]
-            told.append(f"{words[getattr(reading, choice)]}; in the original {words[getattr(base, choice)]}")
-    return f"the whole difference: {' (or: '.join(told)}{')' * (len(told) - 1)}" if told else ""
+            mine, its = ([_CHOICES[c][getattr(r, c)] for c in choices] for r in (reading, base))
+            told[f"{', and '.join(mine)}; in the original {', and '.join(its)}"] = len(choices)
+    return "the whole difference: " + ", or: ".join(told) if told else ""
 
 
 def _usual() -> Iterator[Reading]:
@@ -154,6 +159,7 @@ def _reading_of(subject: Subject, case: Case, reading: Reading) -> Problem:
         subject.problem(case),
         make_reference=lambda: FunctionModule(partial(attention, reading), case).train(case.training),
         memory=Memory(),
+        oracle_device=None,
         memory_key=("reading", reading, case),
     )
 
@@ -178,15 +184,15 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return float(error.max()) <= _SAME * max(float(one.nan_to_num().abs().max()), 1e-300)
 
 
-def _explains(subject: Subject, case: Case, reading: Reading) -> bool:
-    """Whether the candidate is what `reading` makes of the case, outputs and gradients."""
+def _explains(subject: Subject, case: Case, reading: Reading, gradients: bool) -> bool:
+    """Whether the candidate is what `reading` makes of the case."""
     problem = _reading_of(subject, case, reading)
 
     def run(which: Any) -> Any:
-        return problem.run(which, problem.inputs, gradients=True)
+        return problem.run(which, problem.inputs, gradients=gradients)
 
     try:
-        truth = problem.truth(gradients=True)
+        truth = problem.truth(gradients=gradients)
         got = run(problem.candidate)
         output = got["output"]
         if output is None or not torch.equal(output.isnan(), truth.values["output"].isnan()):

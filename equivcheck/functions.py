@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from equivcheck.errors import UsageError
@@ -20,7 +21,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """The options of `F.scaled_dot_product_attention`, and the names that kernels give them."""
 
-FEATURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
     "causal lengths": ("causal, keys of another number than queries", {"kv_len": 5}),
     "heads": ("fewer heads of keys and values than of queries", {"kv_heads": 1}),
@@ -49,8 +50,16 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
 
 
 def takes_qkv(function: Callable[..., Any]) -> bool:
-    """Whether the first three parameters are queries, keys and values."""
-    positional = [p.name for p in _parameters(function) or () if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    """Whether the first three parameters are queries, keys and values; where none are known, whether it runs on three tensors."""
+    parameters = _parameters(function)
+    if parameters is None and not inspect.isclass(function):
+        q, k, v = torch.linspace(-1, 1, 3 * 48).view(3, 2, 2, 3, 4).unbind()
+        try:
+            found = function(q, k, v)
+        except Exception:
+            return False
+        return isinstance(found, Tensor) and found.shape == q.shape
+    positional = [p.name for p in parameters or () if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return [name[:1].lower() for name in positional[:3]] == ["q", "k", "v"] and not inspect.isclass(function)
 
 

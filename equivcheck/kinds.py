@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.adaptation import NOTHING_SAID, Adaptation
+from equivcheck.adaptation import Adaptation, Given
 from equivcheck.calling import (
     HOW_TO_CALL,
     HOW_TO_COMPARE,
@@ -24,7 +24,7 @@ from equivcheck.calling import (
 from equivcheck.cases import Case
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
-from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, may_take_qkv, normal, options_of, takes_qkv
+from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of, takes_qkv
 from equivcheck.loading import find_device, line_of, load, name_of
 from equivcheck.problem import seeded
 from equivcheck.subject import SAMPLE, Subject
@@ -37,9 +37,12 @@ KINDS = ("module", "function", "model", "replacement")
 
 
 def resolve(
-    reference: Any, candidate: Any, *, kind: str, device: str, adaptation: Adaptation = NOTHING_SAID
+    reference: Any, candidate: Any, *, kind: str, device: str, adaptation: Mapping[str, Given] | None = None
 ) -> Subject:
-    """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind."""
+    """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind.
+
+    `adaptation` has the arguments of `Adaptation.of`.
+    """
     if kind not in ("auto", *KINDS):
         raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
     where = find_device(device)
@@ -52,14 +55,15 @@ def resolve(
                 f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
             )
         pair.append(found)
-    subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=adaptation)
+    said = Adaptation.of(**adaptation or {})
+    subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said)
     if takes_qkv(subject.reference):
         found_kind = "function"
         subject = _as_functions(subject)
-        if adaptation.given:
-            raise UsageError(f"{adaptation.given[0]}= is for modules and models, and {names[0]} is a function")
+        if said.given:
+            raise UsageError(f"{said.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
-        subject = replace(subject, reference=factory_of(pair[0], adaptation.config, names[0]))
+        subject = replace(subject, reference=factory_of(pair[0], said.config, names[0]))
         found_kind, inputs, outputs = _find_kind(subject)
         subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
     if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:
@@ -68,8 +72,8 @@ def resolve(
         )
     subject = replace(subject, kind=found_kind if kind == "auto" else kind)
     if subject.kind in ("module", "model"):
-        return _with_candidate_tried(subject, outputs)
-    return subject
+        subject = _with_candidate_tried(subject, outputs)
+    return subject.with_oracle_beside()
 
 
 def _as_functions(subject: Subject) -> Subject:
@@ -91,6 +95,11 @@ def _as_functions(subject: Subject) -> Subject:
         reference=normal(subject.reference, options[0]),
         candidate=normal(subject.candidate, options[1]),
         options=frozenset(options[0]) & frozenset(options[1]),
+        notes=tuple(
+            f"not judged, because only one of the two takes it: {name}"
+            for name in OPTIONS
+            if (name in options[0]) != (name in options[1])
+        ),
     )
     return _with_features(subject)
 
@@ -98,7 +107,9 @@ def _as_functions(subject: Subject) -> Subject:
 def _with_features(subject: Subject) -> Subject:
     """The pair with the features in which both run; where only the original does, that is a note."""
     found, notes = [], []
-    for name, (words, fields) in FEATURES.items():
+    for name, (words, tried) in FEATURES.items():
+        # masks with values of another size: some kernels refuse both together
+        fields = tried | ({"value_size": 3} if "mask" in tried and "value size" in found else {})
         if ("mask" in fields and "attn_mask" not in subject.options) or (
             not fields.get("is_causal", True) and "is_causal" not in subject.options
         ):
@@ -121,6 +132,8 @@ def _refuses(subject: Subject, case: Case, which: str) -> str:
             problem = subject.problem(case.but(dtype=dtype))
             found = problem.run(getattr(problem, which), problem.inputs, gradients=True)["output"]
             if found is not None and found.shape == problem.upstream["output"].shape:
+                if which == "reference":
+                    problem.oracle_values(gradients=False)
                 return ""
             told = "a result of another shape"
         except Exception as error:

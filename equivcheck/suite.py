@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from equivcheck.adaptation import Adaptation, Given
+from equivcheck.adaptation import Given
 from equivcheck.cases import DTYPES
 from equivcheck.checks import Check
 from equivcheck.errors import UsageError
@@ -51,7 +51,7 @@ def suite(
     the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
     """
     said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
-    subject = resolve(reference, candidate, kind=kind, device="cpu", adaptation=Adaptation.of(**said))
+    subject = resolve(reference, candidate, kind=kind, device="cpu", adaptation=said)
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
-from equivcheck.adaptation import Adaptation, Given
+from equivcheck.adaptation import Given
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
+from equivcheck.crew import Workers, crew, jobs_for
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.explaining import explanation
@@ -22,7 +23,7 @@ from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
 from equivcheck.provenance import device_name, environment, sources
 from equivcheck.report.model import CheckResult, Report, Sensitivity
-from equivcheck.search import Search, classes, seed_for
+from equivcheck.search import Search
 from equivcheck.sensitivity import sensitivity_of
 from equivcheck.subject import Subject
 
@@ -30,6 +31,7 @@ __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "ver
 
 PROFILES = ("quick", "gate", "thorough")
 _ENOUGH = 8
+_WORTH_A_CREW = 300  # cases
 _SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
@@ -82,6 +84,7 @@ def verify(
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    jobs: int | None = 1,
     listener: Listener | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
@@ -90,8 +93,8 @@ def verify(
     thorough; `dtypes` narrows the four that are judged. `deviations` maps names of checks to the reason why a difference is
     accepted. After `max_seconds`, or when interrupted, the report says that it is partial. `config`, `inputs`, `outputs` and
     `transfer`, functions or import strings, say what signatures do not tell of modules that are not minGPT's
-    (`equivcheck.adaptation`).
-    Raises UsageError where the pair cannot be judged.
+    (`equivcheck.adaptation`). `jobs` processes share the work of a pair that is given as import strings, None for as many as
+    suit the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
@@ -99,41 +102,49 @@ def verify(
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
     accepted = _accepted(deviations)
-    adaptation = Adaptation.of(config=config, inputs=inputs, outputs=outputs, transfer=transfer)
-    subject = resolve(reference, candidate, kind=kind, device=device, adaptation=adaptation)
+    said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    subject = resolve(reference, candidate, kind=kind, device=device, adaptation=said)
     chosen = choose(checks, tuple(exclude), subject.kind)
     heard = listener or _Silence()
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
     results: list[CheckResult] = []
     searches: list[Search] = []
+    ended: list[Search] = []
     sensitivity = Sensitivity()
     complete = True
     try:
         usable, refused = usable_dtypes(subject, dtypes or DTYPES)
-        for check in chosen:
-            search = _search(check, subject, profile, until, heard, len(dtypes or DTYPES))
-            began_check = time.monotonic()
-            try:
-                result = _hold(search, usable, refused, seed)
-            except KeyboardInterrupt:
-                # a difference that was already seen must not be lost with the rest
-                if search.failed:
-                    results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
-                raise
-            results.append(_declared(result, accepted))
-            searches.append(search)
-            heard.finished(results[-1])
-            complete = complete and not search.stopped
-        if results and subject.notes:
-            results[0] = replace(results[0], notes=(*subject.notes, *results[0].notes))
-        spent = time.monotonic() - began
-        # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
-        noticing = [s for s, r in zip(searches, results, strict=True) if r.outcome != "deviation"]
-        plant_until = min(until, time.monotonic() + max(spent, 20.0))
-        sensitivity = sensitivity_of(
-            subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity"), usable
-        )
+        searches = [_search(check, subject, profile, until, heard, len(dtypes or DTYPES)) for check in chosen]
+        wanted = jobs
+        if wanted is None:  # other processes take seconds to start
+            wanted = jobs_for(subject.device) if sum(search.planned for search in searches) >= _WORTH_A_CREW else 1
+        if not all(isinstance(function, str | None) for function in said.values()):
+            wanted = 1  # other processes load what has an import string
+        with crew(reference, candidate, subject, wanted, {"adaptation": said}) as workers:
+            workers.begin(searches, usable, seed)
+            for search in searches:
+                began_check = time.monotonic()
+                try:
+                    result = _hold(search, usable, refused, seed, workers)
+                except KeyboardInterrupt:
+                    # a difference that was already seen must not be lost with the rest
+                    if search.failed:
+                        results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
+                    raise
+                results.append(_declared(result, accepted))
+                ended.append(search)
+                heard.finished(results[-1])
+                complete = complete and not search.stopped
+            if results and subject.notes:
+                results[0] = replace(results[0], notes=(*subject.notes, *results[0].notes))
+            spent = time.monotonic() - began
+            # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
+            noticing = [s for s, r in zip(ended, results, strict=True) if r.outcome != "deviation"]
+            plant_until = min(until, time.monotonic() + max(spent, 20.0))
+            sensitivity = sensitivity_of(
+                subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity"), workers, usable
+            )
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
         complete = False
@@ -184,15 +195,15 @@ def _search(check: Check, subject: Subject, profile: str, until: float, heard: L
     return Search(check, subject, planned, _SHRINK_S[profile], until, told)
 
 
-def _hold(search: Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int) -> CheckResult:
+def _hold(
+    search: Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int, workers: Workers
+) -> CheckResult:
     began = time.monotonic()
-    drawn_from = classes(search.check, search.subject, dtypes, search.planned)
-    if not drawn_from:
+    search.told(0)
+    if not workers.run(search, dtypes, seed):
         return CheckResult(
             search.check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values())
         )
-    search.told(0)
-    search.run(drawn_from, seed_for(seed, search.check.name))
     _explain(search)
     return result_of(search, refused, time.monotonic() - began)
 
@@ -200,7 +211,9 @@ def _hold(search: Search, dtypes: Sequence[str], refused: Mapping[str, str], see
 def _explain(search: Search) -> None:
     if search.minimal is not None:
         others = [case for case in search.failed if case != search.minimal]
-        search.explained = explanation(search.subject, [search.minimal, *others])
+        search.explained = explanation(
+            search.subject, [search.minimal, *others], gradients=search.check.name != "output"
+        )
 
 
 def replay(
@@ -218,8 +231,8 @@ def replay(
 ) -> tuple[CheckResult, ...]:
     """Run the checks on one case again; the detail of each result has the whole comparison."""
     case = Case.parse(case_id)
-    adaptation = Adaptation.of(config=config, inputs=inputs, outputs=outputs, transfer=transfer)
-    subject = resolve(reference, candidate, kind=kind, device=device, adaptation=adaptation)
+    said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    subject = resolve(reference, candidate, kind=kind, device=device, adaptation=said)
     results = []
     for check in choose(checks, (), subject.kind):
         search = Search(check, subject, 1, 0.0, float("inf"), lambda _: None)

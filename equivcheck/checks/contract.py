@@ -72,6 +72,8 @@ def _same_signature(what: str, original: Callable[..., Any], candidate: Callable
     for name, parameter in its.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or variadic:
             continue
+        if kind == "function" and parameter.default is not parameter.empty:
+            continue  # what callers may leave out, such as attn_mask, is a note of the pair
         if name not in mine.parameters and (parameter.kind is parameter.KEYWORD_ONLY or what == "forward"):
             raise Mismatch(f"{what} takes {mine}: {name!r} of the original's {its} is missing", where=what)
     required = [

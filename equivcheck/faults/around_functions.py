@@ -105,9 +105,11 @@ def _heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -
 
 
 def _keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    T = q.size(-2)
-    if options.get("attn_mask") is not None or k.size(-2) <= T:
+    T, mask = q.size(-2), options.get("attn_mask")
+    if k.size(-2) <= T:
         return f(q, k, v, **options)
+    if mask is not None:
+        options = options | {"attn_mask": mask[..., :T]}
     return f(q, k[..., :T, :], v[..., :T, :], **options)
 
 
