@@ -69,10 +69,13 @@ def told(reference: Any, candidate: Any, check: str = "output") -> str:
     ("check", "reference", "candidate", "named"),
     [
         (
+            "output",
             original,
             bottom_right,
-            "aligned bottom-right, as flash-attn does; in the original .* aligned top-left, as torch",
+            "the causal mask is aligned bottom-right, as flash-attn does; in the original the causal mask is aligned top-left",
         ),
+        ("gradients", original, bottom_right, "the causal mask is aligned bottom-right, as flash-attn does"),
+        ("output", original, inverted, "the boolean mask is inverted: True is hidden"),
         ("gradients", original, inverted, "the boolean mask is inverted: True is hidden"),
         ("output", original, tiled, "grouped heads are tiled: .* in the original grouped heads are interleaved"),
         (
@@ -81,13 +84,7 @@ def told(reference: Any, candidate: Any, check: str = "output") -> str:
             finite_fill,
             "a query that sees no key gives the mean of .*; in the original a query that sees no key gives zeros",
         ),
-        ("gradients", original, bottom_right, "aligned bottom-right, as flash-attn does"),
-        (
-            "output",
-            padding_gives_zeros,
-            heads_last(flash_attn_like),
-            "the causal mask is aligned bottom-right, as flash-attn does; in the original the causal mask is aligned top-left",
-        ),
+        ("output", padding_gives_zeros, heads_last(flash_attn_like), "the causal mask is aligned bottom-right"),
         ("output", original, heads_last(flash_attn_like), "the causal mask is aligned bottom-right"),
     ],
 )
