@@ -102,8 +102,19 @@ def test_nothing_is_named_where_no_reading_is_the_whole_difference() -> None:
 
 
 def test_a_right_function_with_everything_that_both_take_is_equivalent_and_its_run_sensitive() -> None:
-    def undropped(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float, **options: Any) -> Tensor:
-        return original(q, k, v, is_causal=is_causal, scale=scale, **(options | {"dropout_p": 0.0}))
+    def undropped(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        is_causal: bool,
+        scale: float,
+        attn_mask: Tensor | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        return original(
+            q, k, v, is_causal=is_causal, scale=scale, attn_mask=attn_mask, enable_gqa=enable_gqa, dropout_p=0.0
+        )
 
     report = equivcheck.assert_equivalent(
         undropped, F.scaled_dot_product_attention, device="cpu", profile="quick", checks=["output", "gradients"]
