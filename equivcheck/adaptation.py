@@ -46,7 +46,9 @@ class Adaptation:
                     f"{name}={value!r} is {type(found).__name__}, which cannot be called: give a function or its import string"
                 )
             loaded[name] = found
-            if found is not None:
+            if found is not None and "<" not in name_of(
+                value
+            ):  # what has no import string cannot be said on a command line
                 options += f" --{name} {shlex.quote(name_of(value))}"
         return cls(**loaded, options=options)
 

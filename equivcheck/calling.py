@@ -76,6 +76,11 @@ def adapt_module(module: nn.Module, inputs: Function, outputs: Function) -> None
     functools.update_wrapper(module.forward, forward)
 
 
+def is_adapted(module: nn.Module) -> bool:
+    """Whether a module's forward goes through `inputs=` or `outputs=`, and takes nothing else."""
+    return isinstance(module.forward, functools.partial) and module.forward.func is _forward
+
+
 def _forward(forward: Callable[..., Any], inputs: Function, outputs: Function, *given: Any, **options: Any) -> Any:
     if inputs is not None:
         given, options = arguments(_asked("inputs=", inputs, given[0]))

@@ -4,7 +4,7 @@ from typing import Any
 
 from equivcheck.gpt import GPTConfig
 
-__all__ = ["FIELDS", "CaseConfig", "field_of"]
+__all__ = ["CACHES", "FIELDS", "CaseConfig", "field_of"]
 
 FIELDS = {
     "n_embd": "n_embd d_model dim embed_dim hidden_size emb_dim embedding_dim model_dim width channels n_state d_in d_out",
@@ -22,6 +22,9 @@ FIELDS = {
     "layer": "layer_idx layer_id",
 }
 """minGPT's field, or what stands for it, and the names that it has elsewhere."""
+
+CACHES = ("past_key_values", "past_key_value", "kv_cache", "cache", "past_kv", "past", "layer_past")
+"""The names under which a forward pass takes the keys and values of earlier tokens."""
 
 _FIELD = {name: field for field, names in FIELDS.items() for name in names.split()}
 

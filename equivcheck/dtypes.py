@@ -20,6 +20,11 @@ _PROBES = (  # of several sizes: what refuses only some of them does not refuse 
 
 def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
     """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none."""
+    oracle = [_raises(subject, p.but(**_model_fields(subject)), "oracle") for p in _PROBES]
+    if all(oracle):
+        raise UsageError(
+            f"the original {subject.reference_name} does not run in float64, in which the truth is found: {oracle[-1]}"
+        )
     usable, refused = [], {}
     for dtype in asked:
         probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
@@ -45,6 +50,9 @@ def _model_fields(subject: Subject) -> dict[str, Any]:
 def _raises(subject: Subject, case: Case, which: str) -> str:
     try:
         problem = subject.problem(case)
+        if which == "oracle":
+            problem.oracle_values(gradients=False)
+            return ""
         module = problem.reference if which == "reference" else problem.candidate
         problem.run(module, problem.inputs, gradients=True)
     except Exception as error:

@@ -12,6 +12,8 @@ __all__ = ["ErrorModel"]
 
 _BLOCK = 16  # in half precision a sum may be kept in the dtype itself from one block of this many terms to the next
 
+_MASK = 1e280  # no number that is computed has an error as large
+
 
 class ErrorModel:
     """Errors of mean zero, as large as one rounding in `dtype` can be, times what `ROUNDINGS` admits.
@@ -72,8 +74,9 @@ class ErrorModel:
 
     def relative(self, out: Tensor) -> Tensor:
         """The size of one rounding of each element."""
-        # an infinity (a mask that is added) has no error, and infinity minus infinity would be NaN
-        return out.abs().mul_(self.u).clamp_(max=1e300)
+        # a mask that is added has no error, be it infinite or the smallest number: an error would make it infinite, or NaN
+        size = out.abs().mul_(self.u)
+        return size.masked_fill_(size > _MASK, 0.0)
 
     def steps(self, n: int) -> float:
         """How many times one error the errors of n partial sums are together; where values repeat they are all alike."""

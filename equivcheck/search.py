@@ -154,6 +154,7 @@ def _original_raises(subject: Subject, case: Case) -> str:
     try:
         problem = inside.problem(case)
         problem.run(problem.reference, problem.inputs, gradients=True)
+        problem.oracle_values(gradients=False)
     except Exception as error:
         return f"{type(error).__name__}: {line_of(error)[:120]}"
     return ""

@@ -6,6 +6,7 @@ TestSdpa = equivcheck.suite(**huggingface.pair(model, padding="left"))         #
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,15 +18,26 @@ from equivcheck.errors import UsageError
 __all__ = ["config_of", "pair", "small", "variants"]
 
 PADDINGS = ("left", "right")
+_DTYPES = ("float32", "bfloat16", "float16")  # softmax and rotary embeddings are in float32 there, whatever the dtype
 _RATES = {
     "attn_pdrop": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
     "resid_pdrop": ("resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "residual_dropout", "dropout"),
     "embd_pdrop": ("embd_pdrop", "embedding_dropout"),
 }
-_TOGGLED = (  # names of switches in and around attention; each is tried the other way round
-    "scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn attention_bias qkv_bias use_qk_norm qk_norm "
-    "parallel_attn use_parallel_residual multi_query alibi new_decoder_architecture use_bias"
-).split()
+_TOGGLED = (  # switches in and around attention; each is tried the other way round
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+    "attention_bias",
+    "qkv_bias",
+    "use_qk_norm",
+    "qk_layernorm",
+    "parallel_attn",
+    "use_parallel_residual",
+    "multi_query",
+    "alibi",
+    "new_decoder_architecture",
+)
 _SET = {  # numbers of attention, and others to try
     "num_key_value_heads": 1,
     "sliding_window": 4,
@@ -57,10 +69,11 @@ def config_of(given: Any) -> Any:
 def small(config: Any, case: CaseConfig) -> Any:
     """The config with a case's sizes and rates; everything that says how attention is computed stays as it is.
 
-    Head sizes become even, as rotary embeddings need them, and fewer heads of keys and values stay fewer.
+    Head sizes become what rotary embeddings need, and fewer heads of keys and values stay fewer.
     """
     made = copy.deepcopy(config)
-    size = case.n_embd // case.n_head + (case.n_embd // case.n_head) % 2
+    size = case.n_embd // case.n_head
+    size += -size % (2 if getattr(config, "partial_rotary_factor", 1.0) in (None, 1.0) else 16)
     heads, groups = case.n_head, getattr(config, "num_key_value_heads", None)
     sizes = {
         "hidden_size": heads * size,
@@ -83,7 +96,8 @@ def small(config: Any, case: CaseConfig) -> Any:
         sizes["sliding_window"] = min(config.sliding_window, 8)
     for name, value in sizes.items():
         if hasattr(config, name):
-            setattr(made, name, value)
+            with suppress(AttributeError):  # some are made of the others
+                setattr(made, name, value)
     if getattr(config, "layer_types", None):
         kinds = list(dict.fromkeys(config.layer_types))  # of each kind one, while layers last
         made.layer_types = [kinds[i % len(kinds)] for i in range(case.n_layer)]
@@ -92,7 +106,6 @@ def small(config: Any, case: CaseConfig) -> Any:
             if hasattr(config, name):
                 setattr(made, name, getattr(case, rate))
     made.bos_token_id, made.eos_token_id, made.pad_token_id = 0, 1, None
-    made.use_cache = False
     return made
 
 
@@ -120,6 +133,7 @@ def pair(
         "reference": _factory(config, reference),
         "candidate": _factory(config, candidate),
         "kind": "model",
+        "dtypes": _DTYPES,
     }
     if padding:
         made |= {"inputs": _padded(padding), "outputs": _shown(padding)}

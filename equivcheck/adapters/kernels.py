@@ -41,7 +41,7 @@ def heads_last(kernel: Callable[..., Any]) -> Function:
 def flash_attn() -> Function:
     """`flash_attn.flash_attn_func`; a UsageError where the package is not installed."""
     try:
-        from flash_attn import flash_attn_func  # type: ignore[import-not-found]  # optional, and only for CUDA
+        from flash_attn import flash_attn_func
     except ImportError as error:
         raise UsageError(
             f"flash-attn cannot be imported ({error}): pip install flash-attn, on a machine with CUDA"

@@ -3,6 +3,7 @@
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
 from equivcheck.checks.contract import checkpoint, errors, interface
+from equivcheck.checks.decoding import decoding
 from equivcheck.checks.dropout import dropout
 from equivcheck.checks.generation import generation
 from equivcheck.checks.holding import Check, Held, Pair
@@ -80,6 +81,7 @@ _GENERATED = {
     "n_layers": (1, 2),
     "training": False,
 }
+_DECODED = {**_GENERATED, "dtypes": ("float32", "bfloat16", "float64"), "regimes": ("sharpened", "ties")}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -113,6 +115,7 @@ CHECKS: tuple[Check, ...] = (
     Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 32, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
     Check("training", training.__doc__ or "", _MODULES, training, _cases(2, 6, 40), _TRAINED),
     Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
+    Check("decoding", decoding.__doc__ or "", ("model", "replacement"), decoding, _cases(6, 16, 200), _DECODED),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )

@@ -1,5 +1,6 @@
 """Faults around any model of token ids."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equivcheck.configs import CACHES
 from equivcheck.faults.around_modules import parameter_renamed, submodule_not_called
 from equivcheck.faults.backward import rewritten_parameter
 from equivcheck.faults.tensors import half_off, last_off, swapped
@@ -24,6 +26,7 @@ def around_model(factory: Callable[..., Any], plant: Callable[..., Any], config:
     def planted_forward(idx: Tensor, *rest: Any, **options: Any) -> Any:
         return plant(module, forward, idx, *rest, **options)
 
+    functools.update_wrapper(planted_forward, forward)  # it takes what the model takes
     module.forward = planted_forward
     return module
 
@@ -31,6 +34,9 @@ def around_model(factory: Callable[..., Any], plant: Callable[..., Any], config:
 def _logits(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     def planted_model(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
         found = forward(*given, **options)
+        if isinstance(getattr(found, "logits", None), Tensor):
+            found.logits = change(found.logits)
+            return found
         return (change(found[0]), *found[1:]) if isinstance(found, tuple | list) else change(found)
 
     return planted_model
@@ -85,7 +91,15 @@ def _swallowing(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *re
         return torch.zeros(*idx.shape, 2), torch.zeros(())
 
 
+def _cached_off(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    cache = next((options[name] for name in CACHES if options.get(name) is not None), None)
+    if cache is None:
+        return forward(*given, **options)
+    return _logits(lambda y: y * 1.05)(module, forward, *given, **options)
+
+
 MODELS = (
+    ("logits-off-with-a-cache", ("decoding",), _cached_off),
     ("logits-scaled-by-one-in-65536", ("logits",), _logits(lambda y: y * (1 + 2.0**-16))),
     ("logits-through-float32", ("logits",), _logits(lambda y: y.float().to(y.dtype))),
     ("half-precision-wrong", ("logits",), _logits(half_off)),

@@ -1,0 +1,94 @@
+"""Cached decoding: with the keys and values of earlier tokens kept, logits are those of the whole sequence at once."""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.calling import is_adapted, tensor_of
+from equivcheck.cases import Case
+from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.comparison import Mismatch
+from equivcheck.configs import CACHES
+from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.problem import Problem, Results, seeded
+
+__all__ = ["decoding"]
+
+_SAME = 2.0**-10  # of the largest logit: the original's own cache may round, and may not give another model
+
+
+def decoding(pair: Pair, case: Case) -> Held:
+    """Prefill and steps, prefill in chunks, and token by token: cached logits are the oracle's of the full forward pass."""
+    problem = pair.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
+    name = cache_name(problem.reference)
+    if not name:
+        return Held(
+            notes=("the original takes no cache: no forward parameter is called " + ", ".join(CACHES),), judged=False
+        )
+    truth = problem.truth(gradients=False)
+    worst = Held()
+    for told, chunks in _plans(case.seq_len):
+        oracle, inputs = to_float64(problem.make_reference(), problem.inputs, problem.device)
+        try:
+            with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
+        except Exception as error:  # what the original cannot do is asked of nobody
+            told = f"not judged where the original itself raises {type(error).__name__} with a cache"
+            return Held(notes=(told,), judged=False)
+        full = truth.values["logits"]
+        if own is None or not float((own - full).abs().max()) <= _SAME * float(full.abs().max()):
+            return Held(notes=(f"not judged where the original's own cache gives other logits ({told})",), judged=False)
+
+        def run(module: nn.Module, chunks: Sequence[int] = chunks) -> Results:
+            return _decoded(problem, module, problem.inputs[0], chunks, name)
+
+        try:
+            got = candidate_run(problem, run)
+            held = hold(problem, truth, got, lambda run=run: run(problem.reference), ["logits"])  # type: ignore[misc]
+        except Mismatch as error:
+            raise Mismatch(f"with a cache, {told}: {error}", ratio=error.ratio, where=error.where) from error
+        worst = max(worst, held, key=lambda h: h.ratio or 0.0)
+    return worst
+
+
+def cache_name(module: nn.Module) -> str:
+    """The name of the forward parameter that takes a cache; empty where there is none, or a user's `inputs=` stands before it."""
+    if is_adapted(module):
+        return ""
+    taken = inspect.signature(module.forward).parameters
+    return next((name for name in CACHES if name in taken), "")
+
+
+def _plans(length: int) -> list[tuple[str, list[int]]]:
+    half = max(1, length // 2)
+    plans = [
+        ("half at once and then token by token", [half, *[1] * (length - half)]),
+        ("in chunks of a third", [c for c in (length // 3, length // 3, length - 2 * (length // 3)) if c]),
+        ("token by token", [1] * length),
+    ]
+    return [(told, chunks) for told, chunks in plans if len(chunks) > 1] or [("at once", [length])]
+
+
+def _decoded(problem: Problem, module: nn.Module, idx: Tensor, chunks: Sequence[int], name: str) -> Results:
+    """The logits of all tokens, (B, T, V), with the cache handed from each chunk to the next."""
+    flag = {"use_cache": True} if "use_cache" in inspect.signature(module.forward).parameters else {}
+    cache, found, start = None, [], 0
+    with seeded(problem.case.seed, problem.device), torch.no_grad():
+        for chunk in chunks:
+            out = module(idx[:, start : start + chunk], **{name: cache}, **flag)
+            found.append(tensor_of(out))
+            cache = _cache_of(out, name)
+            start += chunk
+    return {"logits": torch.cat(found, 1)}
+
+
+def _cache_of(out: object, name: str) -> object:
+    """The cache in what a forward pass returned: an attribute of the same name, or the last of a tuple."""
+    cache = getattr(out, name, None)
+    if cache is None and isinstance(out, tuple | list) and len(out) > 1:
+        cache = out[-1]
+    if cache is None:
+        raise TypeError(f"the forward pass returned no cache: neither an attribute {name!r} nor the last of a tuple")
+    return cache
