@@ -6,8 +6,7 @@ that names, shapes and initial values cannot drift apart.
 """
 
 import math
-import warnings
-from typing import Any, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +15,19 @@ from torch import Tensor, nn
 
 from equivcheck.causal_mask import is_causal, is_causal_once
 from equivcheck.fused import causal_attention, is_transformed
+from equivcheck.replacement import replace, restore
 
 __all__ = [
     "AttentionConfig",
     "CausalSelfAttention",
     "FlashCausalSelfAttention",
     "replace_attention_with_flash_attention",
+    "restore_original_attention",
 ]
 
 M = TypeVar("M", bound=nn.Module)
+
+NEEDED = ("key", "query", "value", "proj", "attn_drop", "resid_drop", "mask", "n_head")  # what both forward passes use
 
 
 class AttentionConfig(Protocol):
@@ -70,33 +73,30 @@ class CausalSelfAttention(nn.Module):
         self.n_head = config.n_head
         self.attention_weights = None
 
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        B, T, C = x.shape
+        shape = (B, T, self.n_head, C // self.n_head)
+        q = self.query(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
+        k = self.key(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
+        v = self.value(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
+        return q, k, v
+
+    def _probabilities(self, q: Tensor, k: Tensor) -> Tensor:
+        T = q.size(-2)
+        att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, nh, T, T)
+        att = att.masked_fill(self.mask[:, :, :T, :T] == 0, -float("inf"))
+        att = F.softmax(att, dim=-1)
+        return self.attn_drop(att)  # type: ignore[no-any-return]  # nn.Module calls are Any
+
+    def _merge(self, y: Tensor) -> Tensor:
+        B, nh, T, hs = y.shape
+        y = y.transpose(1, 2).contiguous().view(B, T, nh * hs)  # (B, T, C)
+        return self.resid_drop(self.proj(y))  # type: ignore[no-any-return]  # nn.Module calls are Any
+
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        q, k, v = _heads(self, x)
-        self.attention_weights = _probabilities(self, q, k)
-        return _merge(self, self.attention_weights @ v)
-
-
-def _heads(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B, T, C = x.shape
-    shape = (B, T, attention.n_head, C // attention.n_head)
-    q = attention.query(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
-    k = attention.key(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
-    v = attention.value(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
-    return q, k, v
-
-
-def _probabilities(attention: Any, q: Tensor, k: Tensor) -> Tensor:
-    T = q.size(-2)
-    att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, nh, T, T)
-    att = att.masked_fill(attention.mask[:, :, :T, :T] == 0, -float("inf"))
-    att = F.softmax(att, dim=-1)
-    return attention.attn_drop(att)  # type: ignore[no-any-return]  # nn.Module calls are Any
-
-
-def _merge(attention: Any, y: Tensor) -> Tensor:
-    B, nh, T, hs = y.shape
-    y = y.transpose(1, 2).contiguous().view(B, T, nh * hs)  # (B, T, C)
-    return attention.resid_drop(attention.proj(y))  # type: ignore[no-any-return]  # nn.Module calls are Any
+        q, k, v = self._heads(x)
+        self.attention_weights = self._probabilities(q, k)
+        return self._merge(self.attention_weights @ v)
 
 
 class FlashCausalSelfAttention(CausalSelfAttention):
@@ -112,18 +112,20 @@ class FlashCausalSelfAttention(CausalSelfAttention):
     float16 scores do not overflow.
     """
 
+    _replaces: ClassVar[type[nn.Module]] = CausalSelfAttention
+
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        q, k, v = _heads(self, x)
+        q, k, v = self._heads(x)
         T, block_size = q.size(-2), self.mask.size(-1)
         if 1 < block_size < T:  # a mask of one place broadcasts, in the original too
             # the kernel would run; the original cannot, and a drop-in must not hide the mistake
             raise RuntimeError(f"sequence of length T={T} is longer than block_size={block_size}: shorten the input")
         if _a_kernel_serves(self, q, k, v):
-            return _merge(self, causal_attention(q, k, v, dropout_p=_rate(self.attn_drop)))
-        return _merge(self, _probabilities(self, q, k) @ v)
+            return self._merge(causal_attention(q, k, v, dropout_p=_rate(self.attn_drop)))
+        return self._merge(self._probabilities(q, k) @ v)
 
 
-def _a_kernel_serves(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> bool:
+def _a_kernel_serves(attention: CausalSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether a causal kernel computes what the original does with these; cheap, and decided anew at each call."""
     drop, mask = attention.attn_drop, attention.mask
     return (
@@ -147,30 +149,18 @@ def replace_attention_with_flash_attention(model: M, *, target: type[nn.Module] 
     """Make every `target` inside `model` a `FlashCausalSelfAttention`, in place, and return the model.
 
     The module objects stay the same ones: Parameters, buffers, submodules, hooks, modes, dtypes, devices and ties live on,
-    and so does every optimizer built before. Subclasses of `target` are left alone and named in a warning.
-    Raises ValueError where there is nothing to replace.
+    and so does every optimizer built before. Another `target` of the same attributes stays an instance of its class, too.
+    Subclasses of `target`, and modules with a forward pass of their own, are left alone and named in a warning.
+    Raises ValueError, and has replaced nothing, where there is nothing to replace or an attribute is missing.
     """
-    found = False
-    left_alone: list[str] = []
-    for name, module in model.named_modules():
-        kind: type[Any] = type(module)
-        if kind is FlashCausalSelfAttention:
-            found = True
-        elif kind is target:
-            module.__class__ = FlashCausalSelfAttention
-            module.attention_weights = None
-            found = True
-        elif issubclass(kind, target):
-            left_alone.append(f"{name or 'the model itself'} ({kind.__qualname__})")
-    if left_alone:
-        warnings.warn(
-            f"left alone, because they are subclasses of {target.__qualname__} and may compute something else: "
-            + ", ".join(left_alone),
-            stacklevel=2,
-        )
-    if not found and not left_alone:
-        raise ValueError(
-            f"no {target.__module__}.{target.__qualname__} in {type(model).__qualname__}: nothing was replaced; "
-            "pass target= the class of the attention that the model uses"
-        )
+    replace(model, target, FlashCausalSelfAttention, NEEDED)
+    return model
+
+
+def restore_original_attention(model: M) -> M:
+    """Undo `replace_attention_with_flash_attention`, in place, and return the model: each module has the class back that it had.
+
+    A `FlashCausalSelfAttention` that was built as one becomes a `CausalSelfAttention`. Raises ValueError where there is neither.
+    """
+    restore(model, FlashCausalSelfAttention)
     return model

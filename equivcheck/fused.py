@@ -23,11 +23,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Te
 
     All are (B, H, T, D), of any B and H. What it returns has derivatives of every order in reverse mode.
     """
-    again = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-    if again and dropout_p > 0 and not v.requires_grad:
+    again = torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    if again and dropout_p > 0 and (q.requires_grad or k.requires_grad) and not v.requires_grad:
         v = v.detach().requires_grad_()  # the gradient of the values is what shows which probabilities were dropped
-    y = _kernel(q, k, v, dropout_p)  # (B, H, T, D)
-    return _Again.apply(q, k, v, y, dropout_p) if again and y.requires_grad else y  # type: ignore[no-untyped-call, no-any-return]
+    y = _kernel(q, k, v, dropout_p=dropout_p)  # (B, H, T, D)
+    return _Again.apply(q, k, v, y, dropout_p) if again and y.requires_grad else y  # type: ignore[no-untyped-call]
 
 
 def is_transformed(*tensors: Tensor) -> bool:
@@ -39,13 +39,12 @@ def is_transformed(*tensors: Tensor) -> bool:
     return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
-def _kernel(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+def _kernel(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
     B, H, _, D = q.shape
     if q.device.type != "cpu" and B * H > HEADS_AT_ONCE:
-        b, h = max(1, HEADS_AT_ONCE // H), min(H, HEADS_AT_ONCE)
-        by_batch = zip(q.split(b), k.split(b), v.split(b), strict=True)
-        by_head = (zip(*(t.split(h, dim=1) for t in some), strict=True) for some in by_batch)
-        return torch.cat([torch.cat([_kernel(*few, dropout_p) for few in some], dim=1) for some in by_head])
+        dim, size = (0, max(1, HEADS_AT_ONCE // H)) if B > 1 else (1, HEADS_AT_ONCE)
+        parts = zip(*(t.split(size, dim) for t in (q, k, v)), strict=True)
+        return torch.cat([_kernel(*part, dropout_p=dropout_p) for part in parts], dim)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=None, dropout_p=dropout_p, is_causal=True, scale=1.0 / math.sqrt(D)
     )
@@ -61,7 +60,7 @@ class _Again(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's is any number
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled() and not is_transformed(g):
             return None, None, None, g, None
         q, k, v, y = ctx.saved_tensors
@@ -94,6 +93,6 @@ def _kept(y: Tensor, v: Tensor) -> Tensor:
     for first in range(0, T, D):
         hot = torch.zeros(T, D, dtype=y.dtype, device=y.device)
         hot[first : first + D].fill_diagonal_(1.0)
-        (found,) = torch.autograd.grad(y, v, hot.expand_as(y), retain_graph=True)  # (B, H, T, D)
+        (found,) = torch.autograd.grad(y, v, hot.expand_as(y).contiguous(), retain_graph=True)  # (B, H, T, D)
         rows.append(found[..., : min(D, T - first)].transpose(-2, -1))  # (B, H, queries, T)
     return (torch.cat(rows, -2) != 0).to(y.dtype)
