@@ -135,6 +135,7 @@ def _a_kernel_serves(attention: CausalSelfAttention, q: Tensor, k: Tensor, v: Te
         and 0.0 <= drop.p <= 1.0
         and _rate(drop) < 1.0
         and q.numel() > 0
+        and q.size(-2) <= mask.size(-1)
         and mask.device == q.device
         and not is_transformed(q, k, v)
         and (is_causal_once(mask) if torch.compiler.is_compiling() else is_causal(mask))

@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 __all__ = ["causal_attention", "is_transformed"]
 
 HEADS_AT_ONCE = 65535  # CUDA's greatest grid in y and z: the memory-efficient kernel takes no more heads than that
+UNLIMITED = ("cpu",)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
@@ -41,7 +42,7 @@ def is_transformed(*tensors: Tensor) -> bool:
 
 def _kernel(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
     B, H, _, D = q.shape
-    if q.device.type != "cpu" and B * H > HEADS_AT_ONCE:
+    if B * H > HEADS_AT_ONCE and q.device.type not in UNLIMITED:
         dim, size = (0, max(1, HEADS_AT_ONCE // H)) if B > 1 else (1, HEADS_AT_ONCE)
         parts = zip(*(t.split(size, dim) for t in (q, k, v)), strict=True)
         return torch.cat([_kernel(*part, dropout_p=dropout_p) for part in parts], dim)
