@@ -1,4 +1,4 @@
-"""The command line: `verify`, `replay` and `report`, with exit statuses that a script can rely on.
+"""The command line: `verify`, `replay`, `report` and `bench`, with exit statuses that a script can rely on.
 
 0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
 Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from equivcheck import config as configuration
+from equivcheck.bench_cli import bench
 from equivcheck.errors import UsageError
 
 __all__ = ["cli", "main"]
@@ -202,6 +203,9 @@ def report(file: Path, form: str, out: Path | None) -> int:
     else:
         save_text("--out", out, text)
     return 0
+
+
+cli.add_command(bench)
 
 
 def _pair(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:

@@ -40,7 +40,9 @@ def kernels_of(action: Callable[[], Any]) -> tuple[str, ...]:
     with _quietly(), torch.autograd.profiler.profile(use_kineto=False) as seen:  # type: ignore[no-untyped-call]  # torch leaves it untyped
         action()
     counts = Counter(event.name for event in seen.function_events or ())
-    found = {kernel for name in counts for piece, kernel in _OPERATIONS.items() if piece in name and "backward" not in name}
+    found = {
+        kernel for name in counts for piece, kernel in _OPERATIONS.items() if piece in name and "backward" not in name
+    }
     if counts[_MATH]:
         found.add("math")
     if counts["aten::_softmax"] > counts[_MATH]:  # the math kernel has one softmax inside

@@ -14,7 +14,9 @@ from equivcheck.measure import Make, fitting, release
 
 __all__ = ["Peak", "peak_of"]
 
-_BEFORE = 2  # repetitions before the one that is looked at: by then an optimizer has its state, and a library its workspace
+_BEFORE = (
+    2  # repetitions before the one that is looked at: by then an optimizer has its state, and a library its workspace
+)
 
 
 @dataclass(frozen=True)
