@@ -150,7 +150,8 @@ def _timed(
                 sides[name] = replace(sides[name], refused=str(error))
             release(device)
     mine, its = sides["candidate"].median_ms, sides["reference"].median_ms
-    return replace(line, **sides, ratio=its / mine if mine and its else None, interleaved=False)
+    ratio = its / mine if mine and its else None
+    return replace(line, reference=sides["reference"], candidate=sides["candidate"], ratio=ratio, interleaved=False)
 
 
 def _with_times(side: Side, times: Quartiles, needed: float) -> Side:

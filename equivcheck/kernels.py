@@ -17,7 +17,7 @@ SPELLED_OUT = "spelled out"
 _UNKNOWN = "none known"
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
 _MATH = "aten::_scaled_dot_product_attention_math"
-_OPERATIONS = {  # a piece of an operation's name -> the kernel behind it; torch's own, and those of the packages flash-attn and xformers
+_OPERATIONS = {  # a piece of an operation's name -> the kernel behind it; torch's own, flash-attn's and xformers'
     "scaled_dot_product_flash_attention": "flash",
     "flash_attention_forward": "flash",
     "flash_attn": "flash",
@@ -37,9 +37,11 @@ def kernels_of(action: Callable[[], Any]) -> tuple[str, ...]:
     looking changes nothing about what is chosen. Raises whatever `action` raises.
     """
     # not torch.profiler, which takes a second to start
-    with _quietly(), torch.autograd.profiler.profile(use_kineto=False) as seen:  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    with _quietly(), torch.autograd.profiler.profile(use_kineto=False) as seen:
         action()
-    counts = Counter(event.name for event in seen.function_events or ())
+    # not seen.function_events: to build those takes longer than most actions
+    events = seen.kineto_results.events() if seen.kineto_results is not None else ()
+    counts = Counter(event.name() for event in events)
     found = {
         kernel for name in counts for piece, kernel in _OPERATIONS.items() if piece in name and "backward" not in name
     }

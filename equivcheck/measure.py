@@ -201,11 +201,11 @@ def _timer(device: torch.device, wall: bool) -> Callable[[Action, int], float]:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
         cache.zero_()  # while the GPU does this, the first launches of the action are queued
-        start.record()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        start.record()
         action(number)
-        end.record()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        end.record()
         torch.cuda.synchronize(device)
-        return float(start.elapsed_time(end))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return float(start.elapsed_time(end))
 
     return on_the_gpu
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equivcheck.errors import UsageError
-from equivcheck.gpt import GPT, GPTConfig
+from equivcheck.gpt import GPTConfig
 from equivcheck.measure import Action, Make
 from equivcheck.subject import Subject, model_outputs
 
