@@ -4,6 +4,7 @@ Times come from CUDA events or, for whole steps and on the CPU, from a synchroni
 a GPU is emptied before each repetition, and an action is told the number of its repetition so that it can change buffers.
 """
 
+import ctypes
 import gc
 import math
 import shutil
@@ -110,7 +111,7 @@ def paired(
     ratios: list[list[float]] = []
     for number in range(rounds):
         until = began + max_seconds * (number + 1) / rounds
-        with fitting(device):
+        with fitting(device), _freed_memory_kept(device):
             first, second = make_first(), make_second()
             one = _timer(device, wall)
             _warm_up((first, second), one)
@@ -144,7 +145,7 @@ def paired(
 def alone(make: Make, device: torch.device, *, max_seconds: float, wall: bool = False) -> Quartiles:
     """The times of one action, where there is nothing to measure it against; raises DoesNotFit."""
     until = time.monotonic() + max_seconds
-    with fitting(device):
+    with fitting(device), _freed_memory_kept(device):
         action, one = make(), _timer(device, wall)
         _warm_up((action,), one)
         times: list[float] = []
@@ -168,6 +169,30 @@ def fitting(device: torch.device) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told:
             raise DoesNotFit(told) from None
         raise
+
+
+@contextmanager
+def _freed_memory_kept(device: torch.device) -> Iterator[None]:
+    """Inside, the CPU's allocator reuses what was freed, as CUDA's does; where it is not glibc's, nothing changes.
+
+    Otherwise the past of the process decides: the same forward pass faulted 4096 pages in anew, or none at all after a larger
+    tensor had been freed, and took half as long then.
+    """
+    mallopt = None
+    if device.type == "cpu":
+        with suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL(None).mallopt
+    if mallopt is None:
+        yield
+        return
+    mmap_max, trim_threshold = -4, -1
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        mallopt(mmap_max, 2**16)
+        mallopt(trim_threshold, 2**17)
 
 
 def release(device: torch.device) -> None:
