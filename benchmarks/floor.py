@@ -26,9 +26,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.clocks import clocks
 from equivcheck.kernels import kernels_of
 from equivcheck.kinds import resolve
-from equivcheck.measure import DoesNotFit, alone, clocks, paired, release
+from equivcheck.measure import DoesNotFit, alone, paired, release
 from equivcheck.provenance import device_name, environment
 from equivcheck.workload import flops, makes, rows
 

@@ -86,11 +86,13 @@ def main() -> None:
 
     def tried(candidate):
         now = measure(candidate)([row.name])
+        told, unclear = [], ""
         try:
             told, _ = against(record, now, "the record", TRIPWIRE, measure(candidate))
         except UsageError as error:
-            told = [f"could not be judged: {error}"]
-        return {"ratio": now.lines[0].ratio, "low": now.lines[0].low, "high": now.lines[0].high, "told": told}
+            unclear = str(error)
+        line = now.lines[0]
+        return {"ratio": line.ratio, "low": line.low, "high": line.high, "told": told, "could not be judged": unclear}
 
     record = measure(FlashCausalSelfAttention)([row.name])
     same = [tried(FlashCausalSelfAttention) for _ in range(args.again)]
@@ -109,7 +111,8 @@ def main() -> None:
         f"# The performance gate\n\n{found['device']}, torch {found['environment']['torch']}, {row.name}; "
         f"tripwire {TRIPWIRE:g} %.\n\n"
         f"The record says {found['record']['ratio']:.3f} ×. Measured again {args.again} times, the same candidate has "
-        f"{min(o['ratio'] for o in same):.3f} to {max(o['ratio'] for o in same):.3f} ×, and trips {tripped} times.\n"
+        f"{min(o['ratio'] for o in same):.3f} to {max(o['ratio'] for o in same):.3f} ×, and trips {tripped} times "
+        f"({sum(bool(one['could not be judged']) for one in same)} could not be judged).\n"
         f"A candidate slowed by {args.slower:g} % has {slow['ratio']:.3f} ×, and "
         + (f"trips: {slow['told'][0]}." if slow["told"] else "does not trip.")
         + "\n"

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from equivcheck.clocks import clocks
 from equivcheck.errors import UsageError
 from equivcheck.kernels import kernels_of
 from equivcheck.kinds import resolve
-from equivcheck.measure import DoesNotFit, Make, Quartiles, alone, clocks, fitting, paired, release
+from equivcheck.measure import DoesNotFit, Make, Quartiles, alone, fitting, paired, release
 from equivcheck.peak import peak_of
 from equivcheck.provenance import device_name, environment
 from equivcheck.record import Line, Record, Side, coarse, comparable, slower

@@ -7,9 +7,7 @@ a GPU is emptied before each repetition, and an action is told the number of its
 import ctypes
 import gc
 import math
-import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,13 +19,11 @@ from equivcheck.comparison import student_quantile
 
 __all__ = [
     "Action",
-    "Clocks",
     "DoesNotFit",
     "Make",
     "Paired",
     "Quartiles",
     "alone",
-    "clocks",
     "fitting",
     "paired",
     "release",
@@ -40,8 +36,9 @@ Make = Callable[[], Action]
 
 ROUNDS = 4
 STANDARD_ERROR = 0.005
-_FEWEST, _MOST = 5, 2000  # pairs in one round
-_WARM_UP, _WARM_UP_S = 3, 0.1
+_FEWEST, _ENOUGH, _MOST = 3, 5, 2000  # pairs in one round: if time is over, if they agree, and in any case
+_WARM_UP, _WARM_UP_S = 2, 0.1
+_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 _CERTAINTY = 0.05  # two-sided: intervals hold in 95 of 100 runs
 
 
@@ -80,17 +77,6 @@ class Paired:
     settled: bool
 
 
-@dataclass(frozen=True)
-class Clocks:
-    """What `nvidia-smi` says of the GPU while it works."""
-
-    sm_mhz: int
-    memory_mhz: int
-    power_w: float
-    temperature_c: int
-    driver: str
-
-
 def paired(
     make_first: Make,
     make_second: Make,
@@ -114,16 +100,17 @@ def paired(
         with fitting(device), _freed_memory_kept(device):
             first, second = make_first(), make_second()
             one = _timer(device, wall)
-            _warm_up((first, second), one)
+            _warm_up((first, second), one, 1 if ratios else _WARM_UP)
             here: list[float] = []
             while len(here) < _MOST:
                 a, b = one(first, len(here)), one(second, len(here))
                 times[0].append(a)
                 times[1].append(b)
                 here.append(math.log(a / b))
-                enough = len(here) >= _FEWEST
                 # the rounds together are to reach it, so each may stop at a root of their number times it
-                if enough and (time.monotonic() > until or _median_error(here) < standard_error * math.sqrt(rounds)):
+                if len(here) >= _ENOUGH and _median_error(here) < standard_error * math.sqrt(rounds):
+                    break
+                if len(here) >= _FEWEST and time.monotonic() > until:
                     break
             ratios.append(here)
             del first, second, one
@@ -147,11 +134,11 @@ def alone(make: Make, device: torch.device, *, max_seconds: float, wall: bool = 
     until = time.monotonic() + max_seconds
     with fitting(device), _freed_memory_kept(device):
         action, one = make(), _timer(device, wall)
-        _warm_up((action,), one)
+        _warm_up((action,), one, _WARM_UP)
         times: list[float] = []
-        while len(times) < _FEWEST or (time.monotonic() < until and len(times) < _MOST):
+        while len(times) < _ENOUGH or (time.monotonic() < until and len(times) < _MOST):
             times.append(one(action, len(times)))
-            if len(times) >= 4 * _FEWEST and _median_error([math.log(t) for t in times]) < STANDARD_ERROR:
+            if len(times) >= 4 * _ENOUGH and _median_error([math.log(t) for t in times]) < STANDARD_ERROR:
                 break
         del action, one
     release(device)
@@ -165,8 +152,8 @@ def fitting(device: torch.device) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         told = " ".join(str(error).split())[:200] or type(error).__name__
-        # torch's CPU allocator has no class of its own for it
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told:
+        # torch's CPU allocator and the libraries of CUDA have no class of their own for it
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in told for words in _NO_MEMORY):
             raise DoesNotFit(told) from None
         raise
 
@@ -226,18 +213,18 @@ def _timer(device: torch.device, wall: bool) -> Callable[[Action, int], float]:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
         cache.zero_()  # while the GPU does this, the first launches of the action are queued
-        start.record()
+        start.record(torch.cuda.current_stream(device))
         action(number)
-        end.record()
+        end.record(torch.cuda.current_stream(device))
         torch.cuda.synchronize(device)
         return float(start.elapsed_time(end))
 
     return on_the_gpu
 
 
-def _warm_up(actions: Sequence[Action], one: Callable[[Action, int], float]) -> None:
+def _warm_up(actions: Sequence[Action], one: Callable[[Action, int], float], fewest: int) -> None:
     began, number = time.monotonic(), 0
-    while number < _WARM_UP or (time.monotonic() - began < _WARM_UP_S and number < _MOST):
+    while number < fewest or (time.monotonic() - began < _WARM_UP_S and number < _MOST):
         for action in actions:
             one(action, number)
         number += 1
@@ -260,21 +247,3 @@ def _interval(ratios: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     between = statistics.stdev(medians) / math.sqrt(len(medians))
     half = max(1.96 * within, student_quantile(_CERTAINTY, len(medians) - 1) * between)
     return middle - half, middle + half, max(within, between)
-
-
-def clocks(device: torch.device) -> Clocks | None:
-    """The GPU's clocks, power and temperature now; None on a CPU, and where `nvidia-smi` cannot be asked."""
-    if device.type != "cuda" or shutil.which("nvidia-smi") is None:
-        return None
-    wanted = "clocks.sm,clocks.mem,power.draw,temperature.gpu,driver_version"
-    with suppress(OSError, subprocess.SubprocessError, ValueError):
-        # by its UUID: the numbers of torch and of nvidia-smi differ where CUDA_VISIBLE_DEVICES is set
-        uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-        which = ["-i", f"GPU-{uuid}"] if uuid is not None else []
-        told = subprocess.run(
-            ["nvidia-smi", *which, f"--query-gpu={wanted}", "--format=csv,noheader,nounits"],
-            capture_output=True, text=True, timeout=10, check=True,
-        ).stdout  # fmt: skip
-        sm, memory, power, temperature, driver = (item.strip() for item in told.splitlines()[0].split(","))
-        return Clocks(int(sm), int(memory), float(power), int(temperature), driver)
-    return None

@@ -34,6 +34,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every preset with a size that takes no time."""
     small = {name: replace(p, sizes=dict.fromkeys(p.sizes, (TINY,))) for name, p in PRESETS.items()}
     monkeypatch.setattr("equivcheck.workload.PRESETS", small)
+    monkeypatch.setattr("equivcheck.measure._WARM_UP_S", 0.0)
+    monkeypatch.setattr("equivcheck.bench._LEAST_S", 0.02)
 
 
 def line(name: str = "row", ratio: float | None = 2.0, width: float = 0.01, **changes: Any) -> Line:
@@ -58,7 +60,7 @@ def record(*lines: Line, **changes: Any) -> Record:
     ],
 )
 def test_every_kind_of_pair_is_measured(pair: tuple[Any, Any], works: int) -> None:
-    found = bench(*pair, device="cpu", max_seconds=0.5)
+    found = bench(*pair, device="cpu", max_seconds=0.1)
     assert found.complete
     assert len(found.lines) == works
     for row in found.lines:
@@ -77,7 +79,7 @@ def test_the_fused_side_runs_its_kernel_and_needs_less_memory() -> None:
     row = next(row for row in rows("small", (), "module") if row.work == "attention")
     row = replace(row, size=replace(TINY, T=64, block_size=64))
     subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
-    found = measured(subject, row, 0.2)
+    found = measured(subject, row, 0.05)
     assert (found.reference.kernels, found.candidate.kernels) == (("spelled out",), ("flash",))
     assert (found.candidate.above_bytes or 0) < (found.reference.above_bytes or 0)
 
@@ -88,7 +90,7 @@ class TooLarge(FlashCausalSelfAttention):
 
 
 def test_what_does_not_fit_is_a_result_beside_the_other_ones_time() -> None:
-    found = bench(CausalSelfAttention, TooLarge, device="cpu", max_seconds=0.5)
+    found = bench(CausalSelfAttention, TooLarge, device="cpu", max_seconds=0.1)
     assert found.complete
     for row in found.lines:
         assert row.candidate.refused == "planted"
@@ -204,7 +206,7 @@ def test_records_without_a_common_row_cannot_be_compared() -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = cli.main(["bench", "--device", "cpu", "--max-seconds", "0.3", *arguments])
+    status = cli.main(["bench", "--device", "cpu", "--max-seconds", "0.1", *arguments])
     told = capsys.readouterr()
     return status, told.out, told.err
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from equivcheck.measure import clocks
+from equivcheck.clocks import clocks
 from equivcheck.provenance import device_name, environment
 
 
