@@ -1,4 +1,4 @@
-"""The command line: `verify`, `replay` and `report`, with exit statuses that a script can rely on.
+"""The command line: `verify`, `replay`, `report` and `bench`, with exit statuses that a script can rely on.
 
 0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
 Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from equivcheck import config as configuration
+from equivcheck.bench_cli import bench
 from equivcheck.errors import UsageError
 
 __all__ = ["cli", "main"]
@@ -82,6 +83,12 @@ def cli(context: click.Context) -> int:
 def _of_a_pair(command: F) -> F:
     """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
     for decorate in (
+        click.option(
+            "--require-backend",
+            metavar="[DTYPE=]KERNEL",
+            multiple=True,
+            help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
+        ),
         click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
         click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
         click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
@@ -113,6 +120,7 @@ def verify(
     gpu: bool,
     device: str | None,
     checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
     profile: str | None,
     exclude: tuple[str, ...],
     seed: int | None,
@@ -143,6 +151,7 @@ def verify(
         "seed": _first(seed, config.seed, 0),
         "max_seconds": _first(max_seconds, config.max_seconds),
         "jobs": jobs,
+        "require_backend": require_backend,
         "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
@@ -166,7 +175,13 @@ def verify(
 @click.argument("case_id")
 @_of_a_pair
 def replay(
-    case_id: str, pair: tuple[str, ...], kind: str | None, gpu: bool, device: str | None, checks: tuple[str, ...]
+    case_id: str,
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
 ) -> int:
     """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
     config = configuration.load(Path("pyproject.toml"))
@@ -178,7 +193,9 @@ def replay(
     from equivcheck.verify import replay as judge
 
     kind = _first(kind, config.kind, "auto")
-    results = judge(reference, candidate, case_id, kind=kind, device=where, checks=checks or None)
+    results = judge(
+        reference, candidate, case_id, kind=kind, device=where, checks=checks or None, require_backend=require_backend
+    )
     verdict, text = table.replayed(case_id, results)
     _print(lambda: click.echo(text, nl=False))
     return _STATUS.get(verdict, NOT_JUDGED)
@@ -205,6 +222,9 @@ def report(file: Path, form: str, out: Path | None) -> int:
     else:
         save_text("--out", out, text)
     return 0
+
+
+cli.add_command(bench)
 
 
 def _pair(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:

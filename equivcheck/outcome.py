@@ -52,7 +52,7 @@ def _replay_line(search: Search, case: Case) -> str:
     s = search.subject
     return (
         f"equivcheck replay {case.id} {shlex.quote(s.reference_name)} {shlex.quote(s.candidate_name)} --kind {s.kind} "
-        f"--device {s.device} --check {search.check.name}"
+        f"--device {s.device} --check {' '.join((search.check.name, *search.check.options))}"
     )
 
 

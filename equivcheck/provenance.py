@@ -17,18 +17,26 @@ __all__ = ["BESIDE_THE_VERDICT", "device_name", "environment", "sources"]
 # are left out of the hash. report/model.py is none of them: it makes the verdict of the results.
 BESIDE_THE_VERDICT = (
     "__main__.py",
+    "bench.py",
+    "bench_cli.py",
     "cli.py",
+    "clocks.py",
     "config.py",
+    "measure.py",
     "outputs.py",
+    "peak.py",
     "progress.py",
     "pytest_plugin.py",
+    "record.py",
     "report/__init__.py",
     "report/files.py",
     "report/json.py",
     "report/junit.py",
     "report/markdown.py",
+    "report/speed.py",
     "report/table.py",
     "suite.py",
+    "workload.py",
 )
 _PACKAGE = Path(__file__).parent
 

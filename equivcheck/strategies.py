@@ -62,11 +62,13 @@ def cases(
     scales: Sequence[float | None] = (None,),
     steps: str = "",
     max_chunks: int | None = None,
+    head_sizes: Sequence[int] = (),
 ) -> Case:
     """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
 
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
-    `steps` are the letters to draw from; `max_chunks` bounds T / D, the number of runs that it takes to read off a mask.
+    `head_sizes` are the only ones, where there are any. `steps` are the letters to draw from; `max_chunks` bounds T / D, the number
+    of runs that it takes to read off a mask.
     """
     dtype = draw(st.sampled_from(list(dtypes)))
     seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
@@ -76,7 +78,7 @@ def cases(
     batch_size = draw(st.sampled_from(sizes(max(1, min(max_batch_size, room // n_head)), typical=3)))
     narrowest = 1 if max_chunks is None else -(-seq_len // max_chunks)
     widest = max(narrowest, min(max_head_size, 512 // n_head))
-    head_size = draw(st.sampled_from(sizes(widest, typical=24, smallest=narrowest)))
+    head_size = draw(st.sampled_from(head_sizes or sizes(widest, typical=24, smallest=narrowest)))
     block_size = seq_len + draw(st.sampled_from((0, 0, 1, 7, 64)))
     n_layer = draw(st.sampled_from(list(n_layers)))
     in_training = draw(st.booleans()) if training is None else training

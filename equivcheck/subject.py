@@ -16,7 +16,7 @@ from equivcheck.problem import Problem, seeded
 from equivcheck.truth import Memory
 from equivcheck.weights import projections_known, qkv, randomise, sequence, tokens, upstream
 
-__all__ = ["SAMPLE", "FunctionModule", "Subject"]
+__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs"]
 
 Factory = Callable[..., Any]
 
@@ -135,7 +135,7 @@ class Subject:
             make_candidate=lambda reference: self.build_candidate(case, reference),
             inputs=inputs,
             names=names,
-            outputs=_model_outputs if self.kind in ("model", "replacement") else _tensor_output,
+            outputs=model_outputs if self.kind in ("model", "replacement") else _tensor_output,
             upstream=flowing,
             memory=self.memory,
             # a replacement's original is a model's; an attention's is not that of the GPT around it
@@ -180,7 +180,7 @@ def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Ten
     return {"output": y}
 
 
-def _model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+def model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     idx, targets = inputs
     takes_targets = "targets" in inspect.signature(module.forward).parameters
     found = module(idx, targets) if takes_targets else module(idx)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from equivcheck.cases import Case
 from equivcheck.checks import CHECKS, Check
+from equivcheck.checks.backend import requiring
 from equivcheck.comparison import Mismatch
 from equivcheck.crew import Workers, crew, jobs_for
 from equivcheck.dtypes import usable_dtypes
@@ -76,12 +77,14 @@ def verify(
     max_seconds: float | None = None,
     deviations: Mapping[str, str] | None = None,
     jobs: int | None = 1,
+    require_backend: Sequence[str] = (),
     listener: Listener | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
-    thorough. `deviations` maps names of checks to the reason why a difference is accepted. After `max_seconds`, or when
+    thorough. `deviations` maps names of checks to the reason why a difference is accepted; `require_backend` names the kernel
+    that must run, as `flash` or, in one dtype, as `bfloat16=flash`. After `max_seconds`, or when
     interrupted, the report says that it is partial. `jobs` processes share the work of a pair that is given as import
     strings, None for as many as suit the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
     """
@@ -89,7 +92,8 @@ def verify(
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
     accepted = _accepted(deviations)
     subject = resolve(reference, candidate, kind=kind, device=device)
-    chosen = choose(checks, tuple(exclude), subject.kind)
+    chosen = requiring(choose(checks, tuple(exclude), subject.kind), require_backend)
+    _judging(chosen, require_backend)
     heard = listener or _Silence()
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
@@ -100,6 +104,11 @@ def verify(
     complete = True
     try:
         dtypes, refused = usable_dtypes(subject)
+        asked = {text.partition("=")[0] for text in require_backend if "=" in text}
+        if missing := sorted(asked - set(dtypes)):
+            raise UsageError(
+                f"--require-backend: the pair does not run in {', '.join(missing)}, so nothing can be judged there"
+            )
         searches = [_search(check, subject, profile, until, heard) for check in chosen]
         wanted = jobs
         if wanted is None:  # other processes take seconds to start
@@ -144,6 +153,17 @@ def verify(
         environment=environment(subject.device),
         sources=sources(subject),
     )
+
+
+def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
+    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
+    if require_backend and all(check.name != "backend" for check in chosen):
+        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
+    if not any(check.judges for check in chosen):
+        raise UsageError(
+            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
+            "must, or run other checks beside it"
+        )
 
 
 def _accepted(deviations: Mapping[str, str] | None) -> dict[str, str]:
@@ -195,12 +215,13 @@ def replay(
     kind: str = "auto",
     device: str = "auto",
     checks: Sequence[str] | None = None,
+    require_backend: Sequence[str] = (),
 ) -> tuple[CheckResult, ...]:
     """Run the checks on one case again; the detail of each result has the whole comparison."""
     case = Case.parse(case_id)
     subject = resolve(reference, candidate, kind=kind, device=device)
     results = []
-    for check in choose(checks, (), subject.kind):
+    for check in requiring(choose(checks, (), subject.kind), require_backend):
         search = Search(check, subject, 1, 0.0, float("inf"), lambda _: None)
         began = time.monotonic()
         with suppress(Mismatch):

@@ -126,6 +126,7 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "seed": 0,
         "max_seconds": None,
         "deviations": None,
+        "require_backend": (),
     }
 
 
@@ -133,7 +134,8 @@ def test_every_option_arrives(judge: Judge) -> None:
     line = (
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
-    main([*line.split(), "--seed", "3", "--max-seconds", "9.5", "--deviation", "logits=on purpose"])
+    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash"]
+    main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
     ((pair, options),) = judge.calls
     del options["listener"]
     assert pair == ("a:A", "b:B")
@@ -146,6 +148,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "seed": 3,
         "max_seconds": 9.5,
         "deviations": {"logits": "on purpose"},
+        "require_backend": ("bfloat16=flash",),
     }
 
 
@@ -362,7 +365,8 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
 ) -> None:
     judge.answer = tuple(replace(result, detail="error 1e-7, budget 2e-7") for result in results)
     assert main(["replay", CASE, "a:A", "b:B", "--check", "output", "--kind", "module"]) == status
-    assert judge.calls == [(("a:A", "b:B", CASE), {"kind": "module", "device": "auto", "checks": ("output",)})]
+    options = {"kind": "module", "device": "auto", "checks": ("output",), "require_backend": ()}
+    assert judge.calls == [(("a:A", "b:B", CASE), options)]
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith(verdict)
     assert out.count("  error 1e-7, budget 2e-7\n") == len(results)

@@ -1,5 +1,6 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
+from equivcheck.checks.backend import HEAD_SIZES, backend
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
 from equivcheck.checks.contract import checkpoint, errors, interface
@@ -80,6 +81,15 @@ _GENERATED = {
     "n_layers": (1, 2),
     "training": False,
 }
+_RUN = {
+    "regimes": ("sharpened",),
+    "layouts": ("contiguous",),
+    "max_seq_len": 64,
+    "max_batch_size": 2,
+    "max_heads": 2,
+    "head_sizes": HEAD_SIZES,
+    "train_rates": (0.0, 0.1),
+}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -115,4 +125,5 @@ CHECKS: tuple[Check, ...] = (
     Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
+    Check("backend", backend.__doc__ or "", _ALL, backend, _cases(4, 8, 40), _RUN, judges=False),
 )

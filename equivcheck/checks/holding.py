@@ -51,7 +51,8 @@ class Held:
 class Check:
     """A property that is held against cases: `run` returns what it saw, or raises Mismatch.
 
-    `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile.
+    `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile; `options` are
+    those of the command line that a replay needs; a check that does not judge only records.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Check:
     run: Callable[[Any, Case], Held]
     cases: Mapping[str, int]
     draws: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    judges: bool = True
 
 
 def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.faults.backward import rewritten
-from equivcheck.faults.tensors import half_off, last_off, swapped
+from equivcheck.faults.tensors import half_off, last_off, spelled_out, swapped
 
 __all__ = ["FUNCTIONS", "around_function"]
 
@@ -114,4 +114,5 @@ FUNCTIONS = (
     ("input-modified-in-place", ("purity",), _in_place),
     ("generator-drawn-from", ("purity",), _generator_drawn),
     ("call-refused", ("interface", "output"), _positional_names),
+    ("softmax-spelled-out", ("backend",), _output(spelled_out)),
 )

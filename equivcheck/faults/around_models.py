@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from equivcheck.faults.around_modules import parameter_renamed, submodule_not_called
 from equivcheck.faults.backward import rewritten_parameter
-from equivcheck.faults.tensors import half_off, last_off, swapped
+from equivcheck.faults.tensors import half_off, last_off, spelled_out, swapped
 
 __all__ = ["MODELS", "around_model"]
 
@@ -105,4 +105,5 @@ MODELS = (
     ("refusals-swallowed", ("errors",), _swallowing),
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
+    ("softmax-spelled-out", ("backend",), _logits(spelled_out)),
 )

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equivcheck.faults.tensors import spelled_out
+
 __all__ = ["MODULES", "around_module", "parameter_renamed", "submodule_not_called"]
 
 
@@ -48,8 +50,16 @@ def late_tokens_off(module: nn.Module) -> nn.Module:
     return module
 
 
+def softmax_spelled_out(module: nn.Module) -> nn.Module:
+    """The right result, and on the way an attention that no kernel fuses."""
+    forward = module.forward
+    module.forward = lambda *args, **kwargs: spelled_out(forward(*args, **kwargs))
+    return module
+
+
 MODULES = (
     ("tokens-past-1024-off", ("long",), late_tokens_off),
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
+    ("softmax-spelled-out", ("backend",), softmax_spelled_out),
 )
