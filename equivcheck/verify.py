@@ -3,7 +3,7 @@
 import sys
 import time
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,10 +15,11 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
+from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.report.model import CheckResult, Report, Sensitivity
+from equivcheck.provenance import device_name, digests, environment, files
+from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search, classes, seed_for
 from equivcheck.sensitivity import sensitivity_of
 from equivcheck.subject import Subject
@@ -72,14 +73,16 @@ def verify(
     exclude: Iterable[str] = (),
     seed: int = 0,
     max_seconds: float | None = None,
-    deviations: Mapping[str, str] | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
     listener: Listener | None = None,
+    keep: Callable[[Report], None] | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
-    thorough. `deviations` maps names of checks to the reason why a difference is accepted. After `max_seconds`, or when
-    interrupted, the report says that it is partial. Raises UsageError where the pair cannot be judged.
+    thorough. `deviations` maps names of checks to the reason why a difference is accepted, or to a Deviation that expires. After
+    `max_seconds`, or when interrupted, the report says that it is partial; so does each that `keep` is given, first before any
+    check and then after every one. Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
@@ -93,6 +96,33 @@ def verify(
     searches: list[Search] = []
     sensitivity = Sensitivity()
     complete = True
+    made_of = files(subject)
+
+    def established(complete: bool) -> Report:
+        seen = {result.name for result in results if result.outcome == "deviation"}
+        file, line = defined_at(subject.candidate) or (None, None)
+        return Report(
+            reference=subject.reference_name,
+            candidate=subject.candidate_name,
+            kind=subject.kind,
+            device=device_name(subject.device),
+            profile=profile,
+            seed=seed,
+            results=tuple(results),
+            sensitivity=sensitivity,
+            complete=complete,
+            seconds=time.monotonic() - began,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=environment(subject.device),
+            sources=digests(made_of),
+            files=made_of,
+            candidate_file=file,
+            candidate_line=line,
+            deviations=tuple(replace(d, observed=d.name in seen) for d in accepted.values()),
+        )
+
+    kept = keep or (lambda _: None)
+    kept(established(complete=False))
     try:
         dtypes, refused = usable_dtypes(subject)
         for check in chosen:
@@ -108,6 +138,7 @@ def verify(
             results.append(_declared(result, accepted))
             searches.append(search)
             heard.finished(results[-1])
+            kept(established(complete=False))
             complete = complete and not search.stopped
         spent = time.monotonic() - began
         # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
@@ -119,41 +150,31 @@ def verify(
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
         complete = False
-    return Report(
-        reference=subject.reference_name,
-        candidate=subject.candidate_name,
-        kind=subject.kind,
-        device=device_name(subject.device),
-        profile=profile,
-        seed=seed,
-        results=tuple(results),
-        sensitivity=sensitivity,
-        complete=complete,
-        seconds=time.monotonic() - began,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=environment(subject.device),
-        sources=sources(subject),
-    )
+    return established(complete)
 
 
-def _accepted(deviations: Mapping[str, str] | None) -> dict[str, str]:
-    accepted = dict(deviations or {})
+def _accepted(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
+    accepted = {}
     known = [check.name for check in CHECKS]
-    for name, reason in accepted.items():
+    for name, given in (deviations or {}).items():
         if name not in known:
             raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
-        if not str(reason).strip():
+        declared = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
+        if not declared.reason:
             raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
+        accepted[name] = replace(declared, name=name)
     return accepted
 
 
-def _declared(result: CheckResult, accepted: Mapping[str, str]) -> CheckResult:
-    reason = accepted.get(result.name)
-    if reason is None:
+def _declared(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
+    declared = accepted.get(result.name)
+    if declared is None:
         return result
-    if result.outcome == "different":
-        return replace(result, outcome="deviation", detail=f"declared: {reason}")
-    return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {reason}"))
+    if result.outcome != "different":
+        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {declared.reason}"))
+    if declared.expired(datetime.now(UTC).date()):
+        return replace(result, detail=f"the deviation declared for it expired on {declared.expires}: {declared.reason}")
+    return replace(result, outcome="deviation", detail=f"declared: {declared.reason}")
 
 
 def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener) -> Search:
