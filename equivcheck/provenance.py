@@ -35,6 +35,7 @@ BESIDE_THE_VERDICT = (
     "report/plots.py",
     "report/schema.py",
     "report/table.py",
+    "report_cli.py",
     "suite.py",
 )
 _PACKAGE = Path(__file__).parent

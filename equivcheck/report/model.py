@@ -47,7 +47,9 @@ class CheckResult:
     detail: str = ""
     notes: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly, such as a whole dtype
-    visited: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # dimension, or two joined by × -> value -> cases
+    visited: Mapping[str, Mapping[str, int]] = field(
+        default_factory=dict
+    )  # dimension, or two joined by × -> value -> cases
     by_dtype: Mapping[str, float] = field(default_factory=dict)  # dtype -> the worst ratio measured in it
 
 
@@ -97,8 +99,9 @@ class Timing:
     speed_up: float | None = None  # reference_ms / candidate_ms, as the paired run estimates it
     speed_up_low: float | None = None
     speed_up_high: float | None = None
-    reference_bytes: int | None = None  # peak memory
+    reference_bytes: int | None = None  # peak memory above what is resident
     candidate_bytes: int | None = None
+    remark: str = ""  # such as "the reference does not fit"
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ class Report:
     candidate_file: str | None = None  # where the candidate is defined, for whoever points at it
     candidate_line: int | None = None
     deviations: tuple[Deviation, ...] = ()
-    kernels: Mapping[str, str] = field(default_factory=dict)  # problem, such as "bfloat16, head size 64" -> the kernel that ran
+    kernels: Mapping[str, str] = field(
+        default_factory=dict
+    )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
     performance: Mapping[str, Timing] = field(default_factory=dict)  # name -> record of `equivcheck bench`
     schema_version: int = SCHEMA_VERSION
 

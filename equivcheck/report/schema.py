@@ -82,8 +82,9 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "speed_up": "Time of the reference over time of the candidate, from one paired run.",
         "speed_up_low": "Lower end of its interval.",
         "speed_up_high": "Upper end of its interval.",
-        "reference_bytes": "Peak memory of the reference.",
-        "candidate_bytes": "Peak memory of the candidate.",
+        "reference_bytes": "Peak memory of the reference above what is resident.",
+        "candidate_bytes": "Peak memory of the candidate above what is resident.",
+        "remark": "What there is to say, such as that one of them does not fit.",
     },
 }
 _DERIVED = {
