@@ -41,8 +41,12 @@ def refusals(
     """Each reason to refuse these reports (by the names of their files), which are judged together; none: they are green.
 
     `against` is an older report, which the one of the same pair and device must not fall behind. Raises UsageError where
-    there is nothing to hold against it.
+    there is nothing to hold against it, or a check is named that there is not.
     """
+    known = [check.name for check in CHECKS]
+    for name in (*demands.checks, *demands.exclude, *demands.deviations):
+        if name not in known:
+            raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
     for name, report in reports.items():
         for reason in _of_one(report, demands):
             yield f"{name}: {reason}"

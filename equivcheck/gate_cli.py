@@ -49,7 +49,6 @@ def gate(
     from equivcheck import cli
     from equivcheck.gate import Demands, refusals
     from equivcheck.report import github, json, table
-    from equivcheck.verify import choose
 
     if not root.is_dir():
         raise UsageError(f"--root {root}: there is no such folder; give the one in which verify was run")
@@ -58,8 +57,6 @@ def gate(
     config = configuration.load(root / "pyproject.toml")
     pair = (config.reference, config.candidate) if config.reference and config.candidate else None
     reports = {str(file): json.read(file) for file in files}
-    for report in reports.values():
-        choose(checks, config.exclude, report.kind)  # a name that is none is told here
     demands = Demands(
         checks=checks,
         exclude=config.exclude,
