@@ -11,6 +11,7 @@ from equivcheck.report.page import view
 
 __all__ = ["render"]
 
+
 def render(report: Report, performance: Mapping[str, Timing] | None = None) -> str:
     """The report as a page; `performance` are further records of `equivcheck bench`, by name.
 
