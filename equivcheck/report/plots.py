@@ -43,13 +43,12 @@ def draw(records: Mapping[str, Timing]) -> tuple[list[Plot], str]:
         ("memory", "Peak memory of reference and candidate above what is resident", memory, _memory),
     ):
         if found:
-            # a salt of its own keeps the ids of two plots apart on one page, and the same from run to run
-            with matplotlib.rc_context({**settings, **dict.fromkeys(inked, _INK), "svg.hashsalt": name}):
-                plots.append((name, words, _svg(found, paint)))
+            with matplotlib.rc_context({**settings, **dict.fromkeys(inked, _INK), "svg.hashsalt": "equivcheck"}):
+                plots.append((name, words, _svg(name, found, paint)))
     return plots, ""
 
 
-def _svg(records: Mapping[str, Timing], paint: Callable[[Any, Mapping[str, Timing]], None]) -> str:
+def _svg(name: str, records: Mapping[str, Timing], paint: Callable[[Any, Mapping[str, Timing]], None]) -> str:
     from matplotlib.figure import Figure
 
     height = 4.6 if _has_lengths(records) else 1.2 + _ROW_IN * len(records)
@@ -65,6 +64,8 @@ def _svg(records: Mapping[str, Timing], paint: Callable[[Any, Mapping[str, Timin
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]  # no prolog and no doctype within a page
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # an id is unique on the page, which has another plot
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     return svg.replace(_INK, "currentColor")
 
 
