@@ -122,7 +122,10 @@ def test_table_markdown_page_and_junit_tell_the_same(report: Report) -> None:
         name, outcome, cases, ratio, _ = row
         assert re.search(rf"^{re.escape(name)} +{outcome} +{cases} +{re.escape(ratio)}", shown[0], re.MULTILINE)
         assert f"| {outcome} | {cases} | {ratio} |" in shown[1]
-        assert f'<span class="outcome {outcome}">{outcome}</span></td><td class="number">{cases}</td><td class="number">{ratio}<' in shown[2]
+        assert (
+            f'<span class="outcome {outcome}">{outcome}</span></td><td class="number">{cases}</td><td class="number">{ratio}<'
+            in shown[2]
+        )
         assert f'<property name="outcome" value="{outcome}" />' in xml
         if result.worst_ratio is not None:
             assert f'<property name="worst_ratio" value="{result.worst_ratio!r}" />' in xml
@@ -181,7 +184,9 @@ def test_plots_are_the_same_every_time_and_take_the_page_s_colour() -> None:
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for _, _, svg in plots.draw(TIMINGS)[0]]
     assert not ids[0] & ids[1]
     for found, (_, _, svg) in zip(ids, plots.draw(TIMINGS)[0], strict=True):
-        assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg)) <= {(x, "") for x in found} | {("", x) for x in found}
+        assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg)) <= {(x, "") for x in found} | {
+            ("", x) for x in found
+        }
 
 
 def test_without_matplotlib_the_page_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +205,9 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
     line = {"work": "GPT", "dtype": "float32", "sizes": {"T": 399}, "reference": side, "candidate": side}
     none = {**side, "median_ms": None, "above_bytes": None, "refused": "out of memory"}
     late = {**line, "sizes": {"T": 65536}, "reference": none, "ratio": None}
-    (tmp_path / "x.json").write_text(stdlib_json.dumps({"lines": [{**line, "ratio": 1.0, "low": 0.9, "high": 1.1}, late]}))
+    (tmp_path / "x.json").write_text(
+        stdlib_json.dumps({"lines": [{**line, "ratio": 1.0, "low": 0.9, "high": 1.1}, late]})
+    )
     assert benchmark.read(tmp_path / "x.json") == {
         "GPT, float32, T=399": Timing("GPT", "float32", 399, 43.9, 43.9, 1.0, 0.9, 1.1, 2**20, 2**20),
         "GPT, float32, T=65536": Timing(
@@ -216,7 +223,9 @@ def test_a_record_of_pytest_benchmark_is_read() -> None:
     assert Text(html.render(FULL, found)).text.count("attention forward, cuda, float32, T=399") >= 1
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"lines": [{}]}', '{"benchmarks": []}', '{"lines": [1]}', "[" * 10**5])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"lines": [{}]}', '{"benchmarks": []}', '{"lines": [1]}', "[" * 10**5]
+)
 def test_a_record_that_is_none_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ReportError) as caught:
@@ -244,7 +253,11 @@ def test_a_report_of_a_run_fits_the_schema_and_so_does_each_that_is_kept_on_the_
     kept: list[Report] = []
     original = "equivcheck.attention:CausalSelfAttention"
     done = verify(original, original, device="cpu", profile="quick", checks=["checkpoint", "purity"], keep=kept.append)
-    assert [(len(report.results), report.verdict) for report in kept] == [(0, "partial"), (1, "partial"), (2, "partial")]
+    assert [(len(report.results), report.verdict) for report in kept] == [
+        (0, "partial"),
+        (1, "partial"),
+        (2, "partial"),
+    ]
     for report in (done, *kept):
         jsonschema.validate(stdlib_json.loads(json.dumps(report)), SCHEMA)
     purity = done.results[1]
@@ -261,7 +274,9 @@ def test_the_schema_refuses_what_is_no_report(change: dict[str, object]) -> None
 
 # in a real browser ----------------------------------------------------------------------------------------------------
 
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here (Debian: apt install chromium)")
+in_a_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is installed here (Debian: apt install chromium)"
+)
 
 # every text that can be seen, with what WCAG 2 makes of its colour on what lies behind it
 CONTRAST = """
