@@ -1,4 +1,4 @@
-"""The command line: `verify`, `replay`, `report` and `bench`, with exit statuses that a script can rely on.
+"""The command line: `verify`, `replay`, `report`, `gate` and `bench`, with exit statuses that a script can rely on.
 
 0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
 Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
@@ -18,6 +18,8 @@ import click
 from equivcheck import config as configuration
 from equivcheck.bench_cli import bench
 from equivcheck.errors import UsageError
+from equivcheck.gate_cli import gate
+from equivcheck.report_cli import report
 
 __all__ = ["cli", "main"]
 
@@ -112,7 +114,7 @@ def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[
 @click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
-@_file_option("--report", "folder", "DIR", "Write report.json, report.md and junit.xml into DIR.")
+@_file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
 @_file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
 def verify(
     pair: tuple[str, ...],
@@ -159,16 +161,22 @@ def verify(
     _import_from_here()
 
     from equivcheck.progress import follow
-    from equivcheck.report import table
+    from equivcheck.report import github, table
     from equivcheck.verify import verify as judge
 
+    if json_file or junit_file or folder:
+        options["keep"] = outputs.keep
+
     with follow() as listener:
-        report = judge(reference, candidate, listener=listener, **options)
-    failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
-    _print(lambda: table.show(report))
+        found = judge(reference, candidate, listener=listener, **options)
+    failure = outputs.write(found)  # before the table: whoever closes the pipe early still has the files
+    _print(lambda: table.show(found))
+    failure = failure or outputs.summary(found)
+    if github.on_github():
+        _print(lambda: click.echo("".join(f"{line}\n" for line in github.annotations(found)), nl=False))
     if failure is not None:
         raise failure
-    return _STATUS.get(report.verdict, NOT_JUDGED)
+    return _STATUS.get(found.verdict, NOT_JUDGED)
 
 
 @cli.command()
@@ -201,29 +209,8 @@ def replay(
     return _STATUS.get(verdict, NOT_JUDGED)
 
 
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(("table", "markdown", "junit")), default="table", show_default=True)
-@_file_option("--out", "out", "FILE", "Write it to FILE instead of standard output.")
-def report(file: Path, form: str, out: Path | None) -> int:
-    """Render the report that `verify --json` wrote to FILE; the exit status is 0 whatever its verdict."""
-    from equivcheck.outputs import probe, save_text
-    from equivcheck.report import json, junit, markdown, table
-
-    if out is not None:
-        probe("--out", out)
-    saved = json.read(file)
-    if out is None and form == "table":
-        _print(lambda: table.show(saved))
-        return 0
-    text = {"table": table.plain, "markdown": markdown.render, "junit": junit.render}[form](saved)
-    if out is None:
-        _print(lambda: click.echo(text, nl=False))
-    else:
-        save_text("--out", out, text)
-    return 0
-
-
+cli.add_command(report)
+cli.add_command(gate)
 cli.add_command(bench)
 
 
@@ -256,7 +243,7 @@ def _import_from_here() -> None:
             sys.path.insert(0, here)
 
 
-def _print(show: Callable[[], None]) -> None:
+def _print(show: Callable[[], object]) -> None:
     """Call `show`, and let it pass where whoever reads standard output has closed it: the exit status still tells."""
     try:
         show()

@@ -1,8 +1,10 @@
 """What came of one check's search, as a CheckResult: the worst that was measured, the counterexample, and what was visited."""
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 from typing import Any
 
 from equivcheck.cases import Case
@@ -10,6 +12,8 @@ from equivcheck.report.model import CheckResult, Counterexample
 from equivcheck.search import Search
 
 __all__ = ["result_of"]
+
+_PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where two of these meet
 
 
 def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> CheckResult:
@@ -23,6 +27,7 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
         "notes": tuple(f"{note} ({count} cases)" for note, count in notes.most_common()),
         "unsupported": tuple(refused.values()),
         "visited": _visited((*search.held, *search.failed)),
+        "by_dtype": _by_dtype(search),
         "detail": f"out of time after {len(search.held)} of {search.planned} cases" if search.stopped else "",
     }
     if search.minimal is not None:
@@ -56,13 +61,31 @@ def _replay_line(search: Search, case: Case) -> str:
     )
 
 
+def _by_dtype(search: Search) -> dict[str, float]:
+    """The worst ratio in each dtype, of cases that failed too; a ratio that is not a number is the worst there is."""
+    found: dict[str, float] = {}
+    measured = [(case.dtype, held.ratio) for case, held in search.held.items() if held.ratio is not None]
+    measured += [(case.dtype, mismatch.ratio) for case, mismatch in search.failed.items()]
+    for dtype, ratio in measured:
+        found[dtype] = max(found.get(dtype, 0.0), math.inf if math.isnan(ratio) else ratio)
+    return dict(sorted(found.items()))
+
+
 def _visited(seen: Iterable[Case]) -> dict[str, dict[str, int]]:
+    """How many cases had each value of each dimension, and each pair of values of two of `_PAIRED`."""
     found: dict[str, Counter[str]] = {name: Counter() for name in ("dtype", "regime", "mode", "layout", "length")}
+    found |= {" × ".join(pair): Counter() for pair in combinations(_PAIRED, 2)}
     for case in seen:
-        found["dtype"][case.dtype] += 1
-        found["regime"][case.regime] += 1
-        found["mode"]["train" if case.training else "eval"] += 1
-        found["layout"][case.layout] += 1
         length = next(edge for edge in (1, 16, 64, 128, 256, 10**9) if case.seq_len <= edge)
-        found["length"]["longer" if length == 10**9 else f"up to {length}"] += 1
+        values = {
+            "dtype": case.dtype,
+            "regime": case.regime,
+            "mode": "train" if case.training else "eval",
+            "layout": case.layout,
+            "length": "longer" if length == 10**9 else f"up to {length}",
+        }
+        for dimension, value in values.items():
+            found[dimension][value] += 1
+        for a, b in combinations(_PAIRED, 2):
+            found[f"{a} × {b}"][f"{values[a]} × {values[b]}"] += 1
     return {name: dict(sorted(counts.items())) for name, counts in found.items()}

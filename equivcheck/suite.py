@@ -9,7 +9,7 @@ import pytest
 
 from equivcheck.comparison import Mismatch
 from equivcheck.kinds import resolve
-from equivcheck.report.model import Report
+from equivcheck.report.model import Deviation, Report
 from equivcheck.verify import choose, verify
 
 __all__ = ["suite"]
@@ -25,7 +25,7 @@ def suite(
     exclude: Iterable[str] = (),
     seed: int = 0,
     max_seconds: float | None = None,
-    deviations: Mapping[str, str] | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
 ) -> type:
     """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
 

@@ -3,7 +3,7 @@
 import sys
 import time
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,10 +17,11 @@ from equivcheck.comparison import Mismatch
 from equivcheck.crew import Workers, crew, jobs_for
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
+from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.report.model import CheckResult, Report, Sensitivity
+from equivcheck.provenance import device_name, digests, environment, files
+from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
 from equivcheck.sensitivity import sensitivity_of
 from equivcheck.subject import Subject
@@ -75,18 +76,20 @@ def verify(
     exclude: Iterable[str] = (),
     seed: int = 0,
     max_seconds: float | None = None,
-    deviations: Mapping[str, str] | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
     jobs: int | None = 1,
     require_backend: Sequence[str] = (),
     listener: Listener | None = None,
+    keep: Callable[[Report], None] | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
-    thorough. `deviations` maps names of checks to the reason why a difference is accepted; `require_backend` names the kernel
-    that must run, as `flash` or, in one dtype, as `bfloat16=flash`. After `max_seconds`, or when
-    interrupted, the report says that it is partial. `jobs` processes share the work of a pair that is given as import
-    strings, None for as many as suit the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
+    thorough. `deviations` maps names of checks to the reason why a difference is accepted, or to a Deviation that expires;
+    `require_backend` names the kernel that must run, as `flash` or, in one dtype, as `bfloat16=flash`. After `max_seconds`,
+    or when interrupted, the report says that it is partial; so does each that `keep` is given, first before any check and
+    then after every one. `jobs` processes share the work of a pair that is given as import strings, None for as many as suit
+    the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
@@ -98,10 +101,36 @@ def verify(
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
     results: list[CheckResult] = []
-    searches: list[Search] = []
     ended: list[Search] = []
     sensitivity = Sensitivity()
     complete = True
+    made_of = files(subject)
+
+    def established(complete: bool) -> Report:
+        seen = {result.name for result in results if result.outcome == "deviation"}
+        file, line = defined_at(subject.candidate) or (None, None)
+        return Report(
+            reference=subject.reference_name,
+            candidate=subject.candidate_name,
+            kind=subject.kind,
+            device=device_name(subject.device),
+            profile=profile,
+            seed=seed,
+            results=tuple(results),
+            sensitivity=sensitivity,
+            complete=complete,
+            seconds=time.monotonic() - began,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=environment(subject.device),
+            sources=digests(made_of),
+            files=made_of,
+            candidate_file=file,
+            candidate_line=line,
+            deviations=tuple(replace(d, observed=d.name in seen) for d in accepted.values()),
+        )
+
+    kept = keep or (lambda _: None)
+    kept(established(complete=False))
     try:
         dtypes, refused = usable_dtypes(subject)
         asked = {text.partition("=")[0] for text in require_backend if "=" in text}
@@ -127,6 +156,7 @@ def verify(
                 results.append(_declared(result, accepted))
                 ended.append(search)
                 heard.finished(results[-1])
+                kept(established(complete=False))
                 complete = complete and not search.stopped
             spent = time.monotonic() - began
             # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
@@ -138,21 +168,7 @@ def verify(
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
         complete = False
-    return Report(
-        reference=subject.reference_name,
-        candidate=subject.candidate_name,
-        kind=subject.kind,
-        device=device_name(subject.device),
-        profile=profile,
-        seed=seed,
-        results=tuple(results),
-        sensitivity=sensitivity,
-        complete=complete,
-        seconds=time.monotonic() - began,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=environment(subject.device),
-        sources=sources(subject),
-    )
+    return established(complete)
 
 
 def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
@@ -166,24 +182,28 @@ def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
         )
 
 
-def _accepted(deviations: Mapping[str, str] | None) -> dict[str, str]:
-    accepted = dict(deviations or {})
+def _accepted(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
+    accepted = {}
     known = [check.name for check in CHECKS]
-    for name, reason in accepted.items():
+    for name, given in (deviations or {}).items():
         if name not in known:
             raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
-        if not str(reason).strip():
+        declared = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
+        if not declared.reason:
             raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
+        accepted[name] = replace(declared, name=name)
     return accepted
 
 
-def _declared(result: CheckResult, accepted: Mapping[str, str]) -> CheckResult:
-    reason = accepted.get(result.name)
-    if reason is None:
+def _declared(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
+    declared = accepted.get(result.name)
+    if declared is None:
         return result
-    if result.outcome == "different":
-        return replace(result, outcome="deviation", detail=f"declared: {reason}")
-    return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {reason}"))
+    if result.outcome != "different":
+        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {declared.reason}"))
+    if declared.expired(datetime.now(UTC).date()):
+        return replace(result, detail=f"the deviation declared for it expired on {declared.expires}: {declared.reason}")
+    return replace(result, outcome="deviation", detail=f"declared: {declared.reason}")
 
 
 def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener) -> Search:

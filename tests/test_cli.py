@@ -205,7 +205,14 @@ def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch
         ("replay", "Missing argument 'CASE_ID'"),
         ("replay x a:A", "'a:A' without a candidate"),
         ("report nowhere.json", "nowhere.json: there is no such file"),
-        ("report nowhere.json --format html", "'html' is not one of 'table', 'markdown', 'junit'"),
+        ("report nowhere.json --format pdf", "'pdf' is not one of 'table', 'markdown', 'html', 'junit'"),
+        ("report nowhere.json --bench x.json", "--bench with --format table: only a page shows speed"),
+        ("report nowhere.json --format html --bench x.json", "nowhere.json: there is no such file"),
+        ("gate", "Missing argument 'FILE...'"),
+        ("gate nowhere.json", "nowhere.json: there is no such file"),
+        ("gate x.json --max-age soon", "--max-age 'soon': a number with h, d or w is allowed"),
+        ("gate x.json --tripwire -1", "--tripwire -1: a number of percent above 0 is allowed"),
+        ("gate x.json --root nowhere", "--root nowhere: there is no such folder"),
         ("verfy", "No such command 'verfy'"),
     ],
 )
@@ -294,6 +301,7 @@ def test_all_files_are_written_whatever_the_verdict(judge: Judge, report: Report
     main(["verify", "--json", "x.json", "--junit", "x.xml", "--report", "deep/er"])
     assert sorted(map(str, Path().rglob("*.*"))) == [
         "deep/er/junit.xml",
+        "deep/er/report.html",
         "deep/er/report.json",
         "deep/er/report.md",
         "x.json",
@@ -373,7 +381,13 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
 
 
 @pytest.mark.parametrize(
-    ("form", "first"), [("table", "b:B against a:A"), ("markdown", "# equivcheck: different"), ("junit", "<?xml")]
+    ("form", "first"),
+    [
+        ("table", "b:B against a:A"),
+        ("markdown", "# equivcheck: different"),
+        ("html", "<!doctype html>"),
+        ("junit", "<?xml"),
+    ],
 )
 def test_a_saved_report_is_rendered_again(capsys: pytest.CaptureFixture[str], form: str, first: str) -> None:
     DIFFERENT.save("x.json")

@@ -124,7 +124,7 @@ def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> 
 
 def test_readers_of_the_file_find_the_verdict_in_it() -> None:
     content = stdlib_json.loads(json.dumps(report_of(BROKEN)))
-    assert (content["verdict"], content["equivalent"], content["schema_version"]) == ("different", False, 1)
+    assert (content["verdict"], content["equivalent"], content["schema_version"]) == ("different", False, 2)
 
 
 @pytest.mark.parametrize(
