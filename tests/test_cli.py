@@ -125,6 +125,7 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "exclude": (),
         "seed": 0,
         "max_seconds": None,
+        "jobs": None,
         "deviations": None,
         "require_backend": (),
     }
@@ -147,6 +148,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "exclude": ("causality",),
         "seed": 3,
         "max_seconds": 9.5,
+        "jobs": None,
         "deviations": {"logits": "on purpose"},
         "require_backend": ("bfloat16=flash",),
     }
