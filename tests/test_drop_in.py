@@ -231,12 +231,12 @@ def per_head(module: CausalSelfAttention) -> None:
 
 
 def assigned(module: CausalSelfAttention) -> None:
-    module.mask = torch.ones(1, 1, 8, 8)
+    module.mask = torch.ones(1, 1, 8, 8, dtype=torch.float64)
 
 
 def registered_anew(module: CausalSelfAttention) -> None:
     del module.mask
-    module.register_buffer("mask", torch.ones(1, 1, 8, 8))
+    module.register_buffer("mask", torch.ones(1, 1, 8, 8, dtype=torch.float64))
 
 
 def filled(module: CausalSelfAttention) -> None:
@@ -252,7 +252,7 @@ def loaded(module: CausalSelfAttention) -> None:
 
 
 def loaded_by_assignment(module: CausalSelfAttention) -> None:
-    module.load_state_dict(module.state_dict() | {"mask": torch.ones(1, 1, 8, 8)}, assign=True)
+    module.load_state_dict(module.state_dict() | {"mask": torch.ones(1, 1, 8, 8, dtype=torch.float64)}, assign=True)
 
 
 def emptied(module: CausalSelfAttention) -> None:
