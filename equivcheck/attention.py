@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from equivcheck.causal_mask import is_causal, is_causal_once
+from equivcheck.causal_mask import is_causal, is_causal_once, is_exporting, while_causal
 from equivcheck.fused import causal_attention, is_transformed
 from equivcheck.replacement import replace, restore
 
@@ -105,8 +105,8 @@ class FlashCausalSelfAttention(CausalSelfAttention):
     Submodules, rates, modes and `mask` are obeyed as they are at each call, and T past `block_size` is refused as the original
     does. Where no kernel computes what the original does, its own formula runs, with its time and memory: a mask that is not
     the causal one, attention dropout that is no plain `nn.Dropout` below 1 or has hooks, transforms of torch.func,
-    forward-mode differentiation, second derivatives. Compiled, a mask that is not causal is used as it is, and a causal one
-    is looked at when it is compiled: after an edit, call `torch.compiler.reset()`.
+    forward-mode differentiation, second derivatives. Compiled code that has found the mask causal raises RuntimeError once it
+    is not any more.
 
     Where the original itself breaks down, the kernels differ: NaN and infinity in the future of a query do not reach it, and
     float16 scores do not overflow.
@@ -121,7 +121,8 @@ class FlashCausalSelfAttention(CausalSelfAttention):
             # the kernel would run; the original cannot, and a drop-in must not hide the mistake
             raise RuntimeError(f"sequence of length T={T} is longer than block_size={block_size}: shorten the input")
         if _a_kernel_serves(self, q, k, v):
-            return self._merge(causal_attention(q, k, v, dropout_p=_rate(self.attn_drop)))
+            y = self._merge(causal_attention(q, k, v, dropout_p=_rate(self.attn_drop)))
+            return while_causal(y, self.mask) if torch.compiler.is_dynamo_compiling() and not is_exporting() else y
         return self._merge(self._probabilities(q, k) @ v)
 
 

@@ -1,12 +1,15 @@
 """Whether a mask is the causal one: looked at once, and again only when it is another tensor or was written to."""
 
+import math
 import weakref
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-__all__ = ["is_causal", "is_causal_once"]
+__all__ = ["is_causal", "is_causal_once", "is_exporting", "while_causal"]
+
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_dynamo_compiling)  # torch 2.6 has none
 
 _State = tuple[object, ...]
 _seen: dict[int, tuple["weakref.ref[Tensor]", _State, bool]] = {}  # by id, while the tensor lives
@@ -43,3 +46,22 @@ def _look(mask: Tensor) -> bool:
 def is_causal_once(mask: Tensor) -> bool:
     """`is_causal` while torch.compile traces: what it finds becomes part of the compiled code, and breaks no graph."""
     return is_causal(mask)
+
+
+@torch.library.custom_op("equivcheck::still_causal", mutates_args=())
+def _still_causal(mask: Tensor) -> Tensor:
+    if not is_causal(mask):
+        raise RuntimeError(
+            "the mask was edited after torch.compile had found it causal: call torch.compiler.reset() to compile it anew"
+        )
+    return torch.ones((), dtype=torch.bool, device=mask.device)
+
+
+@_still_causal.register_fake
+def _(mask: Tensor) -> Tensor:
+    return torch.empty((), dtype=torch.bool, device=mask.device)
+
+
+def while_causal(y: Tensor, mask: Tensor) -> Tensor:
+    """`y`, in compiled code; each time that it runs, a mask that is no longer causal is a RuntimeError."""
+    return torch.where(_still_causal(mask), y, math.nan)  # what nobody reads would not be run

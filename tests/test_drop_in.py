@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
-from equivcheck import fused
+from equivcheck import causal_mask, fused
 from equivcheck.attention import (
     CausalSelfAttention,
     FlashCausalSelfAttention,
@@ -231,12 +231,12 @@ def per_head(module: CausalSelfAttention) -> None:
 
 
 def assigned(module: CausalSelfAttention) -> None:
-    module.mask = torch.ones(1, 1, 8, 8)
+    module.mask = torch.ones(1, 1, 8, 8, dtype=torch.float64)
 
 
 def registered_anew(module: CausalSelfAttention) -> None:
     del module.mask
-    module.register_buffer("mask", torch.ones(1, 1, 8, 8))
+    module.register_buffer("mask", torch.ones(1, 1, 8, 8, dtype=torch.float64))
 
 
 def filled(module: CausalSelfAttention) -> None:
@@ -252,7 +252,7 @@ def loaded(module: CausalSelfAttention) -> None:
 
 
 def loaded_by_assignment(module: CausalSelfAttention) -> None:
-    module.load_state_dict(module.state_dict() | {"mask": torch.ones(1, 1, 8, 8)}, assign=True)
+    module.load_state_dict(module.state_dict() | {"mask": torch.ones(1, 1, 8, 8, dtype=torch.float64)}, assign=True)
 
 
 def emptied(module: CausalSelfAttention) -> None:
@@ -715,6 +715,34 @@ def test_a_mask_edited_before_compiling_is_obeyed_then_and_later(compiled: Any, 
     same(fast(inputs()), original(inputs()))
 
 
+@pytest.mark.parametrize("edit", [filled, assigned, loaded, loaded_by_assignment])
+def test_compiled_code_refuses_a_mask_that_is_causal_no_more_until_it_is_compiled_anew(
+    compiled: Any, edit: Change
+) -> None:
+    original, flash = pair()
+    fast = compiled(flash)
+    same(fast(inputs()), original(inputs()))
+    flash.load_state_dict(original.state_dict())
+    same(fast(inputs()), original(inputs()))
+    for module in (original, flash):
+        edit(module)
+    with pytest.raises(RuntimeError, match=r"edited after .* torch\.compiler\.reset"):
+        fast(inputs())
+    torch.compiler.reset()
+    same(results(fast, inputs()), results(original, inputs()))
+
+
+def test_compiled_code_looks_at_a_causal_mask_once(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[bool] = []
+    look = causal_mask._look
+    monkeypatch.setattr(causal_mask, "_look", lambda mask: looks.append(True) or look(mask))
+    _, flash = pair()
+    fast = compiled(flash)
+    for _ in range(3):
+        fast(inputs()).sum().backward()
+    assert len(looks) == 1
+
+
 @pytest.mark.parametrize("transform", [vmapped, per_sample])
 def test_a_transform_can_be_compiled(compiled: Any, transform: Any) -> None:
     original, flash = pair()
@@ -725,7 +753,9 @@ def test_a_transform_can_be_compiled(compiled: Any, transform: Any) -> None:
 @pytest.mark.parametrize("edit", [lambda _: None, filled])
 def test_an_exported_program_gives_what_the_original_gives(strict: bool, edit: Change) -> None:
     original, flash = pair(edit)
-    same(torch.export.export(flash, (inputs(),), strict=strict).module()(inputs()), original(inputs()))
+    program = torch.export.export(flash, (inputs(),), strict=strict)
+    same(program.module()(inputs()), original(inputs()))
+    assert not [node for node in program.graph.nodes if "equivcheck" in str(node.target)]  # it is read elsewhere, too
 
 
 # --- copies, files and odd shapes ------------------------------------------------------------------------------------
