@@ -1,6 +1,6 @@
 """How fast the suite is: where the time of `verify` goes, and how much of it is the computations that are compared.
 
-    python benchmarks/suite_speed.py [--profile gate] [--device cpu] [--faults 12] [--out FILE]
+    python benchmarks/suite_speed.py [--profile gate] [--device cpu] [--jobs N] [--faults 12] [--out FILE]
 
 Runs `verify` on the pair that ships and tells cases per second, the time of each check, and the overhead: the time of the
 whole run over that of the computations in it. Those are the runs of reference and candidate (a planted fault is a candidate),
@@ -110,9 +110,9 @@ class Account:
             torch.autograd.backward, torch.autograd.grad = backward, grad
 
 
-def whole(profile: str, device: str, cpu_jobs: dict[str, int]) -> dict[str, object]:
+def whole(profile: str, device: str, shared: dict[str, int]) -> dict[str, object]:
     where = resolve(ORIGINAL, FLASH, kind="module", device=device).device
-    plain = verify(ORIGINAL, FLASH, device=device, profile=profile, **cpu_jobs)
+    plain = verify(ORIGINAL, FLASH, device=device, profile=profile, **shared)
     with Account(where).keeping() as account:
         kept = verify(ORIGINAL, FLASH, device=device, profile=profile)
     s = account.seconds
@@ -219,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="gate")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, help="processes that share the timed run; accounts are kept in one process")
     parser.add_argument("--faults", type=int, default=12, help="every N-th fault is searched for; 0: none")
     parser.add_argument("--no-growth", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -228,7 +229,7 @@ def main() -> None:
         "device": device_name(subject.device),
         "environment": environment(subject.device),
         "sources": sources(subject),
-        "run": whole(args.profile, args.device, {}),
+        "run": whole(args.profile, args.device, {} if args.jobs is None else {"jobs": args.jobs}),
         "growth": {} if args.no_growth else growth(args.device),
         "first counterexample": sightings(args.device, args.profile, args.faults) if args.faults else {},
     }
