@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from equivcheck.cases import Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
+from equivcheck.crew import Workers, crew, jobs_for
+from equivcheck.deviations import accepted_of, declared
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.implementation import defined_at
@@ -20,13 +22,14 @@ from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
 from equivcheck.provenance import device_name, digests, environment, files
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
-from equivcheck.search import Search, classes, seed_for
+from equivcheck.search import Search
 from equivcheck.sensitivity import sensitivity_of
 from equivcheck.subject import Subject
 
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 
 PROFILES = ("quick", "gate", "thorough")
+_WORTH_A_CREW = 300  # cases
 _SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
@@ -74,6 +77,7 @@ def verify(
     seed: int = 0,
     max_seconds: float | None = None,
     deviations: Mapping[str, str | Deviation] | None = None,
+    jobs: int | None = 1,
     listener: Listener | None = None,
     keep: Callable[[Report], None] | None = None,
 ) -> Report:
@@ -82,11 +86,12 @@ def verify(
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
     thorough. `deviations` maps names of checks to the reason why a difference is accepted, or to a Deviation that expires. After
     `max_seconds`, or when interrupted, the report says that it is partial; so does each that `keep` is given, first before any
-    check and then after every one. Raises UsageError where the pair cannot be judged.
+    check and then after every one. `jobs` processes share the work of a pair that is given as import strings, None for as many
+    as suit the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
-    accepted = _accepted(deviations)
+    accepted = accepted_of(deviations)
     subject = resolve(reference, candidate, kind=kind, device=device)
     chosen = choose(checks, tuple(exclude), subject.kind)
     heard = listener or _Silence()
@@ -94,6 +99,7 @@ def verify(
     until = began + max_seconds if max_seconds is not None else float("inf")
     results: list[CheckResult] = []
     searches: list[Search] = []
+    ended: list[Search] = []
     sensitivity = Sensitivity()
     complete = True
     made_of = files(subject)
@@ -125,56 +131,37 @@ def verify(
     kept(established(complete=False))
     try:
         dtypes, refused = usable_dtypes(subject)
-        for check in chosen:
-            search = _search(check, subject, profile, until, heard)
-            began_check = time.monotonic()
-            try:
-                result = _hold(search, dtypes, refused, seed)
-            except KeyboardInterrupt:
-                # a difference that was already seen must not be lost with the rest
-                if search.failed:
-                    results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
-                raise
-            results.append(_declared(result, accepted))
-            searches.append(search)
-            heard.finished(results[-1])
-            kept(established(complete=False))
-            complete = complete and not search.stopped
-        spent = time.monotonic() - began
-        # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
-        noticing = [s for s, r in zip(searches, results, strict=True) if r.outcome != "deviation"]
-        plant_until = min(until, time.monotonic() + max(spent, 20.0))
-        sensitivity = sensitivity_of(
-            subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity")
-        )
+        searches = [_search(check, subject, profile, until, heard) for check in chosen]
+        wanted = jobs
+        if wanted is None:  # other processes take seconds to start
+            wanted = jobs_for(subject.device) if sum(search.planned for search in searches) >= _WORTH_A_CREW else 1
+        with crew(reference, candidate, subject, wanted, {}) as workers:
+            workers.begin(searches, dtypes, seed)
+            for search in searches:
+                began_check = time.monotonic()
+                try:
+                    result = _hold(search, dtypes, refused, seed, workers)
+                except KeyboardInterrupt:
+                    # a difference that was already seen must not be lost with the rest
+                    if search.failed:
+                        results.append(declared(result_of(search, refused, time.monotonic() - began_check), accepted))
+                    raise
+                results.append(declared(result, accepted))
+                ended.append(search)
+                heard.finished(results[-1])
+                kept(established(complete=False))
+                complete = complete and not search.stopped
+            spent = time.monotonic() - began
+            # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
+            noticing = [s for s, r in zip(ended, results, strict=True) if r.outcome != "deviation"]
+            plant_until = min(until, time.monotonic() + max(spent, 20.0))
+            sensitivity = sensitivity_of(
+                subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity"), workers
+            )
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
         complete = False
     return established(complete)
-
-
-def _accepted(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
-    accepted = {}
-    known = [check.name for check in CHECKS]
-    for name, given in (deviations or {}).items():
-        if name not in known:
-            raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
-        declared = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
-        if not declared.reason:
-            raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
-        accepted[name] = replace(declared, name=name)
-    return accepted
-
-
-def _declared(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
-    declared = accepted.get(result.name)
-    if declared is None:
-        return result
-    if result.outcome != "different":
-        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {declared.reason}"))
-    if declared.expired(datetime.now(UTC).date()):
-        return replace(result, detail=f"the deviation declared for it expired on {declared.expires}: {declared.reason}")
-    return replace(result, outcome="deviation", detail=f"declared: {declared.reason}")
 
 
 def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener) -> Search:
@@ -186,15 +173,15 @@ def _search(check: Check, subject: Subject, profile: str, until: float, heard: L
     return Search(check, subject, planned, _SHRINK_S[profile], until, told)
 
 
-def _hold(search: Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int) -> CheckResult:
+def _hold(
+    search: Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int, workers: Workers
+) -> CheckResult:
     began = time.monotonic()
-    drawn_from = classes(search.check, search.subject, dtypes, search.planned)
-    if not drawn_from:
+    search.told(0)
+    if not workers.run(search, dtypes, seed):
         return CheckResult(
             search.check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values())
         )
-    search.told(0)
-    search.run(drawn_from, seed_for(seed, search.check.name))
     return result_of(search, refused, time.monotonic() - began)
 
 
