@@ -1,4 +1,4 @@
-"""A picture of a report's page, as a browser shows it: python benchmarks/picture.py PAGE.html PICTURE.png [--dark] [--width 1100]."""
+"""A picture of a page, as a browser shows it: python benchmarks/picture.py PAGE.html PICTURE.png [--dark] [--width 1000]."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--width", type=int, default=1000)
-    parser.add_argument("--height", type=int, default=1500)
+    parser.add_argument("--height", type=int, default=1920)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--whole", action="store_true", help="all of the page, and not only its first HEIGHT pixels")
     options = parser.parse_args()

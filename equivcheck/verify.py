@@ -19,7 +19,7 @@ from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
-from equivcheck.outcome import result_of
+from equivcheck.outcome import kernels_told, result_of
 from equivcheck.provenance import device_name, digests, environment, files
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
@@ -124,13 +124,14 @@ def verify(
             files=made_of,
             candidate_file=file,
             candidate_line=line,
+            kernels=kernels_told(results),
             deviations=tuple(replace(d, observed=d.name in seen) for d in accepted.values()),
         )
 
     kept = keep or (lambda _: None)
-    kept(established(complete=False))
     try:
         dtypes, refused = usable_dtypes(subject)
+        kept(established(complete=False))  # nothing is left of an older report from here on
         searches = [_search(check, subject, profile, until, heard) for check in chosen]
         wanted = jobs
         if wanted is None:  # other processes take seconds to start
