@@ -87,13 +87,30 @@ def _unwrapped(given: Any) -> Any:
 
 
 def _definitions(given: Any) -> Iterator[ModuleType]:
-    """The modules that define `given`: for a class, its bases too, down to what is installed."""
-    target = _unwrapped(given)
-    for part in target.__mro__ if inspect.isclass(target) else (target,):
-        module = sys.modules.get(getattr(part, "__module__", None) or "")
-        file = _file(module)
-        if module is not None and file and (part is target or not _installed(Path(file))):
-            yield module
+    """The modules that define `given` and what is bound into it: for a class, its bases too, down to what is installed."""
+    for part in _bound(given, set()):
+        target = _unwrapped(part)
+        for one in target.__mro__ if inspect.isclass(target) else (target,):
+            module = sys.modules.get(getattr(one, "__module__", None) or "")
+            file = _file(module)
+            if module is not None and file and (one is target or not _installed(Path(file))):
+                yield module
+
+
+def _bound(given: Any, seen: set[int]) -> Iterator[Any]:
+    """`given`, and the callables that a partial, a method, a decorator or a closure has bound into it."""
+    if id(given) in seen or not callable(given):
+        return
+    seen.add(id(given))
+    yield given
+    inner = [getattr(given, name, None) for name in ("__wrapped__", "__self__")]
+    if isinstance(given, functools.partial):
+        inner += [given.func, *given.args, *given.keywords.values()]
+    for cell in getattr(given, "__closure__", None) or ():
+        with suppress(ValueError):  # a cell that is still empty
+            inner.append(cell.cell_contents)
+    for one in inner:
+        yield from _bound(one, seen)
 
 
 def _imported(module: ModuleType) -> Iterator[ModuleType]:

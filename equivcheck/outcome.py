@@ -1,17 +1,18 @@
 """What came of one check's search, as a CheckResult: the worst that was measured, the counterexample, and what was visited."""
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
-from equivcheck.cases import Case
+from equivcheck.cases import DTYPES, Case
 from equivcheck.report.model import CheckResult, Counterexample
 from equivcheck.search import Search
 
-__all__ = ["result_of"]
+__all__ = ["kernels_told", "result_of"]
 
 _PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where two of these meet
 
@@ -51,6 +52,13 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
         worst_where=worst[2] if worst else None,
         **common,
     )
+
+
+def kernels_told(results: Iterable[CheckResult]) -> dict[str, str]:
+    """Which kernels ran, by dtype: what the check `backend` notes in the form "dtype: which kernel, and where"."""
+    told = (note for result in results if result.name == "backend" for note in result.notes)
+    found = (re.fullmatch(r"(\w+): (.*?)(?: \(\d+ cases\))?", note) for note in told)
+    return {match[1]: match[2] for match in found if match and match[1] in DTYPES}
 
 
 def _replay_line(search: Search, case: Case) -> str:

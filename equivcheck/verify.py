@@ -15,11 +15,12 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.checks.backend import requiring
 from equivcheck.comparison import Mismatch
 from equivcheck.crew import Workers, crew, jobs_for
+from equivcheck.deviations import accepted_of, declared
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
-from equivcheck.outcome import result_of
+from equivcheck.outcome import kernels_told, result_of
 from equivcheck.provenance import device_name, digests, environment, files
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
@@ -93,7 +94,7 @@ def verify(
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
-    accepted = _accepted(deviations)
+    accepted = accepted_of(deviations)
     subject = resolve(reference, candidate, kind=kind, device=device)
     chosen = requiring(choose(checks, tuple(exclude), subject.kind), require_backend)
     _judging(chosen, require_backend)
@@ -126,11 +127,11 @@ def verify(
             files=made_of,
             candidate_file=file,
             candidate_line=line,
+            kernels=kernels_told(results),
             deviations=tuple(replace(d, observed=d.name in seen) for d in accepted.values()),
         )
 
     kept = keep or (lambda _: None)
-    kept(established(complete=False))
     try:
         dtypes, refused = usable_dtypes(subject)
         asked = {text.partition("=")[0] for text in require_backend if "=" in text}
@@ -138,6 +139,7 @@ def verify(
             raise UsageError(
                 f"--require-backend: the pair does not run in {', '.join(missing)}, so nothing can be judged there"
             )
+        kept(established(complete=False))  # nothing is left of an older report from here on
         searches = [_search(check, subject, profile, until, heard) for check in chosen]
         wanted = jobs
         if wanted is None:  # other processes take seconds to start
@@ -151,9 +153,9 @@ def verify(
                 except KeyboardInterrupt:
                     # a difference that was already seen must not be lost with the rest
                     if search.failed:
-                        results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
+                        results.append(declared(result_of(search, refused, time.monotonic() - began_check), accepted))
                     raise
-                results.append(_declared(result, accepted))
+                results.append(declared(result, accepted))
                 ended.append(search)
                 heard.finished(results[-1])
                 kept(established(complete=False))
@@ -180,30 +182,6 @@ def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
             "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
             "must, or run other checks beside it"
         )
-
-
-def _accepted(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
-    accepted = {}
-    known = [check.name for check in CHECKS]
-    for name, given in (deviations or {}).items():
-        if name not in known:
-            raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
-        declared = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
-        if not declared.reason:
-            raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
-        accepted[name] = replace(declared, name=name)
-    return accepted
-
-
-def _declared(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
-    declared = accepted.get(result.name)
-    if declared is None:
-        return result
-    if result.outcome != "different":
-        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {declared.reason}"))
-    if declared.expired(datetime.now(UTC).date()):
-        return replace(result, detail=f"the deviation declared for it expired on {declared.expires}: {declared.reason}")
-    return replace(result, outcome="deviation", detail=f"declared: {declared.reason}")
 
 
 def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener) -> Search:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -295,7 +296,8 @@ CONTRAST = """
     const paper = behind(e), ink = over(parse(e.closest('svg') ? style.fill : style.color), paper);
     const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x), ratio = (a + .05) / (b + .05);
     const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) found.push([e.tagName, e.className.baseVal ?? e.className, walk.currentNode.data.trim().slice(0, 40), ratio]);
+    const told = [e.tagName, e.className.baseVal ?? e.className, walk.currentNode.data.trim().slice(0, 40), ratio];
+    if (ratio < (large ? 3 : 4.5)) found.push(told);
   }
   return found;
 })()
@@ -308,7 +310,8 @@ STRUCTURE = """
   if (new Set(ids).size !== ids.length) found.push('an id stands twice: ' + ids.filter((x, i) => ids.indexOf(x) !== i));
   if (!document.documentElement.lang || !document.title) found.push('no language or no title');
   if (all('main').length !== 1 || all('h1').length !== 1) found.push('not one main and one h1');
-  all('[aria-labelledby]').forEach(e => document.getElementById(e.getAttribute('aria-labelledby')) || found.push('a label is missing'));
+  all('[aria-labelledby]').forEach(e =>
+    document.getElementById(e.getAttribute('aria-labelledby')) || found.push('a label is missing'));
   all('table').forEach(t => { if (!t.caption || !t.querySelector('th[scope]')) found.push('a table without caption or headings') });
   all('[role=img], [role=region]').forEach(e => e.getAttribute('aria-label') || found.push('a region without a name'));
   all('.wide').forEach(e => e.tabIndex === 0 || found.push('what scrolls cannot be reached with the keyboard'));
@@ -340,7 +343,7 @@ def test_a_browser_shows_it_to_everybody(tab: Page, tmp_path: Path, name: str, d
     assert tab.run(STRUCTURE) == []
     headings = tab.headings()
     assert headings[0][0] == 1
-    assert all(below <= above + 1 for (above, _), (below, _) in zip(headings, headings[1:], strict=False))
+    assert all(below <= above + 1 for (above, _), (below, _) in pairwise(headings))
     assert all(text.strip() for _, text in headings)
 
 

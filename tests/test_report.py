@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equivcheck.errors import ReportError, UsageError
+from equivcheck.outcome import kernels_told
 from equivcheck.report import files, json, junit, markdown, table
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
 
@@ -114,6 +115,17 @@ def test_the_reason_of_a_deviation_and_a_check_out_of_time_are_told_in_every_tex
     assert "## Deviations\n\n- `output`: declared: the mask is wider\n" in markdown.render(report)
     assert "declared: the mask is wider" in junit.render(report)
     assert "cuda:0 (NVIDIA H200, torch 2.13.0)" in table.verdict_line(report)
+
+
+def test_kernels_are_what_the_check_of_them_notes_by_dtype() -> None:
+    notes = (
+        "bfloat16: flash at 32, 64, with dropout cudnn at 64 (3 cases)",
+        "float32: efficient",
+        "other: x",
+        "no form",
+    )
+    results = [replace(OUTPUT, name="backend", notes=notes), replace(OUTPUT, notes=("float16: math",))]
+    assert kernels_told(results) == {"bfloat16": "flash at 32, 64, with dropout cudnn at 64", "float32": "efficient"}
 
 
 def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def render(report: Report, performance: Mapping[str, Timing] | None = None) -> s
     """
     records = {**report.performance, **(performance or {})}
     drawn, missing = plots.draw(records)
-    page = _template().render(**view(report, records), plots=drawn, missing=missing)
+    page: str = _template().render(**view(report, records), plots=drawn, missing=missing)
     return page if page.endswith("\n") else page + "\n"
 
 
