@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,16 @@ class Subject:
         """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
         kind = "model" if self.kind == "replacement" else self.kind
         return Subject(self.reference, candidate, kind, self.device, self.reference_name, name, self.memory)
+
+    def rebuilt(self, change: Callable[[Any], Any]) -> "Subject":
+        """The same pair, built from configs that went through `change`; it remembers no truths of the unchanged one."""
+        reference, candidate = self.reference, self.candidate
+        return replace(
+            self,
+            reference=lambda config: reference(change(config)),
+            candidate=candidate if self.kind == "replacement" else lambda config: candidate(change(config)),
+            memory=Memory(),
+        )
 
     def within_gpt(self) -> "Subject":
         """The pair of attentions as a pair of GPTs that differ in nothing else."""

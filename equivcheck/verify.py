@@ -73,13 +73,15 @@ def verify(
     seed: int = 0,
     max_seconds: float | None = None,
     deviations: Mapping[str, str] | None = None,
+    strict: bool = False,
     listener: Listener | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
-    thorough. `deviations` maps names of checks to the reason why a difference is accepted. After `max_seconds`, or when
-    interrupted, the report says that it is partial. Raises UsageError where the pair cannot be judged.
+    thorough. `deviations` maps names of checks to the reason why a difference is accepted. With `strict` a transform or a
+    dtype that the candidate refuses loudly is a failure, too. After `max_seconds`, or when interrupted, the report says that
+    it is partial. Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
@@ -133,6 +135,7 @@ def verify(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment(subject.device),
         sources=sources(subject),
+        strict=strict,
     )
 
 
@@ -213,6 +216,8 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
     ]
     if report.sensitivity.survived:
         told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
+    if report.verdict == "unsupported":
+        told += [f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported]
     if not report.complete:
         told.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)

@@ -1,11 +1,18 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
+from equivcheck.checks.autocast import autocast
+from equivcheck.checks.batching import batching
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
-from equivcheck.checks.contract import checkpoint, errors, interface
+from equivcheck.checks.checkpoint import checkpoint
+from equivcheck.checks.compiled import compiled
+from equivcheck.checks.contract import errors, interface
+from equivcheck.checks.derivatives import derivatives
 from equivcheck.checks.dropout import dropout
+from equivcheck.checks.extremes import extremes
 from equivcheck.checks.generation import generation
 from equivcheck.checks.holding import Check, Held, Pair
+from equivcheck.checks.layouts import layouts
 from equivcheck.checks.long import long
 from equivcheck.checks.modes import STEPS, modes
 from equivcheck.checks.purity import purity
@@ -80,6 +87,17 @@ _GENERATED = {
     "n_layers": (1, 2),
     "training": False,
 }
+_TRANSFORMED = {
+    "dtypes": ("float32", "float64"),
+    "regimes": _PLAIN,
+    "layouts": ("contiguous", "transposed"),
+    "max_seq_len": 24,
+    "max_batch_size": 3,
+    "max_heads": 3,
+    "max_head_size": 16,
+}
+_CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16")}
+_BATCHED = _SMALL | {"regimes": ("sharpened", "near_initial", "same_sign_v", "ties")}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -108,11 +126,17 @@ CHECKS: tuple[Check, ...] = (
     Check("checkpoint", checkpoint.__doc__ or "", _MODULES, checkpoint, _cases(4, 12, 100), _SMALL),
     Check("errors", errors.__doc__ or "", _MODULES, errors, _cases(4, 12, 100), _SMALL),
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), _SMALL),
+    Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
+    Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 16, 150), _BATCHED),
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
     Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 32, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
     Check("training", training.__doc__ or "", _MODULES, training, _cases(2, 6, 40), _TRAINED),
     Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
+    Check("derivatives", derivatives.__doc__ or "", _ALL, derivatives, _cases(3, 8, 80), _TRANSFORMED),
+    Check("autocast", autocast.__doc__ or "", _ALL, autocast, _cases(4, 10, 100), _CAST),
+    Check("compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _TRANSFORMED | {"layouts": ("contiguous",)}),
+    Check("extremes", extremes.__doc__ or "", ("module", "function"), extremes, _cases(3, 8, 80), _SMALL),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )

@@ -84,6 +84,7 @@ class Report:
     created: str  # ISO 8601, UTC
     environment: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)  # what -> SHA-256 of its source
+    strict: bool = False  # whether what the candidate refuses loudly counts as a failure
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -93,21 +94,18 @@ class Report:
 
     @property
     def equivalent(self) -> bool:
-        """True where every check ran, none is `different`, and the run was sensitive."""
-        return (
-            self.complete
-            and bool(self.results)
-            and all(result.outcome != "different" for result in self.results)
-            and self.sensitivity.sensitive
-        )
+        """True where every check ran, none is `different`, the run was sensitive, and if `strict` nothing is unsupported."""
+        return self.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
-        """One word: `equivalent`, `different`, `insensitive` or `partial`."""
+        """One word: `equivalent`, `different`, `unsupported` (of a strict run only), `insensitive` or `partial`."""
         if any(result.outcome == "different" for result in self.results):
             return "different"
         if not self.complete or not self.results:
             return "partial"
+        if self.strict and any(result.unsupported or result.outcome == "unsupported" for result in self.results):
+            return "unsupported"
         return "equivalent" if self.sensitivity.sensitive else "insensitive"
 
     def save(self, path: str | Path) -> None:
