@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,8 +146,9 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
     plain = pair.problem(case)
     before = _result(plain, plain.reference)
     for value in values:
-        changed = pair.rebuilt(lambda config, value=value: _with(config, name, value)).problem(case)  # type: ignore[misc]
+        rebuilt = pair.rebuilt(partial(_with, vars(case.config()), name, value))
         try:
+            changed = rebuilt.problem(case)
             if not _differ(_result(changed, changed.reference), before):
                 continue
         except Exception:
@@ -164,9 +166,11 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
     return Held()
 
 
-def _with(config: Any, name: str, value: Any) -> Any:
+def _with(given: dict[str, Any], name: str, value: Any, config: Any) -> Any:
+    """The config with another value where it is the given one; a factory may also be tried with others."""
     changed = copy.copy(config)
-    setattr(changed, name, value)
+    if vars(config) == given:
+        setattr(changed, name, value)
     return changed
 
 
