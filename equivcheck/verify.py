@@ -48,10 +48,11 @@ class _Silence:
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
     """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
     known = {check.name: check for check in CHECKS}
-    for name in (*(names or ()), *exclude):
+    names, exclude = _whole(names or ()), _whole(exclude)
+    for name in (*names, *exclude):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
-    for name in names or ():
+    for name in names:
         if kind not in known[name].kinds:
             fitting = [c.name for c in CHECKS if kind in c.kinds]
             raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
@@ -59,6 +60,12 @@ def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> li
     if not chosen:
         raise UsageError("no check is left: every one that applies was excluded; leave one in")
     return chosen
+
+
+def _whole(names: Iterable[str]) -> list[str]:
+    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
+    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
+    return [name for family in members for name in family]
 
 
 def verify(

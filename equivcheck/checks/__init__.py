@@ -1,5 +1,6 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
+from equivcheck.checks import living_on, replacement
 from equivcheck.checks.autocast import autocast
 from equivcheck.checks.batching import batching
 from equivcheck.checks.bias import bias
@@ -96,6 +97,7 @@ _TRANSFORMED = {
     "max_heads": 3,
     "max_head_size": 16,
 }
+_REPLACED = _TRANSFORMED | {"dtypes": ("float32", "float64"), "layouts": ("contiguous",), "n_layers": (2, 3), "training": False}
 _CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16")}
 _BATCHED = _SMALL | {"regimes": ("sharpened", "near_initial", "same_sign_v", "ties")}
 _MODEL = {
@@ -109,6 +111,34 @@ _MODEL = {
 
 def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
     return {"quick": quick, "gate": gate, "thorough": thorough}
+
+
+def _of_a_replacement() -> tuple[Check, ...]:
+    """A check for each property of a replacement, so that each that is broken has an outcome and a case of its own."""
+    properties = (
+        replacement.returned,
+        replacement.layers,
+        replacement.blocks,
+        living_on.modes,
+        living_on.dtypes,
+        living_on.frozen,
+        living_on.parameters,
+        living_on.weights,
+        living_on.ties,
+        living_on.shared,
+        living_on.hooks,
+        living_on.adapters,
+        living_on.rates,
+        living_on.masks,
+        replacement.twice,
+        replacement.root,
+        replacement.others,
+        replacement.process,
+    )
+    return tuple(
+        Check(f"replacement.{run.__name__}", run.__doc__ or "", ("replacement",), run, _cases(1, 3, 20), _REPLACED)
+        for run in properties
+    )
 
 
 CHECKS: tuple[Check, ...] = (
@@ -137,6 +167,7 @@ CHECKS: tuple[Check, ...] = (
     Check("autocast", autocast.__doc__ or "", _ALL, autocast, _cases(4, 10, 100), _CAST),
     Check("compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _TRANSFORMED | {"layouts": ("contiguous",)}),
     Check("extremes", extremes.__doc__ or "", ("module", "function"), extremes, _cases(3, 8, 80), _SMALL),
+    *_of_a_replacement(),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
 )

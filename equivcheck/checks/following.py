@@ -16,7 +16,7 @@ from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 
-__all__ = ["Adapter", "adapted", "hold_following", "hooked", "parts"]
+__all__ = ["Adapter", "adapted", "hold_following", "hooked", "parts", "with_field"]
 
 _RANK = 2
 _FACTOR = 1.25  # of a hook: exact in every dtype
@@ -146,7 +146,7 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
     plain = pair.problem(case)
     before = _result(plain, plain.reference)
     for value in values:
-        rebuilt = pair.rebuilt(partial(_with, vars(case.config()), name, value))
+        rebuilt = pair.rebuilt(partial(with_field, vars(case.config()), name, value))
         try:
             changed = rebuilt.problem(case)
             if not _differ(_result(changed, changed.reference), before):
@@ -166,7 +166,7 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
     return Held()
 
 
-def _with(given: dict[str, Any], name: str, value: Any, config: Any) -> Any:
+def with_field(given: dict[str, Any], name: str, value: Any, config: Any) -> Any:
     """The config with another value where it is the given one; a factory may also be tried with others."""
     changed = copy.copy(config)
     if vars(config) == given:
