@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equivcheck.faults import FAULTS, PLANTS
+from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around_functions import FUNCTIONS, around_function
 from equivcheck.faults.around_models import MODELS, around_model
 from equivcheck.faults.around_modules import MODULES, around_module
@@ -59,6 +59,12 @@ def planted(subject: Subject, checks: Set[str], profile: str, seed: int) -> list
         for name, seen, factory in wrong
         if seen[0] in checks
     ]
+    if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
+        found += [
+            PlantedFault(f.name, f.seen_by, replace(subject, candidate=f.around(subject.candidate), candidate_name=f.name))
+            for f in REPLACEMENTS
+            if f.seen_by[0] in checks
+        ]
     random.Random(seed).shuffle(found)
     return found
 

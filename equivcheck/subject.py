@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.cases import Case, arrange
+from equivcheck.classes import classes_restored
 from equivcheck.gpt import GPT
 from equivcheck.problem import Problem, seeded
 from equivcheck.truth import Memory
@@ -105,7 +106,8 @@ class Subject:
             if self.kind == "function":
                 return FunctionModule(self.candidate, case).train(case.training)
             if self.kind == "replacement":
-                replaced = self.candidate(reference)
+                with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases
+                    replaced = self.candidate(reference)
                 if not isinstance(replaced, nn.Module):
                     raise TypeError(f"the replacement returned {type(replaced).__name__} instead of the model")
                 return replaced

@@ -24,7 +24,7 @@ _RATES = (0.0, 0.35, 0.6)
 
 def modes(pair: Pair, case: Case) -> Held:
     """Train or eval stays as it was in every submodule."""
-    scene = replaced(pair, case, lambda model: model.eval())
+    scene = replaced(pair, case, lambda model: model.eval(), rate=0.5)
     _same_modes(scene)
 
     def toggle(model: nn.Module) -> None:
@@ -101,14 +101,12 @@ def hooks(pair: Pair, case: Case) -> Held:
     mine = counts[-1]
     original = scene.problem.make_reference()
     its = counts[-1]
-    held = scene.hold()
-    mine.clear()
-    its.clear()
     _run(scene.problem, original)
     _run(scene.problem, scene.model)
     off = [name for name, count in its.items() if mine[name] != count]
     if off:
         raise Mismatch(f"hooks fire {mine[off[0]]} times in a forward pass, and {its[off[0]]} before: {listed(off)}", where=off[0])
+    held = scene.hold()
     for handle in handles:
         handle.remove()
     mine.clear()
@@ -221,7 +219,7 @@ def rates(pair: Pair, case: Case) -> Held:
         for number, drop in enumerate(m for m in model.modules() if isinstance(m, nn.Dropout)):
             drop.p = _RATES[number % len(_RATES)]
 
-    scene = replaced(pair, case, change)
+    scene = replaced(pair, case, change, rate=0.5)
     after = scene.after.rates
     off = [name for name, rate in scene.before.rates.items() if after.get(name, rate) != rate]
     if off:
@@ -233,7 +231,7 @@ def rates(pair: Pair, case: Case) -> Held:
                 drop.p = 0.0
 
     try:
-        return replaced(pair, case.but(training=True, attn_pdrop=0.5, resid_pdrop=0.5), none).hold()
+        return replaced(pair, case.but(training=True), none, rate=0.5).hold()
     except Mismatch as error:
         raise Mismatch(f"in train mode, with every p = 0: {error}", ratio=error.ratio, where=error.where) from None
 

@@ -63,27 +63,29 @@ class _Around(nn.Module):
 
 def blocks(pair: Pair, case: Case) -> Held:
     """Blocks with other head counts and rates than the config's keep them."""
+    case = case.but(attn_pdrop=0.0, resid_pdrop=0.0)
     config = vars(case.config())
     heads = next((n for n in (2, 3, 1) if n != case.n_head and case.n_embd % n == 0), case.n_head)
-    other = pair.rebuilt(partial(with_field, config, "n_head", heads)).build_reference(case)
-    others = dict(other.named_modules())
+    rebuilt = pair.rebuilt(partial(with_field, config, "n_head", heads))
+    exchanged: list[str] = []
 
-    def mix(model: nn.Module) -> None:
-        for module in model.modules():
+    def exchange(model: nn.Module) -> None:
+        other = rebuilt.build_reference(case)
+        exchanged.clear()
+        for path, module in list(model.named_modules()):
             if isinstance(module, nn.ModuleList) and len(module) > 1:
-                path = next(name for name, m in model.named_modules() if m is module)
-                module[1] = others[f"{path}.1"]
+                module[1] = other.get_submodule(f"{path}.1")
+                exchanged.append(f"{path}.1")
 
-    scene = replaced(pair, case, mix)
-    attributes = {name: _numbers(module) for name, module in other.named_modules()}
+    scene = replaced(pair, case, exchange)
+    if not exchanged:
+        return Held(notes=("the original has no list of blocks, of which one could be another",), judged=False)
     after = scene.after.modules
-    for name, numbers in attributes.items():
-        if name in after and name in others and scene.before.modules.get(name) is others[name]:
-            mine = _numbers(after[name])
-            off = [key for key, value in numbers.items() if mine.get(key, value) != value]
-            if off:
-                told = f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before"
-                raise Mismatch(told, where=name)
+    for name, module in scene.problem.make_reference().named_modules():
+        numbers, mine = _numbers(module), _numbers(after.get(name, module))
+        off = [key for key, value in numbers.items() if mine.get(key, value) != value]
+        if off and name.startswith(tuple(exchanged)):
+            raise Mismatch(f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before", where=name)
     try:
         return scene.hold()
     except Mismatch as error:

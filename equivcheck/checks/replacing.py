@@ -92,8 +92,8 @@ class Scene:
 
     def hold(self) -> Held:
         """Outputs and gradients of the replaced model are the oracle's, of an original that was prepared in the same way."""
-        problem = self.problem
-        got = candidate_run(problem, lambda _: problem.run(self.model, problem.inputs, gradients=True))
+        problem = replace(self.problem, make_candidate=lambda _: self.model)
+        got = candidate_run(problem, lambda model: problem.run(model, problem.inputs, gradients=True))
         truth = problem.truth(gradients=True)
 
         def own() -> Results:
@@ -102,9 +102,19 @@ class Scene:
         return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
 
 
-def replaced(pair: Pair, case: Case, prepare: Prepare = lambda model: None, wrap: Prepare | None = None) -> Scene:
-    """Build an original, `prepare` it (and `wrap` it in another module), and have it replaced; what that raises is a Mismatch."""
-    plain = pair.problem(case)
+def replaced(
+    pair: Pair,
+    case: Case,
+    prepare: Prepare = lambda model: None,
+    wrap: Prepare | None = None,
+    *,
+    rate: float = 0.0,
+) -> Scene:
+    """Build an original, `prepare` it (and `wrap` it in another module), and have it replaced; what that raises is a Mismatch.
+
+    Nothing is dropped where a `rate` is not asked for: a mode or a rate that is lost is a finding of its own.
+    """
+    plain = pair.problem(case.but(attn_pdrop=rate, resid_pdrop=rate))
 
     def make() -> nn.Module:
         model = plain.make_reference()
