@@ -92,14 +92,24 @@ _TRANSFORMED = {
     "dtypes": ("float32", "float64"),
     "regimes": _PLAIN,
     "layouts": ("contiguous", "transposed"),
+    "min_seq_len": 2,
     "max_seq_len": 24,
+    "min_batch_size": 2,
     "max_batch_size": 3,
     "max_heads": 3,
     "max_head_size": 16,
 }
-_REPLACED = _TRANSFORMED | {"dtypes": ("float32", "float64"), "layouts": ("contiguous",), "n_layers": (2, 3), "training": False}
+_REPLACED = _TRANSFORMED | {
+    "layouts": ("contiguous",),
+    "min_seq_len": 4,  # a prefix that a mask lets see itself, and what comes after it
+    "min_heads": 2,  # that another block may have one
+    "min_head_size": 4,
+    "max_head_size": 8,
+    "n_layers": (2, 3),
+    "training": False,
+}
 _CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16")}
-_BATCHED = _SMALL | {"regimes": ("sharpened", "near_initial", "same_sign_v", "ties")}
+_BATCHED = _SMALL | {"min_seq_len": 2, "min_batch_size": 2, "regimes": ("sharpened", "near_initial", "same_sign_v", "ties")}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
