@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 
+import torch
 from torch import nn
 
 from equivcheck.cases import Case
@@ -39,7 +40,7 @@ def bias(pair: Pair, case: Case) -> Held:
                 continue
             size = float(true.square().sum())
             if size > 0:
-                error = mine.double() - true
+                error = mine.to(true.device, torch.float64) - true
                 found[f"slope of the error of {name}"].append(float((error * true).sum()) / size / u)
                 found[f"mean error of {name}"].append(float(error.sum()) / float(true.abs().sum()) / u)
     worst, where = 0.0, ""
