@@ -1,4 +1,4 @@
-"""What a replacement must leave alone beside the model: the classes of its modules and what their code calls; noticed and undone."""
+"""What a replacement must leave alone beside the model, the classes of its modules and what these call: noticed and undone."""
 
 import sys
 import types

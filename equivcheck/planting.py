@@ -69,7 +69,9 @@ def planted(subject: Subject, checks: Set[str], profile: str, seed: int) -> list
     ]
     if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
         found += [
-            PlantedFault(f.name, f.seen_by, replace(subject, candidate=f.around(subject.candidate), candidate_name=f.name))
+            PlantedFault(
+                f.name, f.seen_by, replace(subject, candidate=f.around(subject.candidate), candidate_name=f.name)
+            )
             for f in REPLACEMENTS
             if f.seen_by[0] in checks
         ]

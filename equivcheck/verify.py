@@ -224,7 +224,9 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
     if report.sensitivity.survived:
         told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
     if report.verdict == "unsupported":
-        told += [f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported]
+        told += [
+            f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported
+        ]
     if not report.complete:
         told.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)

@@ -1,6 +1,6 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
-from equivcheck.checks import living_on, replacement
+from equivcheck.checks import attached, living_on, replacement
 from equivcheck.checks.autocast import autocast
 from equivcheck.checks.batching import batching
 from equivcheck.checks.bias import bias
@@ -109,7 +109,11 @@ _REPLACED = _TRANSFORMED | {
     "training": False,
 }
 _CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16")}
-_BATCHED = _SMALL | {"min_seq_len": 2, "min_batch_size": 2, "regimes": ("sharpened", "near_initial", "same_sign_v", "ties")}
+_BATCHED = _SMALL | {
+    "min_seq_len": 2,
+    "min_batch_size": 2,
+    "regimes": ("sharpened", "near_initial", "same_sign_v", "ties"),
+}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -136,10 +140,10 @@ def _of_a_replacement() -> tuple[Check, ...]:
         living_on.weights,
         living_on.ties,
         living_on.shared,
-        living_on.hooks,
-        living_on.adapters,
-        living_on.rates,
-        living_on.masks,
+        attached.hooks,
+        attached.adapters,
+        attached.rates,
+        attached.masks,
         replacement.twice,
         replacement.root,
         replacement.others,
@@ -175,7 +179,9 @@ CHECKS: tuple[Check, ...] = (
     Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
     Check("derivatives", derivatives.__doc__ or "", _ALL, derivatives, _cases(3, 8, 80), _TRANSFORMED),
     Check("autocast", autocast.__doc__ or "", _ALL, autocast, _cases(4, 10, 100), _CAST),
-    Check("compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _TRANSFORMED | {"layouts": ("contiguous",)}),
+    Check(
+        "compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _TRANSFORMED | {"layouts": ("contiguous",)}
+    ),
     Check("extremes", extremes.__doc__ or "", ("module", "function"), extremes, _cases(3, 8, 80), _SMALL),
     *_of_a_replacement(),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),

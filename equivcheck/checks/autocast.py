@@ -32,7 +32,8 @@ def autocast(pair: Pair, case: Case) -> Held:
             _run(problem, problem.reference, case.torch_dtype)
         except Exception as its:
             return Held(
-                notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",), judged=False
+                notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",),
+                judged=False,
             )
         return Held(unsupported=(f"{what}: {first_line(error)}",))
     own = _run(problem, problem.reference, case.torch_dtype)

@@ -27,7 +27,9 @@ def batching(pair: Pair, case: Case) -> Held:
         (
             _as_in_the_batch(problem, "each example alone", _alone),
             _as_in_the_batch(
-                problem, "the batch in another order", lambda p, m: _each(_run(p, m, lambda x: x[order]), lambda y: y[back])
+                problem,
+                "the batch in another order",
+                lambda p, m: _each(_run(p, m, lambda x: x[order]), lambda y: y[back]),
             ),
             _prefix(problem, half),
         )

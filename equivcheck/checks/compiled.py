@@ -33,7 +33,8 @@ def compiled(pair: Pair, case: Case) -> Held:
             _run(problem, problem.make_reference())
         except Exception as its:
             return Held(
-                notes=(f"{_WHAT}: the original itself raises {type(its).__name__}, there is nothing to compare",), judged=False
+                notes=(f"{_WHAT}: the original itself raises {type(its).__name__}, there is nothing to compare",),
+                judged=False,
             )
         return Held(unsupported=(f"{_WHAT}: {first_line(error)}",))
     truth = problem.truth(gradients=True)

@@ -70,10 +70,12 @@ def second(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstre
     wanted = given | parameters
     total = _weighted(problem.outputs(module, leaves), flowing)
     first = torch.autograd.grad(total, list(wanted.values()), create_graph=True, allow_unused=True)
-    combined = [(g * _direction(problem, name, g)).sum() for name, g in zip(wanted, first, strict=True) if g is not None]
+    combined = [
+        (g * _direction(problem, name, g)).sum() for name, g in zip(wanted, first, strict=True) if g is not None
+    ]
     targets = wanted | {f"upstream {name}": value for name, value in flowing.items()}
     # not torch.autograd.grad: it goes past what was marked as differentiable once, in silence
-    torch.stack(combined).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    torch.stack(combined).sum().backward()
     return {f"second grad {name}": x.grad.detach() for name, x in targets.items() if x.grad is not None}
 
 
@@ -87,7 +89,7 @@ def forward_mode(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], 
     def run(parameters: Tensors, given: Tensors) -> Tensors:
         return function(parameters, list(given.values()) or inputs)
 
-    _, moved = torch.func.jvp(run, primals, tangents)
+    moved = torch.func.jvp(run, primals, tangents)[1]
     return {f"tangent of {name}": value for name, value in moved.items()}
 
 
@@ -121,7 +123,9 @@ def one_by_one(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _:
     return {f"mapped {name}": torch.stack([out[name] for out in outs]) for name in outs[0]}
 
 
-def per_sample(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]) -> Tensors:
+def per_sample(
+    problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]
+) -> Tensors:
     """The gradient of every parameter and input for each sample by itself."""
     given, parameters = _named(problem, module, [x.detach() for x in inputs])
     function = _functional(problem, module)
@@ -155,7 +159,10 @@ def sample_by_sample(
         total = _weighted(problem.outputs(module, leaves), flowing)
         found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True, materialize_grads=True)
         rows.append([g.squeeze(0) if name in given else g for name, g in zip(wanted, found, strict=True)])
-    return {f"per-sample grad {name}": torch.stack(column) for name, column in zip(wanted, zip(*rows, strict=True), strict=True)}
+    return {
+        f"per-sample grad {name}": torch.stack(column)
+        for name, column in zip(wanted, zip(*rows, strict=True), strict=True)
+    }
 
 
 _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {

@@ -29,11 +29,13 @@ class Adapter(nn.Module):
 
     def __init__(self, inner: nn.Module, down: Tensor, up: Tensor) -> None:
         super().__init__()
-        self.inner, self.down, self.up = inner, nn.Parameter(down), nn.Parameter(up)
+        self.inner = inner
+        self.down = nn.Parameter(down)  # (C, rank)
+        self.up = nn.Parameter(up)  # (rank, C)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         y: Tensor = self.inner(*args, **kwargs)  # (..., C)
-        return y + (y @ self.down) @ self.up
+        return y + y @ self.down @ self.up
 
 
 def hooked(problem: Problem, module: nn.Module, name: str) -> None:
@@ -61,7 +63,9 @@ _CHANGES: dict[str, Change] = {"a forward hook": hooked, "an adapter": adapted}
 
 def parts(module: nn.Module) -> list[str]:
     """The submodules that hold parameters of their own, by name."""
-    return [name for name, sub in module.named_modules() if name and next(sub.parameters(recurse=False), None) is not None]
+    return [
+        name for name, sub in module.named_modules() if name and next(sub.parameters(recurse=False), None) is not None
+    ]
 
 
 def hold_following(pair: Pair, problem: Problem) -> Held:

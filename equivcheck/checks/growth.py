@@ -3,8 +3,9 @@
 import gc
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def hold_size(problem: Problem, module: nn.Module) -> None:
 
 
 def _growing(found: list[dict[str, int]]) -> dict[str, int]:
-    steps = {name: [b.get(name, 0) - a.get(name, 0) for a, b in zip(found[:-1], found[1:], strict=True)] for name in found[-1]}
+    steps = {name: [b.get(name, 0) - a.get(name, 0) for a, b in pairwise(found)] for name in found[-1]}
     return {name: by[-1] for name, by in steps.items() if all(step > 0 for step in by)}
 
 
@@ -100,7 +101,7 @@ def _size(root: Any, seen: set[int]) -> int:
             waiting.extend((thing.__self__, thing.__func__))
         elif isinstance(thing, partial):
             waiting.extend((thing.func, thing.args, thing.keywords))
-        elif isinstance(information := getattr(thing, "cache_info", None), Callable):  # type: ignore[arg-type]
+        elif callable(information := getattr(thing, "cache_info", None)):  # of functools.lru_cache
             count += information().currsize
         elif hasattr(thing, "__dict__") and type(thing).__module__.partition(".")[0] != "torch":
             waiting.append(vars(thing))

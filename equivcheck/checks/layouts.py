@@ -19,7 +19,9 @@ Edit = Callable[[Tensor], Tensor]
 
 def _padded(x: Tensor) -> Tensor:
     """Rows that lie further apart than they are wide, as slices of a wider tensor do."""
-    store = torch.full((*x.shape[:-1], x.shape[-1] + 3), 7.0 if x.is_floating_point() else 1, dtype=x.dtype, device=x.device)
+    store = torch.full(
+        (*x.shape[:-1], x.shape[-1] + 3), 7.0 if x.is_floating_point() else 1, dtype=x.dtype, device=x.device
+    )
     store[..., : x.shape[-1]] = x
     return store[..., : x.shape[-1]]
 
@@ -52,8 +54,12 @@ def layouts(pair: Pair, case: Case) -> Held:
     problem = pair.problem(case.but(layout="contiguous"))
     helds = [_hold(problem, f"inputs: {name}", edit, lambda g: g) for name, edit in _SAME_VALUES.items()]
     if any(value.dim() for value in problem.upstream.values()):
-        helds += [_hold(problem, f"upstream gradient: {name}", lambda x: x, edit) for name, edit in _SAME_VALUES.items()]
-        helds += [_hold(problem, f"inputs and upstream gradient: {name}", edit, edit) for name, edit in _SAME_VALUES.items()]
+        helds += [
+            _hold(problem, f"upstream gradient: {name}", lambda x: x, edit) for name, edit in _SAME_VALUES.items()
+        ]
+        helds += [
+            _hold(problem, f"inputs and upstream gradient: {name}", edit, edit) for name, edit in _SAME_VALUES.items()
+        ]
         for name, edit in _REPEATED.items():
             repeated = _edited(problem, lambda x: x, edit, f"upstream gradient: {name}")
             helds.append(_hold(repeated, f"upstream gradient: {name}", lambda x: x, lambda g: g))

@@ -24,7 +24,8 @@ def returned(pair: Pair, case: Case) -> Held:
         raise Mismatch(f"{type(scene.returned).__name__} is returned instead of the model", where="the returned object")
     if scene.returned is not scene.given:
         raise Mismatch(
-            "another object is returned than the model that was given: whoever holds that one goes on with it", where="the model"
+            "another object is returned than the model that was given: whoever holds that one goes on with it",
+            where="the model",
         )
     return scene.hold()
 
@@ -38,11 +39,15 @@ def layers(pair: Pair, case: Case) -> Held:
     kinds = {scene.before.kinds[name] for name in changed}
     left = [name for name, kind in scene.before.kinds.items() if kind in kinds and name not in changed]
     if left:
-        raise Mismatch(f"{len(changed)} of {len(changed) + len(left)} were replaced, and not {listed(left)}", where=left[0])
+        raise Mismatch(
+            f"{len(changed)} of {len(changed) + len(left)} were replaced, and not {listed(left)}", where=left[0]
+        )
     nested = replaced(pair, case, wrap=_Around)
     wanted = [f"inner.{name}" if name else "inner" for name in changed]
     found = nested.before.changed(nested.after)
-    left = [name for name in wanted if not any(name == other or name.startswith(f"{other}.") for other in found if other)]
+    left = [
+        name for name in wanted if not any(name == other or name.startswith(f"{other}.") for other in found if other)
+    ]
     if left:
         raise Mismatch(f"inside of another module, not replaced: {listed(left)}", where=left[0])
     return nested.hold()
@@ -85,15 +90,23 @@ def blocks(pair: Pair, case: Case) -> Held:
         numbers, mine = _numbers(module), _numbers(after.get(name, module))
         off = [key for key, value in numbers.items() if mine.get(key, value) != value]
         if off and name.startswith(tuple(exchanged)):
-            raise Mismatch(f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before", where=name)
+            raise Mismatch(
+                f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before", where=name
+            )
     try:
         return scene.hold()
     except Mismatch as error:
-        raise Mismatch(f"with n_head={heads} in the second block: {error}", ratio=error.ratio, where=error.where) from None
+        raise Mismatch(
+            f"with n_head={heads} in the second block: {error}", ratio=error.ratio, where=error.where
+        ) from None
 
 
 def _numbers(module: nn.Module) -> dict[str, float]:
-    return {key: v for key, v in vars(module).items() if isinstance(v, int | float) and not isinstance(v, bool) and key[0] != "_"}
+    return {
+        key: v
+        for key, v in vars(module).items()
+        if isinstance(v, int | float) and not isinstance(v, bool) and key[0] != "_"
+    }
 
 
 def twice(pair: Pair, case: Case) -> Held:
@@ -104,7 +117,9 @@ def twice(pair: Pair, case: Case) -> Held:
     try:
         second = pair.candidate(again.model)
     except Exception as error:
-        raise Mismatch(f"replacing again raises {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise Mismatch(
+            f"replacing again raises {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
     if second is not again.model and isinstance(again.returned, nn.Module):
         raise Mismatch("replacing again returns another object", where="the model")
     after = Before.of(again.model)
@@ -150,7 +165,9 @@ def process(pair: Pair, case: Case) -> Held:
     if scene.patched:
         raise Mismatch(f"changed for everybody: {listed(scene.patched)}", where=scene.patched[0])
     if scene.drawn:
-        raise Mismatch("the generator was drawn from: what comes after the replacement is another run", where="generator")
+        raise Mismatch(
+            "the generator was drawn from: what comes after the replacement is another run", where="generator"
+        )
     if defaults != (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()):
         raise Mismatch("a default of torch was changed", where="defaults")
     fresh = Before.of(scene.problem.make_reference())

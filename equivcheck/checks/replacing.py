@@ -63,7 +63,9 @@ class Before:
             if any(name.startswith(f"{outer}.") for outer in found if outer):
                 continue
             now = after.modules.get(name)
-            same = now is module and after.kinds[name] is self.kinds[name] and after.forwards[name] is self.forwards[name]
+            same = (
+                now is module and after.kinds[name] is self.kinds[name] and after.forwards[name] is self.forwards[name]
+            )
             if not same:
                 found.append(name)
         return found
@@ -135,7 +137,9 @@ def replaced(
             returned = pair.candidate(given)
         except Exception as error:
             text = " ".join(str(error).split())[:300]
-            raise Mismatch(f"the replacement raises {type(error).__name__}: {text}", where=type(error).__name__) from error
+            raise Mismatch(
+                f"the replacement raises {type(error).__name__}: {text}", where=type(error).__name__
+            ) from error
         drawn = not torch.equal(state, generator_state(problem.device))
     return Scene(problem, given, returned, before, patched, drawn)
 

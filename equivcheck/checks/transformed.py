@@ -66,23 +66,26 @@ def hold_transformed(problem: Problem, what: str, transform: Transform, plainly:
 
 
 def _nothing(what: str, its: Exception) -> Held:
-    return Held(notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",), judged=False)
+    return Held(
+        notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",), judged=False
+    )
 
 
 def _truth(problem: Problem, plainly: Transform) -> Truth:
     """What `plainly` makes of the oracle, and samples of it with every operation perturbed."""
-    upstream = {name: value.to(torch.float64) for name, value in problem.upstream.items()}
+    on = problem.judged_on
+    upstream = {name: value.to(on, torch.float64) for name, value in problem.upstream.items()}
 
     def oracle() -> dict[str, Tensor]:
-        module, inputs = to_float64(problem.make_reference(), problem.inputs)
-        with problem.dropping(module), seeded(problem.case.seed, problem.device):
+        module, inputs = to_float64(problem.make_reference(), problem.inputs, on)
+        with problem.dropping(module, on), seeded(problem.case.seed, problem.device):
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
     with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         values = oracle()
 
     def perturbed(count: int) -> Sample:
-        noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
+        noise = torch.Generator(device=on).manual_seed(problem.case.seed * 64 + count)
         runs = []
         with spelled_out():
             for _ in range(count):

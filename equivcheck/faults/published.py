@@ -40,8 +40,6 @@ def replace_by_new_modules(model: nn.Module) -> nn.Module:
             if type(child) is CausalSelfAttention:
                 new = NewAttention(config)
                 for part in ("key", "query", "value", "proj"):
-                    mine, its = new.get_submodule(part), child.get_submodule(part)
-                    mine.weight.data.copy_(its.weight.data)  # type: ignore[union-attr, operator]  # linears
-                    mine.bias.data.copy_(its.bias.data)  # type: ignore[union-attr, operator]
+                    new.get_submodule(part).load_state_dict(child.get_submodule(part).state_dict())
                 setattr(parent, name, new)
     return model

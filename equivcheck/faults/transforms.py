@@ -87,7 +87,6 @@ def batch_of_one_off(y: Tensor) -> Tensor:
 def expanded_gradient_read_once(y: Tensor) -> Tensor:
     """Where what flows back is one number expanded, as from a sum, all but the first sample's is lost."""
 
-
     def once(g: Tensor) -> Tensor:
         expanded = all(stride == 0 or size == 1 for stride, size in zip(g.stride(), g.shape, strict=True))
         return torch.cat((g[:1], torch.zeros_like(g[1:]))) if expanded else g
