@@ -1,6 +1,7 @@
 """What is done to a named part of both, both must follow: a hook, an adapter in a child's place, a field of the config."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -52,7 +53,7 @@ def adapted(problem: Problem, module: nn.Module, name: str) -> None:
 
     def drawn(what: str, *shape: int) -> Tensor:
         draw = torch.randn(shape, generator=generator(problem.case, f"{what} of {name}"), dtype=torch.float64)
-        return (0.5 * draw / shape[0] ** 0.5).to(parameter)
+        return (0.5 * draw / math.sqrt(shape[0])).to(parameter)
 
     adapter = Adapter(inner, drawn("down", width, _RANK), drawn("up", _RANK, width))
     setattr(module.get_submodule(path), last, adapter.train(inner.training))
