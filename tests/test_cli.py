@@ -126,6 +126,7 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "seed": 0,
         "max_seconds": None,
         "deviations": None,
+        "strict": False,
     }
 
 
@@ -133,7 +134,7 @@ def test_every_option_arrives(judge: Judge) -> None:
     line = (
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
-    main([*line.split(), "--seed", "3", "--max-seconds", "9.5", "--deviation", "logits=on purpose"])
+    main([*line.split(), "--seed", "3", "--max-seconds", "9.5", "--deviation", "logits=on purpose", "--strict"])
     ((pair, options),) = judge.calls
     del options["listener"]
     assert pair == ("a:A", "b:B")
@@ -146,6 +147,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "seed": 3,
         "max_seconds": 9.5,
         "deviations": {"logits": "on purpose"},
+        "strict": True,
     }
 
 

@@ -18,7 +18,6 @@ T = TypeVar("T")
 __all__ = ["Check", "Held", "Pair", "candidate_run", "hold"]
 
 _TOLD = 3  # failing tensors that a message tells of
-_NAMED = 6  # further ones that it names
 
 
 class Pair(Protocol):
@@ -121,9 +120,7 @@ def hold(
         failed.sort(key=lambda c: -c.ratio)
         message = "\n".join(describe(c, dtype=problem.case.dtype) for c in failed[:_TOLD])
         if len(failed) > _TOLD:
-            rest = [c.name for c in failed[_TOLD:]]
-            more = f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
-            message += "\nand so are: " + ", ".join(rest[:_NAMED]) + more
+            message += "\nand so are: " + ", ".join(c.name for c in failed[_TOLD:])
         raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
     return Held(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
 

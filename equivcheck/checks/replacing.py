@@ -101,7 +101,12 @@ class Scene:
         def own() -> Results:
             return problem.run(problem.reference, problem.inputs, gradients=True)
 
-        return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+        try:
+            return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+        except Mismatch as error:
+            told, separator, rest = str(error).partition("\nand so are: ")
+            short = told + separator + listed(rest.split(", ")) if separator else told
+            raise Mismatch(short, ratio=error.ratio, where=error.where) from None
 
 
 def replaced(
