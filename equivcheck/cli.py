@@ -103,6 +103,7 @@ def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[
 @click.option("--seed", type=click.IntRange(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option("--max-seconds", type=float, metavar="S", help="End after so long, if need be with a partial report.")
 @click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
+@click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
 @_file_option("--report", "folder", "DIR", "Write report.json, report.md and junit.xml into DIR.")
@@ -117,6 +118,7 @@ def verify(
     exclude: tuple[str, ...],
     seed: int | None,
     max_seconds: float | None,
+    jobs: int | None,
     deviations: tuple[str, ...],
     strict: bool,
     json_file: Path | None,
@@ -143,6 +145,7 @@ def verify(
         "seed": _first(seed, config.seed, 0),
         "max_seconds": _first(max_seconds, config.max_seconds),
         "strict": strict,
+        "jobs": jobs,
         "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,9 @@ class Mismatch(AssertionError):
         super().__init__(message)
         self.ratio = ratio
         self.where = where
+
+    def __reduce__(self) -> Any:
+        return partial(Mismatch, ratio=self.ratio, where=self.where), self.args
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "max_seconds": None,
         "deviations": None,
         "strict": False,
+        "jobs": None,
     }
 
 
@@ -148,6 +149,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "max_seconds": 9.5,
         "deviations": {"logits": "on purpose"},
         "strict": True,
+        "jobs": None,
     }
 
 
