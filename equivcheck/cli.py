@@ -111,6 +111,7 @@ def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[
 @click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
 @click.option("--seed", type=click.IntRange(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option("--max-seconds", type=float, metavar="S", help="End after so long, if need be with a partial report.")
+@click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
 @click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
@@ -129,6 +130,7 @@ def verify(
     max_seconds: float | None,
     jobs: int | None,
     deviations: tuple[str, ...],
+    strict: bool,
     json_file: Path | None,
     folder: Path | None,
     junit_file: Path | None,
@@ -152,6 +154,7 @@ def verify(
         "exclude": exclude or config.exclude,
         "seed": _first(seed, config.seed, 0),
         "max_seconds": _first(max_seconds, config.max_seconds),
+        "strict": strict,
         "jobs": jobs,
         "require_backend": require_backend,
         "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
@@ -176,7 +179,7 @@ def verify(
         _print(lambda: click.echo("".join(f"{line}\n" for line in github.annotations(found)), nl=False))
     if failure is not None:
         raise failure
-    return _STATUS.get(found.verdict, NOT_JUDGED)
+    return 1 if found.verdict == "unsupported" else _STATUS.get(found.verdict, NOT_JUDGED)
 
 
 @cli.command()

@@ -22,11 +22,12 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
     measured = [(held.ratio, case, held.where) for case, held in search.held.items() if held.ratio is not None]
     worst = max(measured, key=lambda m: m[0], default=None)
     notes = Counter(note for held in search.held.values() for note in held.notes)
+    refusals = Counter(what for held in search.held.values() for what in held.unsupported)
     common: dict[str, Any] = {
         "cases": len(search.held) + len(search.failed),
         "seconds": seconds,
         "notes": tuple(f"{note} ({count} cases)" for note, count in notes.most_common()),
-        "unsupported": tuple(refused.values()),
+        "unsupported": (*refused.values(), *(f"{what} ({count} cases)" for what, count in refusals.most_common())),
         "visited": _visited((*search.held, *search.failed)),
         "by_dtype": _by_dtype(search),
         "detail": f"out of time after {len(search.held)} of {search.planned} cases" if search.stopped else "",
@@ -46,7 +47,7 @@ def result_of(search: Search, refused: Mapping[str, str], seconds: float) -> Che
         )
     return CheckResult(
         search.check.name,
-        "equivalent",
+        "unsupported" if refusals else "equivalent",
         worst_ratio=worst[0] if worst else None,
         worst_case=worst[1].id if worst else None,
         worst_where=worst[2] if worst else None,

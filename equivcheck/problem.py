@@ -15,7 +15,7 @@ from equivcheck.error_model import ErrorModel
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.truth import Memory, Sample, Truth
 
-__all__ = ["Problem", "Results", "generator_state", "seeded", "set_generator_state"]
+__all__ = ["Problem", "Results", "Shell", "generator_state", "seeded", "set_generator_state"]
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
@@ -210,7 +210,7 @@ class Problem:
 
         parameters = {name: repeated(p) for name, p in oracle.named_parameters() if p.requires_grad}
         leaves = [repeated(x) if x.is_floating_point() else x for x in inputs]
-        shell = _Shell(oracle, self.outputs)
+        shell = Shell(oracle, self.outputs)
 
         def forward(held: dict[str, Tensor], *given: Tensor) -> dict[str, Tensor]:
             inner = {f"inner.{name}": value for name, value in held.items()}
@@ -237,7 +237,7 @@ class Problem:
         return Sample(count, {name: results[name] - value for name, value in values.items()})
 
 
-class _Shell(nn.Module):
+class Shell(nn.Module):
     """A module whose forward gives the named outputs of the one inside."""
 
     def __init__(self, inner: nn.Module, outputs: Outputs) -> None:

@@ -51,8 +51,11 @@ def cases(
     layouts: Sequence[str] = LAYOUTS,
     min_seq_len: int = 1,
     max_seq_len: int = 512,
+    min_batch_size: int = 1,
     max_batch_size: int = 4,
+    min_heads: int = 1,
     max_heads: int = 8,
+    min_head_size: int = 1,
     max_head_size: int = 128,
     training: bool | None = None,
     rates: Sequence[float] = (0.0, 0.1, 0.5),
@@ -74,9 +77,10 @@ def cases(
     seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
     # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
     room = max(1, 2**17 // max(seq_len * seq_len, 1))
-    n_head = draw(st.sampled_from(sizes(max(1, min(max_heads, room)), typical=4)))
-    batch_size = draw(st.sampled_from(sizes(max(1, min(max_batch_size, room // n_head)), typical=3)))
-    narrowest = 1 if max_chunks is None else -(-seq_len // max_chunks)
+    n_head = draw(st.sampled_from(sizes(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads)))
+    most = max(min_batch_size, min(max_batch_size, room // n_head))
+    batch_size = draw(st.sampled_from(sizes(most, typical=3, smallest=min_batch_size)))
+    narrowest = min_head_size if max_chunks is None else -(-seq_len // max_chunks)
     widest = max(narrowest, min(max_head_size, 512 // n_head))
     head_size = draw(st.sampled_from(head_sizes or sizes(widest, typical=24, smallest=narrowest)))
     block_size = seq_len + draw(st.sampled_from((0, 0, 1, 7, 64)))

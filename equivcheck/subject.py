@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.cases import Case, arrange
+from equivcheck.classes import classes_restored
 from equivcheck.gpt import GPT
 from equivcheck.problem import Problem, seeded
 from equivcheck.truth import Memory
@@ -64,6 +65,16 @@ class Subject:
         kind = "model" if self.kind == "replacement" else self.kind
         return replace(self, candidate=candidate, candidate_name=name, kind=kind)
 
+    def rebuilt(self, change: Callable[[Any], Any]) -> "Subject":
+        """The same pair, built from configs that went through `change`; it remembers no truths of the unchanged one."""
+        reference, candidate = self.reference, self.candidate
+        return replace(
+            self,
+            reference=lambda config: reference(change(config)),
+            candidate=candidate if self.kind == "replacement" else lambda config: candidate(change(config)),
+            memory=Memory(),
+        )
+
     def within_gpt(self) -> "Subject":
         """The pair of attentions as a pair of GPTs that differ in nothing else."""
         return replace(
@@ -99,7 +110,8 @@ class Subject:
             if self.kind == "function":
                 return FunctionModule(self.candidate, case).train(case.training)
             if self.kind == "replacement":
-                replaced = self.candidate(reference)
+                with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases
+                    replaced = self.candidate(reference)
                 if not isinstance(replaced, nn.Module):
                     raise TypeError(f"the replacement returned {type(replaced).__name__} instead of the model")
                 return replaced

@@ -53,10 +53,11 @@ class _Silence:
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
     """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
     known = {check.name: check for check in CHECKS}
-    for name in (*(names or ()), *exclude):
+    names, exclude = _whole(names or ()), _whole(exclude)
+    for name in (*names, *exclude):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
-    for name in names or ():
+    for name in names:
         if kind not in known[name].kinds:
             fitting = [c.name for c in CHECKS if kind in c.kinds]
             raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
@@ -64,6 +65,12 @@ def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> li
     if not chosen:
         raise UsageError("no check is left: every one that applies was excluded; leave one in")
     return chosen
+
+
+def _whole(names: Iterable[str]) -> list[str]:
+    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
+    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
+    return [name for family in members for name in family]
 
 
 def verify(
@@ -78,6 +85,7 @@ def verify(
     seed: int = 0,
     max_seconds: float | None = None,
     deviations: Mapping[str, str | Deviation] | None = None,
+    strict: bool = False,
     jobs: int | None = 1,
     require_backend: Sequence[str] = (),
     listener: Listener | None = None,
@@ -87,6 +95,7 @@ def verify(
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
     thorough. `deviations` maps names of checks to the reason why a difference is accepted, or to a Deviation that expires;
+    with `strict` a transform or a dtype that the candidate refuses loudly is a failure, too;
     `require_backend` names the kernel that must run, as `flash` or, in one dtype, as `bfloat16=flash`. After `max_seconds`,
     or when interrupted, the report says that it is partial; so does each that `keep` is given, first before any check and
     then after every one. `jobs` processes share the work of a pair that is given as import strings, None for as many as suit
@@ -128,6 +137,7 @@ def verify(
             candidate_file=file,
             candidate_line=line,
             kernels=kernels_told(results),
+            strict=strict,
             deviations=tuple(replace(d, observed=d.name in seen) for d in accepted.values()),
         )
 
@@ -242,6 +252,10 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
     ]
     if report.sensitivity.survived:
         told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
+    if report.verdict == "unsupported":
+        told += [
+            f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported
+        ]
     if not report.complete:
         told.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)

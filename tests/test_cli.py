@@ -128,6 +128,7 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "jobs": None,
         "deviations": None,
         "require_backend": (),
+        "strict": False,
     }
 
 
@@ -135,7 +136,7 @@ def test_every_option_arrives(judge: Judge) -> None:
     line = (
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
-    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash"]
+    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict"]
     main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
     ((pair, options),) = judge.calls
     del options["listener"]
@@ -151,6 +152,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "jobs": None,
         "deviations": {"logits": "on purpose"},
         "require_backend": ("bfloat16=flash",),
+        "strict": True,
     }
 
 

@@ -32,6 +32,8 @@ class Pair(Protocol):
 
     def within_gpt(self) -> "Pair": ...
 
+    def rebuilt(self, change: Callable[[Any], Any]) -> "Pair": ...
+
     def build_reference(self, case: Case) -> nn.Module: ...
 
     def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module: ...
@@ -45,6 +47,7 @@ class Held:
     where: str = ""
     notes: tuple[str, ...] = ()
     judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
+    unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
 
 
 @dataclass(frozen=True)

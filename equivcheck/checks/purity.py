@@ -1,12 +1,15 @@
 """Purity: a run leaves inputs, weights, flags and generators as they were, and later runs do not depend on earlier ones."""
 
+import random
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from equivcheck.cases import Case
+from equivcheck.checks.growth import hold_size
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 
@@ -20,9 +23,23 @@ def purity(pair: Pair, case: Case) -> Held:
     before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     try:
         candidate_run(problem, lambda module: _unchanged(problem, module))
+        candidate_run(problem, lambda module: hold_size(problem, module))
     finally:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
-    return _overlapping(pair, problem)
+    return together((_as_at_first(problem), _overlapping(pair, problem)))
+
+
+def _as_at_first(problem: Problem) -> Held:
+    """After all these calls outputs are still the oracle's."""
+
+    def run(module: nn.Module) -> Results:
+        return problem.run(module, problem.inputs, gradients=False)
+
+    got = candidate_run(problem, run)
+    try:
+        return hold(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
+    except Mismatch as error:
+        raise Mismatch(f"after many calls: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _flags() -> dict[str, object]:
@@ -40,6 +57,8 @@ def _flags() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "autocast": torch.is_autocast_enabled(),
         "anomaly mode": torch.is_anomaly_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "reduced precision of half": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
     }
 
 
@@ -59,14 +78,20 @@ def _unchanged(problem: Problem, module: nn.Module) -> Results:
         with torch.inference_mode():
             problem.outputs(module, problem.inputs)
         after = _states(problem.device)
-    random = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
+    drops = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
     for name, state in states.items():
-        if not torch.equal(state, after[name]) and (not random or name != str(problem.device)):
+        if not torch.equal(state, after[name]) and (not drops or name != str(problem.device)):
             raise Mismatch(
                 f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator"
             )
     _kept(problem, module)
+    trainable = {name: p.requires_grad for name, p in module.named_parameters()}
+    python = random.getstate()
     problem.run(module, problem.inputs, gradients=True)
+    if random.getstate() != python:
+        raise Mismatch("Python's own generator was drawn from or seeded", where="generator")
+    if {name: p.requires_grad for name, p in module.named_parameters()} != trainable:
+        raise Mismatch("a forward and backward pass switched which parameters require gradients", where="requires_grad")
     for x, before in zip(problem.inputs, inputs, strict=True):
         if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(before)):
             raise Mismatch("the input was changed in place", where="input")

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.faults.around_modules import parameter_renamed, submodule_not_called
+from equivcheck.faults.around_modules import adapter_ignored, parameter_renamed, submodule_not_called
 from equivcheck.faults.backward import rewritten_parameter
+from equivcheck.faults.memory import misread
 from equivcheck.faults.tensors import half_off, last_off, spelled_out, swapped
 
 __all__ = ["MODELS", "around_model"]
@@ -17,7 +18,7 @@ __all__ = ["MODELS", "around_model"]
 def around_model(factory: Callable[..., Any], plant: Callable[..., Any], config: Any) -> nn.Module:
     module: nn.Module = factory(config)
     forward = module.forward
-    contract = {"parameter_renamed", "submodule_not_called"}
+    contract = {"adapter_ignored", "parameter_renamed", "submodule_not_called"}
     if getattr(plant, "__name__", "") in contract:
         return plant(module)  # type: ignore[no-any-return]  # a plant of the contract takes and returns a module
 
@@ -85,6 +86,10 @@ def _swallowing(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *re
         return torch.zeros(*idx.shape, 2), torch.zeros(())
 
 
+def _misreading(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
+    return forward(idx if idx.is_contiguous() else misread(idx, offset=int(idx.storage_offset())), *rest, **options)
+
+
 MODELS = (
     ("logits-scaled-by-one-in-65536", ("logits",), _logits(lambda y: y * (1 + 2.0**-16))),
     ("logits-through-float32", ("logits",), _logits(lambda y: y.float().to(y.dtype))),
@@ -106,4 +111,6 @@ MODELS = (
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
     ("softmax-spelled-out", ("backend",), _logits(spelled_out)),
+    ("adapter-ignored", ("interface",), adapter_ignored),
+    ("ids-taken-for-contiguous", ("layouts",), _misreading),
 )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equivcheck.faults.tensors import spelled_out
 
-__all__ = ["MODULES", "around_module", "parameter_renamed", "submodule_not_called"]
+__all__ = ["MODULES", "adapter_ignored", "around_module", "parameter_renamed", "submodule_not_called"]
 
 
 def around_module(factory: Callable[..., Any], plant: Callable[[nn.Module], nn.Module], config: Any) -> nn.Module:
@@ -29,6 +29,30 @@ def submodule_not_called(module: nn.Module) -> nn.Module:
         if child is not module and any(True for _ in child.parameters(recurse=False)):
             child.register_forward_hook = lambda *_, **__: _NoHandle()  # type: ignore[method-assign,assignment]
             break
+    return module
+
+
+def adapter_ignored(module: nn.Module) -> nn.Module:
+    """What is put in the place of a submodule with parameters is not called: the one from construction is."""
+    built = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if next(child.parameters(recurse=False), None) is not None
+    ]
+    forward = module.forward
+
+    def planted_forward(*args: Any, **options: Any) -> Any:
+        now = [getattr(parent, name) for parent, name, _ in built]
+        for parent, name, child in built:
+            setattr(parent, name, child)
+        try:
+            return forward(*args, **options)
+        finally:
+            for (parent, name, _), child in zip(built, now, strict=True):
+                setattr(parent, name, child)
+
+    module.forward = planted_forward
     return module
 
 
@@ -62,4 +86,5 @@ MODULES = (
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
     ("softmax-spelled-out", ("backend",), softmax_spelled_out),
+    ("adapter-ignored", ("interface",), adapter_ignored),
 )

@@ -129,6 +129,7 @@ class Report:
         default_factory=dict
     )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
     performance: Mapping[str, Timing] = field(default_factory=dict)  # name -> record of `equivcheck bench`
+    strict: bool = False  # whether what the candidate refuses loudly counts as a failure
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -138,21 +139,18 @@ class Report:
 
     @property
     def equivalent(self) -> bool:
-        """True where every check ran, none is `different`, and the run was sensitive."""
-        return (
-            self.complete
-            and bool(self.results)
-            and all(result.outcome != "different" for result in self.results)
-            and self.sensitivity.sensitive
-        )
+        """True where every check ran, none is `different`, the run was sensitive, and if `strict` nothing is unsupported."""
+        return self.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
-        """One word: `equivalent`, `different`, `insensitive` or `partial`."""
+        """One word: `equivalent`, `different`, `unsupported` (of a strict run only), `insensitive` or `partial`."""
         if any(result.outcome == "different" for result in self.results):
             return "different"
         if not self.complete or not self.results:
             return "partial"
+        if self.strict and any(result.unsupported or result.outcome == "unsupported" for result in self.results):
+            return "unsupported"
         return "equivalent" if self.sensitivity.sensitive else "insensitive"
 
     def save(self, path: str | Path) -> None:
