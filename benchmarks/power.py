@@ -88,7 +88,7 @@ def differs_assert_close(got: Tensor, own: Tensor, truth: Tensor) -> bool:
 
 def differs_twice(got: Tensor, own: Tensor, truth: Tensor) -> bool:
     """By the greatest error of flash-attention's tests."""
-    mine, its = ((x.double() - truth).abs().max().item() for x in (got, own))
+    mine, its = ((x.to(truth.device, torch.float64) - truth).abs().max().item() for x in (got, own))
     return not mine <= 2 * its + FLOOR  # a NaN is a difference
 
 

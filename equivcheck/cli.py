@@ -102,6 +102,7 @@ def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[
 @click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
 @click.option("--seed", type=click.IntRange(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option("--max-seconds", type=float, metavar="S", help="End after so long, if need be with a partial report.")
+@click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
 @_file_option("--report", "folder", "DIR", "Write report.json, report.md and junit.xml into DIR.")
@@ -116,6 +117,7 @@ def verify(
     exclude: tuple[str, ...],
     seed: int | None,
     max_seconds: float | None,
+    jobs: int | None,
     deviations: tuple[str, ...],
     json_file: Path | None,
     folder: Path | None,
@@ -140,6 +142,7 @@ def verify(
         "exclude": exclude or config.exclude,
         "seed": _first(seed, config.seed, 0),
         "max_seconds": _first(max_seconds, config.max_seconds),
+        "jobs": jobs,
         "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)

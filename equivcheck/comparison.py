@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,9 @@ class Mismatch(AssertionError):
         super().__init__(message)
         self.ratio = ratio
         self.where = where
+
+    def __reduce__(self) -> Any:
+        return partial(Mismatch, ratio=self.ratio, where=self.where), self.args
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,14 @@ def compare(
     dtype: torch.dtype,
     reference: Tensor | None,
     certain: bool,
+    device: torch.device | None = None,
 ) -> Comparison:
     """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
 
     `certain` widens the budget by what the number of the deviations leaves open about their spread: then a failure is final.
     Without it the spread is taken at its word, and only a pass is.
-    Looks at shape, dtype, device and finiteness first, then at values.
+    Looks at shape, dtype, device and finiteness first, then at values. `device` is where the candidate's must be, where that
+    is not where the oracle's is.
     """
     shape = tuple(truth.shape)
     if candidate is None:
@@ -110,12 +117,14 @@ def compare(
         return Comparison(name, shape, math.inf, problem=f"shape {tuple(candidate.shape)} instead of {shape}")
     if candidate.dtype != dtype:
         return Comparison(name, shape, math.inf, problem=f"dtype {candidate.dtype} instead of {dtype}")
-    if candidate.device != truth.device:
-        return Comparison(name, shape, math.inf, problem=f"device {candidate.device} instead of {truth.device}")
+    if candidate.device != (device or truth.device):
+        return Comparison(
+            name, shape, math.inf, problem=f"device {candidate.device} instead of {device or truth.device}"
+        )
     if truth.numel() == 0:
         return Comparison(name, shape, 0.0)
-    got = candidate.detach().to(torch.float64)
-    own = None if reference is None else reference.detach().to(torch.float64)
+    got = candidate.detach().to(truth.device, torch.float64)
+    own = None if reference is None else reference.detach().to(truth.device, torch.float64)
     overflowed = own is not None and not bool(torch.isfinite(own).all())
     judged = torch.isfinite(truth)
     # beyond the largest number of the dtype an infinity is the right answer

@@ -34,6 +34,10 @@ class Masks:
     residual: tuple[Tensor, ...]  # (B, T, C) each, bool; none for functions
     outside: tuple[Tensor, ...]  # in the order of the calls, bool
 
+    def to(self, device: torch.device) -> "Masks":
+        """The same masks on another device."""
+        return Masks(*(tuple(kept.to(device) for kept in of) for of in (self.attention, self.residual, self.outside)))
+
     def same(self, other: "Masks") -> bool:
         """Whether both keep the very same places."""
         mine, its = ((m.attention, m.residual, m.outside) for m in (self, other))

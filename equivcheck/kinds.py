@@ -37,7 +37,7 @@ def resolve(reference: Any, candidate: Any, *, kind: str, device: str) -> Subjec
         raise UsageError(
             f"kind {kind!r} was asked for, and {names[0]} looks like a {found_kind}: leave --kind out, or give the right one"
         )
-    return Subject(pair[0], pair[1], found_kind if kind == "auto" else kind, where, *names)
+    return Subject(pair[0], pair[1], found_kind if kind == "auto" else kind, where, *names).with_oracle_beside()
 
 
 def _find_kind(subject: Subject) -> str:

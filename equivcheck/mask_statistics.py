@@ -7,6 +7,7 @@ offset from each other, all offsets at once by a Fourier transform (Wiener and K
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,18 +51,36 @@ def hold_mask(
         return ""
     # what is shared shows in slices too, as a rate that is off, and a rate that is off as a dependence: the greater is told
     found: list[Mismatch] = []
-    note = ""
+    note, excused = "", _INDEPENDENT
     try:
-        note = _hold_offsets(kept, visible, rate, tail / 2, axes, peers)
+        note, excused = _hold_offsets(kept, visible, rate, tail / 2, axes, peers)
     except Mismatch as error:
         found.append(error)
     try:
-        _hold_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes)
+        _hold_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes, excused)
     except Mismatch as error:
         found.append(error)
     if found:
         raise max(found, key=lambda error: error.ratio)
     return note
+
+
+@dataclass(frozen=True)
+class _Dependence:
+    """How many times as far as those of independent places sums reach, squared: of the places, and of their products.
+
+    Both are Bartlett's (1946): the variance of a sum of n dependent terms is n times the sum of their correlations, and that
+    of a sum of n products of a linear process n times at most twice the sum of the squares.
+    """
+
+    places: float = 1.0
+    products: float = 1.0
+
+    def or_more(self, other: "_Dependence") -> "_Dependence":
+        return _Dependence(max(self.places, other.places), max(self.products, other.products))
+
+
+_INDEPENDENT = _Dependence()
 
 
 def _allowed(count: Tensor, variance: float, largest: float, tail: float) -> Tensor:
@@ -90,9 +109,9 @@ def _slices(x: Tensor, axes: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         yield f"by tiles of {_TILE}", cut.reshape(T // _TILE, _TILE, T // _TILE, _TILE).sum((1, 3)).reshape(-1)
 
 
-def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Sequence[str]) -> None:
+def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Sequence[str], excused: _Dependence) -> None:
     """`off` is of mean zero where it is `seen`: so are its sums over slices, but for chance and granularity."""
-    variance, largest = rate * (1 - rate), max(rate, 1 - rate)
+    variance, largest = rate * (1 - rate) * excused.places, max(rate, 1 - rate) * excused.places
     worst, told = 1.0, ""
     for (name, sums), (_, counts) in zip(_slices(off, axes), _slices(seen, axes), strict=True):
         allowed = _allowed(counts, variance, largest, tail / _KINDS / sums.numel()) + GRANULARITY * counts
@@ -117,27 +136,42 @@ def _hold_offsets(
     tail: float,
     axes: Sequence[str],
     peers: Callable[[], Iterable[Tensor]],
-) -> str:
+) -> tuple[str, _Dependence]:
     """The products of every two places at one offset, for all offsets; calls, samples and heads count as one dimension."""
     shape = (math.prod(kept.shape[:3]), *kept.shape[-2:])  # (calls * B * H, T, T)
     counts = _pairs(shape, visible)
     if counts.view(-1)[0] < 2:
-        return ""
-    # wide enough for the rate's own granularity, squared
-    allowed = _allowed(counts, (rate * (1 - rate)) ** 2, max(rate, 1 - rate) ** 2, tail / counts.numel())
-    allowed = allowed + counts * GRANULARITY**2
+        return "", _INDEPENDENT
+
+    def allowed_where(dependence: _Dependence) -> Tensor:
+        variance, largest = (rate * (1 - rate)) ** 2, max(rate, 1 - rate) ** 2
+        times = dependence.products
+        # wide enough for the rate's own granularity, squared
+        chance = _allowed(counts, variance * times, largest * times, tail / counts.numel())
+        return chance + counts * GRANULARITY**2
+
+    allowed = allowed_where(_INDEPENDENT)
     products = _products(kept.reshape(shape), visible)
     at, worst = _greatest(products, allowed)
     if worst <= 1:
-        return ""
+        return "", _INDEPENDENT
     told = _told(products, counts, at, rate, kept, axes)
-    excused = allowed
+    theirs, dependence = torch.zeros_like(allowed), _INDEPENDENT
     for peer in peers():
-        theirs = _products(peer.reshape(shape), visible).abs()
-        excused = torch.maximum(excused, torch.where(theirs > allowed, theirs + 2 * allowed, allowed))
-    if _greatest(products, excused)[1] <= 1:
-        return f"dropped places are not independent, and neither are torch's own on this device: {told}"
+        its = _products(peer.reshape(shape), visible)
+        # where some places depend on each other, the sums at all other offsets scatter more than independent ones do
+        correlations = torch.where(its.abs() > allowed, its / counts.clamp_min(1) / (rate * (1 - rate)), 0.0)
+        dependence = dependence.or_more(
+            _Dependence(1.0 + float(correlations.abs().sum()), 2.0 * (1.0 + float(correlations.square().sum())))
+            if bool(correlations.any())
+            else _INDEPENDENT
+        )
+        theirs = torch.maximum(theirs, its.abs())
+    chance = allowed_where(dependence)
+    excused = torch.where(theirs > allowed, theirs + 2 * chance, chance)
     at, worst = _greatest(products, excused)
+    if worst <= 1:
+        return f"dropped places are not independent, and neither are torch's own on this device: {told}", dependence
     told = _told(products, counts, at, rate, kept, axes)
     raise Mismatch(f"dropped places are not independent: {told}", ratio=worst, where="independence")
 

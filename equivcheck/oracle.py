@@ -45,10 +45,14 @@ def spelled_out() -> Iterator[None]:
         yield
 
 
-def to_float64(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Module and inputs with every float in float64; the module is changed in place, the inputs are copied exactly."""
-    wide = tuple(x.detach().to(torch.float64) if x.is_floating_point() else x.detach().clone() for x in inputs)
-    return module.to(torch.float64), wide
+def to_float64(
+    module: nn.Module, inputs: Sequence[Tensor], device: torch.device
+) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Module and inputs on `device`, every float in float64; the module is changed in place, the inputs are copied exactly."""
+    wide = tuple(
+        x.detach().to(device, torch.float64) if x.is_floating_point() else x.detach().clone().to(device) for x in inputs
+    )
+    return module.to(device, torch.float64), wide
 
 
 Run = Callable[[], dict[str, Tensor]]

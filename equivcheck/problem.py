@@ -54,7 +54,8 @@ class Problem:
     """What a check runs: three modules that hold the same weights, and inputs made from the case's seed.
 
     `names` are those of the floating inputs; `outputs` turns a forward pass into named tensors; `upstream` has the
-    gradient that flows into each of them; `masks`, where there are any, are what the oracle drops.
+    gradient that flows into each of them; `masks`, where there are any, are what the oracle drops. The oracle runs on
+    `oracle_device`, by default the one of the problem: what is small is quicker on the CPU.
     """
 
     case: Case
@@ -68,10 +69,20 @@ class Problem:
     memory: Memory
     memory_key: Hashable
     masks: Masks | None = None
+    oracle_device: torch.device | None = None
 
-    def dropping(self, original: nn.Module) -> AbstractContextManager[Injected | None]:
-        """Inside, the original drops what `masks` say, where there are any."""
-        return nullcontext() if self.masks is None else inject(self.masks, original, self.case)
+    @property
+    def judged_on(self) -> torch.device:
+        """Where the oracle runs, and where results are compared with it."""
+        return self.oracle_device or self.device
+
+    def dropping(
+        self, original: nn.Module, device: torch.device | None = None
+    ) -> AbstractContextManager[Injected | None]:
+        """Inside, the original, which is on `device` (by default the problem's), drops what `masks` say, where there are any."""
+        return (
+            nullcontext() if self.masks is None else inject(self.masks.to(device or self.device), original, self.case)
+        )
 
     @cached_property
     def reference(self) -> nn.Module:
@@ -121,9 +132,9 @@ class Problem:
         return self._oracle(gradients)[0]
 
     def _oracle(self, gradients: bool) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
-        oracle, inputs = to_float64(self.make_reference(), self.inputs)
-        upstream = {name: value.to(torch.float64) for name, value in self.upstream.items()}
-        with self.dropping(oracle), spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        oracle, inputs = to_float64(self.make_reference(), self.inputs, self.judged_on)
+        upstream = {name: value.to(self.judged_on, torch.float64) for name, value in self.upstream.items()}
+        with self.dropping(oracle, self.judged_on), spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
         # a tensor that the original does not use has no gradient, and nothing to compare
         return {name: value for name, value in found.items() if value is not None}, oracle, inputs, upstream
@@ -136,7 +147,7 @@ class Problem:
         values, oracle, inputs, upstream = self._oracle(gradients)
 
         def perturbed(count: int) -> Sample:
-            noise = torch.Generator(device=self.device).manual_seed(self.case.seed * 64 + count)
+            noise = torch.Generator(device=self.judged_on).manual_seed(self.case.seed * 64 + count)
             with spelled_out():
                 try:
                     return self._together(oracle, inputs, upstream, values, noise, count, gradients)
@@ -177,7 +188,7 @@ class Problem:
         """Perturbed runs, one after the other."""
         runs = []
         for _ in range(count):
-            with self.dropping(oracle), self.rounding(noise, 1):
+            with self.dropping(oracle, self.judged_on), self.rounding(noise, 1):
                 runs.append(self.run(oracle, inputs, gradients=gradients, upstream=upstream))
         stacked = {name: torch.stack([_present(run[name]) for run in runs]) for name in values}
         return Sample(count, {name: stacked[name] - values[name] for name in values})
@@ -208,7 +219,8 @@ class Problem:
 
         dims = tuple(0 if x.is_floating_point() else None for x in inputs)
         flowing = torch.set_grad_enabled(gradients)
-        with self.dropping(oracle), seeded(self.case.seed, self.device), flowing, self.rounding(noise, count):
+        dropping = self.dropping(oracle, self.judged_on)
+        with dropping, seeded(self.case.seed, self.device), flowing, self.rounding(noise, count):
             out = torch.func.vmap(forward, in_dims=(0, *dims), randomness="different")(parameters, *leaves)
             results = {name: value.detach() for name, value in out.items()}
             if gradients:

@@ -16,13 +16,23 @@ from equivcheck.comparison import Mismatch
 from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject
 
-__all__ = ["Search", "classes", "seed_for"]
+__all__ = ["Drawn", "Search", "classes", "seed_for"]
 
 _FEW = 5
 
 
 class _OutOfTime(BaseException):
     """Ends the drawing of cases at once; no Exception, which Hypothesis would take for a failure and shrink."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of some of a search's cases."""
+
+    held: dict[Case, Held]
+    failed: dict[Case, Mismatch]
+    minimal: Case | None
+    stopped: bool
 
 
 @dataclass
@@ -67,9 +77,24 @@ class Search:
         if not self.failed:
             self.told(len(self.held))
 
-    def run(self, classes: Sequence[tuple[Any, int]], seed: int) -> None:
-        """Draw each class's number of cases; where one fails, shrink it and leave the other classes."""
+    @property
+    def drawn(self) -> Drawn:
+        """What came of the cases so far."""
+        return Drawn(self.held, self.failed, self.minimal, self.stopped)
+
+    def take(self, drawn: Drawn) -> None:
+        """Add what another search has come to in a class of its own."""
+        # a case that two classes have drawn counts once, as it does where one search draws both
+        self.held.update({case: held for case, held in drawn.held.items() if case not in self.failed})
+        self.failed.update(drawn.failed)
+        self.minimal = self.minimal or drawn.minimal
+        self.stopped = self.stopped or drawn.stopped
+
+    def run(self, classes: Sequence[tuple[Any, int]], seed: int, *, only: int | None = None) -> None:
+        """Draw each class's number of cases, or `only` one's; where one fails, shrink it and leave the other classes."""
         for number, (strategy, count) in enumerate(classes):
+            if only not in (None, number):
+                continue
             self._draw(strategy, count, seed + number)
             if self.minimal is not None:
                 self._polish(self.minimal)

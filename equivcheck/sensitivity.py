@@ -2,15 +2,36 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 from equivcheck import planting
 from equivcheck.cases import Case
+from equivcheck.checks import Check
 from equivcheck.comparison import Mismatch
+from equivcheck.planting import PlantedFault
 from equivcheck.report.model import Sensitivity
 from equivcheck.search import Search
 from equivcheck.subject import Subject
 
-__all__ = ["sensitivity_of"]
+__all__ = ["Sighting", "first_sighting", "planted_named", "sensitivity_of"]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One planted fault, and the checks and cases in which it should be seen; the rest says how it is planted again elsewhere."""
+
+    fault: PlantedFault
+    cases: tuple[tuple[Check, Case], ...]
+    checks: frozenset[str]
+    profile: str
+    seed: int
+    until: float
+
+
+class _Looks(Protocol):
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]: ...
 
 
 def sensitivity_of(
@@ -20,38 +41,52 @@ def sensitivity_of(
     seed: int,
     until: float,
     told: Callable[[int, int], None],
+    workers: _Looks,
 ) -> Sensitivity:
     """Which faults the checks of these searches see on the cases of these searches; `told` hears how many of all are done."""
     began = time.monotonic()
     ran = {s.check.name: s for s in searches if s.failed or any(held.judged for held in s.held.values())}
-    faults = planting.planted(subject, set(ran), profile, seed)
+    checks = frozenset(ran)
+    faults = planting.planted(subject, checks, profile, seed)
+    looked = [
+        Sighting(fault, tuple(_in_turn([ran[n] for n in fault.seen_by if n in ran])), checks, profile, seed, until)
+        for fault in faults
+    ]
     survived, caught_by = [], {}
-    for number, fault in enumerate(faults):
-        told(number, len(faults))
-        seen = _first_sighting(fault.subject, [ran[name] for name in fault.seen_by if name in ran], until)
+    for fault, seen in zip(faults, workers.sightings(looked, lambda done: told(done, len(faults))), strict=True):
         if seen:
             caught_by[fault.name] = seen
         else:
             survived.append(fault.name)
-    told(len(faults), len(faults))
     return Sensitivity(tuple(fault.name for fault in faults), tuple(survived), caught_by, time.monotonic() - began)
 
 
-def _first_sighting(fault: Subject, searches: Sequence[Search], until: float) -> str:
-    for search, case in _in_turn(searches):
+@lru_cache(1)
+def _planted(subject: Subject, checks: frozenset[str], profile: str, seed: int) -> dict[str, PlantedFault]:
+    return {fault.name: fault for fault in planting.planted(subject, checks, profile, seed)}
+
+
+def planted_named(subject: Subject, checks: frozenset[str], profile: str, seed: int, name: str) -> PlantedFault:
+    """The fault of this name among those that such a run plants."""
+    return _planted(subject, checks, profile, seed)[name]
+
+
+def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: float) -> str:
+    """The first of these checks and cases in which the fault is seen, or nothing."""
+    for check, case in cases:
         if time.monotonic() > until:
             return ""
         try:
-            search.check.run(fault, case)
+            check.run(fault, case)
         except Mismatch:
-            return f"{search.check.name} on {case.id}"
+            return f"{check.name} on {case.id}"
     return ""
 
 
-def _in_turn(searches: Sequence[Search]) -> Iterator[tuple[Search, Case]]:
+def _in_turn(searches: Sequence[Search]) -> Iterator[tuple[Check, Case]]:
     """The run's cases, those of the first search first; within one, a wide float before a narrow one."""
     order = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
     for search in searches:
         seen = (*search.held, *search.failed)
         for case in sorted(seen, key=lambda c: order[c.dtype]):
-            yield search, case
+            yield search.check, case

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,9 @@ from equivcheck.weights import projections_known, qkv, randomise, sequence, toke
 __all__ = ["SAMPLE", "FunctionModule", "Subject"]
 
 Factory = Callable[..., Any]
+
+_MODERATE = 2**18  # scores
+_SAME = 2.0**-40  # of the greatest: two devices round float64 differently
 
 SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
 """Whose config a factory is tried with."""
@@ -42,7 +45,10 @@ class FunctionModule(nn.Module):
 
 @dataclass(frozen=True)
 class Subject:
-    """A pair and its kind, ready to make problems of cases on a device."""
+    """A pair and its kind, ready to make problems of cases on a device.
+
+    `oracle_device` is where the oracle of cases of moderate size runs.
+    """
 
     reference: Factory
     candidate: Factory
@@ -51,22 +57,20 @@ class Subject:
     reference_name: str
     candidate_name: str
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    oracle_device: torch.device | None = None
 
     def with_candidate(self, candidate: Factory, name: str) -> "Subject":
         """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
         kind = "model" if self.kind == "replacement" else self.kind
-        return Subject(self.reference, candidate, kind, self.device, self.reference_name, name, self.memory)
+        return replace(self, candidate=candidate, candidate_name=name, kind=kind)
 
     def within_gpt(self) -> "Subject":
         """The pair of attentions as a pair of GPTs that differ in nothing else."""
-        return Subject(
-            lambda config: GPT(config, attention=self.reference),
-            lambda config: GPT(config, attention=self.candidate),
-            "model",
-            self.device,
-            self.reference_name,
-            self.candidate_name,
-            self.memory,
+        return replace(
+            self,
+            reference=lambda config: GPT(config, attention=self.reference),
+            candidate=lambda config: GPT(config, attention=self.candidate),
+            kind="model",
         )
 
     @cached_property
@@ -136,7 +140,28 @@ class Subject:
             memory=self.memory,
             # a replacement's original is a model's; an attention's is not that of the GPT around it
             memory_key=("model" if self.kind == "replacement" else self.kind, case),
+            oracle_device=self.oracle_device if case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE else None,
         )
+
+    def with_oracle_beside(self) -> "Subject":
+        """The same pair, with the oracle on the CPU where that is another device and gives the same there.
+
+        A small case is a few thousand launches of kernels that have nothing to do: the CPU is ten times as quick.
+        """
+        cpu = torch.device("cpu")
+        if self.device == cpu:
+            return self
+        case = SAMPLE.but(dtype="float64", n_layer=1 if self.kind in ("model", "replacement") else 0)
+        try:
+            there = self.problem(case).oracle_values(gradients=True)
+            here = replace(self, oracle_device=cpu).problem(case).oracle_values(gradients=True)
+        except Exception:
+            return self  # a kernel for this device only; what else is wrong with it shows where it is judged
+        same = there.keys() == here.keys() and all(
+            bool(((value.cpu() - here[name]).abs() <= _SAME * value.cpu().abs().max()).all())
+            for name, value in there.items()
+        )
+        return replace(self, oracle_device=cpu) if same else self
 
 
 def _to(x: Tensor, device: torch.device) -> Tensor:

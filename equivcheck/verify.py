@@ -13,19 +13,21 @@ from typing import Any, Protocol
 from equivcheck.cases import Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
+from equivcheck.crew import Workers, crew, jobs_for
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
 from equivcheck.outcome import result_of
 from equivcheck.provenance import device_name, environment, sources
 from equivcheck.report.model import CheckResult, Report, Sensitivity
-from equivcheck.search import Search, classes, seed_for
+from equivcheck.search import Search
 from equivcheck.sensitivity import sensitivity_of
 from equivcheck.subject import Subject
 
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 
 PROFILES = ("quick", "gate", "thorough")
+_WORTH_A_CREW = 300  # cases
 _SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
@@ -73,13 +75,15 @@ def verify(
     seed: int = 0,
     max_seconds: float | None = None,
     deviations: Mapping[str, str] | None = None,
+    jobs: int | None = 1,
     listener: Listener | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
     thorough. `deviations` maps names of checks to the reason why a difference is accepted. After `max_seconds`, or when
-    interrupted, the report says that it is partial. Raises UsageError where the pair cannot be judged.
+    interrupted, the report says that it is partial. `jobs` processes share the work of a pair that is given as import
+    strings, None for as many as suit the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
@@ -91,31 +95,37 @@ def verify(
     until = began + max_seconds if max_seconds is not None else float("inf")
     results: list[CheckResult] = []
     searches: list[Search] = []
+    ended: list[Search] = []
     sensitivity = Sensitivity()
     complete = True
     try:
         dtypes, refused = usable_dtypes(subject)
-        for check in chosen:
-            search = _search(check, subject, profile, until, heard)
-            began_check = time.monotonic()
-            try:
-                result = _hold(search, dtypes, refused, seed)
-            except KeyboardInterrupt:
-                # a difference that was already seen must not be lost with the rest
-                if search.failed:
-                    results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
-                raise
-            results.append(_declared(result, accepted))
-            searches.append(search)
-            heard.finished(results[-1])
-            complete = complete and not search.stopped
-        spent = time.monotonic() - began
-        # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
-        noticing = [s for s, r in zip(searches, results, strict=True) if r.outcome != "deviation"]
-        plant_until = min(until, time.monotonic() + max(spent, 20.0))
-        sensitivity = sensitivity_of(
-            subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity")
-        )
+        searches = [_search(check, subject, profile, until, heard) for check in chosen]
+        wanted = jobs
+        if wanted is None:  # other processes take seconds to start
+            wanted = jobs_for(subject.device) if sum(search.planned for search in searches) >= _WORTH_A_CREW else 1
+        with crew(reference, candidate, subject, wanted, {}) as workers:
+            workers.begin(searches, dtypes, seed)
+            for search in searches:
+                began_check = time.monotonic()
+                try:
+                    result = _hold(search, dtypes, refused, seed, workers)
+                except KeyboardInterrupt:
+                    # a difference that was already seen must not be lost with the rest
+                    if search.failed:
+                        results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
+                    raise
+                results.append(_declared(result, accepted))
+                ended.append(search)
+                heard.finished(results[-1])
+                complete = complete and not search.stopped
+            spent = time.monotonic() - began
+            # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
+            noticing = [s for s, r in zip(ended, results, strict=True) if r.outcome != "deviation"]
+            plant_until = min(until, time.monotonic() + max(spent, 20.0))
+            sensitivity = sensitivity_of(
+                subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity"), workers
+            )
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
         complete = False
@@ -165,15 +175,15 @@ def _search(check: Check, subject: Subject, profile: str, until: float, heard: L
     return Search(check, subject, planned, _SHRINK_S[profile], until, told)
 
 
-def _hold(search: Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int) -> CheckResult:
+def _hold(
+    search: Search, dtypes: Sequence[str], refused: Mapping[str, str], seed: int, workers: Workers
+) -> CheckResult:
     began = time.monotonic()
-    drawn_from = classes(search.check, search.subject, dtypes, search.planned)
-    if not drawn_from:
+    search.told(0)
+    if not workers.run(search, dtypes, seed):
         return CheckResult(
             search.check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values())
         )
-    search.told(0)
-    search.run(drawn_from, seed_for(seed, search.check.name))
     return result_of(search, refused, time.monotonic() - began)
 
 

@@ -333,3 +333,10 @@ def test_a_mismatch_is_an_assertion_that_carries_its_ratio_and_place() -> None:
     assert isinstance(error, AssertionError)
     assert (str(error), error.ratio, error.where) == ("told", 3.0, "output")
     assert Mismatch("told").ratio == math.inf
+
+
+def test_a_candidate_must_be_where_it_is_asked_for_and_not_where_the_oracle_is() -> None:
+    truth, cpu = torch.zeros(2, 3, dtype=f64), torch.zeros(2, 3)
+    assert held(cpu, truth, device=torch.device("cpu")).passes
+    found = held(cpu, truth, device=torch.device("meta"))
+    assert found.problem == "device cpu instead of meta"

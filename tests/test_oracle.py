@@ -48,7 +48,7 @@ def test_inputs_are_copied_exactly_and_module_parameters_widened() -> None:
     module = nn.Linear(3, 3).to(torch.bfloat16)
     before = module.weight.detach().clone()
     floats, ids = torch.randn(2, 3).to(torch.bfloat16), torch.arange(3)
-    oracle, (wide, same) = to_float64(module, (floats, ids))
+    oracle, (wide, same) = to_float64(module, (floats, ids), torch.device("cpu"))
     assert oracle is module
     assert torch.equal(module.weight, before.to(f64))
     assert wide.dtype is f64

@@ -45,7 +45,7 @@ def bias(pair: Pair, case: Case) -> Held:
             mine = got.get(name)
             if mine is None or not bool(mine.isfinite().all()) or mine.shape != true.shape:
                 continue
-            error = (mine.double() - true) / u
+            error = (mine.to(true.device, torch.float64) - true) / u
             sums = {
                 f"slope of the error of {name}": (error * true, true.square()),
                 f"mean error of {name}": (error, true.abs()),

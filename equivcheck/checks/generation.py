@@ -103,7 +103,7 @@ def _may_be(problem: Problem, own: Tensor, row: int, at: int, token: int, sample
 
 def _redrawn(problem: Problem, logits: Tensor, earlier: int, row: int) -> int:
     """The token drawn from `logits` after `earlier` other draws from the case's generator state."""
-    probabilities = logits.softmax(-1).to(problem.case.torch_dtype)
+    probabilities = logits.to(problem.device).softmax(-1).to(problem.case.torch_dtype)
     with seeded(problem.case.seed, problem.device):
         for _ in range(earlier):
             torch.multinomial(probabilities, 1)

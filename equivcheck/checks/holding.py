@@ -90,7 +90,6 @@ def hold(
 
     `select` picks the part that is compared.
     """
-    dtype = problem.case.torch_dtype
     worst = Comparison("", (), 0.0)
     failed: list[Comparison] = []
     notes: list[str] = []
@@ -100,12 +99,14 @@ def hold(
             if extra is not None and bool(extra.any()):
                 raise Mismatch(f"{name}: the candidate has one, and the original has none", where=name)
             continue
-        found = _compare(name, got.get(name), truth, dtype, None, select, certain=False)
+        found = _compare(name, got.get(name), truth, problem, None, select, certain=False)
         if not found.passes:
             # a few runs are enough to accuse on where the error is beyond even what so small a sample leaves open
-            found = _compare(name, got.get(name), truth, dtype, own().get(name), select, certain=True)
+            found = _compare(name, got.get(name), truth, problem, own().get(name), select, certain=True)
             if found.passes:
-                found = _compare(name, got.get(name), truth, dtype, own().get(name), select, certain=True, refined=True)
+                found = _compare(
+                    name, got.get(name), truth, problem, own().get(name), select, certain=True, refined=True
+                )
         if not found.passes:
             failed.append(found)
         if found.unjudged:
@@ -127,7 +128,7 @@ def _compare(
     name: str,
     got: Tensor | None,
     truth: Truth,
-    dtype: torch.dtype,
+    problem: Problem,
     own: Tensor | None,
     select: Callable[[Tensor], Tensor],
     *,
@@ -138,9 +139,8 @@ def _compare(
         return None if x is None else select(x)
 
     moved = truth.sample(refined=refined).deviations[name]
+    options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
     if got is not None and got.shape != truth.values[name].shape:
-        return compare(name, got, truth.values[name], moved, dtype=dtype, reference=None, certain=certain)
+        return compare(name, got, truth.values[name], moved, reference=None, **options)
     chosen = torch.stack([select(d) for d in moved])
-    return compare(
-        name, part(got), select(truth.values[name]), chosen, dtype=dtype, reference=part(own), certain=certain
-    )
+    return compare(name, part(got), select(truth.values[name]), chosen, reference=part(own), **options)

@@ -63,7 +63,7 @@ def _must_be_plain(pair: Pair, case: Case) -> None:
 
 def _perturbed(problem: Problem, values: Mapping[str, Tensor], count: int) -> Sample:
     """Perturbed runs of the oracle by blocks, one after the other."""
-    oracle, inputs = to_float64(problem.make_reference(), problem.inputs)
+    oracle, inputs = to_float64(problem.make_reference(), problem.inputs, problem.device)
     flowing = {name: value.to(torch.float64) for name, value in problem.upstream.items()}
     noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
     deviations: dict[str, list[Tensor]] = {name: [] for name in values}

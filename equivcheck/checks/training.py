@@ -57,7 +57,7 @@ def training(pair: Pair, case: Case) -> Held:
     try:
         held = hold(problem, truth, dict(got), own, truth.values)
     except Mismatch as error:
-        off = _norm({n: got[n].double() - truth.values[n] for n in truth.values})
+        off = _norm({n: got[n].to(problem.judged_on, torch.float64) - truth.values[n] for n in truth.values})
         told += f", and the candidate is {off:.2g} from the oracle"
         raise Mismatch(f"{told}:\n{error}", ratio=error.ratio, where=error.where) from None
     return held
@@ -95,14 +95,16 @@ def _trained(
 
 
 def _truth(problem: Problem, batches: Batches) -> Truth:
+    batches = [(idx.to(problem.judged_on), targets.to(problem.judged_on)) for idx, targets in batches]
+
     def oracle() -> nn.Module:
-        return to_float64(problem.make_reference(), ())[0]
+        return to_float64(problem.make_reference(), (), problem.judged_on)[0]
 
     with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         values = _trained(problem, oracle(), batches)
 
     def perturbed(count: int) -> Sample:
-        noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
+        noise = torch.Generator(device=problem.judged_on).manual_seed(problem.case.seed * 64 + count)
         with spelled_out():
             runs = [_trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1)) for _ in range(count)]
         return Sample(count, {name: torch.stack([run[name] - value for run in runs]) for name, value in values.items()})

@@ -1,0 +1,201 @@
+"""Who does a run's work: this process alone, or several, each with the pair loaded for itself.
+
+Work comes in pieces that do not depend on each other: a class of one check's cases, or one planted fault. Which cases are
+drawn depends on the seed and not on who draws them, so that one process and many come to the same report.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from equivcheck.checks import Check
+from equivcheck.errors import UsageError
+from equivcheck.kinds import resolve
+from equivcheck.search import Drawn, Search, classes, seed_for
+from equivcheck.sensitivity import Sighting, first_sighting, planted_named
+from equivcheck.subject import Subject
+
+__all__ = ["Alone", "Crew", "Workers", "crew", "jobs_for"]
+
+_GIB = 2**30
+_PER_JOB_BYTES = 4 * _GIB  # of a GPU's memory: a CUDA context, and the largest case with its truth
+_MOST = 8
+_PLENTY = 1e9  # seconds; an infinite time limit, for `time.sleep` and pickles alike
+
+
+class Workers(Protocol):
+    """Whoever runs searches and looks for planted faults."""
+
+    jobs: int
+
+    def begin(self, searches: Sequence[Search], dtypes: Sequence[str], seed: int) -> None:
+        """Is told of all searches, so that later ones may start before earlier ones have ended."""
+
+    def run(self, search: Search, dtypes: Sequence[str], seed: int) -> bool:
+        """Draw and run the cases of one search; False where it has none."""
+
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]:
+        """For each planted fault in turn where it was first seen, or nothing."""
+
+
+class Alone:
+    """This process does everything itself, one thing after the other."""
+
+    jobs = 1
+
+    def begin(self, searches: Sequence[Search], dtypes: Sequence[str], seed: int) -> None:
+        pass
+
+    def run(self, search: Search, dtypes: Sequence[str], seed: int) -> bool:
+        drawn_from = classes(search.check, search.subject, dtypes, search.planned)
+        search.run(drawn_from, seed_for(seed, search.check.name))
+        return bool(drawn_from)
+
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]:
+        for number, sighting in enumerate(sightings):
+            told(number)
+            yield first_sighting(sighting.fault.subject, sighting.cases, sighting.until)
+        told(len(sightings))
+
+
+class Crew:
+    """Several processes; the pieces of every search are handed out at once, and taken back in order."""
+
+    def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
+        self.pool, self.jobs = pool, jobs
+        self._drawing: dict[str, list[Future[Drawn]]] = {}
+
+    def begin(self, searches: Sequence[Search], dtypes: Sequence[str], seed: int) -> None:
+        for search in searches:
+            count = len(classes(search.check, search.subject, dtypes, search.planned))
+            until = min(search.until, time.monotonic() + _PLENTY)
+            self._drawing[search.check.name] = [
+                self.pool.submit(
+                    _draw, search.check, search.planned, search.shrink_s, until, tuple(dtypes), seed, number
+                )
+                for number in range(count)
+            ]
+
+    def run(self, search: Search, dtypes: Sequence[str], seed: int) -> bool:
+        futures = self._drawing.pop(search.check.name)
+        for number, future in enumerate(futures):
+            search.take(_result(future))
+            search.told(len(search.held))
+            if search.minimal is not None:
+                for rest in futures[number + 1 :]:
+                    rest.cancel()
+                break
+        return bool(futures)
+
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]:
+        futures = [
+            self.pool.submit(_see, s.fault.name, s.profile, s.seed, s.checks, s.cases, s.until) for s in sightings
+        ]
+        for number, future in enumerate(futures):
+            told(number)
+            yield _result(future)
+        told(len(futures))
+
+
+def _result(future: "Future[Any]") -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise UsageError(
+            "a process that ran the pair has died (out of memory, or a crash in a kernel): run with --jobs 1 to see where"
+        ) from None
+
+
+@contextmanager
+def crew(reference: Any, candidate: Any, subject: Subject, jobs: int, options: Mapping[str, Any]) -> Iterator[Workers]:
+    """`jobs` processes for this pair, or this one alone; `options` are those that `resolve` was given beside kind and device.
+
+    A pair can be loaded in other processes where it was given as import strings.
+    """
+    if jobs <= 1 or not (isinstance(reference, str) and isinstance(candidate, str)) or not _travels(options):
+        yield Alone()
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    given = (reference, candidate, subject.kind, str(subject.device), dict(options), list(sys.path), threads, jobs)
+    # a fork of a process that has used CUDA, or threads, cannot
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start, (os.getpid(), *given))
+    try:
+        yield Crew(pool, jobs)
+    finally:
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()  # whatever they are at is of no use any more
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _travels(options: Mapping[str, Any]) -> bool:
+    try:
+        pickle.dumps(dict(options))
+    except Exception:
+        return False
+    return True
+
+
+def jobs_for(device: torch.device) -> int:
+    """How many processes suit this machine: one a core, and on CUDA no more than its memory takes."""
+    cores = os.cpu_count() or 1
+    if device.type != "cuda":
+        return min(_MOST, cores)
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(_MOST, cores, free // _PER_JOB_BYTES))
+
+
+# --- in the other processes -------------------------------------------------------------------------------------------
+
+_pair: list[Subject] = []
+
+
+def _start(
+    parent: int,
+    reference: str,
+    candidate: str,
+    kind: str,
+    device: str,
+    options: Mapping[str, Any],
+    path: Sequence[str],
+    threads: int,
+    jobs: int,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    warnings.simplefilter("ignore")  # the parent has warned already
+    sys.path[:] = path
+    torch.set_num_threads(threads)
+    subject = resolve(reference, candidate, kind=kind, device=device, **options)
+    subject.memory.limit_bytes //= jobs
+    _pair.append(subject)
+
+
+def _leave_with(parent: int) -> None:
+    """Nobody waits for the results of a child whose parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _draw(
+    check: Check, planned: int, shrink_s: float, until: float, dtypes: Sequence[str], seed: int, number: int
+) -> Drawn:
+    search = Search(check, _pair[0], planned, shrink_s, until, lambda _: None)
+    search.run(classes(check, _pair[0], dtypes, planned), seed_for(seed, check.name), only=number)
+    return search.drawn
+
+
+def _see(name: str, profile: str, seed: int, checks: frozenset[str], cases: Sequence[Any], until: float) -> str:
+    return first_sighting(planted_named(_pair[0], checks, profile, seed, name).subject, cases, until)
