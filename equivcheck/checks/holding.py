@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
 from equivcheck.opening import NotOpened
@@ -69,9 +70,10 @@ class Check:
 
 
 def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
-    """Run the candidate; what it raises, where the original runs, is a Mismatch."""
+    """Run the candidate; what it raises, where the original runs, is a Mismatch. Settings that it switches are put back."""
     try:
-        return action(problem.candidate)
+        with settings.kept():
+            return action(problem.candidate)
     except (Mismatch, NotOpened):
         raise
     except Exception as error:

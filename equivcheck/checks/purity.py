@@ -1,11 +1,13 @@
 """Purity: a run leaves inputs, weights, flags and generators as they were, and later runs do not depend on earlier ones."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.checks.growth import hold_size
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
@@ -20,12 +22,9 @@ def purity(pair: Pair, case: Case) -> Held:
     """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
-    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-    try:
-        candidate_run(problem, lambda module: _unchanged(problem, module))
-        candidate_run(problem, lambda module: hold_size(problem, module))
-    finally:
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
+    flags = settings.now()  # before the candidate is built
+    candidate_run(problem, lambda module: _unchanged(problem, module, flags))
+    candidate_run(problem, lambda module: hold_size(problem, module))
     return together((_as_at_first(problem), _overlapping(pair, problem)))
 
 
@@ -42,36 +41,13 @@ def _as_at_first(problem: Problem) -> Held:
         raise Mismatch(f"after many calls: {error}", ratio=error.ratio, where=error.where) from None
 
 
-def _flags() -> dict[str, object]:
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "grad mode": torch.is_grad_enabled(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "float32 matmul precision": torch.get_float32_matmul_precision(),
-        "cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "cudnn.deterministic": torch.backends.cudnn.deterministic,
-        "flash sdp": torch.backends.cuda.flash_sdp_enabled(),
-        "memory-efficient sdp": torch.backends.cuda.mem_efficient_sdp_enabled(),
-        "math sdp": torch.backends.cuda.math_sdp_enabled(),
-        "cudnn sdp": torch.backends.cuda.cudnn_sdp_enabled(),
-        "threads": torch.get_num_threads(),
-        "autocast": torch.is_autocast_enabled(),
-        "anomaly mode": torch.is_anomaly_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "reduced precision of half": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
-    }
-
-
 def _held(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
 
 
-def _unchanged(problem: Problem, module: nn.Module) -> Results:
+def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object]) -> Results:
     inputs = [x.clone() for x in problem.inputs]
     held = _held(module)
-    # from a known state: what an earlier call has changed for good would not be seen to change again
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, False
-    flags = _flags()
     mode = {name: sub.training for name, sub in module.named_modules()}
     with seeded(problem.case.seed, problem.device):
         states = _states(problem.device)
@@ -101,7 +77,7 @@ def _unchanged(problem: Problem, module: nn.Module) -> Results:
     for name, value in held.items():
         if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(now[name])):
             raise Mismatch(f"{name} was changed by a forward and backward pass", where=name)
-    changed = [name for name, value in _flags().items() if value != flags[name]]
+    changed = settings.switched(flags)
     if changed:
         raise Mismatch(f"global settings were changed: {', '.join(changed)}", where=changed[0])
     if {name: sub.training for name, sub in module.named_modules()} != mode:
