@@ -15,6 +15,8 @@ from equivcheck.error_model import ErrorModel
 
 __all__ = ["RULES", "Rule"]
 
+_FELT = 2.0**-64  # a spacing of subnormals below this moves no gradient: float16's alone is above it
+
 Rule = Callable[[ErrorModel, Any, tuple[Any, ...], Mapping[str, Any]], Any]
 
 
@@ -48,6 +50,21 @@ def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
     return out.mul_(growth.clamp(-1.0, 1.0).exp_())
 
 
+def _unnormalised(model: ErrorModel, g: Tensor, p: Tensor, dim: int) -> Tensor:
+    """What underflow does to a softmax that is spelled out, exp(s - m) / sum, where it is differentiated.
+
+    Its backward pass divides by the sum twice: p / sum and g / sum are spaced by subnormals where rows are long, and the gradient
+    of the sum, -(g * p / sum) summed, has that error for its whole row; exp(s - m), at most 1, brings it into every score.
+    """
+    seen = p != 0
+    felt = g * seen
+    size = felt.square().sum(dim, keepdim=True).sqrt() + felt.sum(dim, keepdim=True).abs()
+    size = model.smallest * (size + seen.sum(dim, keepdim=True).sqrt())
+    # a perturbed probability may have any sign, and no row is all zeros but for rounding
+    largest = p.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+    return p / largest * (size * model.draw(size))
+
+
 def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     g, p, dim = args[0], args[1], args[2]
     terms = p * g
@@ -59,7 +76,10 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
         # a flash backward takes rowsum(dO * O) from O as it was summed and rounded; the same error for a whole row
         size = model.u + model.u_sum * model.steps(g.shape[dim])
         shared = shared + size * flash.reshape(delta.shape).sqrt()
-    out.sub_(p * (shared * model.draw(delta)))
+    errors = p * (shared * model.draw(delta))
+    if model.smallest > _FELT:
+        errors += _unnormalised(model, g, p, dim)
+    out.sub_(errors)
     return model.perturb(out, model.u * out.abs() + p * (model.u * (g.abs() + delta.abs())))
 
 
