@@ -83,6 +83,31 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
     return model.perturb(out, model.u * out.abs() + p * (model.u * (g.abs() + delta.abs())))
 
 
+def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A product or quotient; where it normalises a gradient row by row, a spelled-out softmax is differentiated.
+
+    A flash backward in its place takes rowsum(dO * O) from O as it was summed and rounded, as in `_softmax_backward`.
+    """
+    if not (isinstance(out, Tensor) and out.dtype is torch.float64):
+        return out
+    model.origins.follow(args, out)
+    model.perturb(out, model.relative(out))
+    tensors = [a for a in args[:2] if isinstance(a, Tensor)]
+    if len(tensors) < 2:
+        return out
+    for gradient, rows in (tensors, tensors[::-1]):
+        flash = model.origins.terms(gradient)
+        width = gradient.shape[-1] if gradient.dim() else 1
+        if flash is None or rows.shape != (*gradient.shape[:-1], 1) or flash.numel() * width != gradient.numel():
+            continue
+        size = (model.u + model.u_sum * model.steps(width)) * flash.reshape(rows.shape).sqrt()
+        # the same for a whole row, and as large as the row's factor, whichever side it stood on
+        share = (out.abs().sum(-1, keepdim=True) / gradient.abs().sum(-1, keepdim=True)).nan_to_num(0.0, posinf=0.0)
+        out.add_(size * share * model.draw(size))
+        break
+    return out
+
+
 def _sum(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     x = args[0]
     dim = args[1] if len(args) > 1 and isinstance(args[1], int | list | tuple) else None
@@ -179,6 +204,7 @@ RULES: dict[str, Rule] = {
     "_log_softmax_backward_data": _log_softmax_backward,
     "logsumexp": _logsumexp,
     "exp": _exp,
+    **dict.fromkeys(["mul", "div"], _normalised),
     "embedding_dense_backward": _embedding_backward,
 }
 """The rules, by the name of the operation without the in-place underscore."""
