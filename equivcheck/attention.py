@@ -6,22 +6,28 @@ that names, shapes and initial values cannot drift apart.
 """
 
 import math
-import warnings
-from typing import Any, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from equivcheck.causal_mask import is_causal, is_causal_once, is_exporting, while_causal
+from equivcheck.fused import causal_attention, is_transformed
+from equivcheck.replacement import replace, restore
+
 __all__ = [
     "AttentionConfig",
     "CausalSelfAttention",
     "FlashCausalSelfAttention",
     "replace_attention_with_flash_attention",
+    "restore_original_attention",
 ]
 
 M = TypeVar("M", bound=nn.Module)
+
+NEEDED = ("key", "query", "value", "proj", "attn_drop", "resid_drop", "mask", "n_head")  # what both forward passes use
 
 
 class AttentionConfig(Protocol):
@@ -75,78 +81,88 @@ class CausalSelfAttention(nn.Module):
         v = self.value(x).view(shape).transpose(1, 2)  # (B, nh, T, hs)
         return q, k, v
 
+    def _probabilities(self, q: Tensor, k: Tensor) -> Tensor:
+        T = q.size(-2)
+        att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, nh, T, T)
+        att = att.masked_fill(self.mask[:, :, :T, :T] == 0, -float("inf"))
+        att = F.softmax(att, dim=-1)
+        return self.attn_drop(att)  # type: ignore[no-any-return]  # nn.Module calls are Any
+
     def _merge(self, y: Tensor) -> Tensor:
         B, nh, T, hs = y.shape
         y = y.transpose(1, 2).contiguous().view(B, T, nh * hs)  # (B, T, C)
         return self.resid_drop(self.proj(y))  # type: ignore[no-any-return]  # nn.Module calls are Any
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        T = x.size(1)
         q, k, v = self._heads(x)
-        att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, nh, T, T)
-        att = att.masked_fill(self.mask[:, :, :T, :T] == 0, -float("inf"))
-        att = F.softmax(att, dim=-1)
-        att = self.attn_drop(att)
-        self.attention_weights = att
-        return self._merge(att @ v)
+        self.attention_weights = self._probabilities(q, k)
+        return self._merge(self.attention_weights @ v)
 
 
 class FlashCausalSelfAttention(CausalSelfAttention):
     """The same function of the same weights through torch's fused kernels; `attention_weights` stays None.
 
-    Obeys `attn_drop` and `resid_drop` as they are at each call, and refuses T past `block_size` as the original does.
+    Submodules, rates, modes and `mask` are obeyed as they are at each call, and T past `block_size` is refused as the original
+    does. Where no kernel computes what the original does, its own formula runs, with its time and memory: a mask that is not
+    the causal one, attention dropout that is no plain `nn.Dropout` below 1 or has hooks, transforms of torch.func,
+    forward-mode differentiation, second derivatives. Compiled code that has found the mask causal raises RuntimeError once it
+    is not any more.
+
+    Where the original itself breaks down, the kernels differ: NaN and infinity in the future of a query do not reach it, and
+    float16 scores do not overflow.
     """
 
+    _replaces: ClassVar[type[nn.Module]] = CausalSelfAttention
+
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        T, block_size = x.size(1), self.mask.size(-1)
-        if block_size < T:
+        q, k, v = self._heads(x)
+        T, block_size = q.size(-2), self.mask.size(-1)
+        if 1 < block_size < T:  # a mask of one place broadcasts, in the original too
             # the kernel would run; the original cannot, and a drop-in must not hide the mistake
             raise RuntimeError(f"sequence of length T={T} is longer than block_size={block_size}: shorten the input")
-        q, k, v = self._heads(x)
-        rate = self.attn_drop.p if self.attn_drop.training else 0.0
-        y = F.scaled_dot_product_attention(  # (B, nh, T, hs)
-            q,
-            k,
-            v,
-            attn_mask=None,
-            dropout_p=rate if rate < 1.0 else 0.0,
-            is_causal=True,
-            scale=1.0 / math.sqrt(k.size(-1)),
-        )
-        if rate >= 1.0:
-            y = F.dropout(y, rate)  # the flash kernel on CUDA refuses to drop everything
-        self.attention_weights = None
-        return self._merge(y)
+        if _a_kernel_serves(self, q, k, v):
+            y = self._merge(causal_attention(q, k, v, dropout_p=_rate(self.attn_drop)))
+            return while_causal(y, self.mask) if torch.compiler.is_dynamo_compiling() and not is_exporting() else y
+        return self._merge(self._probabilities(q, k) @ v)
+
+
+def _a_kernel_serves(attention: CausalSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether a causal kernel computes what the original does with these; cheap, and decided anew at each call."""
+    drop, mask = attention.attn_drop, attention.mask
+    return (
+        type(drop) is nn.Dropout
+        and not (drop._forward_hooks or drop._forward_pre_hooks or drop._backward_hooks or drop._backward_pre_hooks)
+        and "forward" not in vars(drop)
+        and 0.0 <= drop.p <= 1.0
+        and _rate(drop) < 1.0
+        and q.numel() > 0
+        and q.size(-2) <= mask.size(-1)
+        and mask.device == q.device
+        and not is_transformed(q, k, v)
+        and (is_causal_once(mask) if torch.compiler.is_compiling() else is_causal(mask))
+    )
+
+
+def _rate(drop: nn.Dropout) -> float:
+    return float(drop.p) if drop.training else 0.0
 
 
 def replace_attention_with_flash_attention(model: M, *, target: type[nn.Module] = CausalSelfAttention) -> M:
     """Make every `target` inside `model` a `FlashCausalSelfAttention`, in place, and return the model.
 
     The module objects stay the same ones: Parameters, buffers, submodules, hooks, modes, dtypes, devices and ties live on,
-    and so does every optimizer built before. Subclasses of `target` are left alone and named in a warning.
-    Raises ValueError where there is nothing to replace.
+    and so does every optimizer built before. Another `target` of the same attributes stays an instance of its class, too.
+    Subclasses of `target`, and modules with a forward pass of their own, are left alone and named in a warning.
+    Raises ValueError, and has replaced nothing, where there is nothing to replace or an attribute is missing.
     """
-    found = False
-    left_alone: list[str] = []
-    for name, module in model.named_modules():
-        kind: type[Any] = type(module)
-        if kind is FlashCausalSelfAttention:
-            found = True
-        elif kind is target:
-            module.__class__ = FlashCausalSelfAttention
-            module.attention_weights = None
-            found = True
-        elif issubclass(kind, target):
-            left_alone.append(f"{name or 'the model itself'} ({kind.__qualname__})")
-    if left_alone:
-        warnings.warn(
-            f"left alone, because they are subclasses of {target.__qualname__} and may compute something else: "
-            + ", ".join(left_alone),
-            stacklevel=2,
-        )
-    if not found and not left_alone:
-        raise ValueError(
-            f"no {target.__module__}.{target.__qualname__} in {type(model).__qualname__}: nothing was replaced; "
-            "pass target= the class of the attention that the model uses"
-        )
+    replace(model, target, FlashCausalSelfAttention, NEEDED)
+    return model
+
+
+def restore_original_attention(model: M) -> M:
+    """Undo `replace_attention_with_flash_attention`, in place, and return the model: each module has the class back that it had.
+
+    A `FlashCausalSelfAttention` that was built as one becomes a `CausalSelfAttention`. Raises ValueError where there is neither.
+    """
+    restore(model, FlashCausalSelfAttention)
     return model

@@ -1,4 +1,4 @@
-"""The command line: `verify`, `replay` and `report`, with exit statuses that a script can rely on.
+"""The command line: `verify`, `replay`, `report`, `gate` and `bench`, with exit statuses that a script can rely on.
 
 0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
 Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
@@ -16,7 +16,10 @@ from typing import Any, TypeVar
 import click
 
 from equivcheck import config as configuration
+from equivcheck.bench_cli import bench
 from equivcheck.errors import UsageError
+from equivcheck.gate_cli import gate
+from equivcheck.report_cli import report
 
 __all__ = ["cli", "main"]
 
@@ -89,6 +92,12 @@ def cli(context: click.Context) -> int:
 def _of_a_pair(command: F) -> F:
     """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
     for decorate in (
+        click.option(
+            "--require-backend",
+            metavar="[DTYPE=]KERNEL",
+            multiple=True,
+            help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
+        ),
         click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
         click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
         click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
@@ -113,10 +122,11 @@ def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[
 @click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
 @click.option("--seed", type=click.IntRange(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option("--max-seconds", type=float, metavar="S", help="End after so long, if need be with a partial report.")
+@click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
 @click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
-@_file_option("--report", "folder", "DIR", "Write report.json, report.md and junit.xml into DIR.")
+@_file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
 @_file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
 def verify(
     pair: tuple[str, ...],
@@ -124,12 +134,14 @@ def verify(
     gpu: bool,
     device: str | None,
     checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
     profile: str | None,
     exclude: tuple[str, ...],
     seed: int | None,
     max_seconds: float | None,
     jobs: int | None,
     deviations: tuple[str, ...],
+    strict: bool,
     json_file: Path | None,
     folder: Path | None,
     junit_file: Path | None,
@@ -155,7 +167,9 @@ def verify(
         "exclude": exclude or config.exclude,
         "seed": _first(seed, config.seed, 0),
         "max_seconds": _first(max_seconds, config.max_seconds),
+        "strict": strict,
         "jobs": jobs,
+        "require_backend": require_backend,
         "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
@@ -163,16 +177,22 @@ def verify(
     _import_from_here()
 
     from equivcheck.progress import follow
-    from equivcheck.report import table
+    from equivcheck.report import github, table
     from equivcheck.verify import verify as judge
 
+    if json_file or junit_file or folder:
+        options["keep"] = outputs.keep
+
     with follow() as listener:
-        report = judge(reference, candidate, listener=listener, **options, **said)
-    failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
-    _print(lambda: table.show(report))
+        found = judge(reference, candidate, listener=listener, **options, **said)
+    failure = outputs.write(found)  # before the table: whoever closes the pipe early still has the files
+    _print(lambda: table.show(found))
+    failure = failure or outputs.summary(found)
+    if github.on_github():
+        _print(lambda: click.echo("".join(f"{line}\n" for line in github.annotations(found)), nl=False))
     if failure is not None:
         raise failure
-    return _STATUS.get(report.verdict, NOT_JUDGED)
+    return 1 if found.verdict == "unsupported" else _STATUS.get(found.verdict, NOT_JUDGED)
 
 
 @cli.command()
@@ -185,6 +205,7 @@ def replay(
     gpu: bool,
     device: str | None,
     checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
     **adaptation: str | None,
 ) -> int:
     """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
@@ -197,34 +218,17 @@ def replay(
     from equivcheck.verify import replay as judge
 
     kind = _first(kind, config.kind, "auto")
-    said = _adaptation(pair, adaptation, config)
-    results = judge(reference, candidate, case_id, kind=kind, device=where, checks=checks or None, **said)
+    options: dict[str, Any] = {"kind": kind, "device": where, "checks": checks or None}
+    options |= _adaptation(pair, adaptation, config) | {"require_backend": require_backend}
+    results = judge(reference, candidate, case_id, **options)
     verdict, text = table.replayed(case_id, results)
     _print(lambda: click.echo(text, nl=False))
     return _STATUS.get(verdict, NOT_JUDGED)
 
 
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(("table", "markdown", "junit")), default="table", show_default=True)
-@_file_option("--out", "out", "FILE", "Write it to FILE instead of standard output.")
-def report(file: Path, form: str, out: Path | None) -> int:
-    """Render the report that `verify --json` wrote to FILE; the exit status is 0 whatever its verdict."""
-    from equivcheck.outputs import probe, save_text
-    from equivcheck.report import json, junit, markdown, table
-
-    if out is not None:
-        probe("--out", out)
-    saved = json.read(file)
-    if out is None and form == "table":
-        _print(lambda: table.show(saved))
-        return 0
-    text = {"table": table.plain, "markdown": markdown.render, "junit": junit.render}[form](saved)
-    if out is None:
-        _print(lambda: click.echo(text, nl=False))
-    else:
-        save_text("--out", out, text)
-    return 0
+cli.add_command(report)
+cli.add_command(gate)
+cli.add_command(bench)
 
 
 def _pair(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:
@@ -262,7 +266,7 @@ def _import_from_here() -> None:
             sys.path.insert(0, here)
 
 
-def _print(show: Callable[[], None]) -> None:
+def _print(show: Callable[[], object]) -> None:
     """Call `show`, and let it pass where whoever reads standard output has closed it: the exit status still tells."""
     try:
         show()

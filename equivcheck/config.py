@@ -4,10 +4,12 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from equivcheck.errors import UsageError
+from equivcheck.report.model import Deviation
 
 __all__ = ["KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
@@ -15,6 +17,7 @@ KINDS = ("auto", "module", "function", "model", "replacement")
 PROFILES = ("quick", "gate", "thorough")
 LARGEST_SEED = 2**63 - 1  # what torch takes as a seed
 _TABLE = "[tool.equivcheck] in {path}"
+_DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, in which no reason is empty,'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class Config:
     device: str | None = None
     profile: str | None = None
     exclude: tuple[str, ...] = ()
-    deviations: Mapping[str, str] = field(default_factory=dict)  # check -> why its difference is wanted
+    deviations: Mapping[str, str | Deviation] = field(default_factory=dict)  # check -> why its difference is wanted
     seed: int | None = None
     max_seconds: float | None = None
     config: str | None = None  # import strings, as `equivcheck.adaptation` tells
@@ -78,9 +81,9 @@ def _value(where: str, key: str, value: Any) -> Any:
             raise _refusal(where, key, value, "a list of names of checks")
         return tuple(value)
     if key == "deviations":
-        if not isinstance(value, dict) or not all(_is_text(reason) for reason in value.values()):
-            raise _refusal(where, key, value, 'a table of name = "reason", and no reason is empty')
-        return {name: reason.strip() for name, reason in value.items()}
+        if not isinstance(value, dict):
+            raise _refusal(where, key, value, f"a table of {_DEVIATION}")
+        return {name: _deviation(where, name, declared) for name, declared in value.items()}
     if key == "seed":
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SEED:
             raise _refusal(where, key, value, f"a whole number from 0 to {LARGEST_SEED}")
@@ -95,6 +98,18 @@ def _value(where: str, key: str, value: Any) -> Any:
     elif not _is_text(value):
         raise _refusal(where, key, value, "a text that is not empty")
     return value
+
+
+def _deviation(where: str, name: str, value: Any) -> str | Deviation:
+    """A reason, or a Deviation where it is said when it expires; without a reason there is neither."""
+    if _is_text(value):
+        return str(value).strip()
+    fits = isinstance(value, dict) and _is_text(value.get("reason")) and set(value) <= {"reason", "expires"}
+    if not fits or type(value.get("expires", date.max)) is not date:  # a time of day is a date to isinstance
+        raise _refusal(where, f"deviations.{name}", value, _DEVIATION)
+    if "expires" not in value:
+        return str(value["reason"]).strip()
+    return Deviation(name, value["reason"].strip(), value["expires"].isoformat())
 
 
 def _is_text(value: object) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from equivcheck import settings
 from equivcheck.cases import DTYPES, Case
 from equivcheck.errors import UsageError
 from equivcheck.subject import Subject
@@ -19,7 +20,11 @@ _PROBES = (  # of several sizes: what refuses only some of them does not refuse 
 
 
 def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
-    """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none."""
+    """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none.
+
+    A candidate that runs in none of them refuses no dtype: it is broken, and the checks are to say so. So is one whose weights
+    are not of the dtype that it was asked for, as where new modules replace those of a model in half precision.
+    """
     oracle = [_raises(subject, p.but(**_model_fields(subject)), "oracle") for p in _PROBES]
     if all(oracle):
         raise UsageError(
@@ -31,7 +36,7 @@ def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list
         if all(_raises(subject, p, "reference") for p in probes):
             continue  # the original itself does not run: there is nothing to compare
         reasons = [_raises(subject, p, "candidate") for p in probes]
-        if all(reasons):
+        if all(reasons) and _keeps(subject, probes[0]):
             refused[dtype] = f"{dtype}: {reasons[0]}"
         else:
             usable.append(dtype)
@@ -40,21 +45,33 @@ def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list
             f"the original {subject.reference_name} runs in none of {', '.join(asked)} on {subject.device}: "
             f"{_raises(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
         )
-    return usable, refused
+    return (usable, refused) if usable else (list(refused), {})
 
 
 def _model_fields(subject: Subject) -> dict[str, Any]:
     return {"n_layer": 1, "vocab_size": 17} if subject.kind in ("model", "replacement") else {}
 
 
+def _keeps(subject: Subject, case: Case) -> bool:
+    """Whether the candidate as built holds its weights in the dtype in which the original holds them, or is not built at all."""
+    try:
+        problem = subject.problem(case)
+        with settings.kept():
+            mine = {name: p.dtype for name, p in problem.candidate.named_parameters()}
+    except Exception:
+        return True
+    return all(mine.get(name, p.dtype) == p.dtype for name, p in problem.reference.named_parameters())
+
+
 def _raises(subject: Subject, case: Case, which: str) -> str:
     try:
         problem = subject.problem(case)
-        if which == "oracle":
-            problem.oracle_values(gradients=False)
-            return ""
-        module = problem.reference if which == "reference" else problem.candidate
-        problem.run(module, problem.inputs, gradients=True)
+        with settings.kept():
+            if which == "oracle":
+                problem.oracle_values(gradients=False)
+                return ""
+            module = problem.reference if which == "reference" else problem.candidate
+            problem.run(module, problem.inputs, gradients=True)
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""

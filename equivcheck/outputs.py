@@ -1,11 +1,13 @@
 """The files that a run was asked for; their places are tried before it, so that no verdict is lost for a folder."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from equivcheck.errors import UsageError
-from equivcheck.report import json, junit, markdown
+from equivcheck.report import github, html, json, junit, markdown
 from equivcheck.report.files import probe_file, probe_folder, write_whole
 from equivcheck.report.model import Report
 
@@ -14,6 +16,7 @@ __all__ = ["Outputs", "probe", "save_text"]
 _FORMS: dict[str, Callable[[Report], str]] = {
     "report.json": json.dumps,
     "report.md": markdown.render,
+    "report.html": html.render,
     "junit.xml": junit.render,
 }
 
@@ -49,6 +52,28 @@ class Outputs:
             except OSError as error:
                 failure = failure or _refusal(option, path, error)
         return failure
+
+    @staticmethod
+    def summary(report: Report) -> UsageError | None:
+        """Append the report to the summary of a GitHub step, in one; a failure is returned."""
+        try:
+            github.append_summary(report)
+        except OSError as error:
+            return _refusal("GITHUB_STEP_SUMMARY", Path(os.environ["GITHUB_STEP_SUMMARY"]), error)
+        return None
+
+    def keep(self, report: Report) -> None:
+        """Write what is known so far, so that a run that is killed leaves files that say so, and not those of an earlier one.
+
+        What cannot be written now is told of at the end, by `write`.
+        """
+        for option, path, render in self._files():
+            with suppress(OSError):
+                if path.exists() and not path.is_file():
+                    continue  # a pipe wants the report once, when it is whole
+                if option == "--report":
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, render(report))
 
     def _files(self) -> list[tuple[str, Path, Callable[[Report], str]]]:
         files: list[tuple[str, Path, Callable[[Report], str]]] = []

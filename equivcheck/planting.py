@@ -2,15 +2,16 @@
 
 import random
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from equivcheck.cases import DTYPES
-from equivcheck.faults import FAULTS, PLANTS
+from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around_functions import FUNCTIONS, around_function
 from equivcheck.faults.around_models import MODELS, around_model
 from equivcheck.faults.around_modules import MODULES, around_module
+from equivcheck.faults.transforms import CHANGES, around_last_part, around_output, around_result
 from equivcheck.subject import Subject
 
 __all__ = ["PlantedFault", "planted"]
@@ -85,11 +86,18 @@ def planted(
             for name, seen, plant in FUNCTIONS
             if name not in _NEEDS or _NEEDS[name] in subject.options | subject.features
         ]
+        wrong += [(n, seen, partial(around_result, subject.reference, make())) for n, (seen, make) in CHANGES.items()]
     elif subject.kind in ("model", "replacement"):
         wrong = [(name, seen, partial(around_model, subject.reference, plant)) for name, seen, plant in MODELS]
+        wrong += [
+            (name, seen, partial(around_last_part, subject.reference, make))
+            for name, (seen, make) in CHANGES.items()
+            if seen[0] != "layouts"  # of a model only ids have a layout
+        ]
     else:
         wrong = [(p.name, p.seen_by, p.plant(subject.reference)) for p in PLANTS]
         wrong += [(name, seen, partial(around_module, subject.reference, plant)) for name, seen, plant in MODULES]
+        wrong += [(n, seen, partial(around_output, subject.reference, make)) for n, (seen, make) in CHANGES.items()]
         plants = {p.name: p.plant for p in PLANTS}
         wrong += [(f"{name}-{where}", (check,), plants[name](subject.reference)) for name, check, where in _INSIDE]
         if _is_the_shipped_one(subject):
@@ -102,6 +110,14 @@ def planted(
         for name, seen, factory in wrong
         if seen[0] in checks and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
     ]
+    if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
+        found += [
+            PlantedFault(
+                f.name, f.seen_by, replace(subject, candidate=f.around(subject.candidate), candidate_name=f.name)
+            )
+            for f in REPLACEMENTS
+            if f.seen_by[0] in checks
+        ]
     random.Random(seed).shuffle(found)
     return found
 

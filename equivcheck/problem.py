@@ -12,11 +12,12 @@ from equivcheck.budget import Rounding
 from equivcheck.cases import REPEATING, Case
 from equivcheck.dropping import Injected, Masks, NotOpened, inject
 from equivcheck.error_model import ErrorModel
+from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
-__all__ = ["Problem", "Results", "generator_state", "seeded", "set_generator_state"]
+__all__ = ["Problem", "Results", "Shell", "generator_state", "seeded", "set_generator_state"]
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
@@ -132,10 +133,12 @@ class Problem:
         """What the original gives in float64."""
         return self._oracle(gradients)[0]
 
-    def _oracle(self, gradients: bool) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
+    def _oracle(
+        self, gradients: bool, maxima: Maxima | None = None
+    ) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
         oracle, inputs = to_float64(self.make_reference(), self.inputs, self.judged_on)
         upstream = {name: value.to(self.judged_on, torch.float64) for name, value in self.upstream.items()}
-        with self.dropping(oracle, self.judged_on), spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        with self.dropping(oracle, self.judged_on), spelled_out(), maxima or nullcontext(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
         # a tensor that the original does not use has no gradient, and nothing to compare
         return {name: value for name, value in found.items() if value is not None}, oracle, inputs, upstream
@@ -145,11 +148,15 @@ class Problem:
         return self.memory.recall((self.memory_key, gradients), lambda: self._truth(gradients))
 
     def _truth(self, gradients: bool) -> Truth:
-        values, oracle, inputs, upstream = self._oracle(gradients)
+        maxima = Maxima()
+        values, oracle, inputs, upstream = self._oracle(gradients, maxima)
+        detached = False
+        if maxima.met:
+            detached = same_without(values, self._oracle(gradients, Maxima(detached=True))[0])
 
         def perturbed(count: int) -> Sample:
             noise = torch.Generator(device=self.judged_on).manual_seed(self.case.seed * 64 + count)
-            with spelled_out():
+            with spelled_out(), Maxima(detached=True) if detached else nullcontext():
                 try:
                     return self._together(oracle, inputs, upstream, values, noise, count, gradients)
                 except NotOpened:
@@ -211,7 +218,7 @@ class Problem:
 
         parameters = {name: repeated(p) for name, p in oracle.named_parameters() if p.requires_grad}
         leaves = [repeated(x) if x.is_floating_point() else x for x in inputs]
-        shell = _Shell(oracle, self.outputs)
+        shell = Shell(oracle, self.outputs)
 
         def forward(held: dict[str, Tensor], *given: Tensor) -> dict[str, Tensor]:
             inner = {f"inner.{name}": value for name, value in held.items()}
@@ -238,7 +245,7 @@ class Problem:
         return Sample(count, {name: results[name] - value for name, value in values.items()})
 
 
-class _Shell(nn.Module):
+class Shell(nn.Module):
     """A module whose forward gives the named outputs of the one inside."""
 
     def __init__(self, inner: nn.Module, outputs: Outputs) -> None:

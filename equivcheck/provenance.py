@@ -1,34 +1,50 @@
 """Where a verdict comes from: the device, the environment, and the source that it was reached with."""
 
-import hashlib
-import inspect
 import platform
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import hypothesis
 import torch
 
+from equivcheck.implementation import digest_of, files_of, hash_of
 from equivcheck.subject import Subject
 
-__all__ = ["BESIDE_THE_VERDICT", "device_name", "environment", "sources"]
+__all__ = ["BESIDE_THE_VERDICT", "device_name", "digests", "environment", "files", "rooms", "sources"]
 
 # What only starts a run or renders its report. Evidence must not go stale because a table is drawn differently, so these
 # are left out of the hash. report/model.py is none of them: it makes the verdict of the results.
 BESIDE_THE_VERDICT = (
     "__main__.py",
+    "bench.py",
+    "bench_cli.py",
     "cli.py",
+    "clocks.py",
     "config.py",
+    "gate.py",
+    "gate_cli.py",
+    "measure.py",
     "outputs.py",
+    "peak.py",
     "progress.py",
     "pytest_plugin.py",
+    "record.py",
     "report/__init__.py",
+    "report/benchmark.py",
     "report/files.py",
+    "report/github.py",
+    "report/html.py",
     "report/json.py",
     "report/junit.py",
     "report/markdown.py",
+    "report/page.py",
+    "report/plots.py",
+    "report/schema.py",
+    "report/speed.py",
     "report/table.py",
+    "report_cli.py",
     "suite.py",
+    "workload.py",
 )
 _PACKAGE = Path(__file__).parent
 
@@ -54,17 +70,26 @@ def environment(device: torch.device) -> dict[str, str]:
     return found
 
 
+def rooms(package: Path = _PACKAGE) -> dict[str, str]:
+    """SHA-256 of each file of equivcheck that a verdict depends on: the package less `BESIDE_THE_VERDICT`."""
+    names = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    return {name: hash_of(path) for name, path in sorted(names.items()) if name not in BESIDE_THE_VERDICT}
+
+
+def files(subject: Subject, package: Path = _PACKAGE) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file that a verdict is reached with: the rooms of equivcheck, and the files of the pair."""
+    return {
+        "equivcheck": rooms(package),
+        "reference": files_of(subject.reference),
+        "candidate": files_of(subject.candidate),
+    }
+
+
+def digests(files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """One SHA-256 each for what `files` tells apart; nothing for what has no file."""
+    return {part: digest_of(hashes.items()) for part, hashes in files.items() if hashes}
+
+
 def sources(subject: Subject, package: Path = _PACKAGE) -> dict[str, str]:
     """SHA-256 of what a verdict is reached with: this package less `BESIDE_THE_VERDICT`, and the files of the pair."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        if name not in BESIDE_THE_VERDICT:
-            digest.update(name.encode() + b"\0" + path.read_bytes())
-    found = {"equivcheck": digest.hexdigest()}
-    for role, factory in (("reference", subject.reference), ("candidate", subject.candidate)):
-        with suppress(TypeError, OSError):
-            source = inspect.getsourcefile(inspect.unwrap(factory))
-            if source:
-                found[role] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    return found
+    return digests(files(subject, package))

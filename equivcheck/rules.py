@@ -15,6 +15,8 @@ from equivcheck.error_model import ErrorModel
 
 __all__ = ["RULES", "Rule"]
 
+_FELT = 2.0**-64  # a spacing of subnormals below this moves no gradient: float16's alone is above it
+
 Rule = Callable[[ErrorModel, Any, tuple[Any, ...], Mapping[str, Any]], Any]
 
 
@@ -48,6 +50,21 @@ def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
     return out.mul_(growth.clamp(-1.0, 1.0).exp_())
 
 
+def _unnormalised(model: ErrorModel, g: Tensor, p: Tensor, dim: int) -> Tensor:
+    """What underflow does to a softmax that is spelled out, exp(s - m) / sum, where it is differentiated.
+
+    Its backward pass divides by the sum twice: p / sum and g / sum are spaced by subnormals where rows are long, and the gradient
+    of the sum, -(g * p / sum) summed, has that error for its whole row; exp(s - m), at most 1, brings it into every score.
+    """
+    seen = p != 0
+    felt = g * seen
+    size = felt.square().sum(dim, keepdim=True).sqrt() + felt.sum(dim, keepdim=True).abs()
+    size = model.smallest * (size + seen.sum(dim, keepdim=True).sqrt())
+    # a perturbed probability may have any sign, and no row is all zeros but for rounding
+    largest = p.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+    return p / largest * (size * model.draw(size))
+
+
 def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     g, p, dim = args[0], args[1], args[2]
     terms = p * g
@@ -59,8 +76,36 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
         # a flash backward takes rowsum(dO * O) from O as it was summed and rounded; the same error for a whole row
         size = model.u + model.u_sum * model.steps(g.shape[dim])
         shared = shared + size * flash.reshape(delta.shape).sqrt()
-    out.sub_(p * (shared * model.draw(delta)))
+    errors = p * (shared * model.draw(delta))
+    if model.smallest > _FELT:
+        errors += _unnormalised(model, g, p, dim)
+    out.sub_(errors)
     return model.perturb(out, model.u * out.abs() + p * (model.u * (g.abs() + delta.abs())))
+
+
+def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A product or quotient; where it normalises a gradient row by row, a spelled-out softmax is differentiated.
+
+    A flash backward in its place takes rowsum(dO * O) from O as it was summed and rounded, as in `_softmax_backward`.
+    """
+    if not (isinstance(out, Tensor) and out.dtype is torch.float64):
+        return out
+    model.origins.follow(args, out)
+    model.perturb(out, model.relative(out))
+    tensors = [a for a in args[:2] if isinstance(a, Tensor)]
+    if len(tensors) < 2:
+        return out
+    for gradient, rows in (tensors, tensors[::-1]):
+        flash = model.origins.terms(gradient)
+        width = gradient.shape[-1] if gradient.dim() else 1
+        if flash is None or rows.shape != (*gradient.shape[:-1], 1) or flash.numel() * width != gradient.numel():
+            continue
+        size = (model.u + model.u_sum * model.steps(width)) * flash.reshape(rows.shape).sqrt()
+        # the same for a whole row, and as large as the row's factor, whichever side it stood on
+        share = (out.abs().sum(-1, keepdim=True) / gradient.abs().sum(-1, keepdim=True)).nan_to_num(0.0, posinf=0.0)
+        out.add_(size * share * model.draw(size))
+        break
+    return out
 
 
 def _sum(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -159,6 +204,7 @@ RULES: dict[str, Rule] = {
     "_log_softmax_backward_data": _log_softmax_backward,
     "logsumexp": _logsumexp,
     "exp": _exp,
+    **dict.fromkeys(["mul", "div"], _normalised),
     "embedding_dense_backward": _embedding_backward,
 }
 """The rules, by the name of the operation without the in-place underscore."""

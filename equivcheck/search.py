@@ -169,7 +169,8 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
     draws = _draws(check, subject, dtypes)
     longest = draws.get("max_seq_len", 512)
-    lengths = [(low, min(high, longest), share) for low, high, share in LENGTHS if low <= longest]
+    shortest = draws.get("min_seq_len", 1)
+    lengths = [(max(low, shortest), min(high, longest), share) for low, high, share in LENGTHS if low <= longest]
     each = [[dtype] for dtype in draws["dtypes"]]
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []

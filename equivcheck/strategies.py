@@ -53,8 +53,11 @@ def cases(
     layouts: Sequence[str] = LAYOUTS,
     min_seq_len: int = 1,
     max_seq_len: int = 512,
+    min_batch_size: int = 1,
     max_batch_size: int = 4,
+    min_heads: int = 1,
     max_heads: int = 8,
+    min_head_size: int = 1,
     max_head_size: int = 128,
     training: bool | None = None,
     rates: Sequence[float] = (0.0, 0.1, 0.5),
@@ -65,22 +68,25 @@ def cases(
     steps: str = "",
     max_chunks: int | None = None,
     features: frozenset[str] = frozenset(),
+    head_sizes: Sequence[int] = (),
 ) -> Case:
     """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
 
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
     `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which masks there are.
-    `steps` are the letters to draw from; `max_chunks` bounds T / D, the number of runs that it takes to read off a mask.
+    `head_sizes` are the only ones, where there are any. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
+    number of runs that it takes to read off a mask.
     """
     dtype = draw(st.sampled_from(list(dtypes)))
     seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
     # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
     room = max(1, 2**17 // max(seq_len * seq_len, 1))
-    n_head = draw(st.sampled_from(sizes(max(1, min(max_heads, room)), typical=4)))
-    batch_size = draw(st.sampled_from(sizes(max(1, min(max_batch_size, room // n_head)), typical=3)))
-    narrowest = 1 if max_chunks is None else -(-seq_len // max_chunks)
+    n_head = draw(st.sampled_from(sizes(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads)))
+    most = max(min_batch_size, min(max_batch_size, room // n_head))
+    batch_size = draw(st.sampled_from(sizes(most, typical=3, smallest=min_batch_size)))
+    narrowest = min_head_size if max_chunks is None else -(-seq_len // max_chunks)
     widest = max(narrowest, min(max_head_size, 512 // n_head))
-    head_size = draw(st.sampled_from(sizes(widest, typical=24, smallest=narrowest)))
+    head_size = draw(st.sampled_from(head_sizes or sizes(widest, typical=24, smallest=narrowest)))
     block_size = seq_len + draw(st.sampled_from((0, 0, 1, 7, 64)))
     n_layer = draw(st.sampled_from(list(n_layers)))
     in_training = draw(st.booleans()) if training is None else training

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from equivcheck.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import Case, arrange
+from equivcheck.classes import classes_restored
 from equivcheck.gpt import GPT
 from equivcheck.problem import Problem, seeded
 from equivcheck.transfer import Transfer, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
 
-__all__ = ["SAMPLE", "FunctionModule", "Subject"]
+__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs"]
 
 Factory = Callable[..., Any]
 
@@ -88,6 +89,16 @@ class Subject:
         kind = "model" if self.kind == "replacement" else self.kind
         return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None)
 
+    def rebuilt(self, change: Callable[[Any], Any]) -> "Subject":
+        """The same pair, built from configs that went through `change`; it remembers no truths of the unchanged one."""
+        reference, candidate = self.reference, self.candidate
+        return replace(
+            self,
+            reference=lambda config: reference(change(config)),
+            candidate=candidate if self.kind == "replacement" else lambda config: candidate(change(config)),
+            memory=Memory(),
+        )
+
     def within_gpt(self) -> "Subject":
         """The pair of attentions as a pair of GPTs that differ in nothing else."""
         places = tuple(f"blocks.{layer}.attn." for layer in range(MAX_LAYERS))
@@ -125,7 +136,8 @@ class Subject:
             if self.kind == "function":
                 return FunctionModule(self.candidate, case).train(case.training)
             if self.kind == "replacement":
-                replaced = self.candidate(reference)
+                with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases
+                    replaced = self.candidate(reference)
                 if not isinstance(replaced, nn.Module):
                     raise TypeError(f"the replacement returned {type(replaced).__name__} instead of the model")
                 return replaced
@@ -161,7 +173,7 @@ class Subject:
             make_candidate=lambda reference: self.build_candidate(case, reference),
             inputs=inputs,
             names=names,
-            outputs=_model_outputs if self.kind in ("model", "replacement") else _tensor_output,
+            outputs=model_outputs if self.kind in ("model", "replacement") else _tensor_output,
             upstream=flowing,
             memory=self.memory,
             # a replacement's original is a model's; an attention's is not that of the GPT around it
@@ -205,7 +217,7 @@ def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Ten
     return {"output": y}
 
 
-def _model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+def model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     idx, targets = inputs
     takes_targets = "targets" in inspect.signature(module.forward).parameters
     found = module(idx, targets) if takes_targets else module(idx)

@@ -17,7 +17,7 @@ from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
 from equivcheck.outcome import NOTHING_JUDGED
 from equivcheck.planting import planted
-from equivcheck.report.model import Report
+from equivcheck.report.model import Deviation, Report
 from equivcheck.subject import Subject
 from equivcheck.verify import choose, verify
 
@@ -37,7 +37,7 @@ def suite(
     dtypes: Sequence[str] = DTYPES,
     seed: int = 0,
     max_seconds: float | None = None,
-    deviations: Mapping[str, str] | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
     config: Given = None,
     inputs: Given = None,
     outputs: Given = None,
@@ -55,7 +55,7 @@ def suite(
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    chosen = choose(checks, tuple(exclude), subject.kind)
+    chosen = [check for check in choose(checks, tuple(exclude), subject.kind) if check.judges]
 
     @pytest.mark.parametrize(("check", "where", "dtype"), _cells(subject, chosen, dtypes, profile))
     class TestEquivalence:

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,15 +14,18 @@ from typing import Any, Protocol
 from equivcheck.adaptation import Given
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS, Check
+from equivcheck.checks.backend import requiring
 from equivcheck.comparison import Mismatch
 from equivcheck.crew import Workers, crew, jobs_for
+from equivcheck.deviations import accepted_of, declared
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.explaining import explanation
+from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
-from equivcheck.outcome import result_of
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.report.model import CheckResult, Report, Sensitivity
+from equivcheck.outcome import kernels_told, result_of
+from equivcheck.provenance import device_name, digests, environment, files
+from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
 from equivcheck.sensitivity import sensitivity_of
 from equivcheck.subject import Subject
@@ -54,10 +57,11 @@ class _Silence:
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
     """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
     known = {check.name: check for check in CHECKS}
-    for name in (*(names or ()), *exclude):
+    names, exclude = _whole(names or ()), _whole(exclude)
+    for name in (*names, *exclude):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
-    for name in names or ():
+    for name in names:
         if kind not in known[name].kinds:
             fitting = [c.name for c in CHECKS if kind in c.kinds]
             raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
@@ -65,6 +69,12 @@ def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> li
     if not chosen:
         raise UsageError("no check is left: every one that applies was excluded; leave one in")
     return chosen
+
+
+def _whole(names: Iterable[str]) -> list[str]:
+    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
+    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
+    return [name for family in members for name in family]
 
 
 def verify(
@@ -78,43 +88,83 @@ def verify(
     exclude: Iterable[str] = (),
     seed: int = 0,
     max_seconds: float | None = None,
-    deviations: Mapping[str, str] | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
     dtypes: Sequence[str] | None = None,
     config: Given = None,
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    strict: bool = False,
     jobs: int | None = 1,
+    require_backend: Sequence[str] = (),
     listener: Listener | None = None,
+    keep: Callable[[Report], None] | None = None,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
     Both are objects or import strings; `kind` is module, function, model, replacement or auto; `profile` quick, gate or
     thorough; `dtypes` narrows the four that are judged. `deviations` maps names of checks to the reason why a difference is
-    accepted. After `max_seconds`, or when interrupted, the report says that it is partial. `config`, `inputs`, `outputs` and
-    `transfer`, functions or import strings, say what signatures do not tell of modules that are not minGPT's
-    (`equivcheck.adaptation`). `jobs` processes share the work of a pair that is given as import strings, None for as many as
-    suit the machine; the cases are the same. Raises UsageError where the pair cannot be judged.
+    accepted, or to a Deviation that expires; with `strict` a transform or a dtype that the candidate refuses loudly is a
+    failure, too; `require_backend` names the kernel that must run, as `flash` or, in one dtype, as `bfloat16=flash`.
+    `config`, `inputs`, `outputs` and `transfer`, functions or import strings, say what signatures do not tell of modules that
+    are not minGPT's (`equivcheck.adaptation`). After `max_seconds`, or when interrupted, the report says that it is partial;
+    so does each that `keep` is given, first before any check and then after every one. `jobs` processes share the work of a
+    pair that is given as import strings, None for as many as suit the machine; the cases are the same. Raises UsageError
+    where the pair cannot be judged.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    accepted = _accepted(deviations)
-    said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    accepted = accepted_of(deviations)
+    said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     subject = resolve(reference, candidate, kind=kind, device=device, adaptation=said)
-    chosen = choose(checks, tuple(exclude), subject.kind)
+    chosen = requiring(choose(checks, tuple(exclude), subject.kind), require_backend)
+    _judging(chosen, require_backend)
     heard = listener or _Silence()
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
     results: list[CheckResult] = []
-    searches: list[Search] = []
     ended: list[Search] = []
     sensitivity = Sensitivity()
     complete = True
+    made_of = files(subject)
+
+    def established(complete: bool) -> Report:
+        seen = {result.name for result in results if result.outcome == "deviation"}
+        file, line = defined_at(subject.candidate) or (None, None)
+        return Report(
+            reference=subject.reference_name,
+            candidate=subject.candidate_name,
+            kind=subject.kind,
+            device=device_name(subject.device),
+            profile=profile,
+            seed=seed,
+            results=tuple(results),
+            sensitivity=sensitivity,
+            complete=complete,
+            seconds=time.monotonic() - began,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=environment(subject.device),
+            sources=digests(made_of),
+            files=made_of,
+            candidate_file=file,
+            candidate_line=line,
+            kernels=kernels_told(results),
+            strict=strict,
+            deviations=tuple(replace(d, observed=d.name in seen) for d in accepted.values()),
+        )
+
+    kept = keep or (lambda _: None)
     try:
         usable, refused = usable_dtypes(subject, dtypes or DTYPES)
+        asked = {text.partition("=")[0] for text in require_backend if "=" in text}
+        if missing := sorted(asked - set(usable)):
+            raise UsageError(
+                f"--require-backend: the pair does not run in {', '.join(missing)}, so nothing can be judged there"
+            )
+        kept(established(complete=False))  # nothing is left of an older report from here on
         searches = [_search(check, subject, profile, until, heard, len(dtypes or DTYPES)) for check in chosen]
         wanted = jobs
         if wanted is None:  # other processes take seconds to start
@@ -130,11 +180,12 @@ def verify(
                 except KeyboardInterrupt:
                     # a difference that was already seen must not be lost with the rest
                     if search.failed:
-                        results.append(_declared(result_of(search, refused, time.monotonic() - began_check), accepted))
+                        results.append(declared(result_of(search, refused, time.monotonic() - began_check), accepted))
                     raise
-                results.append(_declared(result, accepted))
+                results.append(declared(result, accepted))
                 ended.append(search)
                 heard.finished(results[-1])
+                kept(established(complete=False))
                 complete = complete and not search.stopped
             if results and subject.notes:
                 results[0] = replace(results[0], notes=(*subject.notes, *results[0].notes))
@@ -148,41 +199,18 @@ def verify(
         complete = complete and time.monotonic() <= until
     except KeyboardInterrupt:
         complete = False
-    return Report(
-        reference=subject.reference_name,
-        candidate=subject.candidate_name,
-        kind=subject.kind,
-        device=device_name(subject.device),
-        profile=profile,
-        seed=seed,
-        results=tuple(results),
-        sensitivity=sensitivity,
-        complete=complete,
-        seconds=time.monotonic() - began,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=environment(subject.device),
-        sources=sources(subject),
-    )
+    return established(complete)
 
 
-def _accepted(deviations: Mapping[str, str] | None) -> dict[str, str]:
-    accepted = dict(deviations or {})
-    known = [check.name for check in CHECKS]
-    for name, reason in accepted.items():
-        if name not in known:
-            raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
-        if not str(reason).strip():
-            raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
-    return accepted
-
-
-def _declared(result: CheckResult, accepted: Mapping[str, str]) -> CheckResult:
-    reason = accepted.get(result.name)
-    if reason is None:
-        return result
-    if result.outcome == "different":
-        return replace(result, outcome="deviation", detail=f"declared: {reason}")
-    return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {reason}"))
+def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
+    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
+    if require_backend and all(check.name != "backend" for check in chosen):
+        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
+    if not any(check.judges for check in chosen):
+        raise UsageError(
+            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
+            "must, or run other checks beside it"
+        )
 
 
 def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener, dtypes: int) -> Search:
@@ -228,13 +256,14 @@ def replay(
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    require_backend: Sequence[str] = (),
 ) -> tuple[CheckResult, ...]:
     """Run the checks on one case again; the detail of each result has the whole comparison."""
     case = Case.parse(case_id)
     said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     subject = resolve(reference, candidate, kind=kind, device=device, adaptation=said)
     results = []
-    for check in choose(checks, (), subject.kind):
+    for check in requiring(choose(checks, (), subject.kind), require_backend):
         search = Search(check, subject, 1, 0.0, float("inf"), lambda _: None)
         began = time.monotonic()
         with suppress(Mismatch):
@@ -258,6 +287,10 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
     ]
     if report.sensitivity.survived:
         told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
+    if report.verdict == "unsupported":
+        told += [
+            f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported
+        ]
     if not report.complete:
         told.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)

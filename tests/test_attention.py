@@ -1,9 +1,7 @@
-"""The shipped pair: the guide's table row by row, and a replacement that leaves everything else as it was."""
+"""The shipped pair: the guide's table row by row."""
 
-import copy
 import io
 import math
-import warnings
 from typing import Any
 
 import pytest
@@ -11,12 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.attention import (
-    CausalSelfAttention,
-    FlashCausalSelfAttention,
-    replace_attention_with_flash_attention,
-)
-from equivcheck.gpt import GPT, GPTConfig
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.gpt import GPTConfig
 
 PAIR = (CausalSelfAttention, FlashCausalSelfAttention)
 
@@ -35,20 +29,6 @@ def pair(**changes: Any) -> tuple[CausalSelfAttention, FlashCausalSelfAttention]
     flash = FlashCausalSelfAttention(config(**changes))
     flash.load_state_dict(original.state_dict(), strict=True)
     return original, flash
-
-
-@pytest.fixture
-def model() -> GPT:
-    torch.manual_seed(0)
-    model = GPT(config())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.5)
-    return model
-
-
-def ids(T: int = 6) -> Tensor:
-    return torch.randint(11, (2, T), generator=torch.Generator().manual_seed(1))
 
 
 # --- the original ----------------------------------------------------------------------------------------------------
@@ -193,147 +173,3 @@ def test_rates_and_modes_are_obeyed_as_they_are_at_each_call(monkeypatch: pytest
     assert asked_of_the_kernel(flash, monkeypatch)["dropout_p"] == 0.6
     flash.attn_drop.eval()
     assert asked_of_the_kernel(flash, monkeypatch)["dropout_p"] == 0.0
-
-
-# --- replacement -----------------------------------------------------------------------------------------------------
-
-
-def attentions(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if isinstance(m, CausalSelfAttention)]
-
-
-def test_every_attention_is_replaced_in_place_and_the_model_returned(model: GPT) -> None:
-    before = attentions(model)
-    assert replace_attention_with_flash_attention(model) is model
-    assert attentions(model) == before
-    assert all(type(m) is FlashCausalSelfAttention for m in before)
-
-
-def test_logits_stay_the_same_up_to_rounding(model: GPT) -> None:
-    model.double().eval()
-    before = model(ids())[0]
-    torch.testing.assert_close(replace_attention_with_flash_attention(model)(ids())[0], before, rtol=1e-10, atol=1e-10)
-
-
-def test_probabilities_of_the_past_are_dropped(model: GPT) -> None:
-    model(ids())
-    replace_attention_with_flash_attention(model)
-    assert all(m.attention_weights is None for m in attentions(model))
-
-
-def test_parameters_buffers_and_submodules_are_the_same_objects(model: GPT) -> None:
-    parts = [*model.parameters(), *model.buffers(), *model.modules()]
-    replace_attention_with_flash_attention(model)
-    assert all(a is b for a, b in zip(parts, [*model.parameters(), *model.buffers(), *model.modules()], strict=True))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_kept(model: GPT, training: bool) -> None:
-    model.train(training)
-    model.blocks[0].attn.attn_drop.train(not training)
-    replace_attention_with_flash_attention(model)
-    assert model.blocks[1].attn.training is training
-    assert model.blocks[0].attn.attn_drop.training is not training
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_dtype_is_kept(model: GPT, dtype: torch.dtype) -> None:
-    replace_attention_with_flash_attention(model.to(dtype))
-    assert {p.dtype for p in model.parameters()} == {dtype}
-    assert model.eval()(ids())[0].dtype is dtype
-
-
-def test_frozen_parameters_stay_frozen(model: GPT) -> None:
-    model.blocks[0].attn.key.requires_grad_(False)
-    replace_attention_with_flash_attention(model)
-    assert not model.blocks[0].attn.key.weight.requires_grad
-    assert model.blocks[0].attn.query.weight.requires_grad
-
-
-def test_an_optimizer_built_before_still_trains_the_model(model: GPT) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    replace_attention_with_flash_attention(model)
-    before = model.blocks[0].attn.key.weight.detach().clone()
-    model(ids(), ids())[1].backward()
-    optimizer.step()
-    assert not torch.equal(model.blocks[0].attn.key.weight, before)
-
-
-def test_hooks_go_on_being_called(model: GPT) -> None:
-    called: list[str] = []
-    model.blocks[0].attn.register_forward_hook(lambda *_: called.append("attention"))
-    model.blocks[0].attn.value.register_forward_hook(lambda *_: called.append("value"))
-    replace_attention_with_flash_attention(model)(ids())
-    assert called == ["value", "attention"]
-
-
-def test_rates_changed_by_hand_are_kept(model: GPT) -> None:
-    model.blocks[0].attn.attn_drop.p = 0.7
-    assert replace_attention_with_flash_attention(model).blocks[0].attn.attn_drop.p == 0.7
-
-
-def test_an_attention_shared_by_two_blocks_stays_shared(model: GPT) -> None:
-    model.blocks[1].attn = model.blocks[0].attn
-    replace_attention_with_flash_attention(model)
-    assert model.blocks[1].attn is model.blocks[0].attn
-    assert type(model.blocks[0].attn) is FlashCausalSelfAttention
-
-
-def test_weights_tied_by_hand_stay_tied(model: GPT) -> None:
-    model.blocks[1].attn.key.weight = model.blocks[0].attn.key.weight
-    replace_attention_with_flash_attention(model)
-    assert model.blocks[1].attn.key.weight is model.blocks[0].attn.key.weight
-
-
-def test_a_model_that_is_itself_an_attention_is_replaced() -> None:
-    module = CausalSelfAttention(config())
-    assert replace_attention_with_flash_attention(module) is module
-    assert type(module) is FlashCausalSelfAttention
-
-
-def test_attentions_of_different_sizes_keep_their_own_heads() -> None:
-    original = nn.ModuleList([CausalSelfAttention(config(n_head=h)).double().eval() for h in (1, 2, 4)])
-    flash = replace_attention_with_flash_attention(copy.deepcopy(original))
-    x = torch.randn(2, 5, 8, dtype=torch.float64)
-    for its, mine in zip(original, flash, strict=True):
-        assert mine.n_head == its.n_head
-        torch.testing.assert_close(mine(x), its(x), rtol=1e-10, atol=1e-10)
-
-
-def test_replacing_twice_is_replacing_once(model: GPT) -> None:
-    replace_attention_with_flash_attention(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert replace_attention_with_flash_attention(model) is model
-    assert all(type(m) is FlashCausalSelfAttention for m in attentions(model))
-
-
-class Windowed(CausalSelfAttention):
-    """An attention that computes something else."""
-
-
-class Foreign(nn.Module):
-    """The forward pass of another project."""
-
-
-def test_a_subclass_is_left_alone_and_named_in_a_warning(model: GPT) -> None:
-    model.blocks[1].attn = Windowed(config())
-    with pytest.warns(UserWarning, match=r"blocks\.1\.attn \(Windowed\)"):
-        replace_attention_with_flash_attention(model)
-    assert [type(m) for m in attentions(model)] == [FlashCausalSelfAttention, Windowed]
-
-
-def test_a_model_of_nothing_but_subclasses_is_left_alone_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match="the model itself"):
-        assert type(replace_attention_with_flash_attention(Windowed(config()))) is Windowed
-
-
-def test_a_subclass_that_is_the_target_is_replaced() -> None:
-    assert type(replace_attention_with_flash_attention(Windowed(config()), target=Windowed)) is FlashCausalSelfAttention
-
-
-def test_nothing_to_replace_is_an_error_that_names_the_target() -> None:
-    with pytest.raises(ValueError, match=r"CausalSelfAttention in Linear: nothing was replaced; pass target="):
-        replace_attention_with_flash_attention(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="Foreign"):
-        replace_attention_with_flash_attention(GPT(config()), target=Foreign)

@@ -38,6 +38,8 @@ CASES = {
     ),
     "training": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=2, vocab_size=17, seed=1),
     "generation": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=2, vocab_size=17, seed=1),
+    "autocast": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, dtype="bfloat16", seed=1),
+    "compile": Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, seed=1),
     "logits": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=4, vocab_size=17, seed=1),
 }
 PLAIN = Case(batch_size=3, seq_len=21, n_head=3, head_size=8, block_size=24, seed=1)
@@ -55,6 +57,17 @@ SEEN = {
     "generation": ("scale-missing", "mask-missing"),
     "dropout": ("dropout-never", "dropout-unscaled", "dropout-mask-shared-over-heads", "dropout-fresh-in-backward"),
     "logits": ("wrong-in-the-third-layer", "scale-by-the-layer"),
+    "layouts": (
+        "upstream-gradient-taken-for-contiguous",
+        "expanded-upstream-gradient-read-once",
+        "transposed-input-reads-the-first-head",
+        "offset-of-the-input-ignored",
+        "expanded-input-computed-once",
+    ),
+    "batching": ("other-samples-are-zero", "third-sample-reads-the-second"),
+    "derivatives": ("key-detached", "scale-missing"),
+    "autocast": ("scale-missing", "key-detached"),
+    "compile": ("scale-missing",),
     "bias": ("probabilities-toward-zero",),
 }  # fmt: skip
 

@@ -125,7 +125,10 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "exclude": (),
         "seed": 0,
         "max_seconds": None,
+        "jobs": None,
         "deviations": None,
+        "require_backend": (),
+        "strict": False,
     }
 
 
@@ -133,7 +136,8 @@ def test_every_option_arrives(judge: Judge) -> None:
     line = (
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
-    main([*line.split(), "--seed", "3", "--max-seconds", "9.5", "--deviation", "logits=on purpose"])
+    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict"]
+    main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
     ((pair, options),) = judge.calls
     del options["listener"]
     assert pair == ("a:A", "b:B")
@@ -145,7 +149,10 @@ def test_every_option_arrives(judge: Judge) -> None:
         "exclude": ("causality",),
         "seed": 3,
         "max_seconds": 9.5,
+        "jobs": None,
         "deviations": {"logits": "on purpose"},
+        "require_backend": ("bfloat16=flash",),
+        "strict": True,
     }
 
 
@@ -202,7 +209,14 @@ def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch
         ("replay", "Missing argument 'CASE_ID'"),
         ("replay x a:A", "'a:A' without a candidate"),
         ("report nowhere.json", "nowhere.json: there is no such file"),
-        ("report nowhere.json --format html", "'html' is not one of 'table', 'markdown', 'junit'"),
+        ("report nowhere.json --format pdf", "'pdf' is not one of 'table', 'markdown', 'html', 'junit'"),
+        ("report nowhere.json --bench x.json", "--bench with --format table: only a page shows speed"),
+        ("report nowhere.json --format html --bench x.json", "nowhere.json: there is no such file"),
+        ("gate", "Missing argument 'FILE...'"),
+        ("gate nowhere.json", "nowhere.json: there is no such file"),
+        ("gate x.json --max-age soon", "--max-age 'soon': a number with h, d or w is allowed"),
+        ("gate x.json --tripwire -1", "--tripwire -1: a number of percent above 0 is allowed"),
+        ("gate x.json --root nowhere", "--root nowhere: there is no such folder"),
         ("verfy", "No such command 'verfy'"),
     ],
 )
@@ -291,6 +305,7 @@ def test_all_files_are_written_whatever_the_verdict(judge: Judge, report: Report
     main(["verify", "--json", "x.json", "--junit", "x.xml", "--report", "deep/er"])
     assert sorted(map(str, Path().rglob("*.*"))) == [
         "deep/er/junit.xml",
+        "deep/er/report.html",
         "deep/er/report.json",
         "deep/er/report.md",
         "x.json",
@@ -362,14 +377,21 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
 ) -> None:
     judge.answer = tuple(replace(result, detail="error 1e-7, budget 2e-7") for result in results)
     assert main(["replay", CASE, "a:A", "b:B", "--check", "output", "--kind", "module"]) == status
-    assert judge.calls == [(("a:A", "b:B", CASE), {"kind": "module", "device": "auto", "checks": ("output",)})]
+    options = {"kind": "module", "device": "auto", "checks": ("output",), "require_backend": ()}
+    assert judge.calls == [(("a:A", "b:B", CASE), options)]
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith(verdict)
     assert out.count("  error 1e-7, budget 2e-7\n") == len(results)
 
 
 @pytest.mark.parametrize(
-    ("form", "first"), [("table", "b:B against a:A"), ("markdown", "# equivcheck: different"), ("junit", "<?xml")]
+    ("form", "first"),
+    [
+        ("table", "b:B against a:A"),
+        ("markdown", "# equivcheck: different"),
+        ("html", "<!doctype html>"),
+        ("junit", "<?xml"),
+    ],
 )
 def test_a_saved_report_is_rendered_again(capsys: pytest.CaptureFixture[str], form: str, first: str) -> None:
     DIFFERENT.save("x.json")

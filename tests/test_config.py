@@ -6,6 +6,7 @@ import pytest
 
 from equivcheck.config import Config, deviation, load
 from equivcheck.errors import UsageError
+from equivcheck.report.model import Deviation
 
 
 def written(folder: Path, text: str) -> Path:
@@ -29,6 +30,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         max_seconds = 60
         [tool.equivcheck.deviations]
         interface = " it keeps no weights "
+        purity = {reason = "a counter", expires = 2027-01-31}
+        errors = {reason = "it runs"}
         """,
     )
     assert load(path) == Config(
@@ -38,7 +41,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         device="cuda:1",
         profile="quick",
         exclude=("checkpoint",),
-        deviations={"interface": "it keeps no weights"},
+        deviations={
+            "interface": "it keeps no weights",
+            "purity": Deviation("purity", "a counter", "2027-01-31"),
+            "errors": "it runs",
+        },
         seed=0,
         max_seconds=60.0,
     )
@@ -73,6 +80,11 @@ def test_no_project_is_an_empty_config(tmp_path: Path) -> None:
         ("max_seconds = inf", "a number of seconds above 0 is allowed"),
         ("max_seconds = nan", "a number of seconds above 0 is allowed"),
         ("deviations = ['interface']", "no reason is empty"),
+        ("deviations = {interface = {expires = 2027-01-31}}", "deviations.interface = {"),
+        ("deviations = {interface = {reason = ' ', expires = 2027-01-31}}", "no reason is empty"),
+        ("deviations = {interface = {reason = 'x', expires = 'soon'}}", "expires = 2027-01-31}, in which"),
+        ("deviations = {interface = {reason = 'x', expires = 2027-01-31T00:00:00}}", "expires = 2027-01-31}"),
+        ("deviations = {interface = {reason = 'x', expiry = 2027-01-31}}", "name = {reason"),
         ("deviations = {interface = ' '}", "no reason is empty"),
         ("reference = 'a:A'", "reference without candidate"),
         ("candidate = 'a:A'", "candidate without reference"),

@@ -357,6 +357,46 @@ def cannot_train_after_inference(attention: Factory) -> bool:
     return not runs(lambda: module(x).sum().backward())
 
 
+def loses_a_gradient(*, frozen: bool) -> Sees:
+    """Whether the gradient of the input is not the original's where the weight of the keys is frozen, or is not."""
+
+    def gradient(module: Any) -> Tensor:
+        module.key.weight.requires_grad_(not frozen)
+        x = torch.linspace(-1, 1, 2 * 6 * 16, dtype=f64).view(2, 6, 16).sin().requires_grad_()
+        return torch.autograd.grad(module(x).square().sum(), x)[0]
+
+    def sees(attention: Factory) -> bool:
+        torch.manual_seed(0)
+        original, module = CausalSelfAttention(config_with()).double(), attention(config_with()).double()
+        original.load_state_dict(module.state_dict())
+        return distance(gradient(module), gradient(original)) > 1e-9
+
+    return sees
+
+
+def last_position_is_off(dtype: torch.dtype) -> Sees:
+    """Whether the slope of the last position on the original's is beyond 1 %, and no other position's is."""
+
+    def sees(attention: Factory) -> bool:
+        x = torch.linspace(-9, 9, 4 * 16, dtype=f64).view(1, 4, 16).sin().to(dtype)
+        torch.manual_seed(0)
+        original, module = CausalSelfAttention(config_with()).to(dtype), attention(config_with()).to(dtype)
+        original.load_state_dict(module.state_dict())
+        bias = original.proj.bias.detach().double()
+        own, mine = (m(x).detach().double() - bias for m in (original, module))
+        slopes = [float((mine[:, t] * own[:, t]).sum() / own[:, t].square().sum()) - 1 for t in range(4)]
+        return abs(slopes[-1]) > 0.01 and all(abs(slope) < 0.01 for slope in slopes[:-1])
+
+    return sees
+
+
+def differs_in_inference_mode(attention: Factory) -> bool:
+    module, x = attention(config_with()).double().eval(), torch.linspace(-1, 1, 6 * 16, dtype=f64).view(1, 6, 16)
+    own = module(x).detach()
+    with torch.inference_mode():
+        return distance(module(x).clone(), own) > 1e-9
+
+
 def overwrites_its_result(attention: Factory) -> bool:
     module, x = attention(config_with(T=8)), torch.randn(2, 6, 16)
     with torch.no_grad():
@@ -601,6 +641,10 @@ SHOWS: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "wrong-in-float16": (Differs(dtype=f16), Differs(dtype=bf16)),
     "wrong-without-gradients": (Differs(no_grad=True), Differs(grads=True)),
     "wrong-where-the-input-needs-a-gradient": (Differs(grads=True), Differs()),
+    "wrong-where-the-input-needs-no-gradient": (Differs(), Differs(grads=True)),
+    "no-gradient-through-frozen-keys": (loses_a_gradient(frozen=True), loses_a_gradient(frozen=False)),
+    "wrong-in-inference-mode": (differs_in_inference_mode, Differs(no_grad=True)),
+    "last-position-off-in-bfloat16": (last_position_is_off(bf16), last_position_is_off(f16)),
     "wrong-in-training": (Differs(training=True), Differs()),
     "wrong-from-three-samples": (Differs(B=3), Differs(B=2)),
     "wrong-from-three-heads": (Differs(H=3), Differs(H=2)),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equivcheck.errors import ReportError, UsageError
+from equivcheck.outcome import kernels_told
 from equivcheck.report import files, json, junit, markdown, table
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
 
@@ -116,6 +117,17 @@ def test_the_reason_of_a_deviation_and_a_check_out_of_time_are_told_in_every_tex
     assert "cuda:0 (NVIDIA H200, torch 2.13.0)" in table.verdict_line(report)
 
 
+def test_kernels_are_what_the_check_of_them_notes_by_dtype() -> None:
+    notes = (
+        "bfloat16: flash at 32, 64, with dropout cudnn at 64 (3 cases)",
+        "float32: efficient",
+        "other: x",
+        "no form",
+    )
+    results = [replace(OUTPUT, name="backend", notes=notes), replace(OUTPUT, notes=("float16: math",))]
+    assert kernels_told(results) == {"bfloat16": "flash at 32, 64, with dropout cudnn at 64", "float32": "efficient"}
+
+
 def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> None:
     report_of(replace(OUTPUT, worst_ratio=math.nan)).save(tmp_path / "report.json")
     assert math.isnan(Report.load(tmp_path / "report.json").results[0].worst_ratio or 0.0)
@@ -124,7 +136,7 @@ def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> 
 
 def test_readers_of_the_file_find_the_verdict_in_it() -> None:
     content = stdlib_json.loads(json.dumps(report_of(BROKEN)))
-    assert (content["verdict"], content["equivalent"], content["schema_version"]) == ("different", False, 1)
+    assert (content["verdict"], content["equivalent"], content["schema_version"]) == ("different", False, 2)
 
 
 @pytest.mark.parametrize(

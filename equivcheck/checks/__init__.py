@@ -1,12 +1,21 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
+from equivcheck.checks import attached, living_on, replacement
+from equivcheck.checks.autocast import autocast
+from equivcheck.checks.backend import HEAD_SIZES, backend
+from equivcheck.checks.batching import batching
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
-from equivcheck.checks.contract import checkpoint, errors, interface
+from equivcheck.checks.checkpoint import checkpoint
+from equivcheck.checks.compiled import compiled
+from equivcheck.checks.contract import errors, interface
 from equivcheck.checks.decoding import decoding
+from equivcheck.checks.derivatives import derivatives
 from equivcheck.checks.dropout import dropout
+from equivcheck.checks.extremes import extremes
 from equivcheck.checks.generation import generation
 from equivcheck.checks.holding import Check, Held, Pair
+from equivcheck.checks.layouts import layouts
 from equivcheck.checks.long import long
 from equivcheck.checks.modes import STEPS, modes
 from equivcheck.checks.purity import purity
@@ -82,6 +91,41 @@ _GENERATED = {
     "training": False,
 }
 _DECODED = {**_GENERATED, "dtypes": ("float32", "bfloat16", "float64"), "regimes": ("sharpened", "ties")}
+_RUN = {
+    "regimes": ("sharpened",),
+    "layouts": ("contiguous",),
+    "max_seq_len": 64,
+    "max_batch_size": 2,
+    "max_heads": 2,
+    "head_sizes": HEAD_SIZES,
+    "train_rates": (0.0, 0.1),
+}
+_TRANSFORMED = {
+    "dtypes": ("float32", "float64"),
+    "regimes": _PLAIN,
+    "layouts": ("contiguous", "transposed"),
+    "min_seq_len": 2,
+    "max_seq_len": 24,
+    "min_batch_size": 2,
+    "max_batch_size": 3,
+    "max_heads": 3,
+    "max_head_size": 16,
+}
+_REPLACED = _TRANSFORMED | {
+    "layouts": ("contiguous",),
+    "min_seq_len": 4,  # a prefix that a mask lets see itself, and what comes after it
+    "min_heads": 2,  # that another block may have one
+    "min_head_size": 4,
+    "max_head_size": 8,
+    "n_layers": (2, 3),
+    "training": False,
+}
+_CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16")}
+_BATCHED = _SMALL | {
+    "min_seq_len": 2,
+    "min_batch_size": 2,
+    "regimes": ("sharpened", "near_initial", "same_sign_v", "ties"),
+}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -93,6 +137,34 @@ _MODEL = {
 
 def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
     return {"quick": quick, "gate": gate, "thorough": thorough}
+
+
+def _of_a_replacement() -> tuple[Check, ...]:
+    """A check for each property of a replacement, so that each that is broken has an outcome and a case of its own."""
+    properties = (
+        replacement.returned,
+        replacement.layers,
+        replacement.blocks,
+        living_on.modes,
+        living_on.dtypes,
+        living_on.frozen,
+        living_on.parameters,
+        living_on.weights,
+        living_on.ties,
+        living_on.shared,
+        attached.hooks,
+        attached.adapters,
+        attached.rates,
+        attached.masks,
+        replacement.twice,
+        replacement.root,
+        replacement.others,
+        replacement.process,
+    )
+    return tuple(
+        Check(f"replacement.{run.__name__}", run.__doc__ or "", ("replacement",), run, _cases(1, 3, 20), _REPLACED)
+        for run in properties
+    )
 
 
 CHECKS: tuple[Check, ...] = (
@@ -110,12 +182,22 @@ CHECKS: tuple[Check, ...] = (
     Check("checkpoint", checkpoint.__doc__ or "", _MODULES, checkpoint, _cases(4, 12, 100), _SMALL),
     Check("errors", errors.__doc__ or "", _MODULES, errors, _cases(4, 12, 100), _SMALL),
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), _SMALL),
+    Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
+    Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 16, 150), _BATCHED),
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
     Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 32, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
     Check("training", training.__doc__ or "", _MODULES, training, _cases(2, 6, 40), _TRAINED),
     Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
     Check("decoding", decoding.__doc__ or "", ("model", "replacement"), decoding, _cases(6, 16, 200), _DECODED),
+    Check("derivatives", derivatives.__doc__ or "", _ALL, derivatives, _cases(3, 8, 80), _TRANSFORMED),
+    Check("autocast", autocast.__doc__ or "", _ALL, autocast, _cases(4, 10, 100), _CAST),
+    Check(
+        "compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _TRANSFORMED | {"layouts": ("contiguous",)}
+    ),
+    Check("extremes", extremes.__doc__ or "", ("module", "function"), extremes, _cases(3, 8, 80), _SMALL),
+    *_of_a_replacement(),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),
     Check("bias", bias.__doc__ or "", ("module", "function"), bias, _cases(4, 12, 100), _GENERIC),
+    Check("backend", backend.__doc__ or "", _ALL, backend, _cases(4, 8, 40), _RUN, judges=False),
 )

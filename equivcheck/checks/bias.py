@@ -1,16 +1,20 @@
-"""Bias: errors have no preferred sign. Rounding toward zero, say, shows in no single error, and in the mean of many."""
+"""Bias: errors have no preferred sign. Rounding toward zero, say, shows in no single error, and in the mean of many.
+
+The same means are taken of every slice: of one position, one head, one sample, one row of a weight. A small factor in one of
+them is within every budget in half precision, and lies in the same direction in problem after problem.
+"""
 
 import math
 from collections import defaultdict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
 from equivcheck.problem import Problem, Results
-from equivcheck.roundoff import EXP_ULPS, unit_roundoff
+from equivcheck.roundoff import EXP_ULPS, ROUNDINGS, unit_roundoff
 
 __all__ = ["bias"]
 
@@ -21,11 +25,14 @@ values that are not spread evenly between two powers of two. Rounding toward zer
 
 
 def bias(pair: Pair, case: Case) -> Held:
-    """Over many problems of one shape, the slope of the error on the true value, and its mean, are zero within chance."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """Over many problems of one shape, the slope of the error on the true value, and its mean, are zero within chance.
+
+    So are both in every slice of a tensor: there all roundings that a right implementation may commit may have one direction,
+    as where probabilities of a row are alike and rounded alike.
+    """
+    whole: dict[str, list[Tensor]] = defaultdict(list)  # of each tensor, (1,) per problem
+    sliced: dict[str, list[Tensor]] = defaultdict(list)  # (slices,) per problem
     u = unit_roundoff(case.torch_dtype)
-    # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
-    share = EXP_ULPS if case.dtype == "float32" else _SHARE
     for replica in range(_REPLICAS):
         problem = pair.problem(case.but(seed=case.seed + replica))
         values = problem.oracle_values(gradients=True)
@@ -38,27 +45,48 @@ def bias(pair: Pair, case: Case) -> Held:
             mine = got.get(name)
             if mine is None or not bool(mine.isfinite().all()) or mine.shape != true.shape:
                 continue
-            size = float(true.square().sum())
-            if size > 0:
-                error = mine.to(true.device, torch.float64) - true
-                found[f"slope of the error of {name}"].append(float((error * true).sum()) / size / u)
-                found[f"mean error of {name}"].append(float(error.sum()) / float(true.abs().sum()) / u)
-    worst, where = 0.0, ""
-    quantile = student_quantile(FALSE_ALARM / max(1, len(found)), _REPLICAS - 1)
+            error = (mine.to(true.device, torch.float64) - true) / u
+            sums = {
+                f"slope of the error of {name}": (error * true, true.square()),
+                f"mean error of {name}": (error, true.abs()),
+            }
+            for what, (above, below) in sums.items():
+                whole[what].append((above.sum() / below.sum()).reshape(1))
+                for dim in range(true.dim() if true.dim() > 1 else 0):
+                    others = [d for d in range(true.dim()) if d != dim]
+                    sliced[f"{what} along dimension {dim}"].append(above.sum(others) / below.sum(others))
+    # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
+    exponentials = EXP_ULPS if case.dtype == "float32" else 0.0
+    tests = sum(found[0].numel() for kind in (whole, sliced) for found in kind.values())
+    worst = max(
+        _worst(whole, max(_SHARE, exponentials), tests, case),
+        _worst(sliced, max(float(ROUNDINGS), exponentials), tests, case),
+        key=lambda held: held.ratio or 0.0,
+    )
+    return worst
+
+
+def _worst(found: dict[str, list[Tensor]], share: float, tests: int, case: Case) -> Held:
+    """The means nearest to what chance and `share` roundoffs allow; a Mismatch where one is beyond."""
+    quantile = student_quantile(FALSE_ALARM / max(1, tests), _REPLICAS - 1)
+    worst = Held(0.0)
     for name, sample in found.items():
         if len(sample) < _REPLICAS:
             continue
-        mean = sum(sample) / len(sample)
-        deviation = math.sqrt(sum((s - mean) ** 2 for s in sample) / (len(sample) - 1))
-        allowed = quantile * deviation / math.sqrt(len(sample)) + share
-        ratio = abs(mean) / allowed
-        if ratio > worst:
-            worst, where = ratio, name
+        stacked = torch.stack(sample)  # (replicas, slices)
+        judged = stacked.isfinite().all(0)  # a truth of exactly zero has no slope
+        mean, deviation = stacked.mean(0), stacked.std(0)
+        allowed = quantile * deviation / math.sqrt(_REPLICAS) + share
+        ratios = torch.where(judged, mean.abs() / allowed, 0.0)
+        at = int(ratios.argmax())
+        ratio, where = float(ratios[at]), name if len(ratios) == 1 else f"{name}, at {at}"
         if ratio > 1:
             raise Mismatch(
-                f"{name} is {mean:+.3g} unit roundoffs of {case.dtype} over {len(sample)} problems "
-                f"(standard deviation {deviation:.2g}): chance and rounding to nearest allow {allowed:.2g}",
+                f"{where} is {float(mean[at]):+.3g} unit roundoffs of {case.dtype} over {_REPLICAS} problems "
+                f"(standard deviation {float(deviation[at]):.2g}): chance and rounding to nearest allow {float(allowed[at]):.2g}",
                 ratio=ratio,
-                where=name,
+                where=where,
             )
-    return Held(worst, where)
+        if ratio > (worst.ratio or 0.0):
+            worst = Held(ratio, where)
+    return worst

@@ -1,26 +1,27 @@
-"""The contract around the numbers: signatures, attributes, submodules, refusals, and checkpoints both ways."""
+"""The contract around the numbers: signatures, attributes, submodules, what is followed, and what is refused."""
 
 import inspect
-import io
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equivcheck.cases import Case
+from equivcheck.checks.following import hold_following
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 
-__all__ = ["checkpoint", "errors", "interface"]
+__all__ = ["errors", "interface"]
 
 _CARRIED = "names differ, and weights are carried over by a transfer"
 
 
 def interface(pair: Pair, case: Case) -> Held:
-    """Signatures, attributes and submodules are the original's, and every submodule with parameters is called as often."""
+    """Signatures, attributes and submodules are the original's; hooks, adapters and fields of the config are followed."""
     _same_signature("the constructor", pair.reference, pair.candidate, pair.kind)
     problem = pair.problem(case)
     reference = problem.reference
@@ -44,7 +45,8 @@ def interface(pair: Pair, case: Case) -> Held:
         if any(True for _ in reference.get_submodule(name).parameters()):
             raise Mismatch(f"{told}: its hooks and adapters would be missed", where=name)
         notes.append(told)
-    return Held(notes=tuple(notes))
+    held = hold_following(pair, problem)
+    return replace(held, notes=(*notes, *held.notes))
 
 
 def _built(problem: Problem) -> nn.Module:
@@ -152,65 +154,6 @@ def _calls(problem: Problem, module: nn.Module) -> Counter[str]:
         for handle in handles:
             handle.remove()
     return seen
-
-
-def checkpoint(pair: Pair, case: Case) -> Held:
-    """State dicts have the same keys, order, shapes and dtypes, load strictly both ways, and go through a file unchanged."""
-    problem = pair.problem(case)
-    reference, candidate = problem.make_reference(), _built(problem)
-    its, mine = reference.state_dict(), candidate.state_dict()
-    if pair.transfer is not None and pair.transfer.declared:
-        return _same_when_carried_over(pair, case, reference, candidate)
-    if list(its) != list(mine):
-        missing, extra = [k for k in its if k not in mine], [k for k in mine if k not in its]
-        told = f"missing {missing}, unexpected {extra}" if missing or extra else f"in another order: {list(mine)}"
-        meant = (
-            f"; where names are meant to differ, pass transfer='auto' ({pair.transfer.told})" if pair.transfer else ""
-        )
-        raise Mismatch(f"state_dict keys differ: {told}{meant}", where="state_dict")
-    for key, value in its.items():
-        if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
-            raise Mismatch(
-                f"state_dict[{key!r}] is {tuple(mine[key].shape)} {mine[key].dtype}, "
-                f"and {tuple(value.shape)} {value.dtype} in the original",
-                where=key,
-            )
-        if not torch.equal(value, mine[key]):
-            raise Mismatch(f"state_dict[{key!r}] is not what was loaded", where=key)
-    names = [[n for n, _ in module.named_parameters()] for module in (reference, candidate)]
-    if names[0] != names[1]:
-        raise Mismatch(
-            f"parameters in another order, so that optimizer states go astray: {names[1]}", where="parameters"
-        )
-    file = io.BytesIO()
-    torch.save(mine, file)
-    file.seek(0)
-    loaded = torch.load(file, weights_only=True, map_location=pair.device)
-    for name, module, state in (("the original", reference, loaded), ("the candidate", candidate, its)):
-        try:
-            module.load_state_dict(state, strict=True)
-        except Exception as error:
-            raise Mismatch(f"strict loading into {name} fails: {' '.join(str(error).split())}", where=name) from error
-    return Held()
-
-
-def _same_when_carried_over(pair: Pair, case: Case, reference: nn.Module, candidate: nn.Module) -> Held:
-    """Where names differ every weight of the original has its place, and arrives there through a file too."""
-    assert pair.transfer is not None
-    file = io.BytesIO()
-    torch.save(reference.state_dict(), file)
-    file.seek(0)
-    made = pair.transfer(torch.load(file, weights_only=True, map_location=pair.device), case.config())
-    for name, parameter in candidate.named_parameters():
-        if name not in made:
-            raise Mismatch(f"{name} of the candidate gets no weight of the original", where=name)
-        if not torch.equal(parameter, made[name]):
-            raise Mismatch(f"{name} is not what was carried over", where=name)
-    counts = [sum(p.numel() for p in module.parameters()) for module in (reference, candidate)]
-    if counts[0] != counts[1]:
-        raise Mismatch(f"the candidate has {counts[1]} weights, and the original {counts[0]}", where="parameters")
-    how = f" ({pair.transfer.told})" if pair.transfer.told else ""
-    return Held(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
 
 
 def errors(pair: Pair, case: Case) -> Held:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
 from equivcheck.opening import NotOpened
@@ -39,6 +40,8 @@ class Pair(Protocol):
 
     def within_gpt(self) -> "Pair": ...
 
+    def rebuilt(self, change: Callable[[Any], Any]) -> "Pair": ...
+
     def build_reference(self, case: Case) -> nn.Module: ...
 
     def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module: ...
@@ -52,13 +55,15 @@ class Held:
     where: str = ""
     notes: tuple[str, ...] = ()
     judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
+    unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
 
 
 @dataclass(frozen=True)
 class Check:
     """A property that is held against cases: `run` returns what it saw, or raises Mismatch.
 
-    `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile.
+    `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile; `options` are
+    those of the command line that a replay needs; a check that does not judge only records.
     """
 
     name: str
@@ -67,12 +72,15 @@ class Check:
     run: Callable[[Any, Case], Held]
     cases: Mapping[str, int]
     draws: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    judges: bool = True
 
 
 def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
-    """Run the candidate; what it raises, where the original runs, is a Mismatch."""
+    """Run the candidate; what it raises, where the original runs, is a Mismatch. Settings that it switches are put back."""
     try:
-        return action(problem.candidate)
+        with settings.kept():
+            return action(problem.candidate)
     except (Mismatch, NotOpened):
         raise
     except Exception as error:

@@ -1,12 +1,17 @@
 """Purity: a run leaves inputs, weights, flags and generators as they were, and later runs do not depend on earlier ones."""
 
+import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from equivcheck import settings
 from equivcheck.cases import Case
+from equivcheck.checks.growth import hold_size
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 
@@ -17,56 +22,52 @@ def purity(pair: Pair, case: Case) -> Held:
     """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
-    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    flags = settings.now()  # before the candidate is built
+    candidate_run(problem, lambda module: _unchanged(problem, module, flags))
+    candidate_run(problem, lambda module: hold_size(problem, module))
+    return together((_as_at_first(problem), _overlapping(pair, problem)))
+
+
+def _as_at_first(problem: Problem) -> Held:
+    """After all these calls outputs are still the oracle's."""
+
+    def run(module: nn.Module) -> Results:
+        return problem.run(module, problem.inputs, gradients=False)
+
+    got = candidate_run(problem, run)
     try:
-        candidate_run(problem, lambda module: _unchanged(problem, module))
-    finally:
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
-    return _overlapping(pair, problem)
-
-
-def _flags() -> dict[str, object]:
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "grad mode": torch.is_grad_enabled(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "float32 matmul precision": torch.get_float32_matmul_precision(),
-        "cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "cudnn.deterministic": torch.backends.cudnn.deterministic,
-        "flash sdp": torch.backends.cuda.flash_sdp_enabled(),
-        "memory-efficient sdp": torch.backends.cuda.mem_efficient_sdp_enabled(),
-        "math sdp": torch.backends.cuda.math_sdp_enabled(),
-        "cudnn sdp": torch.backends.cuda.cudnn_sdp_enabled(),
-        "threads": torch.get_num_threads(),
-        "autocast": torch.is_autocast_enabled(),
-        "anomaly mode": torch.is_anomaly_enabled(),
-    }
+        return hold(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
+    except Mismatch as error:
+        raise Mismatch(f"after many calls: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _held(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
 
 
-def _unchanged(problem: Problem, module: nn.Module) -> Results:
+def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object]) -> Results:
     inputs = [x.clone() for x in problem.inputs]
     held = _held(module)
-    # from a known state: what an earlier call has changed for good would not be seen to change again
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, False
-    flags = _flags()
     mode = {name: sub.training for name, sub in module.named_modules()}
     with seeded(problem.case.seed, problem.device):
         states = _states(problem.device)
         with torch.inference_mode():
             problem.outputs(module, problem.inputs)
         after = _states(problem.device)
-    random = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
+    drops = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
     for name, state in states.items():
-        if not torch.equal(state, after[name]) and (not random or name != str(problem.device)):
+        if not torch.equal(state, after[name]) and (not drops or name != str(problem.device)):
             raise Mismatch(
                 f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator"
             )
     _kept(problem, module)
+    trainable = {name: p.requires_grad for name, p in module.named_parameters()}
+    python = random.getstate()
     problem.run(module, problem.inputs, gradients=True)
+    if random.getstate() != python:
+        raise Mismatch("Python's own generator was drawn from or seeded", where="generator")
+    if {name: p.requires_grad for name, p in module.named_parameters()} != trainable:
+        raise Mismatch("a forward and backward pass switched which parameters require gradients", where="requires_grad")
     for x, before in zip(problem.inputs, inputs, strict=True):
         if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(before)):
             raise Mismatch("the input was changed in place", where="input")
@@ -76,7 +77,7 @@ def _unchanged(problem: Problem, module: nn.Module) -> Results:
     for name, value in held.items():
         if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(now[name])):
             raise Mismatch(f"{name} was changed by a forward and backward pass", where=name)
-    changed = [name for name, value in _flags().items() if value != flags[name]]
+    changed = settings.switched(flags)
     if changed:
         raise Mismatch(f"global settings were changed: {', '.join(changed)}", where=changed[0])
     if {name: sub.training for name, sub in module.named_modules()} != mode:

@@ -1,27 +1,43 @@
 """Values: outputs, gradients and the logits of a whole model, held against the oracle within the budget."""
 
-from equivcheck.cases import Case
+from collections.abc import Sequence, Set
+
+import torch
+from torch import nn
+
+from equivcheck.cases import Case, generator
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.problem import Problem, Results
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem, Results, seeded
 
 __all__ = ["gradients", "logits", "output"]
 
 
 def output(pair: Pair, case: Case) -> Held:
-    """The outputs are the original's up to rounding: without and with autograd, and at the second call as at the first."""
+    """The outputs are the original's up to rounding: under no_grad, in inference mode and with autograd, call after call."""
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
     truth = problem.truth(gradients=False)
 
+    def inferred(module: nn.Module) -> Results:
+        with torch.inference_mode():
+            return problem.run(module, problem.inputs, gradients=False)
+
     def own() -> Results:
         return problem.run(problem.reference, problem.inputs, gradients=False)
 
-    names = tuple(truth.values)
-    first = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
-    held = hold(problem, truth, first, own, names)
-    second = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
-    again = hold(problem, truth, second, own, names)
-    return max(held, again, key=lambda h: h.ratio or 0.0)
+    held = Held()
+    for how, run in (
+        ("", lambda m: problem.run(m, problem.inputs, gradients=False)),
+        ("in inference mode ", inferred),
+        ("", lambda m: problem.run(m, problem.inputs, gradients=True)),
+    ):
+        got = candidate_run(problem, run)
+        try:
+            held = max(held, hold(problem, truth, got, own, tuple(truth.values)), key=lambda h: h.ratio or 0.0)
+        except Mismatch as error:
+            raise Mismatch(f"{how}{error}", ratio=error.ratio, where=error.where) from None
+    return held
 
 
 def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
@@ -29,17 +45,69 @@ def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
     truth = problem.truth(gradients=True)
     got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
     names = dict.fromkeys((*truth.values, *got))
-    return hold(
+    held = hold(
         problem,
         truth,
         got,
         lambda: problem.run(problem.reference, problem.inputs, gradients=True),
         [name for name in names if outputs or name.startswith("grad ")],
     )
+    return max(held, _where_few_are_wanted(problem), key=lambda h: h.ratio or 0.0)
+
+
+def _where_few_are_wanted(problem: Problem) -> Held:
+    """Outputs and gradients once more, where some inputs and parameters need no gradient: the others' are the same."""
+    truth = problem.truth(gradients=True)
+    wanted = _wanted(problem)
+    got = candidate_run(problem, lambda m: _run_wanting(problem, m, wanted))
+    names = [name for name in truth.values if not name.startswith("grad ") or name.removeprefix("grad ") in wanted]
+    try:
+        return hold(problem, truth, got, lambda: _run_wanting(problem, problem.reference, wanted), names)
+    except Mismatch as error:
+        told = (
+            f"where {', '.join(wanted) or 'nothing'} alone {'need' if len(wanted) > 1 else 'needs'} a gradient: {error}"
+        )
+        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
+
+
+def _wanted(problem: Problem) -> Sequence[str]:
+    """Of the inputs and parameters, those that need a gradient: the inputs, the parameters, or any of both, by the seed."""
+    case = problem.case
+    parameters = [name for name, p in problem.reference.named_parameters() if p.requires_grad]
+    every = [*problem.names, *parameters]
+    if problem.names and parameters and case.seed % 3 < 2:
+        return (problem.names, parameters)[case.seed % 3]
+    source = generator(case, "wanted")
+    size = int(torch.randint(len(every), (), generator=source))
+    chosen = set(torch.randperm(len(every), generator=source)[:size].tolist())
+    return [name for at, name in enumerate(every) if at in chosen]
+
+
+def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> Results:
+    """As `Problem.run` with gradients, of these inputs and parameters alone."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    leaves = [x.detach() for x in problem.inputs]
+    named = dict(zip(problem.names, [x for x in leaves if x.is_floating_point()], strict=False))
+    chosen: Set[str] = set(wanted)
+    try:
+        for name, tensor in (*trained.items(), *named.items()):
+            tensor.requires_grad_(name in chosen)
+            tensor.grad = None
+        with seeded(problem.case.seed, problem.device):
+            out = problem.outputs(module, leaves)
+            roots = [(v, problem.upstream[n]) for n, v in out.items() if v.requires_grad and n in problem.upstream]
+            if roots:
+                torch.autograd.backward([v for v, _ in roots], [g for _, g in roots])
+        found: Results = {name: value.detach() for name, value in out.items()}
+        return found | {f"grad {name}": t.grad for name, t in (*named.items(), *trained.items()) if name in chosen}
+    finally:
+        for p in trained.values():
+            p.requires_grad_()
+            p.grad = None
 
 
 def gradients(pair: Pair, case: Case) -> Held:
-    """The gradients of the inputs and of every parameter are the original's up to rounding, for a random upstream gradient."""
+    """The gradients of inputs and parameters, of all or only some, are the original's up to rounding, for a random upstream one."""
     return _with_gradients(pair.problem(case), outputs=False)
 
 

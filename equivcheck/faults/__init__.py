@@ -3,6 +3,7 @@
 FAULTS: modules of the contract of `CausalSelfAttention`, each wrong in one way, with the checks that should see it.
 RIGHT: modules that compute the same function in other words, which no check may call different.
 PLANTS: what can go wrong around any factory of modules, whatever is inside.
+REPLACEMENTS: what can go wrong around any replacement in a model.
 
 What no comparison on one device can see is left out: a lost bias of the keys, minus infinity made of two finite fills,
 noise of the size of rounding in a gradient, a running sum that is rounded to the dtype key by key (the budget admits it).
@@ -29,8 +30,9 @@ from equivcheck.faults import (
 )
 from equivcheck.faults.model import Fault, Plant, Right
 from equivcheck.faults.plants import PLANTS
+from equivcheck.faults.replacements import REPLACEMENTS, ReplacementFault
 
-__all__ = ["FAULTS", "PLANTS", "RIGHT", "Fault", "Plant", "Right"]
+__all__ = ["FAULTS", "PLANTS", "REPLACEMENTS", "RIGHT", "Fault", "Plant", "ReplacementFault", "Right"]
 
 FAULTS: tuple[Fault, ...] = (
     *causality.FAULTS,

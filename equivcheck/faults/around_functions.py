@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.faults.backward import rewritten
-from equivcheck.faults.tensors import half_off, last_off, swapped
+from equivcheck.faults.tensors import half_off, last_off, spelled_out, swapped
 
 __all__ = ["FUNCTIONS", "around_function"]
 
@@ -153,5 +153,6 @@ FUNCTIONS = (
     ("grouped-heads-tiled", ("output",), _heads_tiled),
     ("keys-past-the-queries-ignored", ("output",), _keys_past_the_queries_ignored),
     ("causal-mask-at-the-other-corner", ("output",), _other_corner),
-    ("call-refused", ("output", "interface"), _positional_names),
+    ("call-refused", ("interface", "output"), _positional_names),
+    ("softmax-spelled-out", ("backend",), _output(spelled_out)),
 )

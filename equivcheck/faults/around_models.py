@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.configs import CACHES
-from equivcheck.faults.around_modules import parameter_renamed, submodule_not_called
+from equivcheck.faults.around_modules import adapter_ignored, parameter_renamed, submodule_not_called
 from equivcheck.faults.backward import rewritten_parameter
-from equivcheck.faults.tensors import half_off, last_off, swapped
+from equivcheck.faults.memory import misread
+from equivcheck.faults.tensors import half_off, last_off, spelled_out, swapped
 
 __all__ = ["MODELS", "around_model"]
 
@@ -19,7 +20,7 @@ __all__ = ["MODELS", "around_model"]
 def around_model(factory: Callable[..., Any], plant: Callable[..., Any], config: Any) -> nn.Module:
     module: nn.Module = factory(config)
     forward = module.forward
-    contract = {"parameter_renamed", "submodule_not_called"}
+    contract = {"adapter_ignored", "parameter_renamed", "submodule_not_called"}
     if getattr(plant, "__name__", "") in contract:
         return plant(module)  # type: ignore[no-any-return]  # a plant of the contract takes and returns a module
 
@@ -98,6 +99,10 @@ def _cached_off(module: nn.Module, forward: Callable[..., Any], *given: Any, **o
     return _logits(lambda y: y * 1.05)(module, forward, *given, **options)
 
 
+def _misreading(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
+    return forward(idx if idx.is_contiguous() else misread(idx, offset=int(idx.storage_offset())), *rest, **options)
+
+
 MODELS = (
     ("logits-off-with-a-cache", ("decoding",), _cached_off),
     ("logits-scaled-by-one-in-65536", ("logits",), _logits(lambda y: y * (1 + 2.0**-16))),
@@ -119,4 +124,7 @@ MODELS = (
     ("refusals-swallowed", ("errors",), _swallowing),
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
+    ("softmax-spelled-out", ("backend",), _logits(spelled_out)),
+    ("adapter-ignored", ("interface",), adapter_ignored),
+    ("ids-taken-for-contiguous", ("layouts",), _misreading),
 )

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MODULES", "around_module", "parameter_renamed", "submodule_not_called"]
+from equivcheck.faults.tensors import spelled_out
+
+__all__ = ["MODULES", "adapter_ignored", "around_module", "parameter_renamed", "submodule_not_called"]
 
 
 def around_module(factory: Callable[..., Any], plant: Callable[[nn.Module], nn.Module], config: Any) -> nn.Module:
@@ -30,6 +32,30 @@ def submodule_not_called(module: nn.Module) -> nn.Module:
     return module
 
 
+def adapter_ignored(module: nn.Module) -> nn.Module:
+    """What is put in the place of a submodule with parameters is not called: the one from construction is."""
+    built = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if next(child.parameters(recurse=False), None) is not None
+    ]
+    forward = module.forward
+
+    def planted_forward(*args: Any, **options: Any) -> Any:
+        now = [getattr(parent, name) for parent, name, _ in built]
+        for parent, name, child in built:
+            setattr(parent, name, child)
+        try:
+            return forward(*args, **options)
+        finally:
+            for (parent, name, _), child in zip(built, now, strict=True):
+                setattr(parent, name, child)
+
+    module.forward = planted_forward
+    return module
+
+
 class _NoHandle:
     def remove(self) -> None:
         pass
@@ -48,8 +74,17 @@ def late_tokens_off(module: nn.Module) -> nn.Module:
     return module
 
 
+def softmax_spelled_out(module: nn.Module) -> nn.Module:
+    """The right result, and on the way an attention that no kernel fuses."""
+    forward = module.forward
+    module.forward = lambda *args, **kwargs: spelled_out(forward(*args, **kwargs))
+    return module
+
+
 MODULES = (
     ("tokens-past-1024-off", ("long",), late_tokens_off),
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
+    ("softmax-spelled-out", ("backend",), softmax_spelled_out),
+    ("adapter-ignored", ("interface",), adapter_ignored),
 )

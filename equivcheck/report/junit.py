@@ -18,7 +18,7 @@ def write(report: Report, path: Path) -> None:
 def render(report: Report) -> str:
     """The report as JUnit XML that is green exactly where the verdict is `equivalent`.
 
-    A check that is `different` is a failure, one that is `unsupported` is skipped and says what is. A run
+    A check that is `different` is a failure, one that is `unsupported` is skipped and says what is, or in a strict run fails. A run
     that was insensitive or partial has one test case more, `sensitivity` or `complete`, that fails and says why.
     """
     root = ET.Element("testsuites", name="equivcheck")
@@ -72,6 +72,9 @@ def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
         text = f"{found.message}\nreplay: {found.replay}" if found is not None else result.detail
         failure = ET.SubElement(case, "failure", message=_first_line(text), type="different")
         failure.text = clean(text)
+    elif report.strict and (result.unsupported or result.outcome == "unsupported"):
+        message = clean("unsupported, and the run is strict: " + ", ".join(result.unsupported))
+        ET.SubElement(case, "failure", message=message, type="unsupported")
     elif result.outcome == "unsupported":
         ET.SubElement(case, "skipped", message=clean("unsupported: " + ", ".join(result.unsupported)))
     told = [*(f"unsupported: {what}" for what in result.unsupported), *result.notes]

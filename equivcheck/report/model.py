@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,14 @@ __all__ = [
     "SCHEMA_VERSION",
     "CheckResult",
     "Counterexample",
+    "Deviation",
     "Outcome",
     "Report",
     "Sensitivity",
+    "Timing",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no ratios by dtype, no pairs of dimensions, no files, kernels, timings and deviations
 
 Outcome = Literal["equivalent", "different", "unsupported", "deviation"]
 
@@ -44,7 +47,10 @@ class CheckResult:
     detail: str = ""
     notes: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly, such as a whole dtype
-    visited: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # dimension -> value -> cases
+    visited: Mapping[str, Mapping[str, int]] = field(
+        default_factory=dict
+    )  # dimension, or two joined by × -> value -> cases
+    by_dtype: Mapping[str, float] = field(default_factory=dict)  # dtype -> the worst ratio measured in it
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,37 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """A difference that was declared with a reason, until when it is accepted, and whether the run saw it."""
+
+    name: str  # of the check that may differ
+    reason: str
+    expires: str | None = None  # ISO 8601 date, the last day on which it is accepted
+    observed: bool = False
+
+    def expired(self, today: date) -> bool:
+        """Whether the last day on which it is accepted has passed."""
+        return self.expires is not None and date.fromisoformat(self.expires) < today
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Reference and candidate timed in one paired run; None where one of them did not fit into memory, or was not measured."""
+
+    what: str  # such as "attention forward"
+    dtype: str
+    seq_len: int
+    reference_ms: float | None = None
+    candidate_ms: float | None = None
+    speed_up: float | None = None  # reference_ms / candidate_ms, as the paired run estimates it
+    speed_up_low: float | None = None
+    speed_up_high: float | None = None
+    reference_bytes: int | None = None  # peak memory above what is resident
+    candidate_bytes: int | None = None
+    remark: str = ""  # such as "the reference does not fit"
+
+
+@dataclass(frozen=True)
 class Report:
     """A run of `verify`: what was judged, on which device, from which source, and what came of it."""
 
@@ -83,7 +120,16 @@ class Report:
     seconds: float
     created: str  # ISO 8601, UTC
     environment: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)  # what -> SHA-256 of its source
+    sources: Mapping[str, str] = field(default_factory=dict)  # equivcheck, reference, candidate -> SHA-256 of its files
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # the same -> file -> SHA-256
+    candidate_file: str | None = None  # where the candidate is defined, for whoever points at it
+    candidate_line: int | None = None
+    deviations: tuple[Deviation, ...] = ()
+    kernels: Mapping[str, str] = field(
+        default_factory=dict
+    )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
+    performance: Mapping[str, Timing] = field(default_factory=dict)  # name -> record of `equivcheck bench`
+    strict: bool = False  # whether what the candidate refuses loudly counts as a failure
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -93,21 +139,18 @@ class Report:
 
     @property
     def equivalent(self) -> bool:
-        """True where every check ran, none is `different`, and the run was sensitive."""
-        return (
-            self.complete
-            and bool(self.results)
-            and all(result.outcome != "different" for result in self.results)
-            and self.sensitivity.sensitive
-        )
+        """True where every check ran, none is `different`, the run was sensitive, and if `strict` nothing is unsupported."""
+        return self.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
-        """One word: `equivalent`, `different`, `insensitive` or `partial`."""
+        """One word: `equivalent`, `different`, `unsupported` (of a strict run only), `insensitive` or `partial`."""
         if any(result.outcome == "different" for result in self.results):
             return "different"
         if not self.complete or not self.results:
             return "partial"
+        if self.strict and any(result.unsupported or result.outcome == "unsupported" for result in self.results):
+            return "unsupported"
         return "equivalent" if self.sensitivity.sensitive else "insensitive"
 
     def save(self, path: str | Path) -> None:

@@ -94,6 +94,9 @@ def verdict_line(report: Report) -> str:
             facts.insert(0, ", ".join(result.name for result in report.results if result.outcome == "different"))
             if not report.complete:
                 facts.append("partial: the run was cut short")
+        case "unsupported":
+            refused = [r.name for r in report.results if r.unsupported or r.outcome == "unsupported"]
+            facts.insert(0, f"{', '.join(refused)}, and the run is strict")
         case "insensitive" if survived:
             of_all = f"{len(survived)} of {_count(len(planted), 'planted fault')}"
             facts.insert(0, f"{of_all} survived ({', '.join(survived)})")

@@ -1,88 +1,59 @@
-"""How fast: original beside fused attention in one group, small on the CPU, and the size of the guide on a GPU."""
+"""How fast: what `equivcheck bench` times, original beside fused attention in one group, with what a record must carry."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.gpt import GPT, GPTConfig
+from equivcheck.kernels import kernels_of
+from equivcheck.kinds import resolve
+from equivcheck.peak import peak_of
+from equivcheck.provenance import device_name
+from equivcheck.workload import Row, flops, makes, rows
 
-ATTENTIONS = {"original": CausalSelfAttention, "flash": FlashCausalSelfAttention}
-
-# (batch, length, config): what the guide's author trained, and what a CPU does in a moment
-SIZES = {
-    "cuda": (256, 399, GPTConfig(vocab_size=73, block_size=400, n_layer=4, n_head=8, n_embd=256)),
-    "cpu": (4, 128, GPTConfig(vocab_size=73, block_size=128, n_layer=2, n_head=4, n_embd=64)),
-}
+SIDES = ("original", "flash")
 ROUNDS = {"cuda": 20, "cpu": 5}
+# the size that the guide's author trained, and what a CPU does in a moment
+ROWS = {
+    "cuda": list(rows("guide", (), "module")),
+    "cpu": [row for row in rows("small", (), "module") if row.size.T == 128],
+}
 
 
-def timed(benchmark: Any, device: str, group: str, action: Callable[[], object]) -> None:
-    """Time `action` to its end: on CUDA the clock waits for the GPU."""
-    B, T, config = SIZES[device]
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(
+    ("device", "row"),
+    [pytest.param("cpu", row, id=f"cpu, {row.name}") for row in ROWS["cpu"]]
+    + [pytest.param("cuda", row, id=f"cuda, {row.name}", marks=pytest.mark.gpu) for row in ROWS["cuda"]],
+)
+def test_speed(benchmark: Any, device: str, row: Row, side: str) -> None:
+    subject = resolve(
+        "equivcheck.attention:CausalSelfAttention",
+        "equivcheck.attention:FlashCausalSelfAttention",
+        kind="module",
+        device=device,
+    )
+    make = makes(subject, row)[SIDES.index(side)]
+    peak = peak_of(make, subject.device)
+    action = make()
+    repetition = iter(range(10**9))
 
     def finished() -> None:
-        action()
+        action(next(repetition))
         if device == "cuda":
             torch.cuda.synchronize()
 
-    benchmark.group = f"{group}, {device}"
+    needed = flops(row, subject.kind)
+    benchmark.group = f"{row.name} on {device_name(subject.device)}"
     benchmark.extra_info.update(
-        shape={"B": B, "T": T, "H": config.n_head, "C": config.n_embd, "layers": config.n_layer},
-        dtype="float32",
-        device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        torch=torch.__version__,
+        case=row.name,
+        side=side,
+        kernels=kernels_of(lambda: action(0)),
+        peak_bytes=peak.peak_bytes,
+        peak_above_resident_bytes=peak.above_bytes,
+        flops=needed,
+        device=device_name(subject.device),
     )
     benchmark.pedantic(finished, rounds=ROUNDS[device], warmup_rounds=2)
-
-
-def attention(device: str, which: str) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    B, T, config = SIZES[device]
-    x = torch.randn(B, T, config.n_embd, device=device)  # (B, T, C)
-    return ATTENTIONS[which](config).to(device), x
-
-
-@pytest.mark.parametrize("which", ATTENTIONS)
-def test_attention_forward(benchmark: Any, device: str, which: str) -> None:
-    module, x = attention(device, which)
-    module.eval()
-
-    def forward() -> None:
-        with torch.no_grad():
-            module(x)
-
-    timed(benchmark, device, "attention forward", forward)
-
-
-@pytest.mark.parametrize("which", ATTENTIONS)
-def test_attention_forward_and_backward(benchmark: Any, device: str, which: str) -> None:
-    module, x = attention(device, which)
-    x.requires_grad_()
-    upstream = torch.randn_like(x)
-
-    def step() -> None:
-        module.zero_grad()
-        x.grad = None
-        module(x).backward(upstream)
-
-    timed(benchmark, device, "attention forward and backward", step)
-
-
-@pytest.mark.parametrize("which", ATTENTIONS)
-def test_gpt_train_step(benchmark: Any, device: str, which: str) -> None:
-    torch.manual_seed(0)
-    B, T, config = SIZES[device]
-    model = GPT(config, attention=ATTENTIONS[which]).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
-    idx = torch.randint(config.vocab_size, (B, T + 1), device=device)  # (B, T + 1)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model(idx[:, :-1], idx[:, 1:])[1].backward()
-        optimizer.step()
-
-    timed(benchmark, device, "GPT train step", step)
+    benchmark.extra_info["flops_per_s"] = needed / benchmark.stats.stats.median
+    assert benchmark.extra_info["kernels"]

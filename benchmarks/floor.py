@@ -1,0 +1,201 @@
+"""The fused module beside the floor and beside the published one: is there time left in it?
+
+    python benchmarks/floor.py [--preset gpt2] [--device cuda] [--dtype bfloat16]... [--max-seconds 60] [--out FILE]
+
+For every row of attention alone in a preset, forward and with its backward pass, three things are measured in pairs:
+
+- *ours over the floor*: `FlashCausalSelfAttention` against four linears around the fastest SDPA kernel called directly. Which is
+  the fastest is found first, by trying each of torch's kernels by itself on the same q, k and v;
+- *published over ours*: the module as the guide publishes it, written anew from the guide: `is_causal`, and the rate kept
+  from the config.
+
+A ratio is the first's time over the second's, with its 95 % interval. With --out writes JSON, and markdown beside it.
+"""
+
+import argparse
+import json
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.clocks import clocks
+from equivcheck.kernels import kernels_of
+from equivcheck.kinds import resolve
+from equivcheck.measure import DoesNotFit, alone, paired, release
+from equivcheck.provenance import device_name, environment
+from equivcheck.workload import flops, makes, rows
+
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+class PublishedCausalSelfAttention(nn.Module):
+    """The guide's drop-in, as it describes it; its mask buffer is left out, which it keeps and never reads."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.key = nn.Linear(config.n_embd, config.n_embd)
+        self.query = nn.Linear(config.n_embd, config.n_embd)
+        self.value = nn.Linear(config.n_embd, config.n_embd)
+        self.attn_drop = nn.Dropout(config.attn_pdrop)
+        self.resid_drop = nn.Dropout(config.resid_pdrop)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        self.n_head, self.attn_pdrop = config.n_head, config.attn_pdrop
+        self.attention_weights = None
+
+    def forward(self, x):
+        B, T, C = x.size()
+        k = self.key(x).view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
+        q = self.query(x).view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
+        v = self.value(x).view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None,
+            dropout_p=self.attn_pdrop if self.training else 0.0,
+            is_causal=True,
+            scale=1.0 / math.sqrt(k.size(-1)),
+        )
+        self.attention_weights = None
+        y = y.transpose(1, 2).contiguous().view(B, T, C)  # (B, T, C)
+        return self.resid_drop(self.proj(y))
+
+
+class Floor(nn.Module):
+    """Four linears and one kernel, the one that `kernel` names, with nothing else around them."""
+
+    kernel: str | None = None
+
+    def __init__(self, config):
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(config.n_embd, config.n_embd) for _ in range(4))
+        self.n_head, self.rate = config.n_head, config.attn_pdrop
+
+    def forward(self, x):
+        q, k, v = (f(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2) for f in self.linears[:3])  # (B, nh, T, hs)
+        rate = self.rate if self.training else 0.0
+        with sdpa_kernel(KERNELS[self.kernel]) if self.kernel else nullcontext():
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        return self.linears[3](y.transpose(1, 2).flatten(2))
+
+
+def only(kernel, q, k, v, *, is_causal, dropout_p, scale):
+    with sdpa_kernel(KERNELS[kernel]):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+
+
+def kernel_times(row, subject, seconds):
+    """ms of each kernel alone on the row's q, k and v; None where it refuses or does not fit."""
+    found = {}
+    for kernel in KERNELS:
+        if kernel == "math" and any(ms is not None for ms in found.values()):
+            continue  # the last resort, and slow
+        function = partial(only, kernel)
+        make = makes(replace(subject, reference=function, candidate=function, kind="function"), row)[0]
+        try:
+            found[kernel] = alone(make, subject.device, max_seconds=seconds / 4).median_ms
+        except DoesNotFit:
+            found[kernel] = None
+        except RuntimeError:  # no such kernel for this dtype, device or head size
+            found[kernel] = None
+        release(subject.device)
+    return found
+
+
+def measured(row, subject, seconds):
+    kernels = kernel_times(row, subject, seconds / 5)
+    able = {name: ms for name, ms in kernels.items() if ms is not None}
+    line = {"name": row.name, "work": row.work, "dtype": row.dtype, "T": row.size.T, "kernel_ms": kernels}
+    if not able:
+        return line | {"refused": "no kernel runs"}
+    fastest = min(able, key=able.get)
+    floor = type("Floor", (Floor,), {"kernel": fastest})
+    ours = replace(subject, reference=FlashCausalSelfAttention)
+    try:
+        make_ours = makes(ours, row)[0]
+        line |= {"ours_kernels": kernels_of(lambda: make_ours()(0)), "floor_kernel": fastest}
+        release(subject.device)
+        for name, pair in (
+            ("ours over floor", (FlashCausalSelfAttention, floor)),
+            ("published over ours", (PublishedCausalSelfAttention, FlashCausalSelfAttention)),
+        ):
+            both = makes(replace(subject, reference=pair[0], candidate=pair[1]), row)
+            line[name] = asdict(paired(*both, subject.device, max_seconds=0.4 * seconds))
+        line["ours_flops_per_s"] = flops(row, "module") / line["ours over floor"]["first"]["median_ms"] * 1e3
+    except DoesNotFit as error:
+        line["refused"] = str(error)
+    release(subject.device)
+    return line
+
+
+def page(found):
+    lines = [
+        "# The fused module, the floor and the published module",
+        "",
+        f"{found['device']}, torch {found['environment']['torch']}. Ratios of times measured in pairs, with 95 % intervals; "
+        "the floor is four linears and the fastest kernel.",
+        "",
+        "| work | dtype | T | kernels alone, ms | ours runs | fastest | ours ms | ours over floor | published over ours |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in found["rows"]:
+        kernels = ", ".join(f"{name} {ms:.3g}" for name, ms in line["kernel_ms"].items() if ms is not None)
+        head = f"| {line['work']} | {line['dtype']} | {line['T']} | {kernels} |"
+        if "refused" in line:
+            lines.append(f"{head} {line['refused'][:60]} | | | | |")
+            continue
+        ratios = (line["ours over floor"], line["published over ours"])
+        told = " | ".join(f"{r['ratio']:.3f} ({r['low']:.3f} … {r['high']:.3f})" for r in ratios)
+        ours = "+".join(line["ours_kernels"])
+        lines.append(f"{head} {ours} | {line['floor_kernel']} | {ratios[0]['first']['median_ms']:.4g} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", action="append")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", action="append")
+    parser.add_argument("--max-seconds", type=float, default=60.0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device=args.device)
+    wanted = [
+        row
+        for preset in args.preset or ["small"]
+        for row in rows(preset, tuple(args.dtype or ()), "module")
+        if row.work.startswith("attention")
+    ]
+    began, lines = time.monotonic(), []
+    for number, row in enumerate(wanted):
+        left = max(1.0, args.max_seconds - (time.monotonic() - began))
+        lines.append(measured(row, subject, left / (len(wanted) - number)))
+    gpu = clocks(subject.device)
+    found = {
+        "device": device_name(subject.device),
+        "environment": environment(subject.device),
+        "clocks": None if gpu is None else asdict(gpu),
+        "rows": lines,
+    }
+    print(page(found))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()

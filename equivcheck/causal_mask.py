@@ -1,0 +1,67 @@
+"""Whether a mask is the causal one: looked at once, and again only when it is another tensor or was written to."""
+
+import math
+import weakref
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+__all__ = ["is_causal", "is_causal_once", "is_exporting", "while_causal"]
+
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_dynamo_compiling)  # torch 2.6 has none
+
+_State = tuple[object, ...]
+_seen: dict[int, tuple["weakref.ref[Tensor]", _State, bool]] = {}  # by id, while the tensor lives
+
+
+def is_causal(mask: Tensor) -> bool:
+    """Whether `mask`, (…, K, K), is zero exactly where the key lies in the future of the query.
+
+    Remembered by the tensor and not by the module, so that copies, casts, loading and swapped buffers need no care. torch
+    counts what is written to a tensor, save through `.data` or an array that shares its memory: after that, assign it anew.
+    """
+    if isinstance(mask, FakeTensor):
+        return False  # an export that sees no values: only what works with any mask is right
+    if mask.is_meta:
+        return True  # there are no values yet that could differ
+    if mask.is_inference():
+        return _look(mask)  # what is written to these is not counted
+    state = (mask._version, mask.data_ptr(), mask.shape, mask.dtype, mask.device)
+    known = _seen.get(id(mask))
+    if known is not None and known[0]() is mask and known[1] == state:
+        return known[2]
+    found, key = _look(mask), id(mask)
+    _seen[key] = (weakref.ref(mask, lambda _: _seen.pop(key, None)), state, found)
+    return found
+
+
+@torch.no_grad()
+def _look(mask: Tensor) -> bool:
+    causal = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).tril()
+    return torch.equal(mask != 0, causal.expand_as(mask))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
+def is_causal_once(mask: Tensor) -> bool:
+    """`is_causal` while torch.compile traces: what it finds becomes part of the compiled code, and breaks no graph."""
+    return is_causal(mask)
+
+
+@torch.library.custom_op("equivcheck::still_causal", mutates_args=())
+def _still_causal(mask: Tensor) -> Tensor:
+    if not is_causal(mask):
+        raise RuntimeError(
+            "the mask was edited after torch.compile had found it causal: call torch.compiler.reset() to compile it anew"
+        )
+    return torch.ones((), dtype=torch.bool, device=mask.device)
+
+
+@_still_causal.register_fake
+def _(mask: Tensor) -> Tensor:
+    return torch.empty((), dtype=torch.bool, device=mask.device)
+
+
+def while_causal(y: Tensor, mask: Tensor) -> Tensor:
+    """`y`, in compiled code; each time that it runs, a mask that is no longer causal is a RuntimeError."""
+    return torch.where(_still_causal(mask), y, math.nan)  # what nobody reads would not be run

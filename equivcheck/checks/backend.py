@@ -1,0 +1,111 @@
+"""Backend: which attention kernel the candidate runs, read off what was dispatched, and whether it is the one that is wanted."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from torch import nn
+
+from equivcheck.cases import DTYPES, Case
+from equivcheck.checks.holding import Check, Held, Pair, candidate_run
+from equivcheck.comparison import Mismatch
+from equivcheck.errors import UsageError
+from equivcheck.kernels import KERNELS, kernels_of
+from equivcheck.problem import seeded
+
+__all__ = ["HEAD_SIZES", "backend", "requirement", "requiring"]
+
+HEAD_SIZES = (32, 64, 128)
+"""The head sizes that a requirement is held against: every fused kernel has them."""
+_RECORDED = (32, 36, 64, 80, 128, 256)
+_RATE = 0.1
+_TYPICAL = {"batch_size": 1, "seq_len": 32, "n_head": 1, "block_size": 32, "training": True, "resid_pdrop": 0.0}
+
+
+def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None) -> Held:
+    """Which kernel runs is recorded per dtype, head size and dropout; where one is required, no other one runs in its place."""
+    wanted = (required or {}).get(case.dtype)
+    if wanted is None or case.head_size not in HEAD_SIZES:
+        return Held(notes=(_recorded(pair, case),), judged=False)
+    found = _kernels(pair, case)
+    if found != (wanted,):
+        dropout = f"dropout {case.attn_pdrop:g}" if case.training and case.attn_pdrop else "no dropout"
+        raise Mismatch(
+            f"the kernel that ran is {' and '.join(found)}, and {wanted} is required: "
+            f"{case.dtype}, head size {case.head_size}, {dropout}, on {pair.device}{_why(pair, case, wanted)}",
+            where="kernel",
+        )
+    return Held(notes=(_recorded(pair, case),))
+
+
+def _why(pair: Pair, case: Case, wanted: str) -> str:
+    wide = case.dtype in ("float32", "float64")
+    if pair.device.type == "cuda" and wanted in ("flash", "cudnn") and wide:
+        return (
+            f"; no {wanted} kernel takes {case.dtype} on CUDA: require it where it can run, as in "
+            f"--require-backend bfloat16={wanted}"
+        )
+    return ""
+
+
+def _kernels(pair: Pair, case: Case) -> tuple[str, ...]:
+    problem = pair.problem(case)
+
+    def forward(module: nn.Module) -> None:
+        # with autograd: a kernel may have no backward pass, and is not chosen then
+        with seeded(case.seed, problem.device):
+            problem.outputs(module, [x.detach().requires_grad_(x.is_floating_point()) for x in problem.inputs])
+
+    return candidate_run(problem, lambda module: kernels_of(lambda: forward(module)))
+
+
+def _recorded(pair: Pair, case: Case) -> str:
+    """What runs in the case's dtype over head sizes, without and with dropout: the same sentence for every case of a dtype."""
+    told = []
+    for rate in (0.0, _RATE):
+        sizes: dict[str, list[str]] = {}
+        for size in _RECORDED:
+            try:
+                found = " and ".join(_kernels(pair, case.but(head_size=size, attn_pdrop=rate, seed=0, **_TYPICAL)))
+            except Mismatch as mismatch:
+                found = f"{mismatch.where} is raised"
+            sizes.setdefault(found, []).append(str(size))
+        told.append(
+            f"{next(iter(sizes))} at every head size from {_RECORDED[0]} to {_RECORDED[-1]}"
+            if len(sizes) == 1
+            else "; ".join(f"{found} at {', '.join(those)}" for found, those in sizes.items())
+        )
+    text = f"{case.dtype}: {told[0]}, " + ("with dropout too" if told[0] == told[1] else f"with dropout {told[1]}")
+    if case.dtype == "float32" and pair.device.type == "cuda":
+        text += "; in float32 no flash kernel ever runs on CUDA"
+    return text
+
+
+def requirement(texts: Iterable[str], option: str = "--require-backend") -> dict[str, str]:
+    """Which kernel is required in which dtype, from `KERNEL` (in every one) or `DTYPE=KERNEL`; a UsageError where it is neither."""
+    found: dict[str, str] = {}
+    for text in texts:
+        dtype, separator, kernel = text.rpartition("=")
+        if kernel not in KERNELS or (separator and dtype not in DTYPES):
+            raise UsageError(
+                f"{option} {text!r}: KERNEL or DTYPE=KERNEL is allowed, a kernel is one of {', '.join(KERNELS)}, "
+                f"a dtype one of {', '.join(DTYPES)}"
+            )
+        for one in [dtype] if separator else DTYPES:
+            if found.get(one, kernel) != kernel:
+                raise UsageError(f"{option}: {found[one]} and {kernel} are both required in {one}: give one of them")
+            found[one] = kernel
+    return found
+
+
+def requiring(checks: Iterable[Check], texts: Iterable[str]) -> list[Check]:
+    """The checks with what `texts` require held by `backend`."""
+    texts = tuple(texts)
+    required = requirement(texts)
+    options = tuple(word for text in texts for word in ("--require-backend", text))
+    return [
+        replace(check, run=partial(backend, required=required), options=options, judges=True)
+        if check.name == "backend" and required
+        else check
+        for check in checks
+    ]

@@ -1,0 +1,124 @@
+"""Checkpoints both ways: state dicts, files, and the state of an optimizer, which knows parameters by their order."""
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case, generator
+from equivcheck.checks.holding import Held, Pair, candidate_run
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem
+from equivcheck.transfer import Transfer
+
+__all__ = ["checkpoint"]
+
+_CARRIED = "names differ, and weights are carried over by a transfer"
+
+
+def checkpoint(pair: Pair, case: Case) -> Held:
+    """State dicts have the same keys, order, shapes and dtypes, load strictly both ways, through a file too; so do optimizers'."""
+    problem = pair.problem(case)
+    reference, candidate = problem.make_reference(), candidate_run(problem, lambda m: m)
+    its, mine = reference.state_dict(), candidate.state_dict()
+    if pair.transfer is not None and pair.transfer.declared:
+        return _same_when_carried_over(pair.transfer, problem, reference, candidate)
+    meant = f"; where names are meant to differ, pass transfer='auto' ({pair.transfer.told})" if pair.transfer else ""
+    _same_state(its, mine, meant)
+    names = [[n for n, _ in module.named_parameters()] for module in (reference, candidate)]
+    if names[0] != names[1]:
+        raise Mismatch(
+            f"parameters in another order, so that optimizer states go astray: {names[1]}", where="parameters"
+        )
+    with tempfile.TemporaryDirectory(prefix="equivcheck-") as folder:
+        file = Path(folder) / "checkpoint.pt"
+        for whose, state, name, module in (
+            ("the candidate's", mine, "the original", reference),
+            ("the original's", its, "the candidate", candidate),
+        ):
+            torch.save(state, file)
+            loaded = torch.load(file, weights_only=True, map_location=problem.device)
+            try:
+                module.load_state_dict(loaded, strict=True)
+            except Exception as error:
+                told = f"strict loading of {whose} checkpoint into {name} fails: {' '.join(str(error).split())}"
+                raise Mismatch(told, where=name) from error
+            for key, value in module.state_dict().items():
+                if not torch.equal(value, its[key]):
+                    raise Mismatch(f"state_dict[{key!r}] of {name} is not what was loaded from a file", where=key)
+    candidate_run(problem, lambda _: _optimizer_state(problem))
+    return Held()
+
+
+def _same_when_carried_over(transfer: Transfer, problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:
+    """Where names differ every weight of the original has its place, and arrives there through a file too."""
+    with tempfile.TemporaryDirectory(prefix="equivcheck-") as folder:
+        file = Path(folder) / "checkpoint.pt"
+        torch.save(reference.state_dict(), file)
+        made = transfer(torch.load(file, weights_only=True, map_location=problem.device), problem.case.config())
+    for name, parameter in candidate.named_parameters():
+        if name not in made:
+            raise Mismatch(f"{name} of the candidate gets no weight of the original", where=name)
+        if not torch.equal(parameter, made[name]):
+            raise Mismatch(f"{name} is not what was carried over", where=name)
+    counts = [sum(p.numel() for p in module.parameters()) for module in (reference, candidate)]
+    if counts[0] != counts[1]:
+        raise Mismatch(f"the candidate has {counts[1]} weights, and the original {counts[0]}", where="parameters")
+    how = f" ({transfer.told})" if transfer.told else ""
+    return Held(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
+
+
+def _same_state(its: dict[str, Tensor], mine: dict[str, Tensor], meant: str) -> None:
+    if list(its) != list(mine):
+        missing, extra = [k for k in its if k not in mine], [k for k in mine if k not in its]
+        told = f"missing {missing}, unexpected {extra}" if missing or extra else f"in another order: {list(mine)}"
+        raise Mismatch(f"state_dict keys differ: {told}{meant}", where="state_dict")
+    for key, value in its.items():
+        if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
+            raise Mismatch(
+                f"state_dict[{key!r}] is {tuple(mine[key].shape)} {mine[key].dtype}, "
+                f"and {tuple(value.shape)} {value.dtype} in the original",
+                where=key,
+            )
+        if not torch.equal(value, mine[key]):
+            raise Mismatch(f"state_dict[{key!r}] is not what was loaded", where=key)
+
+
+def _optimizer_state(problem: Problem) -> None:
+    """A step on the original, its optimizer's state into the candidate's, another step of both: the same weights."""
+    reference = problem.make_reference()
+    candidate = problem.make_candidate(problem.make_reference())
+
+    def optimizer(module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(module.parameters(), lr=0.01, foreach=False)
+
+    def step(module: nn.Module, by: torch.optim.Optimizer, number: int) -> None:
+        for name, parameter in module.named_parameters():
+            draw = torch.randn(parameter.shape, generator=generator(problem.case, f"step {number} of {name}"))
+            parameter.grad = draw.to(parameter)
+        by.step()
+
+    first = optimizer(reference)
+    step(reference, first, 1)
+    state: dict[str, Any] = copy.deepcopy(
+        first.state_dict()
+    )  # an optimizer that loads it would write into the same tensors
+    candidate.load_state_dict(reference.state_dict(), strict=True)
+    second = optimizer(candidate)
+    try:
+        second.load_state_dict(state)
+        step(candidate, second, 2)
+    except Exception as error:
+        told = f"the state of the original's optimizer does not fit: {' '.join(str(error).split())}"
+        raise Mismatch(told, where="optimizer") from error
+    step(reference, first, 2)
+    mine = dict(candidate.named_parameters())
+    for name, parameter in reference.named_parameters():
+        if not torch.equal(parameter, mine[name]):
+            raise Mismatch(
+                f"{name} is another after a step from the original's optimizer state: its state went to another parameter",
+                where=name,
+            )

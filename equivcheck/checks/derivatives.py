@@ -1,0 +1,174 @@
+"""Derivatives beyond the first backward pass: second ones, forward mode, vectorised maps and per-sample gradients."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case, generator
+from equivcheck.checks.holding import Held, Pair
+from equivcheck.checks.transformed import Transform, hold_transformed, plain_pass, together
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem, Shell
+
+__all__ = ["derivatives"]
+
+Tensors = dict[str, Tensor]
+
+
+def derivatives(pair: Pair, case: Case) -> Held:
+    """Second derivatives, `torch.func.jvp`, `vmap` and per-sample gradients are the oracle's, or refused loudly."""
+    problem = pair.problem(case)
+    plain_pass(problem)
+    helds: list[Held] = []
+    failed: list[Mismatch] = []
+    for what, (transform, plainly) in _TRANSFORMS.items():
+        try:
+            helds.append(hold_transformed(problem, what, transform, plainly))
+        except Mismatch as error:
+            failed.append(error)
+    if failed:  # each transform is a finding of its own
+        worst = max(failed, key=lambda error: error.ratio)
+        raise Mismatch("\n".join(map(str, failed)), ratio=worst.ratio, where=worst.where)
+    return together(helds)
+
+
+def _direction(problem: Problem, name: str, like: Tensor) -> Tensor:
+    """A random direction to differentiate in, the same one for the candidate and for the oracle."""
+    draw = torch.randn(like.shape, generator=generator(problem.case, f"direction {name}"), dtype=torch.float64)
+    return draw.to(problem.case.torch_dtype).to(like)
+
+
+def _named(problem: Problem, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
+    """The floating inputs and the trainable parameters, by name."""
+    floats = [x for x in inputs if x.is_floating_point()]
+    given = dict(zip(problem.names, floats, strict=True)) if problem.names else {}
+    return given, {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _weighted(out: Mapping[str, Tensor], upstream: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([(value * upstream[name]).sum() for name, value in out.items() if name in upstream]).sum()
+
+
+def _functional(problem: Problem, module: nn.Module) -> Callable[[Tensors, Sequence[Tensor]], Tensors]:
+    """The named outputs as a function of the parameters and the inputs."""
+    shell = Shell(module, problem.outputs)
+
+    def function(parameters: Tensors, inputs: Sequence[Tensor]) -> Tensors:
+        inner = {f"inner.{name}": value for name, value in parameters.items()}
+        found: Tensors = torch.func.functional_call(shell, inner, tuple(inputs))
+        return found
+
+    return function
+
+
+def second(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]) -> Tensors:
+    """How a random combination of all first derivatives depends on inputs, parameters and the upstream gradient."""
+    leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    given, parameters = _named(problem, module, leaves)
+    flowing = {name: value.detach().requires_grad_() for name, value in upstream.items()}
+    wanted = given | parameters
+    total = _weighted(problem.outputs(module, leaves), flowing)
+    first = torch.autograd.grad(total, list(wanted.values()), create_graph=True, allow_unused=True)
+    combined = [
+        (g * _direction(problem, name, g)).sum() for name, g in zip(wanted, first, strict=True) if g is not None
+    ]
+    targets = wanted | {f"upstream {name}": value for name, value in flowing.items()}
+    # not torch.autograd.grad: it goes past what was marked as differentiable once, in silence
+    torch.stack(combined).sum().backward()
+    return {f"second grad {name}": x.grad.detach() for name, x in targets.items() if x.grad is not None}
+
+
+def forward_mode(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
+    """How outputs move where inputs and parameters move in random directions."""
+    given, parameters = _named(problem, module, [x.detach() for x in inputs])
+    function = _functional(problem, module)
+    primals = ({name: p.detach() for name, p in parameters.items()}, given)
+    tangents = tuple({name: _direction(problem, name, x) for name, x in part.items()} for part in primals)
+
+    def run(parameters: Tensors, given: Tensors) -> Tensors:
+        return function(parameters, list(given.values()) or inputs)
+
+    moved = torch.func.jvp(run, primals, tangents)[1]
+    return {f"tangent of {name}": value for name, value in moved.items()}
+
+
+def twice_backward(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
+    """The same as in forward mode: how what flows back in a direction depends on what flows in is how outputs move in it."""
+    leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    given, parameters = _named(problem, module, leaves)
+    wanted = given | parameters
+    out = problem.outputs(module, leaves)
+    flowing = {name: torch.zeros_like(value).requires_grad_() for name, value in out.items()}
+    back = torch.autograd.grad(
+        list(out.values()), list(wanted.values()), list(flowing.values()), create_graph=True, allow_unused=True
+    )
+    combined = [(g * _direction(problem, name, g)).sum() for name, g in zip(wanted, back, strict=True) if g is not None]
+    moved = torch.autograd.grad(torch.stack(combined).sum(), list(flowing.values()))
+    return {f"tangent of {name}": value for name, value in zip(flowing, moved, strict=True)}
+
+
+def mapped(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
+    """Outputs for two batches at once, the second one the first in reverse order of its positions."""
+    both = [torch.stack((x, x.flip(1))) for x in inputs]
+    with torch.no_grad():
+        out = torch.func.vmap(lambda *given: problem.outputs(module, given))(*both)
+    return {f"mapped {name}": value for name, value in out.items()}
+
+
+def one_by_one(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
+    """The same as mapped, in two calls."""
+    with torch.no_grad():
+        outs = [problem.outputs(module, given) for given in (inputs, [x.flip(1) for x in inputs])]
+    return {f"mapped {name}": torch.stack([out[name] for out in outs]) for name in outs[0]}
+
+
+def per_sample(
+    problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]
+) -> Tensors:
+    """The gradient of every parameter and input for each sample by itself."""
+    given, parameters = _named(problem, module, [x.detach() for x in inputs])
+    function = _functional(problem, module)
+    parameters = {name: p.detach() for name, p in parameters.items()}
+    whole = {name: value for name, value in upstream.items() if value.dim() == 0}
+    rows = {name: value for name, value in upstream.items() if value.dim() > 0}
+
+    def weighted(parameters: Tensors, row: Sequence[Tensor], flowing: Tensors) -> Tensor:
+        out = function(parameters, [x.unsqueeze(0) for x in row])
+        return _weighted({name: value.squeeze(0) for name, value in out.items()}, whole | flowing)
+
+    argnums = (0, 1) if given else (0,)
+    gradient = torch.func.grad(weighted, argnums=argnums)
+    found = torch.func.vmap(gradient, in_dims=(None, 0, 0 if rows else None))(parameters, tuple(inputs), rows)
+    results = {f"per-sample grad {name}": value for name, value in found[0].items()}
+    if given:
+        results |= {f"per-sample grad {name}": value for name, value in zip(given, found[1], strict=True)}
+    return results
+
+
+def sample_by_sample(
+    problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]
+) -> Tensors:
+    """The same as per sample, a backward pass for each."""
+    rows = []
+    for at in range(inputs[0].shape[0]):
+        leaves = [x[at : at + 1].detach().requires_grad_(x.is_floating_point()) for x in inputs]
+        given, parameters = _named(problem, module, leaves)
+        flowing = {name: value if value.dim() == 0 else value[at : at + 1] for name, value in upstream.items()}
+        wanted = given | parameters
+        total = _weighted(problem.outputs(module, leaves), flowing)
+        found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True, materialize_grads=True)
+        rows.append([g.squeeze(0) if name in given else g for name, g in zip(wanted, found, strict=True)])
+    return {
+        f"per-sample grad {name}": torch.stack(column)
+        for name, column in zip(wanted, zip(*rows, strict=True), strict=True)
+    }
+
+
+_TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
+    "second derivatives": (second, second),
+    "torch.func.jvp": (forward_mode, twice_backward),
+    "torch.func.vmap": (mapped, one_by_one),
+    "per-sample gradients": (per_sample, sample_by_sample),
+}
+"""What is asked of a candidate, and how the oracle makes the same without the transform."""

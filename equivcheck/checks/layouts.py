@@ -1,0 +1,105 @@
+"""Memory layouts: the same values, however they lie in memory, give the same outputs and gradients, forward and backward."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from equivcheck.cases import Case, arrange
+from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.checks.transformed import together
+from equivcheck.comparison import Mismatch
+from equivcheck.problem import Problem, Results
+
+__all__ = ["layouts"]
+
+Edit = Callable[[Tensor], Tensor]
+
+
+def _padded(x: Tensor) -> Tensor:
+    """Rows that lie further apart than they are wide, as slices of a wider tensor do."""
+    store = torch.full(
+        (*x.shape[:-1], x.shape[-1] + 3), 7.0 if x.is_floating_point() else 1, dtype=x.dtype, device=x.device
+    )
+    store[..., : x.shape[-1]] = x
+    return store[..., : x.shape[-1]]
+
+
+def _columns(x: Tensor) -> Tensor:
+    """The last dimension strided and the one before it dense."""
+    return x.mT.contiguous().mT
+
+
+_SAME_VALUES: Mapping[str, Edit] = {
+    "contiguous": lambda x: x.contiguous(),
+    "transposed": lambda x: arrange(x, "transposed"),
+    "strided": lambda x: arrange(x, "strided"),
+    "offset": lambda x: arrange(x, "offset"),
+    "padded rows": _padded,
+    "columns first": _columns,
+}
+"""Ways in which the same values can lie in memory."""
+
+_REPEATED: Mapping[str, Edit] = {
+    "one sample expanded": lambda x: x[:1].expand(x.shape),
+    "one position expanded": lambda x: x[..., :1, :].expand(x.shape),
+    "one number expanded": lambda x: x.reshape(-1)[:1].view([1] * x.dim()).expand(x.shape),
+}
+"""Values that repeat with a stride of 0; the last one is what flows back from a sum."""
+
+
+def layouts(pair: Pair, case: Case) -> Held:
+    """Strided, transposed, offset and expanded inputs and upstream gradients give the oracle's outputs and gradients."""
+    problem = pair.problem(case.but(layout="contiguous"))
+    helds = [_hold(problem, f"inputs: {name}", edit, lambda g: g) for name, edit in _SAME_VALUES.items()]
+    if any(value.dim() for value in problem.upstream.values()):
+        helds += [
+            _hold(problem, f"upstream gradient: {name}", lambda x: x, edit) for name, edit in _SAME_VALUES.items()
+        ]
+        helds += [
+            _hold(problem, f"inputs and upstream gradient: {name}", edit, edit) for name, edit in _SAME_VALUES.items()
+        ]
+        for name, edit in _REPEATED.items():
+            repeated = _edited(problem, lambda x: x, edit, f"upstream gradient: {name}")
+            helds.append(_hold(repeated, f"upstream gradient: {name}", lambda x: x, lambda g: g))
+    expanded = _edited(problem, _REPEATED["one sample expanded"], lambda g: g, "inputs: expanded")
+    helds.append(_hold(expanded, "inputs: one sample expanded", lambda x: x, lambda g: g))
+    if len(problem.inputs) > 1:
+        helds.append(_one_buffer(problem))
+    return together(helds)
+
+
+def _edited(problem: Problem, edit: Edit, flowing: Edit, name: str) -> Problem:
+    """Another problem, with other values and therefore a truth of its own."""
+    return replace(
+        problem,
+        inputs=tuple(edit(x) for x in problem.inputs),
+        upstream={key: flowing(value) for key, value in problem.upstream.items()},
+        memory_key=(problem.memory_key, name),
+    )
+
+
+def _hold(problem: Problem, what: str, edit: Edit, flowing: Edit) -> Held:
+    inputs = tuple(edit(x) for x in problem.inputs)
+    upstream = {name: flowing(value) for name, value in problem.upstream.items()}
+    return _held(problem, what, inputs, upstream)
+
+
+def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Mapping[str, Tensor]) -> Held:
+    truth = problem.truth(gradients=True)
+    got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
+
+    def own() -> Results:
+        return problem.run(problem.reference, inputs, gradients=True, upstream=upstream)
+
+    try:
+        return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+    except Mismatch as error:
+        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
+
+
+def _one_buffer(problem: Problem) -> Held:
+    """Inputs that are views of one buffer, as slices of one projection of queries, keys and values are."""
+    inputs = torch.stack(problem.inputs, dim=-2).unbind(-2)
+    return _held(problem, "inputs: views of one buffer", inputs, problem.upstream)

@@ -1,0 +1,109 @@
+"""A candidate under a transform of torch, held against the oracle under the same; and what is said where one of them refuses it."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.checks.holding import Held, candidate_run, hold
+from equivcheck.comparison import Mismatch
+from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.problem import Problem, Results, seeded
+from equivcheck.truth import Sample, Truth
+
+__all__ = ["Transform", "first_line", "hold_transformed", "plain_pass", "together"]
+
+Transform = Callable[[Problem, nn.Module, Sequence[Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+"""`transform(problem, module, inputs, upstream)` gives named tensors."""
+
+_FEW, _MANY = 3, 12  # perturbed runs of an original under a transform: to pass on, and to accuse on
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def plain_pass(problem: Problem) -> None:
+    """A plain forward and backward pass: what the candidate raises there, where the original runs, is a Mismatch."""
+    candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
+
+
+def hold_transformed(problem: Problem, what: str, transform: Transform, plainly: Transform) -> Held:
+    """Hold what `transform` gives of the candidate against the oracle's, of which `plainly` makes the same by plain autograd.
+
+    Where the candidate raises and the original does not, `what` is unsupported; where the original raises, too, that is a
+    note: there is nothing to compare. Each runs on a module of its own, for a transform may leave its tensors behind in one.
+    """
+
+    def run(module: nn.Module) -> dict[str, Tensor]:
+        with seeded(problem.case.seed, problem.device), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # vmap's, where it runs a kernel in a loop
+            return transform(problem, module, problem.inputs, problem.upstream)
+
+    def original() -> dict[str, Tensor]:
+        return run(problem.make_reference())
+
+    candidate = candidate_run(problem, lambda _: problem.make_candidate(problem.make_reference()))
+    try:
+        got: Results = dict(run(candidate))
+    except Exception as error:
+        try:
+            original()
+        except Exception as its:
+            return _nothing(what, its)
+        return Held(unsupported=(f"{what}: {first_line(error)}",))
+    try:
+        truth = problem.memory.recall((problem.memory_key, what), lambda: _truth(problem, plainly))
+    except Exception as its:
+        return _nothing(what, its)
+    try:
+        return hold(problem, truth, got, lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
+    except Mismatch as error:
+        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
+
+
+def _nothing(what: str, its: Exception) -> Held:
+    return Held(
+        notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",), judged=False
+    )
+
+
+def _truth(problem: Problem, plainly: Transform) -> Truth:
+    """What `plainly` makes of the oracle, and samples of it with every operation perturbed."""
+    on = problem.judged_on
+    upstream = {name: value.to(on, torch.float64) for name, value in problem.upstream.items()}
+
+    def oracle() -> dict[str, Tensor]:
+        module, inputs = to_float64(problem.make_reference(), problem.inputs, on)
+        with problem.dropping(module, on), seeded(problem.case.seed, problem.device):
+            return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
+
+    with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = oracle()
+
+    def perturbed(count: int) -> Sample:
+        noise = torch.Generator(device=on).manual_seed(problem.case.seed * 64 + count)
+        runs = []
+        with spelled_out():
+            for _ in range(count):
+                with problem.rounding(noise, 1):
+                    runs.append(oracle())
+        return Sample(count, {name: torch.stack([run[name] for run in runs]) - value for name, value in values.items()})
+
+    return Truth(values, perturbed, first=_FEW, many=_MANY)
+
+
+def together(helds: Iterable[Held]) -> Held:
+    """Several comparisons of one case as one: the worst ratio, all notes, and judged where any of them was."""
+    found = list(helds)
+    worst = max(found, key=lambda held: held.ratio or 0.0)
+    return Held(
+        worst.ratio,
+        worst.where,
+        tuple(dict.fromkeys(note for held in found for note in held.notes)),
+        any(held.judged for held in found),
+        tuple(dict.fromkeys(what for held in found for what in held.unsupported)),
+    )

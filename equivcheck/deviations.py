@@ -1,0 +1,37 @@
+"""Differences that are wanted: declared with a reason, and if need be until a day."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from equivcheck.checks import CHECKS
+from equivcheck.errors import UsageError
+from equivcheck.report.model import CheckResult, Deviation
+
+__all__ = ["accepted_of", "declared"]
+
+
+def accepted_of(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
+    """The deviations by the names of their checks; a UsageError for a check that there is not, and where a reason is missing."""
+    accepted = {}
+    known = [check.name for check in CHECKS]
+    for name, given in (deviations or {}).items():
+        if name not in known:
+            raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
+        found = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
+        if not found.reason:
+            raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
+        accepted[name] = replace(found, name=name)
+    return accepted
+
+
+def declared(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
+    """As it counts: a difference that is declared and has not expired is a deviation; one that shows no more is noted."""
+    found = accepted.get(result.name)
+    if found is None:
+        return result
+    if result.outcome != "different":
+        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {found.reason}"))
+    if found.expired(datetime.now(UTC).date()):
+        return replace(result, detail=f"the deviation declared for it expired on {found.expires}: {found.reason}")
+    return replace(result, outcome="deviation", detail=f"declared: {found.reason}")

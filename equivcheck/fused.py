@@ -1,0 +1,99 @@
+"""Causal attention by torch's fused kernels, with the derivatives that the kernels themselves do not have.
+
+A kernel's backward pass cannot be differentiated again. So a gradient that will be (`create_graph=True`, a tangent, a batch of
+upstream gradients) is taken from the formula instead, by operations that autograd knows; any other is the kernel's own. Both
+have the same inputs saved, so that this costs no memory.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = ["causal_attention", "is_transformed"]
+
+HEADS_AT_ONCE = 65535  # CUDA's greatest grid in y and z: the memory-efficient kernel takes no more heads than that
+UNLIMITED = ("cpu",)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
+    """softmax(q kᵀ / sqrt(D)) v over the keys up to the query, each probability dropped at a rate in [0, 1).
+
+    All are (B, H, T, D), of any B and H. What it returns has derivatives of every order in reverse mode.
+    """
+    again = torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    if again and dropout_p > 0 and (q.requires_grad or k.requires_grad) and not v.requires_grad:
+        v = v.detach().requires_grad_()  # the gradient of the values is what shows which probabilities were dropped
+    y = _kernel(q, k, v, dropout_p=dropout_p)  # (B, H, T, D)
+    return _Again.apply(q, k, v, y, dropout_p) if again and y.requires_grad else y  # type: ignore[no-untyped-call]
+
+
+def is_transformed(*tensors: Tensor) -> bool:
+    """Whether a transform of torch.func or forward-mode differentiation is at work, for which the kernels have no rules."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def _kernel(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
+    B, H, _, D = q.shape
+    if B * H > HEADS_AT_ONCE and q.device.type not in UNLIMITED:
+        dim, size = (0, max(1, HEADS_AT_ONCE // H)) if B > 1 else (1, HEADS_AT_ONCE)
+        parts = zip(*(t.split(size, dim) for t in (q, k, v)), strict=True)
+        return torch.cat([_kernel(*part, dropout_p=dropout_p) for part in parts], dim)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=None, dropout_p=dropout_p, is_causal=True, scale=1.0 / math.sqrt(D)
+    )
+
+
+class _Again(torch.autograd.Function):
+    """Hands on what the kernel made of q, k and v; its gradient goes to the kernel, or by the formula to q, k and v."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, y: Tensor, dropout_p: float) -> Tensor:
+        ctx.save_for_backward(q, k, v, y)
+        ctx.dropout_p = dropout_p
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        if not torch.is_grad_enabled() and not is_transformed(g):
+            return None, None, None, g, None
+        q, k, v, y = ctx.saved_tensors
+        kept = _kept(y, v) / (1.0 - ctx.dropout_p) if ctx.dropout_p > 0 else None
+        return (*_gradients(q, k, v, g, kept), None, None)
+
+
+def _gradients(q: Tensor, k: Tensor, v: Tensor, g: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, (B, H, T, D) each, where `g` is that of the output; `kept` (B, H, T, T) is 0 where dropped."""
+    T, scale = q.size(-2), 1.0 / math.sqrt(q.size(-1))
+    with torch.autocast(g.device.type, enabled=False):  # the kernel had what autocast made of them
+        q, k, v = (t.to(g.dtype) for t in (q, k, v))
+        future = torch.ones(T, T, dtype=torch.bool, device=g.device).triu(1)
+        p = F.softmax(((q @ k.transpose(-2, -1)) * scale).masked_fill(future, -math.inf), dim=-1)  # (B, H, T, T)
+        dp = g @ v.transpose(-2, -1)  # (B, H, T, T)
+        dropped = p
+        if kept is not None:
+            dp, dropped = dp * kept, p * kept
+        ds = p * (dp - (dp * p).sum(-1, keepdim=True)) * scale  # (B, H, T, T)
+        return ds @ k, ds.transpose(-2, -1) @ q, dropped.transpose(-2, -1) @ g
+
+
+def _kept(y: Tensor, v: Tensor) -> Tensor:
+    """Which probabilities the kernel kept on its way from `v` to `y`, (B, H, T, T), 0 or 1 in their dtype.
+
+    The gradient of v is pᵀ times that of y: where y's is one-hot, the query t in a column of its own, it is p itself, as dropped.
+    """
+    T, D = y.shape[-2:]
+    rows = []
+    for first in range(0, T, D):
+        hot = torch.zeros(T, D, dtype=y.dtype, device=y.device)
+        hot[first : first + D].fill_diagonal_(1.0)
+        (found,) = torch.autograd.grad(y, v, hot.expand_as(y).contiguous(), retain_graph=True)  # (B, H, T, D)
+        rows.append(found[..., : min(D, T - first)].transpose(-2, -1))  # (B, H, queries, T)
+    return (torch.cat(rows, -2) != 0).to(y.dtype)

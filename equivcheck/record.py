@@ -1,0 +1,161 @@
+"""A record of speed: plain data with the device and the versions it was made on, kept as JSON, and compared with a later one."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from equivcheck.errors import ReportError, UsageError
+
+__all__ = ["SCHEMA_VERSION", "TRIPWIRE", "Line", "Record", "Side", "coarse", "comparable", "dumps", "read", "slower"]
+
+SCHEMA_VERSION = 1
+TRIPWIRE = 25.0
+"""How many percent a candidate may have become slower against the original before the gate trips."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The reference or the candidate in one line of a record; `refused` says why there is no time where it does not fit."""
+
+    kernels: tuple[str, ...] = ()
+    median_ms: float | None = None
+    lower_ms: float | None = None  # quartiles
+    upper_ms: float | None = None
+    repetitions: int = 0
+    flops_per_s: float | None = None
+    peak_bytes: int | None = None
+    above_bytes: int | None = None  # above what is resident
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: both sides, and the original's time over the candidate's with its 95 % interval.
+
+    `interleaved` is False where the two did not fit beside each other, and were timed one after the other.
+    """
+
+    name: str
+    work: str
+    dtype: str
+    sizes: Mapping[str, int | float]  # B, T, H, C, layers, block_size, vocab_size, rate
+    reference: Side
+    candidate: Side
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    standard_error: float | None = None
+    settled: bool = False
+    interleaved: bool = True
+    clock: str = ""  # how times were taken
+    clocks: Mapping[str, Any] | None = None  # of the GPU while it worked; None where they cannot be read
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `equivcheck bench` measured; times in it are compared as ratios only."""
+
+    reference: str
+    candidate: str
+    kind: str
+    device: str
+    preset: str
+    lines: tuple[Line, ...]
+    complete: bool
+    seconds: float
+    created: str  # ISO 8601, UTC
+    environment: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def dumps(record: Record) -> str:
+    """The record as JSON text."""
+    return json.dumps(asdict(record), indent=1) + "\n"
+
+
+def read(path: Path) -> Record:
+    """The record that `dumps` made; a ReportError says what is wrong with the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be read: {error.strerror or error}; give a record of `equivcheck bench`"
+        ) from None
+    except ValueError as error:
+        raise ReportError(f"{path} is no JSON: {error}; give a record of `equivcheck bench --json`") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION or "lines" not in content:
+        raise ReportError(
+            f"{path}: schema version {version!r}, and a record of `equivcheck bench` has {SCHEMA_VERSION}: make it again"
+        )
+    try:
+        lines = tuple(
+            Line(**{**line, "reference": _side(line["reference"]), "candidate": _side(line["candidate"])})
+            for line in content.pop("lines")
+        )
+        return Record(**content, lines=lines)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ReportError(f"{path} is no record of `equivcheck bench`: {error}; make it again") from None
+
+
+def _side(content: dict[str, Any]) -> Side:
+    return Side(**{**content, "kernels": tuple(content["kernels"])})
+
+
+def comparable(before: Record, *, device: str, torch_version: str, where: str) -> None:
+    """Return where times can be held against the record `before`; a UsageError says why they cannot."""
+    if before.device != device:
+        raise UsageError(
+            f"{where} was made on {before.device}, and this is {device}: ratios are compared on the same device; make one here"
+        )
+    was = before.environment.get("torch", "")
+    if _minor(was) != _minor(torch_version):
+        raise UsageError(
+            f"{where} was made with torch {was}, and this is {torch_version}: "
+            "ratios are compared within one minor version; make it again"
+        )
+
+
+def _minor(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
+
+
+def coarse(before: Record, lines: Mapping[str, Line], tripwire: float) -> list[str]:
+    """The names of the lines in both that were measured too coarsely for `tripwire` percent to stand out."""
+    return [
+        old.name
+        for old in before.lines
+        if (new := lines.get(old.name)) is not None
+        and old.ratio
+        and new.ratio
+        and _uncertainty(old, new) >= math.log1p(tripwire / 100)
+    ]
+
+
+def slower(before: Record, lines: Mapping[str, Line], tripwire: float) -> Iterator[tuple[str, str]]:
+    """The names of the lines whose candidate is more than `tripwire` percent slower, against the original, than in `before`.
+
+    More by what the intervals of both leave open; each with a sentence that says so. Also where it did fit and no longer does.
+    """
+    for old in before.lines:
+        new = lines.get(old.name)
+        if new is None:
+            continue
+        if new.candidate.refused and not old.candidate.refused:
+            yield old.name, f"{old.name}: the candidate no longer fits: {new.candidate.refused}"
+        elif old.ratio and new.ratio:
+            change = math.log(old.ratio / new.ratio)
+            if change - _uncertainty(old, new) > math.log1p(tripwire / 100):
+                yield (
+                    old.name,
+                    f"{old.name}: {new.ratio:.2f} × the original's speed, and {old.ratio:.2f} × in the record: "
+                    f"{100 * math.expm1(change):.0f} % slower, and {tripwire:g} % is allowed",
+                )
+
+
+def _uncertainty(old: Line, new: Line) -> float:
+    """How far the logarithms of the two ratios may be apart by chance."""
+    return math.hypot(*(math.log(line.high / line.low) / 2 for line in (old, new) if line.high and line.low))

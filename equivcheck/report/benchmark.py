@@ -1,0 +1,95 @@
+"""Records of speed, as `equivcheck bench --json` and `pytest --benchmark-json` write them, as timings by name."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from equivcheck.errors import ReportError
+from equivcheck.report.model import Timing
+
+__all__ = ["read"]
+
+_ROLES = ("original", "reference"), ("flash", "candidate")  # names that a test may give to the two
+
+
+def read(path: Path) -> dict[str, Timing]:
+    """The timings in the record at `path`; a ReportError says in one line what is wrong with the file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read: {error.strerror or error}; give a record of speed") from None
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{path}: truncated, or not JSON ({error}); write it again") from None
+    reader = _reader(content)
+    if reader is None:
+        raise ReportError(
+            f"{path}: no record of speed; give a file of equivcheck bench --json or pytest --benchmark-json"
+        )
+    try:
+        found = dict(reader(content))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReportError(f"{path}: not a record of speed that is known here: {error!r}; write it again") from None
+    if not found:
+        raise ReportError(f"{path}: no timing of an original and a candidate is in it; time both in one group")
+    return found
+
+
+def _reader(content: Any) -> Callable[[Any], Iterator[tuple[str, Timing]]] | None:
+    for key, reader in (("lines", _bench), ("benchmarks", _pytest)):
+        if isinstance(content, dict) and isinstance(content.get(key), list):
+            return reader
+    return None
+
+
+def _bench(content: Mapping[str, Any]) -> Iterator[tuple[str, Timing]]:
+    for line in content["lines"]:
+        before, after = line["reference"], line["candidate"]
+        refused = [f"the {role} does not fit" for role in ("reference", "candidate") if line[role].get("refused")]
+        length = int(line["sizes"]["T"])
+        yield (
+            f"{line['work']}, {line['dtype']}, T={length}",
+            Timing(
+                str(line["work"]),
+                str(line["dtype"]),
+                length,
+                _number(before.get("median_ms")),
+                _number(after.get("median_ms")),
+                _number(line.get("ratio")),
+                _number(line.get("low")),
+                _number(line.get("high")),
+                _bytes(before.get("above_bytes")),
+                _bytes(after.get("above_bytes")),
+                "; ".join(refused),
+            ),
+        )
+
+
+def _pytest(content: Mapping[str, Any]) -> Iterator[tuple[str, Timing]]:
+    """Two benchmarks of a group, told apart by a parameter that names the original or the candidate, make a timing."""
+    groups: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for one in content["benchmarks"]:
+        named = {str(value) for value in (one.get("params") or {}).values()}
+        for role, names in enumerate(_ROLES):
+            if named & set(names):
+                groups.setdefault(str(one["group"]), {})[role] = one
+    for group, found in groups.items():
+        if set(found) != {0, 1}:
+            continue
+        before, after = (float(found[role]["stats"]["median"]) * 1e3 for role in (0, 1))  # s -> ms
+        extra = [found[role].get("extra_info") or {} for role in (0, 1)]
+        dtype = str(extra[0].get("dtype", "unknown dtype"))
+        length = int((extra[0].get("shape") or {}).get("T", 0))
+        peaks = [_bytes(e.get("above_bytes")) for e in extra]
+        yield (
+            f"{group}, {dtype}, T={length}",
+            Timing(group, dtype, length, before, after, before / after, None, None, peaks[0], peaks[1]),
+        )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _bytes(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,65 @@
+"""What GitHub shows of a run: a page for the summary of a step, and annotations at the line that defines the candidate."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from equivcheck.report import markdown
+from equivcheck.report.model import Report
+from equivcheck.report.table import clean, verdict_line
+
+__all__ = ["annotations", "append_summary", "error", "on_github"]
+
+_LARGEST = 1_000_000  # bytes of a step's summary; GitHub drops one of more than 1 MiB whole
+_CUT = "\n\nThe rest is cut off: GitHub shows no summary of more than 1 MiB. The report has all of it.\n"
+_MOST = 10  # annotations that GitHub shows of one step
+
+
+def on_github(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is a step of a GitHub workflow."""
+    return environment.get("GITHUB_ACTIONS") == "true"
+
+
+def annotations(report: Report) -> list[str]:
+    """An `::error` for each check that is different, or one that tells the verdict; none where it is `equivalent`."""
+    if report.verdict == "equivalent":
+        return []
+    told = [
+        (f"equivcheck: {result.name} is different", _told(result.counterexample.message, result.counterexample.replay))
+        for result in report.results
+        if result.outcome == "different" and result.counterexample is not None
+    ]
+    if len(told) > _MOST or not told:
+        told = [*told[: _MOST - 1], (f"equivcheck: {report.verdict}", verdict_line(report))]
+    return [error(message, title, report.candidate_file, report.candidate_line) for title, message in told]
+
+
+def error(message: str, title: str, file: str | None = None, line: int | None = None) -> str:
+    """One `::error` command, in which no character of a stranger's begins another."""
+    properties = {"file": file, "line": None if line is None else str(line), "title": title}
+    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
+    return f"::error {told}::{_data(message)}"
+
+
+def append_summary(report: Report, environment: Mapping[str, str] = os.environ) -> None:
+    """Append the report as markdown to the file that `GITHUB_STEP_SUMMARY` names, where it does; raises the OSError."""
+    place = environment.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        return
+    page = markdown.render(report).encode("utf-8")
+    if len(page) > _LARGEST:
+        page = page[:_LARGEST].decode("utf-8", "ignore").rpartition("\n")[0].encode("utf-8") + _CUT.encode()
+    with Path(place).open("ab") as file:
+        file.write(page + b"\n")
+
+
+def _told(message: str, replay: str) -> str:
+    return f"{message}\nreplay: {replay}"
+
+
+def _data(text: str) -> str:
+    return clean(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,211 @@
+"""What the HTML page shows, as plain data made from a report: no markup, no colours, and everything already cleaned."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from equivcheck.report.model import Report, Timing
+from equivcheck.report.table import clean, remarks, rows, sensitivity_line, title, verdict_line
+
+__all__ = ["Cell", "Grid", "heat", "pairs", "sentence", "view", "visited"]
+
+_STEPS = (0.1, 0.25, 0.5, 1.0)  # edges of the classes of the heat map: what lies above the last one fails
+_AXES = (
+    "dtype",
+    "regime",
+)  # the pair of dimensions that is shown whole; of the others it is told how many were visited
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A ratio or a count as text, and which of the classes of the heat map it falls into; None: nothing was measured."""
+
+    text: str
+    level: int | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a heading for each row and column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def sentence(report: Report) -> str:
+    """The verdict in one sentence that a person would say."""
+    candidate, reference = _short(report.candidate), _short(report.reference)
+    different = [result.name for result in report.results if result.outcome == "different"]
+    declared = sum(result.outcome == "deviation" for result in report.results)
+    planted, survived = len(report.sensitivity.planted), len(report.sensitivity.survived)
+    cut = "" if report.complete else " The run was cut short."
+    match report.verdict:
+        case "equivalent":
+            apart = f", apart from {_count(declared, 'declared deviation')}" if declared else ""
+            told = (
+                f"{candidate} is the same attention as {reference}{apart}: in {_count(report.cases, 'case')} nothing differs "
+                f"by more than rounding explains, and all {_count(planted, 'planted fault')} were noticed."
+            )
+        case "different":
+            told = f"{candidate} is not the same attention as {reference}: it differs in {', '.join(different)}.{cut}"
+        case "insensitive":
+            proof = (
+                f"{survived} of {_count(planted, 'planted fault')} went unnoticed"
+                if planted
+                else "no fault was planted"
+            )
+            told = f"No difference was seen between {candidate} and {reference}, which proves nothing: {proof}."
+        case "partial":
+            told = f"The run of {candidate} against {reference} was cut short and proves nothing."
+        case verdict:
+            told = f"{candidate} against {reference}: {verdict}."
+    return clean(" ".join(told.split()))
+
+
+def heat(report: Report) -> Grid:
+    """Worst ratio over check × dtype, for the checks that measure one."""
+    dtypes = _sorted({dtype for result in report.results for dtype in result.by_dtype})
+    return Grid(
+        tuple(map(clean, dtypes)),
+        tuple(
+            (clean(result.name), tuple(_ratio(result.by_dtype.get(dtype)) for dtype in dtypes))
+            for result in report.results
+            if result.by_dtype
+        ),
+    )
+
+
+def visited(report: Report) -> dict[str, list[tuple[str, int]]]:
+    """Dimension to its values, each with the number of cases of all checks together."""
+    return {
+        clean(dimension): [(clean(value), counts[value]) for value in _sorted(counts)]
+        for dimension, counts in _together(report).items()
+        if " × " not in dimension
+    }
+
+
+def pairs(report: Report) -> tuple[Grid, list[tuple[str, int, int]]]:
+    """Cases over dtype × regime, and for each pair of dimensions how many pairs of their visited values were visited, of all."""
+    together = _together(report)
+    told = []
+    for dimension, counts in together.items():
+        a, times, b = dimension.partition(" × ")
+        if times and a in together and b in together:
+            told.append((clean(dimension), len(counts), len(together[a]) * len(together[b])))
+    name = " × ".join(_AXES)
+    if name not in together:
+        return Grid((), ()), told
+    first, second = (_sorted(together[axis]) for axis in _AXES)
+    counts = together[name]
+    cells = {(a, b): counts.get(f"{a} × {b}", 0) for a, b in product(first, second)}
+    grid = [(clean(b), tuple(Cell(str(cells[a, b]), 0 if cells[a, b] else None) for a in first)) for b in second]
+    return Grid(tuple(map(clean, first)), tuple(grid)), told
+
+
+def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]:
+    """Everything that the template shows, by name, except the plots."""
+    grid, pairs_told = pairs(report)
+    return {
+        "verdict": report.verdict,
+        "sentence": sentence(report),
+        "line": verdict_line(report),
+        "title": title(report),
+        "facts": _facts(report),
+        "checks": rows(report),
+        "heat": heat(report),
+        "visited": visited(report),
+        "grid": grid,
+        "pairs": pairs_told,
+        "counterexamples": [
+            (clean(r.name), clean(c.case), clean(c.message), clean(c.replay), _ratio(c.ratio).text)
+            for r in report.results
+            if (c := r.counterexample)
+        ],
+        "remarks": [(heading, [(clean(a), clean(b)) for a, b in told]) for heading, told in remarks(report)],
+        "deviations": [
+            tuple(map(clean, (d.name, d.reason, d.expires or "never", "yes" if d.observed else "no")))
+            for d in report.deviations
+        ],
+        "sensitivity": sensitivity_line(report).partition(": ")[2],
+        "survived": [clean(name) for name in report.sensitivity.survived],
+        "caught": [(clean(name), clean(by)) for name, by in report.sensitivity.caught_by.items()],
+        "kernels": _cleaned(report.kernels),
+        "performance": [_timing(name, timing) for name, timing in performance.items()],
+        "environment": _cleaned(report.environment),
+        "sources": _cleaned(report.sources),
+    }
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    where = ""
+    if report.candidate_file:
+        where = f" ({report.candidate_file}:{report.candidate_line})"
+    facts = {
+        "reference": report.reference,
+        "candidate": report.candidate + where,
+        "kind": report.kind,
+        "device": report.device,
+        "profile": report.profile,
+        "seed": str(report.seed),
+        "finished" if report.complete else "cut short": report.created,
+        "complete": "yes" if report.complete else "no: partial",
+    }
+    return [(name, clean(value)) for name, value in facts.items()]
+
+
+def _timing(name: str, timing: Timing) -> tuple[str, ...]:
+    interval = ""
+    if timing.speed_up_low is not None and timing.speed_up_high is not None:
+        interval = f" ({timing.speed_up_low:.2f} to {timing.speed_up_high:.2f})"
+    return (
+        clean(name),
+        _ms(timing.reference_ms),
+        _ms(timing.candidate_ms),
+        "-" if timing.speed_up is None else f"{timing.speed_up:.2f} ×{interval}",
+        _mib(timing.reference_bytes),
+        _mib(timing.candidate_bytes),
+        clean(timing.remark),
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
+
+
+def _mib(value: int | None) -> str:
+    return "-" if value is None else f"{value / 2**20:,.0f} MiB"
+
+
+def _ratio(ratio: float | None) -> Cell:
+    if ratio is None:
+        return Cell("-", None)
+    above = sum(ratio > edge for edge in _STEPS) if not math.isnan(ratio) else len(_STEPS)
+    return Cell(f"{ratio:.3g}", above)
+
+
+def _together(report: Report) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = {}
+    for result in report.results:
+        for dimension, counts in result.visited.items():
+            found.setdefault(dimension, Counter()).update(counts)
+    return found
+
+
+def _sorted(values: Iterable[str]) -> list[str]:
+    """By name, numbers in names by size, and `longer` behind every length."""
+    return sorted(values, key=lambda v: (v == "longer", [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", v)]))
+
+
+def _cleaned(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(clean(name), clean(value)) for name, value in sorted(values.items())]
+
+
+def _short(name: str) -> str:
+    return name.rpartition(":")[2] or name
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,149 @@
+"""The JSON Schema of a report, made from the model: `python -m equivcheck.report.schema` writes schema.json anew.
+
+What each field means is said here; a field of the model that is not told of is an error, so that none goes undocumented.
+"""
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from equivcheck.report.files import write_whole
+from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Report, Sensitivity, Timing
+
+__all__ = ["FILE", "schema"]
+
+FILE = Path(__file__).with_name("schema.json")
+
+_FIELDS: dict[type[Any], dict[str, str]] = {
+    Report: {
+        "reference": "Import string of the original attention.",
+        "candidate": "Import string of the attention that wants to replace it.",
+        "kind": "module, function, model or replacement.",
+        "device": "The device, on CUDA with the name of the GPU in brackets.",
+        "profile": "quick, gate or thorough: how many cases.",
+        "seed": "The seed that all cases come from.",
+        "results": "One result per check, in the order in which they were run.",
+        "sensitivity": "Which planted faults this very run would have caught.",
+        "complete": "False where the run was interrupted, killed or ran out of its time: then nothing is proved.",
+        "seconds": "How long the run took.",
+        "created": "When it ended, ISO 8601 in UTC.",
+        "environment": "Versions, platform, threads, precision and GPU.",
+        "sources": "SHA-256 of equivcheck's judging rooms, and of the files of both implementations.",
+        "files": "The files behind each of the sources, each with its own SHA-256.",
+        "candidate_file": "The file that defines the candidate.",
+        "candidate_line": "The line on which its definition begins.",
+        "deviations": "Differences that were declared, with their reasons.",
+        "kernels": "Which kernel ran, by the problem that it ran for.",
+        "performance": "Records of `equivcheck bench`, by name.",
+        "schema_version": "The version of this schema.",
+    },
+    CheckResult: {
+        "name": "The check.",
+        "outcome": "equivalent, different, unsupported (refused loudly) or deviation (different, but declared).",
+        "cases": "How many cases it was held against.",
+        "seconds": "How long that took.",
+        "worst_ratio": "Greatest error over its budget; up to 1 passes. Of a counterexample, the ratio of that case.",
+        "worst_case": "Id of the case with the worst ratio.",
+        "worst_where": "The tensor with the worst ratio.",
+        "counterexample": "The smallest case that fails; null where none does.",
+        "detail": "What else there is to say about the outcome.",
+        "notes": "What was seen and is not judged.",
+        "unsupported": "What the candidate refuses loudly.",
+        "visited": "Dimension of the case space, or two of them joined by ×, to value to the number of cases.",
+        "by_dtype": "The worst ratio in each dtype, over all cases, those that were met on the way to a small one included.",
+    },
+    Counterexample: {
+        "case": "Its id, which rebuilds it.",
+        "message": "Its comparison in words.",
+        "replay": "The command that shows it again.",
+        "ratio": "Its error over its budget.",
+    },
+    Sensitivity: {
+        "planted": "The faults that were planted.",
+        "survived": "Those of them that no check saw.",
+        "caught_by": "Fault to the check and the case that saw it first.",
+        "seconds": "How long that took.",
+    },
+    Deviation: {
+        "name": "The check that may differ.",
+        "reason": "Why the difference is accepted.",
+        "expires": "The last day on which it is accepted, ISO 8601; null: for good.",
+        "observed": "Whether the run saw the difference.",
+    },
+    Timing: {
+        "what": "What was timed.",
+        "dtype": "In which dtype.",
+        "seq_len": "At which length T.",
+        "reference_ms": "Median time of the reference; null where it did not fit or was not timed.",
+        "candidate_ms": "Median time of the candidate.",
+        "speed_up": "Time of the reference over time of the candidate, from one paired run.",
+        "speed_up_low": "Lower end of its interval.",
+        "speed_up_high": "Upper end of its interval.",
+        "reference_bytes": "Peak memory of the reference above what is resident.",
+        "candidate_bytes": "Peak memory of the candidate above what is resident.",
+        "remark": "What there is to say, such as that one of them does not fit.",
+    },
+}
+_DERIVED = {
+    "verdict": {"enum": ["equivalent", "different", "insensitive", "partial"], "description": "Derived: the verdict."},
+    "equivalent": {"type": "boolean", "description": "Derived: whether the verdict is `equivalent`."},
+    "cases": {"type": "integer", "description": "Derived: cases of all checks together."},
+}
+_INTEGRITY = {
+    "type": "string",
+    "pattern": "^sha256:[0-9a-f]{64}$",
+    "description": "SHA-256 of everything else, as JSON with sorted keys and no white space.",
+}
+_NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
+_PLAIN: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    bool: {"type": "boolean"},
+    float: _NUMBER,
+}
+
+
+def schema() -> dict[str, Any]:
+    """The schema of a report as this equivcheck writes it; a KeyError names a field that nothing is said about."""
+    report = _object(Report)
+    report["properties"] = {**_DERIVED, **report["properties"], "integrity": _INTEGRITY}
+    report["properties"]["schema_version"] |= {"const": SCHEMA_VERSION}
+    report["required"] = list(report["properties"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A report of equivcheck",
+        **report,
+        "$defs": {kind.__name__: _object(kind) for kind in _FIELDS if kind is not Report},
+    }
+
+
+def _object(kind: type[Any]) -> dict[str, Any]:
+    hints, told = get_type_hints(kind), _FIELDS[kind]
+    properties = {field.name: {**_type(hints[field.name]), "description": told[field.name]} for field in fields(kind)}
+    return {
+        "type": "object",
+        "description": (kind.__doc__ or "").splitlines()[0],
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _type(hint: Any) -> dict[str, Any]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [{"type": "null"} if kind is type(None) else _type(kind) for kind in arguments]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple:
+        return {"type": "array", "items": _type(arguments[0])}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": _type(arguments[1])}
+    return dict(_PLAIN[hint]) if hint in _PLAIN else {"$ref": f"#/$defs/{hint.__name__}"}
+
+
+if __name__ == "__main__":
+    write_whole(FILE, json.dumps(schema(), indent=2) + "\n")

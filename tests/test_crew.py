@@ -1,0 +1,90 @@
+"""Several processes do what one does: the same cases, the same report; and what they cannot do is told."""
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from equivcheck import crew as crews
+from equivcheck.comparison import Mismatch
+from equivcheck.errors import UsageError
+from equivcheck.kinds import resolve
+from equivcheck.report.model import Report
+from equivcheck.verify import verify
+
+ORIGINAL = "equivcheck.attention:CausalSelfAttention"
+FLASH = "equivcheck.attention:FlashCausalSelfAttention"
+
+WRONG = """
+from equivcheck.attention import CausalSelfAttention
+
+class Wrong(CausalSelfAttention):
+    def forward(self, x):
+        y = super().forward(x)
+        return y * 1.5 if x.size(1) >= 3 else y
+"""
+DYING = """
+import os
+from equivcheck.attention import CausalSelfAttention
+
+class Dying(CausalSelfAttention):
+    def forward(self, x):
+        if x.size(1) >= 2 and "EQUIVCHECK_MAY_DIE" in os.environ:
+            os._exit(3)
+        return super().forward(x)
+"""
+
+
+def without_times(report: Report) -> dict[str, Any]:
+    results = tuple(replace(r, seconds=0.0) for r in report.results)
+    sensitivity = replace(report.sensitivity, seconds=0.0)
+    return {"results": results, "sensitivity": sensitivity, "complete": report.complete, "verdict": report.verdict}
+
+
+def run(candidate: str, jobs: int, **options: Any) -> Report:
+    return verify(ORIGINAL, candidate, device="cpu", profile="quick", checks=["output", "errors"], jobs=jobs, **options)
+
+
+def test_two_processes_come_to_the_report_of_one() -> None:
+    assert without_times(run(FLASH, 1)) == without_times(run(FLASH, 2))
+
+
+def test_a_counterexample_is_as_small_when_it_is_found_elsewhere(tmp_path: Any) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(WRONG)
+    one, two = (run(f"{file}:Wrong", jobs) for jobs in (1, 2))
+    assert two.verdict == "different"
+    assert two.results[0].counterexample == one.results[0].counterexample
+
+
+def test_a_process_that_dies_is_told_in_one_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "dying.py"
+    file.write_text(DYING)
+    real = crews.crew
+
+    def mortal(*args: Any) -> Any:
+        monkeypatch.setenv("EQUIVCHECK_MAY_DIE", "1")  # from here on, in the processes that are started
+        return real(*args)
+
+    monkeypatch.setattr("equivcheck.verify.crew", mortal)
+    # the dtypes are tried in this process before
+    with pytest.raises(UsageError, match=r"has died .* --jobs 1"):
+        run(f"{file}:Dying", 2)
+
+
+def test_what_cannot_be_loaded_elsewhere_is_run_here() -> None:
+    subject = resolve(ORIGINAL, FLASH, kind="module", device="cpu")
+    for reference, jobs, options in ((subject.reference, 4, {}), (ORIGINAL, 1, {}), (ORIGINAL, 4, {"f": lambda: 0})):
+        with crews.crew(reference, FLASH, subject, jobs, options) as workers:
+            assert isinstance(workers, crews.Alone)
+
+
+def test_on_the_cpu_there_is_a_process_for_each_core() -> None:
+    assert 1 <= crews.jobs_for(torch.device("cpu")) <= 8
+
+
+def test_a_mismatch_travels_whole() -> None:
+    found = pickle.loads(pickle.dumps(Mismatch("it differs", ratio=3.5, where="output")))
+    assert (str(found), found.ratio, found.where) == ("it differs", 3.5, "output")

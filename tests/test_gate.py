@@ -1,0 +1,352 @@
+"""The gate: green on the source that a report was made from, and refused by name for everything else."""
+
+import json as stdlib_json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import equivcheck
+from equivcheck.checks import CHECKS
+from equivcheck.cli import SHIPPED, main
+from equivcheck.errors import UsageError
+from equivcheck.gate import Demands, refusals
+from equivcheck.implementation import hash_of
+from equivcheck.provenance import digests, rooms
+from equivcheck.report import json
+from equivcheck.report.model import CheckResult, Counterexample, Deviation, Report, Sensitivity, Timing
+
+PACKAGE = Path(equivcheck.__file__).parent
+CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+NAMES = [check.name for check in CHECKS if "module" in check.kinds]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository that holds a copy of the package, to be changed."""
+    shutil.copytree(PACKAGE, tmp_path / "equivcheck", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def green(tree: Path, **changes: object) -> Report:
+    """What `verify` would have written in that tree for the pair that ships."""
+    attention = {"equivcheck/attention.py": hash_of(tree / "equivcheck/attention.py")}
+    files = {"equivcheck": rooms(tree / "equivcheck"), "reference": attention, "candidate": attention}
+    facts = {
+        "reference": SHIPPED[0],
+        "candidate": SHIPPED[1],
+        "kind": "module",
+        "device": "cuda:0 (NVIDIA H100 80GB HBM3)",
+        "profile": "gate",
+        "seed": 0,
+        "results": tuple(CheckResult(name, "equivalent", 12, 1.0, 0.25, CASE, "output") for name in NAMES),
+        "sensitivity": Sensitivity(("mask-off-by-one",), (), {}),
+        "complete": True,
+        "seconds": 41.2,
+        "created": "2026-01-31T11:00:00+00:00",
+        "environment": {"torch": "2.13.0+cu130"},
+        "files": files,
+        "sources": digests(files),
+    }
+    return Report(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def told(tree: Path, *reports: Report, against: Report | None = None, **demands: object) -> list[str]:
+    options = {"root": tree, "package": tree / "equivcheck", "now": NOW, **demands}
+    named = {f"report{number}": report for number, report in enumerate(reports)}
+    old = None if against is None else ("old", against)
+    return list(refusals(named, Demands(**options), old))  # type: ignore[arg-type]
+
+
+def the_reason(tree: Path, *reports: Report, **demands: object) -> str:
+    (reason,) = told(tree, *reports, **demands)  # type: ignore[arg-type]
+    assert "\n" not in reason
+    assert "; " in reason, "no way out"
+    return reason
+
+
+def changed(report: Report, name: str, **changes: object) -> Report:
+    results = tuple(replace(r, **changes) if r.name == name else r for r in report.results)  # type: ignore[arg-type]
+    return replace(report, results=results)
+
+
+def without(report: Report, name: str) -> Report:
+    return replace(report, results=tuple(r for r in report.results if r.name != name))
+
+
+def edit(file: Path) -> None:
+    file.write_text(file.read_text() + "\nCHANGED = True\n")
+
+
+# the refusals by name ------------------------------------------------------------------------------------------------
+
+
+def test_the_source_that_it_was_made_from_is_green(tree: Path) -> None:
+    assert told(tree, green(tree), devices=("cuda", "H100"), max_age=timedelta(days=1), pair=SHIPPED) == []
+
+
+def test_a_changed_line_in_the_flash_module_is_named(tree: Path) -> None:
+    report = green(tree)
+    edit(tree / "equivcheck/attention.py")
+    reasons = told(tree, report)
+    assert (
+        "report0: stale: equivcheck/attention.py (candidate) was changed after the run; run equivcheck verify again"
+        in reasons
+    )
+    assert all("stale" in reason for reason in reasons)
+
+
+def test_a_changed_line_in_the_budget_is_named(tree: Path) -> None:
+    report = green(tree)
+    edit(tree / "equivcheck/budget.py")
+    assert "stale: equivcheck judges differently since the run (budget.py)" in the_reason(tree, report)
+
+
+def test_a_check_that_is_gone_is_named(tree: Path) -> None:
+    report = green(tree)
+    assert "check gradients is required and was not run" in the_reason(tree, without(report, "gradients"))
+    (tree / "equivcheck/checks/bias.py").unlink()
+    assert "stale: equivcheck judges differently since the run (checks/bias.py)" in the_reason(tree, report)
+
+
+def test_an_expired_deviation_is_named(tree: Path) -> None:
+    declared = Deviation("errors", "it runs past its block", "2026-01-30", True)
+    report = changed(green(tree, deviations=(declared,)), "errors", outcome="deviation")
+    reason = (
+        "deviation errors expired on 2026-01-30 (it runs past its block); mend the candidate, or give it a later date"
+    )
+    assert told(tree, report) == [reason]
+    assert told(tree, report, deviations={"errors": replace(declared, expires="2026-01-31")}) == []  # its last day
+    unlimited = replace(report, deviations=(replace(declared, expires=None),))
+    assert told(tree, unlimited, deviations={"errors": declared}) == [reason]  # the config has been changed since
+
+
+def test_a_deviation_that_is_no_longer_observed_is_named(tree: Path) -> None:
+    report = green(tree, deviations=(Deviation("errors", "it runs past its block"),))
+    assert "deviation errors is declared and no longer observed" in the_reason(tree, report)
+    assert "deviation purity is declared" in the_reason(tree, green(tree), deviations={"purity": "it counts"})
+    observed = changed(report, "errors", outcome="deviation")
+    assert told(tree, observed, report, deviations={"errors": "it runs"}) == []  # on one device of the two
+
+
+def test_an_old_file_is_named(tree: Path) -> None:
+    old = green(tree, created="2026-01-29T11:59:00+00:00")
+    assert "too old: 2.0 days where --max-age allows 24.0 hours" in the_reason(tree, old, max_age=timedelta(days=1))
+    ahead = green(tree, created="2026-02-01T00:00:00+00:00")
+    assert "ahead of this machine's clock" in the_reason(tree, ahead, max_age=timedelta(days=1))
+    assert "is none" in the_reason(tree, green(tree, created="yesterday"), max_age=timedelta(days=1))
+
+
+def test_another_device_is_named(tree: Path) -> None:
+    cpu = green(tree, device="cpu")
+    reason = the_reason(tree, cpu, devices=("cuda",))
+    assert reason == "device cuda is required, and the reports are from cpu; run verify on it, and give that file too"
+    assert told(tree, cpu, green(tree), devices=("cuda", "cpu")) == []  # several files are judged together
+    assert "device H200 is required" in the_reason(tree, cpu, green(tree), devices=("H200",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"complete": False}, "partial: the run was cut short"),
+        ({"sensitivity": Sensitivity(("a", "b"), ("b",))}, "insensitive: planted faults survived (b)"),
+        ({"sensitivity": Sensitivity()}, "insensitive: no fault was planted"),
+        ({"files": {}, "sources": {"equivcheck": "0" * 64}}, "stale: it does not tell which files it was made from"),
+    ],
+)
+def test_a_run_that_proves_nothing_is_refused(tree: Path, changes: dict[str, object], words: str) -> None:
+    assert words in the_reason(tree, green(tree, **changes))
+
+
+def test_a_difference_is_refused_and_a_loud_inability_is_not(tree: Path) -> None:
+    assert "check output is different" in the_reason(tree, changed(green(tree), "output", outcome="different"))
+    assert told(tree, changed(green(tree), "output", outcome="unsupported")) == []
+
+
+def test_an_undeclared_deviation_is_refused(tree: Path) -> None:
+    report = changed(green(tree), "errors", outcome="deviation")
+    assert "deviation errors has no reason" in the_reason(tree, report)
+
+
+def test_every_file_has_to_hold_by_itself(tree: Path) -> None:
+    reasons = told(tree, green(tree), without(green(tree, device="cpu", complete=False), "output"))
+    assert len(reasons) == 2
+    assert all(reason.startswith("report1: ") for reason in reasons)
+
+
+def test_a_check_that_the_project_excludes_is_not_required(tree: Path) -> None:
+    assert told(tree, without(green(tree), "long"), exclude=("long",)) == []
+    assert told(tree, without(green(tree), "long"), checks=("output", "gradients")) == []
+    assert "check long is required" in the_reason(tree, without(green(tree), "long"), checks=("long",))
+    with pytest.raises(UsageError, match="unknown check 'lung'"):
+        told(tree, green(tree), checks=("lung",))
+
+
+def test_a_report_of_another_pair_is_no_evidence(tree: Path) -> None:
+    report = green(tree, candidate="equivcheck.attention:CausalSelfAttention")
+    assert "no report is of equivcheck.attention:Flash" in the_reason(tree, report, pair=SHIPPED)
+    assert told(tree, report, green(tree), pair=SHIPPED) == []
+
+
+def test_a_file_of_the_pair_that_is_gone_is_named(tree: Path) -> None:
+    files = {**green(tree).files, "candidate": {"nowhere/fast.py": "0" * 64}}
+    report = green(tree, files=files, sources=digests(files))
+    assert "nowhere/fast.py (candidate) is not here" in the_reason(tree, report)
+    files["candidate"] = {}
+    assert "the candidate has no file" in the_reason(tree, green(tree, files=files, sources=digests(files)))
+
+
+# against an older report ----------------------------------------------------------------------------------------------
+
+
+def test_what_fell_behind_an_older_report_is_named(tree: Path) -> None:
+    old = green(tree, kernels={"bfloat16, head size 64": "cudnn", "float32": "efficient"})
+    assert told(tree, old, against=old) == []
+    new = replace(old, kernels={"bfloat16, head size 64": "math"})
+    assert "kernel of bfloat16, head size 64 was cudnn and is math" in the_reason(tree, new, against=old)
+    new = changed(old, "output", worst_ratio=0.376)
+    assert "the worst ratio grew from 0.25 to 0.376, by more than half" in the_reason(tree, new, against=old)
+    assert told(tree, changed(old, "output", worst_ratio=0.375), against=old) == []
+    new = changed(old, "output", outcome="unsupported")
+    assert "check output was equivalent and is unsupported" in the_reason(tree, new, against=old)
+    assert told(tree, old, against=new) == []  # it has become better
+    assert "check long was equivalent and is gone" in the_reason(
+        tree, without(old, "long"), against=old, exclude=("long",)
+    )
+
+
+def test_an_older_report_of_something_else_is_an_error(tree: Path) -> None:
+    with pytest.raises(UsageError, match="--against old: it is of"):
+        told(tree, green(tree), against=green(tree, device="cpu"))
+
+
+def test_a_candidate_that_became_slow_trips_the_wire_where_that_is_asked_for(tree: Path) -> None:
+    def timed(speed_up: float | None) -> Report:
+        return green(tree, performance={"attention, T=1024": Timing("attention", "float32", 1024, speed_up=speed_up)})
+
+    old = timed(2.0)
+    assert told(tree, timed(1.4), against=old) == []
+    assert told(tree, timed(1.61), against=old, tripwire=25.0) == []
+    assert "T=1024 became 43 % slower" in the_reason(tree, timed(1.4), against=old, tripwire=25.0)
+    assert "speed of attention, T=1024 is not recorded" in the_reason(tree, green(tree), against=old, tripwire=25.0)
+    for wrong, words in (
+        ({"tripwire": 25.0}, "--tripwire without --against"),
+        ({"tripwire": 25.0, "against": green(tree)}, "no record of speed"),
+        ({"tripwire": 25.0, "against": replace(old, environment={"torch": "2.12.0"})}, "different torch versions"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            told(tree, timed(2.0), **wrong)  # type: ignore[arg-type]
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def committed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A report of the tree that the tests run from, in a folder of its own, with that tree's package."""
+    monkeypatch.chdir(tree)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    json.write(green(tree, created=datetime.now(UTC).isoformat(timespec="seconds")), tree / "report.json")
+    return tree / "report.json"
+
+
+def test_green_is_0_and_a_refusal_1_with_its_reason_on_a_line(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["gate", "report.json", "--require-device", "cuda", "--max-age", "1d"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "gate: green"
+    assert main(["gate", "report.json", "--require-device", "cpu"]) == 1
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("refused: device cpu is required")
+    assert last == "gate: refused, 1 reason"
+
+
+def test_the_config_says_what_is_wanted(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pyproject.toml").write_text(
+        "[tool.equivcheck]\nreference = 'a:A'\ncandidate = 'b:B'\n"
+        "deviations = {errors = {reason = 'it runs', expires = 2020-01-01}}\n"
+    )
+    assert main(["gate", "report.json"]) == 1
+    out = capsys.readouterr().out
+    assert "refused: no report is of b:B against a:A" in out
+    assert "refused: deviation errors expired on 2020-01-01 (it runs)" in out
+    assert "refused: deviation errors is declared and no longer observed" in out
+
+
+def test_on_github_every_refusal_is_an_annotation(
+    committed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert main(["gate", "report.json", "--require-device", "cpu"]) == 1
+    assert "::error title=equivcheck gate::device cpu is required, and" in capsys.readouterr().out
+
+
+def edited(text: str) -> str:
+    return text.replace('"outcome": "equivalent"', '"outcome": "unsupported"', 1)
+
+
+def newer(text: str) -> str:
+    return text.replace('"schema_version": 2', '"schema_version": 99', 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (edited, "changed by hand"),
+        (lambda text: text[: len(text) // 2], "truncated, or not JSON"),
+        (newer, "upgrade equivcheck"),
+        (lambda text: '{"results": []}', "not a report of equivcheck"),
+        (lambda text: "", "truncated, or not JSON"),
+    ],
+    ids=["an edited outcome", "a truncated file", "a newer schema", "a foreign file", "an empty file"],
+)
+def test_a_file_that_cannot_be_trusted_is_2_and_one_line(
+    committed: Path, capsys: pytest.CaptureFixture[str], spoil: object, words: str
+) -> None:
+    text = committed.read_text()
+    committed.write_text(spoil(text))  # type: ignore[operator]
+    assert committed.read_text() != text
+    assert main(["gate", "report.json"]) == 2
+    streams = capsys.readouterr()
+    assert words in streams.err
+    assert len(streams.err.splitlines()) == 1
+    assert streams.out == ""
+
+
+@pytest.mark.parametrize("spoiled", [None, "equivcheck/attention.py", "equivcheck/report/table.py"])
+def test_end_to_end_in_a_process_of_its_own(tree: Path, spoiled: str | None) -> None:
+    json.write(green(tree), tree / "report.json")
+    if spoiled:
+        edit(tree / spoiled)
+    done = subprocess.run(
+        [sys.executable, "-m", "equivcheck", "gate", "report.json"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree), "GITHUB_ACTIONS": ""},
+        capture_output=True,
+        text=True,
+    )
+    status = 1 if spoiled == "equivcheck/attention.py" else 0  # what only draws a table does not make evidence stale
+    assert done.returncode == status, done.stdout + done.stderr
+    assert ("stale: equivcheck/attention.py (candidate)" in done.stdout) is bool(status)
+
+
+def test_a_message_of_a_report_is_told_without_what_drives_a_terminal(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = changed(
+        Report.load(committed), "output", outcome="different", counterexample=Counterexample(CASE, "m", "replay")
+    )
+    report = replace(report, candidate="b:\x1b[31mB\n::error::x", device="\u202ecpu")
+    json.write(report, committed)
+    assert main(["gate", "report.json"]) == 1
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\u202e"} & set(out)
+    assert not any(line.startswith("::") for line in out.splitlines())
+    assert stdlib_json.loads(committed.read_text())["verdict"] == "different"
