@@ -65,6 +65,11 @@ class _Again(torch.autograd.Function):
         if not torch.is_grad_enabled() and not is_transformed(g):
             return None, None, None, g, None
         q, k, v, y = ctx.saved_tensors
+        if y.grad_fn is not None and "Cudnn" in y.grad_fn.name():
+            raise RuntimeError(
+                "cuDNN's attention cannot be differentiated twice, which create_graph asks for: run the forward pass inside "
+                "torch.nn.attention.sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), or in float32"
+            )
         kept = _kept(y, v) / (1.0 - ctx.dropout_p) if ctx.dropout_p > 0 else None
         return (*_gradients(q, k, v, g, kept), None, None)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -76,21 +77,20 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
     on = problem.judged_on
     upstream = {name: value.to(on, torch.float64) for name, value in problem.upstream.items()}
 
-    def oracle() -> dict[str, Tensor]:
-        module, inputs = to_float64(problem.make_reference(), problem.inputs, on)
-        with problem.dropping(module, on), seeded(problem.case.seed, problem.device):
+    def oracle(around: AbstractContextManager[object]) -> dict[str, Tensor]:
+        module, inputs = to_float64(problem.make_reference(), problem.inputs, on)  # not around: weights do not err
+        with problem.dropping(module, on), seeded(problem.case.seed, problem.device), around:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
-    with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        values = oracle()
+    with spelled_out():
+        values = oracle(Widened())  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def perturbed(count: int) -> Sample:
         noise = torch.Generator(device=on).manual_seed(problem.case.seed * 64 + count)
         runs = []
         with spelled_out():
             for _ in range(count):
-                with problem.rounding(noise, 1):
-                    runs.append(oracle())
+                runs.append(oracle(problem.rounding(noise, 1)))
         return Sample(count, {name: torch.stack([run[name] for run in runs]) - value for name, value in values.items()})
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)

@@ -38,6 +38,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "deviations": "Differences that were declared, with their reasons.",
         "kernels": "Which kernel ran, by the problem that it ran for.",
         "performance": "Records of `equivcheck bench`, by name.",
+        "strict": "Whether what the candidate refuses loudly counts as a failure.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {
@@ -88,7 +89,10 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
     },
 }
 _DERIVED = {
-    "verdict": {"enum": ["equivalent", "different", "insensitive", "partial"], "description": "Derived: the verdict."},
+    "verdict": {
+        "enum": ["equivalent", "different", "unsupported", "insensitive", "partial"],
+        "description": "Derived: the verdict.",
+    },
     "equivalent": {"type": "boolean", "description": "Derived: whether the verdict is `equivalent`."},
     "cases": {"type": "integer", "description": "Derived: cases of all checks together."},
 }
