@@ -93,4 +93,4 @@ class ErrorModel:
         size = self.u * total.abs() + (self.u_sum * self.steps(n)) * drift
         if self.blocked and n > _BLOCK:
             size = size + (self.u * math.sqrt(n / _BLOCK)) * drift
-        return size
+        return size.masked_fill(~(size <= _MASK), 0.0)  # a mask that is added to a product, as in `relative`

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equivcheck import settings
 from equivcheck.adaptation import Adaptation, Given
 from equivcheck.calling import (
     HOW_TO_CALL,
@@ -57,13 +58,19 @@ def resolve(
         pair.append(found)
     said = Adaptation.of(**adaptation or {})
     subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said)
+    with settings.kept():  # what a candidate switches where it is tried must be seen where it is judged
+        return _tried(subject, kind)
+
+
+def _tried(subject: Subject, kind: str) -> Subject:
+    said, names = subject.adaptation, (subject.reference_name, subject.candidate_name)
     if takes_qkv(subject.reference):
         found_kind = "function"
         subject = _as_functions(subject)
         if said.given:
             raise UsageError(f"{said.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
-        subject = replace(subject, reference=factory_of(pair[0], said.config, names[0]))
+        subject = replace(subject, reference=factory_of(subject.reference, said.config, names[0]))
         found_kind, inputs, outputs = _find_kind(subject)
         subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
     if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:

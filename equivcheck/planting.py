@@ -47,6 +47,7 @@ _SHOWS_IN = {  # what rounding hides, or what is right, in the other dtypes
     "outputs-negated-when-generating": (*_WIDE, "float16"),
     "logits-negated-when-generating": (*_WIDE, "float16"),
     "second-weight-gradient-one-percent-off": _WIDE,
+    "batch-of-one-off": (*_WIDE, "float16"),
     "outputs-one-unit-toward-zero": _HALF,
     "one-unit-toward-zero": _HALF,
 }

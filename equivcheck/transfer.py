@@ -1,7 +1,7 @@
 """How weights go over where names differ, and how gradients come back: by one function of a state_dict and its adjoint."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from equivcheck.errors import UsageError
 
-__all__ = ["HOW_TO_TRANSFER", "Transfer", "carry_over", "gradients_of", "named_back"]
+__all__ = [
+    "HOW_TO_TRANSFER",
+    "Transfer",
+    "carry_over",
+    "gradients_of",
+    "named_back",
+    "named_over",
+    "original_shapes",
+    "own_names",
+]
 
 HOW_TO_TRANSFER = "pass transfer=, a function that makes of the reference's state_dict the candidate's"
 
@@ -87,6 +96,26 @@ class _Carried:
             )
         return dict(zip(leaves, found, strict=True))
 
+    def over(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of the reference's parameters under the candidate's names: the transfer, which is linear in them."""
+        like = next(iter(values.values()))
+        rest = {name: torch.zeros(shape, dtype=like.dtype, device=like.device) for name, shape in self.rest.items()}
+        return {name: value.detach() for name, value in self.transfer({**values, **rest}, self.config).items()}
+
+    def parts(self, names: Collection[str]) -> set[str]:
+        """The candidate's parameters that hold a part of these of the reference's."""
+        leaves = {name: torch.zeros(shape).requires_grad_() for name, shape in self.shapes.items()}
+        with torch.enable_grad():
+            made = self.transfer({**leaves, **{n: torch.zeros(shape) for n, shape in self.rest.items()}}, self.config)
+            wanted = [leaves[name] for name in names]
+            return {
+                name
+                for name, value in made.items()
+                if wanted and value.requires_grad
+                for found in [torch.autograd.grad(value.sum(), wanted, retain_graph=True, allow_unused=True)]
+                if any(gradient is not None for gradient in found)
+            }
+
 
 def carry_over(transfer: Transfer | None, reference: nn.Module, candidate: nn.Module, config: Any) -> None:
     """Give the candidate the reference's weights; raises what loading raises.
@@ -115,6 +144,24 @@ def named_back(module: nn.Module, values: Mapping[str, Tensor | None]) -> dict[s
     """Values by the names of a module's parameters, by those of the reference's where its weights came over by a transfer."""
     carried: _Carried | None = vars(module).get(_KEY)
     return dict(values) if carried is None else carried.back(values)
+
+
+def named_over(module: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values by the names of the reference's parameters, by those of the module's own."""
+    carried: _Carried | None = vars(module).get(_KEY)
+    return dict(values) if carried is None or not values else carried.over(values)
+
+
+def own_names(module: nn.Module, names: Collection[str]) -> set[str]:
+    """The parameters of a module that hold what the reference has under these names."""
+    carried: _Carried | None = vars(module).get(_KEY)
+    return set(names) if carried is None else carried.parts(names)
+
+
+def original_shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """The shapes of the reference's parameters by their names there; of a module that is its own reference, its own."""
+    carried: _Carried | None = vars(module).get(_KEY)
+    return {name: p.shape for name, p in module.named_parameters()} if carried is None else dict(carried.shapes)
 
 
 def gradients_of(module: nn.Module) -> dict[str, Tensor | None]:

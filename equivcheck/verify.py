@@ -214,8 +214,9 @@ def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
 
 
 def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener, dtypes: int) -> Search:
-    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault
-    planned = min(check.cases[profile], max(_ENOUGH, math.ceil(check.cases[profile] * dtypes / len(DTYPES))))
+    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
+    enough = _ENOUGH * (1 + len(subject.features))
+    planned = min(check.cases[profile], max(enough, math.ceil(check.cases[profile] * dtypes / len(DTYPES))))
 
     def told(done: int) -> None:
         heard.progress(check.name, done, planned)

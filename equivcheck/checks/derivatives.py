@@ -10,6 +10,7 @@ from equivcheck.checks.holding import Held, Pair
 from equivcheck.checks.transformed import Transform, hold_transformed, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Shell
+from equivcheck.transfer import named_back, named_over, original_shapes
 
 __all__ = ["derivatives"]
 
@@ -37,6 +38,16 @@ def _direction(problem: Problem, name: str, like: Tensor) -> Tensor:
     """A random direction to differentiate in, the same one for the candidate and for the oracle."""
     draw = torch.randn(like.shape, generator=generator(problem.case, f"direction {name}"), dtype=torch.float64)
     return draw.to(problem.case.torch_dtype).to(like)
+
+
+def _directions(problem: Problem, module: nn.Module, given: Tensors, parameters: Tensors) -> Tensors:
+    """A direction for each input and parameter: where weights came over by a transfer, so do their directions."""
+    inputs = {name: _direction(problem, name, x) for name, x in given.items()}
+    if not parameters:
+        return inputs
+    like = next(iter(parameters.values()))
+    its = {name: _direction(problem, name, like.new_empty(shape)) for name, shape in original_shapes(module).items()}
+    return inputs | {name: value for name, value in named_over(module, its).items() if name in parameters}
 
 
 def _named(problem: Problem, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
@@ -70,13 +81,14 @@ def second(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstre
     wanted = given | parameters
     total = _weighted(problem.outputs(module, leaves), flowing)
     first = torch.autograd.grad(total, list(wanted.values()), create_graph=True, allow_unused=True)
-    combined = [
-        (g * _direction(problem, name, g)).sum() for name, g in zip(wanted, first, strict=True) if g is not None
-    ]
-    targets = wanted | {f"upstream {name}": value for name, value in flowing.items()}
+    directions = _directions(problem, module, given, parameters)
+    combined = [(g * directions[name]).sum() for name, g in zip(wanted, first, strict=True) if g is not None]
     # not torch.autograd.grad: it goes past what was marked as differentiable once, in silence
     torch.stack(combined).sum().backward()
-    return {f"second grad {name}": x.grad.detach() for name, x in targets.items() if x.grad is not None}
+    found = {name: x.grad for name, x in given.items()}
+    found |= {f"upstream {name}": x.grad for name, x in flowing.items()}
+    found |= named_back(module, {name: p.grad for name, p in parameters.items()})
+    return {f"second grad {name}": value.detach() for name, value in found.items() if value is not None}
 
 
 def forward_mode(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
@@ -84,7 +96,8 @@ def forward_mode(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], 
     given, parameters = _named(problem, module, [x.detach() for x in inputs])
     function = _functional(problem, module)
     primals = ({name: p.detach() for name, p in parameters.items()}, given)
-    tangents = tuple({name: _direction(problem, name, x) for name, x in part.items()} for part in primals)
+    directions = _directions(problem, module, given, parameters)
+    tangents = tuple({name: directions[name] for name in part} for part in primals)
 
     def run(parameters: Tensors, given: Tensors) -> Tensors:
         return function(parameters, list(given.values()) or inputs)
@@ -103,7 +116,8 @@ def twice_backward(problem: Problem, module: nn.Module, inputs: Sequence[Tensor]
     back = torch.autograd.grad(
         list(out.values()), list(wanted.values()), list(flowing.values()), create_graph=True, allow_unused=True
     )
-    combined = [(g * _direction(problem, name, g)).sum() for name, g in zip(wanted, back, strict=True) if g is not None]
+    directions = _directions(problem, module, given, parameters)
+    combined = [(g * directions[name]).sum() for name, g in zip(wanted, back, strict=True) if g is not None]
     moved = torch.autograd.grad(torch.stack(combined).sum(), list(flowing.values()))
     return {f"tangent of {name}": value for name, value in zip(flowing, moved, strict=True)}
 
@@ -140,7 +154,12 @@ def per_sample(
     argnums = (0, 1) if given else (0,)
     gradient = torch.func.grad(weighted, argnums=argnums)
     found = torch.func.vmap(gradient, in_dims=(None, 0, 0 if rows else None))(parameters, tuple(inputs), rows)
-    results = {f"per-sample grad {name}": value for name, value in found[0].items()}
+    each = [named_back(module, {n: g[at] for n, g in found[0].items()}) for at in range(inputs[0].shape[0])]
+    results = {
+        f"per-sample grad {name}": torch.stack([value for row in each if (value := row[name]) is not None])
+        for name, first in each[0].items()
+        if first is not None
+    }
     if given:
         results |= {f"per-sample grad {name}": value for name, value in zip(given, found[1], strict=True)}
     return results

@@ -1,6 +1,6 @@
 """Values: outputs, gradients and the logits of a whole model, held against the oracle within the budget."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from equivcheck.cases import Case, generator
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
+from equivcheck.transfer import named_back, own_names
 
 __all__ = ["gradients", "logits", "output"]
 
@@ -88,10 +89,11 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     leaves = [x.detach() for x in problem.inputs]
     named = dict(zip(problem.names, [x for x in leaves if x.is_floating_point()], strict=False))
-    chosen: Set[str] = set(wanted)
+    parameters = [name for name in wanted if name not in named]
+    own = own_names(module, parameters)
     try:
         for name, tensor in (*trained.items(), *named.items()):
-            tensor.requires_grad_(name in chosen)
+            tensor.requires_grad_(name in (own if name in trained else wanted))
             tensor.grad = None
         with seeded(problem.case.seed, problem.device):
             out = problem.outputs(module, leaves)
@@ -99,7 +101,9 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
             if roots:
                 torch.autograd.backward([v for v, _ in roots], [g for _, g in roots])
         found: Results = {name: value.detach() for name, value in out.items()}
-        return found | {f"grad {name}": t.grad for name, t in (*named.items(), *trained.items()) if name in chosen}
+        got = named_back(module, {name: p.grad for name, p in trained.items() if name in own})
+        found |= {f"grad {name}": got.get(name) for name in parameters}
+        return found | {f"grad {name}": x.grad for name, x in named.items() if name in wanted}
     finally:
         for p in trained.values():
             p.requires_grad_()

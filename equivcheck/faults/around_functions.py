@@ -153,6 +153,6 @@ FUNCTIONS = (
     ("grouped-heads-tiled", ("output",), _heads_tiled),
     ("keys-past-the-queries-ignored", ("output",), _keys_past_the_queries_ignored),
     ("causal-mask-at-the-other-corner", ("output",), _other_corner),
-    ("call-refused", ("interface", "output"), _positional_names),
+    ("call-refused", ("output", "interface"), _positional_names),
     ("softmax-spelled-out", ("backend",), _output(spelled_out)),
 )
