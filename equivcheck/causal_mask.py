@@ -11,6 +11,8 @@ __all__ = ["is_causal", "is_causal_once", "is_exporting", "while_causal"]
 
 is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_dynamo_compiling)  # torch 2.6 has none
 
+_AT_ONCE = 2**26  # elements
+
 _State = tuple[object, ...]
 _seen: dict[int, tuple["weakref.ref[Tensor]", _State, bool]] = {}  # by id, while the tensor lives
 
@@ -38,8 +40,15 @@ def is_causal(mask: Tensor) -> bool:
 
 @torch.no_grad()
 def _look(mask: Tensor) -> bool:
-    causal = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).tril()
-    return torch.equal(mask != 0, causal.expand_as(mask))
+    *_, K, width = mask.shape
+    keys = torch.arange(width, device=mask.device)
+    # by blocks of queries: at K = 131072 a look at all of it would take several times what the mask itself does
+    for first in range(0, K, max(1, _AT_ONCE // max(1, width))):
+        rows = mask[..., first : first + max(1, _AT_ONCE // max(1, width)), :]
+        queries = torch.arange(first, first + rows.size(-2), device=mask.device)
+        if not torch.equal(rows != 0, (keys <= queries.unsqueeze(-1)).expand_as(rows)):  # (…, queries, K)
+            return False
+    return True
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it

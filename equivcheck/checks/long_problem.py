@@ -44,6 +44,7 @@ def long_problem(pair: Pair, longer: Case) -> Problem:
         inputs=tuple(x.to(pair.device) for x in inputs),
         upstream={"output": flowing.to(pair.device)},
         memory_key=("long", pair.kind, longer),
+        oracle_device=None,  # what is long is nothing for a CPU beside a GPU
     )
 
 
