@@ -24,7 +24,10 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
     "causal lengths": ("causal, keys of another number than queries", {"kv_len": 5}),
-    "heads": ("fewer heads of keys and values than of queries", {"n_head": 4, "kv_heads": 2}),  # one alone would broadcast
+    "heads": (
+        "fewer heads of keys and values than of queries",
+        {"n_head": 4, "kv_heads": 2},
+    ),  # one alone would broadcast
     "value size": ("values of another size than queries", {"value_size": 3}),
     "boolean": ("a boolean mask", {"mask": "some", "is_causal": False}),
     "causal boolean": ("causal with a boolean mask", {"mask": "some"}),
