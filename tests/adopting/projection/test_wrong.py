@@ -5,5 +5,5 @@ TestFusedWrong = equivcheck.suite(
     "attention:OneProjectionWrong",
     transfer="auto",
     dtypes=["float32"],
-    checks=["output", "gradients", "causality", "checkpoint", "dropout"],
+    checks=["output"],
 )

@@ -4,5 +4,5 @@ TestFasterWrong = equivcheck.suite(
     "equivcheck.gpt:GPT",
     "speedup:faster_wrong",
     dtypes=["float32"],
-    checks=["logits", "interface", "checkpoint", "modes"],
+    checks=["logits"],
 )
