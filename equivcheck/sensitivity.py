@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 from equivcheck import planting
@@ -62,14 +61,16 @@ def sensitivity_of(
     return Sensitivity(tuple(fault.name for fault in faults), tuple(survived), caught_by, time.monotonic() - began)
 
 
-@lru_cache(1)
-def _planted(subject: Subject, checks: frozenset[str], profile: str, seed: int) -> dict[str, PlantedFault]:
-    return {fault.name: fault for fault in planting.planted(subject, checks, profile, seed)}
+_latest: list[tuple[Subject, tuple[frozenset[str], str, int], dict[str, PlantedFault]]] = []
 
 
 def planted_named(subject: Subject, checks: frozenset[str], profile: str, seed: int, name: str) -> PlantedFault:
     """The fault of this name among those that such a run plants."""
-    return _planted(subject, checks, profile, seed)[name]
+    key = (checks, profile, seed)
+    # a subject with a transfer in it may have no hash
+    if not _latest or _latest[0][0] is not subject or _latest[0][1] != key:
+        _latest[:] = [(subject, key, {f.name: f for f in planting.planted(subject, checks, profile, seed)})]
+    return _latest[0][2][name]
 
 
 def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: float) -> str:

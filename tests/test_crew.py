@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def run(candidate: str, jobs: int, **options: Any) -> Report:
 
 def test_two_processes_come_to_the_report_of_one() -> None:
     assert without_times(run(FLASH, 1)) == without_times(run(FLASH, 2))
+
+
+def test_what_is_said_of_a_pair_is_said_in_each_process() -> None:
+    pair = [
+        f"{Path(__file__).parent}/adopting/projection/attention.py:{n}" for n in ("ThreeProjections", "OneProjection")
+    ]
+    options: dict[str, Any] = {"device": "cpu", "profile": "quick", "checks": ["checkpoint", "causality"]}
+    one, two = (verify(*pair, transfer="auto", dtypes=["float32"], jobs=jobs, **options) for jobs in (1, 2))
+    assert without_times(one) == without_times(two)
+    assert two.equivalent
+    assert two.results[0].visited["dtype"].keys() == {"float32"}
 
 
 def test_a_counterexample_is_as_small_when_it_is_found_elsewhere(tmp_path: Any) -> None:
