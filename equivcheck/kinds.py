@@ -26,7 +26,7 @@ from equivcheck.cases import Case
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
 from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of, takes_qkv
-from equivcheck.loading import find_device, line_of, load, name_of
+from equivcheck.loading import find_device, line_of, load, load_candidate, name_of
 from equivcheck.problem import seeded
 from equivcheck.subject import SAMPLE, Subject
 from equivcheck.transfer import HOW_TO_TRANSFER, Transfer, named_back
@@ -48,16 +48,20 @@ def resolve(
         raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
     where = find_device(device)
     names = name_of(reference), name_of(candidate)
-    pair = []
+    pair: list[Any] = []
+    switched: tuple[str, ...] = ()
     for given, name in zip((reference, candidate), names, strict=True):
-        found = load(given) if isinstance(given, str) else given
+        found = given
+        if isinstance(given, str):
+            # the original's settings are those that it was trained with
+            found, switched = load_candidate(given) if pair else (load(given), ())
         if not callable(found):
             raise UsageError(
                 f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
             )
         pair.append(found)
     said = Adaptation.of(**adaptation or {})
-    subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said)
+    subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
     with settings.kept():  # what a candidate switches where it is tried must be seen where it is judged
         return _tried(subject, kind)
 

@@ -10,9 +10,24 @@ from typing import Any
 
 import torch
 
+from equivcheck import settings
 from equivcheck.errors import UsageError
 
-__all__ = ["find_device", "line_of", "load", "name_of"]
+__all__ = ["find_device", "line_of", "load", "load_candidate", "name_of"]
+
+_SWITCHED: dict[str, tuple[str, ...]] = {}  # by module: a second import of it switches nothing
+
+
+def load_candidate(spec: str) -> tuple[Any, tuple[str, ...]]:
+    """The object behind an import string, and the settings of the process that importing it switched; they are put back."""
+    before = settings.now()
+    try:
+        found = load(spec)
+    finally:
+        switched = tuple(settings.put_back(before))
+    place = spec.rpartition(":")[0]
+    _SWITCHED.setdefault(place, switched)
+    return found, _SWITCHED[place]
 
 
 def load(spec: str) -> Any:

@@ -3,14 +3,21 @@
 A candidate that switches one must not be judged by it: where it allows TF32, the budget would allow TF32 as well.
 """
 
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils import deterministic
 
-__all__ = ["kept", "now", "switched"]
+__all__ = ["kept", "now", "put_back", "switched"]
+
+_SUBNORMAL = 2.0**-1060
+_PLACES = (F, nn.Module, nn.Linear, nn.Dropout, torch.Tensor)
+"""Whose functions others call, too: what is set in their place is set for everybody."""
 
 
 class _Setting(NamedTuple):
@@ -24,6 +31,54 @@ def _of(owner: Any, name: str) -> _Setting:
 
 def _autocast(device: str) -> _Setting:
     return _Setting(lambda: torch.is_autocast_enabled(device), lambda value: torch.set_autocast_enabled(device, value))
+
+
+def _flushes() -> bool:
+    """Whether this thread takes subnormal numbers for zero; torch has no question for it."""
+    return bool(torch.full((), _SUBNORMAL, dtype=torch.float64, device="cpu").mul(1.0) == 0)
+
+
+def _cudnn_tf32() -> bool | None:
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # torch refuses the question where a newer setting was made
+        return None
+
+
+def _put_cudnn_tf32(value: bool | None) -> None:
+    if value is not None:
+        torch.backends.cudnn.allow_tf32 = value
+
+
+def _functions() -> dict[tuple[int, str], Any]:
+    return {
+        (at, name): value
+        for at, place in enumerate(_PLACES)
+        for name, value in vars(place).items()
+        if isinstance(value, types.FunctionType | types.BuiltinFunctionType)
+    }
+
+
+def _put_functions(before: Mapping[tuple[int, str], Any]) -> None:
+    now = _functions()
+    for (at, name), value in before.items():
+        if now.get((at, name)) is not value:
+            setattr(_PLACES[at], name, value)
+
+
+def _global_hooks() -> dict[str, dict[Any, Any]]:
+    return {
+        name: dict(value)
+        for name, value in vars(nn.modules.module).items()
+        if name.startswith("_global_") and isinstance(value, dict)
+    }
+
+
+def _put_global_hooks(before: Mapping[str, Mapping[Any, Any]]) -> None:
+    for name, hooks in before.items():
+        there = getattr(nn.modules.module, name)
+        there.clear()
+        there.update(hooks)
 
 
 _SETTINGS: dict[str, _Setting] = {
@@ -40,6 +95,9 @@ _SETTINGS: dict[str, _Setting] = {
     "float32 matmul precision": _Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     "reduced precision of float16": _of(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction"),
     "reduced precision of bfloat16": _of(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
+    "cudnn.enabled": _of(torch.backends.cudnn, "enabled"),
+    "mkldnn": _Setting(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    "TF32 in cuDNN": _Setting(_cudnn_tf32, _put_cudnn_tf32),
     "cudnn.benchmark": _of(torch.backends.cudnn, "benchmark"),
     "cudnn.deterministic": _of(torch.backends.cudnn, "deterministic"),
     "flash sdp": _Setting(torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
@@ -51,6 +109,10 @@ _SETTINGS: dict[str, _Setting] = {
     "threads": _Setting(torch.get_num_threads, torch.set_num_threads),
     "autocast on the CPU": _autocast("cpu"),
     "autocast on CUDA": _autocast("cuda"),
+    "cache of autocast": _Setting(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    "flushing of subnormal numbers": _Setting(_flushes, torch.set_flush_denormal),
+    "functions of torch": _Setting(_functions, _put_functions),
+    "hooks of every module": _Setting(_global_hooks, _put_global_hooks),
     "anomaly mode": _Setting(torch.is_anomaly_enabled, torch.set_anomaly_enabled),
 }
 
@@ -65,6 +127,14 @@ def switched(before: Mapping[str, Any]) -> list[str]:
     return [name for name, value in now().items() if value != before[name]]
 
 
+def put_back(before: Mapping[str, Any]) -> list[str]:
+    """Make every setting what it was, and give the names of those that were not."""
+    names = switched(before)
+    for name in names:
+        _SETTINGS[name].put(before[name])
+    return names
+
+
 @contextmanager
 def kept() -> Iterator[None]:
     """Afterwards every setting is what it was."""
@@ -72,5 +142,4 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in switched(before):
-            _SETTINGS[name].put(before[name])
+        put_back(before)

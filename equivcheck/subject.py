@@ -83,11 +83,12 @@ class Subject:
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
     oracle_device: torch.device | None = None
+    switched_at_import: tuple[str, ...] = ()  # settings of the process, by the candidate's module
 
     def with_candidate(self, candidate: Factory, name: str) -> "Subject":
         """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
         kind = "model" if self.kind == "replacement" else self.kind
-        return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None)
+        return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None, switched_at_import=())
 
     def rebuilt(self, change: Callable[[Any], Any]) -> "Subject":
         """The same pair, built from configs that went through `change`; it remembers no truths of the unchanged one."""

@@ -1,10 +1,14 @@
 """Settings of the process are what they were after code that switched them, and a candidate is not judged by those it switches."""
 
+import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from equivcheck import settings
 from equivcheck.attention import CausalSelfAttention
@@ -54,3 +58,100 @@ def test_a_setting_that_is_switched_once_and_for_all_is_seen_every_time_and_put_
         with pytest.raises(Mismatch, match="float32 matmul precision"):
             PURITY.run(subject, CASE)
     assert settings.now() == before
+
+
+def _hooked_by_everyone() -> None:
+    nn.modules.module.register_module_forward_hook(lambda *_: None)
+
+
+def _softmax_patched() -> None:
+    own = F.softmax
+    F.softmax = lambda *args, **options: own(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("switch", "told"),
+    [
+        (_hooked_by_everyone, "hooks of every module"),
+        (_softmax_patched, "functions of torch"),
+        (lambda: torch.set_flush_denormal(True), "flushing of subnormal numbers"),
+        (lambda: torch._C._set_mkldnn_enabled(False), "mkldnn"),
+    ],
+)
+def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], object], told: str) -> None:
+    before = settings.now()
+
+    class Switching(CausalSelfAttention):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            switch()
+
+    subject = resolve(CausalSelfAttention, Switching, kind="module", device="cpu")
+    with pytest.raises(Mismatch, match=told):
+        PURITY.run(subject, CASE)
+    assert settings.now() == before
+
+
+@pytest.mark.parametrize(
+    ("switch", "told"),
+    [
+        ("torch.use_deterministic_algorithms(True, warn_only=True)", "deterministic algorithms"),
+        ("torch.set_default_dtype(torch.float64)", "default dtype"),
+    ],
+)
+def test_what_a_candidates_module_switches_when_it_is_imported_is_seen_and_judges_nothing(
+    switch: str, told: str, tmp_path: Path
+) -> None:
+    before = settings.now()
+    file = tmp_path / f"switching_{told.split()[0]}.py"
+    file.write_text(f"import torch\nfrom equivcheck.attention import FlashCausalSelfAttention\n\n{switch}\n")
+    for _ in range(2):  # the second time the module is there already
+        subject = resolve(CausalSelfAttention, f"{file}:FlashCausalSelfAttention", kind="module", device="cpu")
+        assert settings.now() == before
+        with pytest.raises(Mismatch, match=f"importing the candidate changed global settings: {told}"):
+            PURITY.run(subject, CASE)
+    PURITY.run(subject.with_candidate(CausalSelfAttention, "another"), CASE)
+
+
+class SeededWhenBuilt(CausalSelfAttention):
+    def __init__(self, config: Any) -> None:
+        torch.manual_seed(1)
+        super().__init__(config)
+
+
+class PythonSeededWhenBuilt(CausalSelfAttention):
+    def __init__(self, config: Any) -> None:
+        random.seed(1)
+        super().__init__(config)
+
+
+@pytest.mark.parametrize(("candidate", "told"), [(SeededWhenBuilt, "torch's"), (PythonSeededWhenBuilt, "Python's own")])
+def test_building_seeds_no_generator_unless_the_original_does(candidate: Any, told: str) -> None:
+    for _ in range(2):
+        with pytest.raises(Mismatch, match=f"where the candidate is built {told} generator is"):
+            PURITY.run(resolve(CausalSelfAttention, candidate, kind="module", device="cpu"), CASE)
+    PURITY.run(resolve(candidate, candidate, kind="module", device="cpu"), CASE)
+
+
+class GradientsOverwritten(CausalSelfAttention):
+    """The gradient of the values' weight takes the place of what was there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.value.weight
+        if torch.is_grad_enabled() and weight.requires_grad and not hasattr(weight, "latest"):
+            weight.latest = torch.zeros_like(weight)
+            weight.register_hook(lambda g: weight.latest.copy_(g))
+            weight.register_post_accumulate_grad_hook(_overwritten)
+        return super().forward(x)
+
+
+def _overwritten(parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    with torch.no_grad():
+        parameter.grad.copy_(parameter.latest)
+
+
+def test_gradients_are_added_to_those_that_are_there() -> None:
+    subject = resolve(CausalSelfAttention, GradientsOverwritten, kind="module", device="cpu")
+    with pytest.raises(Mismatch, match="after two backward passes"):
+        PURITY.run(subject, CASE)

@@ -1,7 +1,7 @@
 """Purity: a run leaves inputs, weights, flags and generators as they were, and later runs do not depend on earlier ones."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -14,18 +14,24 @@ from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
+from equivcheck.transfer import gradients_of
 
 __all__ = ["purity"]
 
 
 def purity(pair: Pair, case: Case) -> Held:
     """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
+    if pair.switched_at_import:
+        told = ", ".join(pair.switched_at_import)
+        raise Mismatch(f"importing the candidate changed global settings: {told}", where=pair.switched_at_import[0])
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
     flags = settings.now()  # before the candidate is built
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
     candidate_run(problem, lambda module: hold_size(problem, module))
-    return together((_as_at_first(problem), _overlapping(pair, problem)))
+    if pair.kind in ("module", "model"):
+        candidate_run(problem, lambda _: _generators_when_built(pair, case))
+    return together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
 
 
 def _as_at_first(problem: Problem) -> Held:
@@ -39,6 +45,36 @@ def _as_at_first(problem: Problem) -> Held:
         return hold(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
     except Mismatch as error:
         raise Mismatch(f"after many calls: {error}", ratio=error.ratio, where=error.where) from None
+
+
+def _accumulated(problem: Problem) -> Held:
+    """A second backward pass adds its gradients to the first one's, in inputs and in parameters."""
+
+    def run(module: nn.Module) -> Results:
+        leaves = [x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in problem.inputs]
+        parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        for parameter in parameters.values():
+            parameter.grad = None
+        for _ in range(2):
+            with seeded(problem.case.seed, problem.device):
+                out = problem.outputs(module, leaves)
+                roots = [(v, problem.upstream[n]) for n, v in out.items() if v.requires_grad and n in problem.upstream]
+                torch.autograd.backward([v for v, _ in roots], [g / 2 for _, g in roots])
+        found: Results = {f"grad {name}": g for name, g in gradients_of(module).items()}
+        floating = [x for x in leaves if x.is_floating_point()]
+        found |= {f"grad {name}": x.grad for name, x in zip(problem.names, floating, strict=False)}
+        for parameter in parameters.values():
+            parameter.grad = None
+        return found
+
+    truth = problem.truth(gradients=True)
+    got = candidate_run(problem, run)
+    names = [name for name in dict.fromkeys((*truth.values, *got)) if name.startswith("grad ")]
+    try:
+        return hold(problem, truth, got, lambda: run(problem.reference), names)
+    except Mismatch as error:
+        told = f"after two backward passes, each of half the upstream gradient: {error}"
+        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
 
 
 def _held(module: nn.Module) -> dict[str, Tensor]:
@@ -83,6 +119,35 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
     if {name: sub.training for name, sub in module.named_modules()} != mode:
         raise Mismatch("a forward pass switched train or eval", where="training")
     return {}
+
+
+def _generators_when_built(pair: Pair, case: Case) -> None:
+    """Building a candidate may draw its first weights, as the original does; it neither seeds a generator nor draws Python's."""
+
+    def built(factory: Callable[..., object], seed: int) -> tuple[bytes, bool]:
+        python = random.getstate()
+        random.seed(f"before it is built, {seed}")  # not the state that a seeding constructor left the last time
+        before = random.getstate()
+        try:
+            with seeded(seed, pair.device):
+                factory(case.config())
+                state = torch.get_rng_state().numpy().tobytes()
+            return state, random.getstate() != before
+        finally:
+            random.setstate(python)
+
+    def found(factory: Callable[..., object]) -> list[str]:
+        (first, moved), (second, _) = built(factory, case.seed), built(factory, case.seed + 1)
+        seen = {"torch's generator is seeded": first == second, "Python's own generator is moved": moved}
+        return [what for what, there in seen.items() if there]
+
+    mine = found(pair.candidate)
+    its = found(pair.reference) if mine else []
+    for what in mine:
+        if what not in its:
+            raise Mismatch(
+                f"where the candidate is built {what}: what is drawn afterwards is another", where="generator"
+            )
 
 
 def _kept(problem: Problem, module: nn.Module) -> None:
