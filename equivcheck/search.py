@@ -170,7 +170,11 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     draws = _draws(check, subject, dtypes)
     longest = draws.get("max_seq_len", 512)
     shortest = draws.get("min_seq_len", 1)
-    lengths = [(max(low, shortest), min(high, longest), share) for low, high, share in LENGTHS if low <= longest]
+    lengths = [
+        (max(low, shortest), longest if high == LENGTHS[-1][1] else min(high, longest), share)
+        for low, high, share in LENGTHS
+        if low <= longest and high >= shortest
+    ]
     each = [[dtype] for dtype in draws["dtypes"]]
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []
@@ -191,7 +195,10 @@ def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, A
     if subject.kind in ("model", "replacement"):
         draws.setdefault("n_layers", (1, 2))
         draws.setdefault("regimes", ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v"))
-        draws["max_seq_len"] = min(draws.get("max_seq_len", 130), 130)
+        if draws.get("min_seq_len", 1) <= 130:
+            draws["max_seq_len"] = min(draws.get("max_seq_len", 130), 130)
+        else:  # a check of long sequences keeps its lengths, in small models
+            draws |= {"head_sizes": (), "max_scores": 2**17}
         draws["max_head_size"] = min(draws.get("max_head_size", 24), 24)
     if subject.kind == "function":
         if "scale" in subject.options:

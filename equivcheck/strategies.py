@@ -69,18 +69,20 @@ def cases(
     max_chunks: int | None = None,
     features: frozenset[str] = frozenset(),
     head_sizes: Sequence[int] = (),
+    max_scores: int = 2**17,
 ) -> Case:
     """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
 
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
     `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which masks there are.
-    `head_sizes` are the only ones, where there are any. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
+    `head_sizes` are the only ones, where there are any. `max_scores` bounds B * H * T * T
+    where B * H is past 1. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
     number of runs that it takes to read off a mask.
     """
     dtype = draw(st.sampled_from(list(dtypes)))
     seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
     # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
-    room = max(1, 2**17 // max(seq_len * seq_len, 1))
+    room = max(1, max_scores // max(seq_len * seq_len, 1))
     n_head = draw(st.sampled_from(sizes(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads)))
     most = max(min_batch_size, min(max_batch_size, room // n_head))
     batch_size = draw(st.sampled_from(sizes(most, typical=3, smallest=min_batch_size)))

@@ -40,6 +40,7 @@ CASES = {
     "generation": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=2, vocab_size=17, seed=1),
     "autocast": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, dtype="bfloat16", seed=1),
     "compile": Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, seed=1),
+    "lengths": Case(batch_size=2, seq_len=70, n_head=2, head_size=8, block_size=72, seed=1),
     "logits": Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=4, vocab_size=17, seed=1),
 }
 PLAIN = Case(batch_size=3, seq_len=21, n_head=3, head_size=8, block_size=24, seed=1)
@@ -64,6 +65,7 @@ SEEN = {
         "offset-of-the-input-ignored",
         "expanded-input-computed-once",
     ),
+    "lengths": ("partial-tile-of-keys-lost", "causal-only-at-multiples-of-eight", "length-of-the-first-call-kept"),
     "batching": ("other-samples-are-zero", "third-sample-reads-the-second"),
     "derivatives": ("key-detached", "scale-missing"),
     "autocast": ("scale-missing", "key-detached"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import equivcheck
 from equivcheck import cli
@@ -34,7 +34,7 @@ NARROW = PLAIN.but(dtype="bfloat16")
 
 
 def case_for(check: str) -> Case:
-    return NARROW if check == "autocast" else PLAIN
+    return {"autocast": NARROW, "lengths": PLAIN.but(seq_len=220, block_size=220)}.get(check, PLAIN)
 
 
 def module(candidate: Any, reference: Any = CausalSelfAttention) -> Subject:
@@ -63,6 +63,48 @@ def test_plants_for_transforms_are_seen_around_functions_and_models_too(kind: st
         if subject.kind in BY_NAME[fault.seen_by[0]].kinds:
             with pytest.raises(Mismatch):
                 BY_NAME[fault.seen_by[0]].run(fault.subject, case_for(fault.seen_by[0]).but(**case))
+
+
+class CompiledOff(CausalSelfAttention):
+    """Wrong when compiled, where `where` says so."""
+
+    @staticmethod
+    def where(module: nn.Module, x: Tensor) -> bool:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * 1.01 if torch.compiler.is_compiling() and self.where(self, x) else y
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        (lambda module, x: not torch.is_grad_enabled(), "and no_grad"),
+        (lambda module, x: module.training, r"switched to train\(\)"),
+        (lambda module, x: x.size(1) < 5, "called with 2 positions after 5"),
+    ],
+)
+def test_a_compiled_candidate_is_called_in_every_way(where: Any, told: str) -> None:
+    wrong = type("Wrong", (CompiledOff,), {"where": staticmethod(where)})
+    with pytest.raises(Mismatch, match=told):
+        BY_NAME["compile"].run(module(wrong), PLAIN)
+
+
+class CacheOfAutocast(CausalSelfAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        cached = torch.is_autocast_enabled("cpu") and torch.is_autocast_cache_enabled()
+        return super().forward(x) * (1.25 if cached else 1.0)
+
+
+def test_autocast_keeps_the_weights_that_it_casts_as_it_does_by_default() -> None:
+    with pytest.raises(Mismatch, match=r"under torch.autocast in bfloat16: "):
+        BY_NAME["autocast"].run(module(CacheOfAutocast), NARROW)
+
+
+def test_long_sequences_are_drawn_for_autocast_and_compilation() -> None:
+    assert BY_NAME["autocast"].draws["max_seq_len"] >= 129
+    assert BY_NAME["compile"].draws["min_seq_len"] > 32
 
 
 # --- loud inability --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from equivcheck.checks.extremes import extremes
 from equivcheck.checks.generation import generation
 from equivcheck.checks.holding import Check, Held, Pair
 from equivcheck.checks.layouts import layouts
+from equivcheck.checks.lengths import lengths
 from equivcheck.checks.long import long
 from equivcheck.checks.modes import STEPS, modes
 from equivcheck.checks.purity import purity
@@ -120,11 +121,28 @@ _REPLACED = _TRANSFORMED | {
     "n_layers": (2, 3),
     "training": False,
 }
-_CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16")}
+_CAST = _TRANSFORMED | {"dtypes": ("bfloat16", "float16"), "max_seq_len": 160}
+_COMPILED = _TRANSFORMED | {  # each is called with its first half, too
+    "layouts": ("contiguous",),
+    "min_seq_len": 34,
+    "max_seq_len": 128,
+    "min_heads": 2,
+    "min_head_size": 4,
+}
 _BATCHED = _SMALL | {
     "min_seq_len": 2,
     "min_batch_size": 2,
     "regimes": ("sharpened", "near_initial", "same_sign_v", "ties"),
+}
+_CUT = {  # every eighth length up to the drawn one
+    "regimes": (*_PLAIN, "same_sign_v"),
+    "layouts": ("contiguous", "transposed"),
+    "min_seq_len": 257,
+    "max_seq_len": 600,
+    "max_scores": 2**19,
+    "max_batch_size": 3,
+    "max_heads": 4,
+    "head_sizes": (8, 64, 128, 16, 32, 80, 96),
 }
 _MODEL = {
     "max_seq_len": 130,
@@ -184,6 +202,7 @@ CHECKS: tuple[Check, ...] = (
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 25, 200), _SMALL),
     Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
     Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 16, 150), _BATCHED),
+    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 8, 60), _CUT),
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
     Check("logits", logits.__doc__ or "", _MODULES, logits, _cases(16, 32, 400), {**_MODEL, "n_layers": (1, 2, 3, 4)}),
@@ -191,10 +210,8 @@ CHECKS: tuple[Check, ...] = (
     Check("generation", generation.__doc__ or "", _MODULES, generation, _cases(4, 12, 100), _GENERATED),
     Check("decoding", decoding.__doc__ or "", ("model", "replacement"), decoding, _cases(6, 16, 200), _DECODED),
     Check("derivatives", derivatives.__doc__ or "", _ALL, derivatives, _cases(3, 8, 80), _TRANSFORMED),
-    Check("autocast", autocast.__doc__ or "", _ALL, autocast, _cases(4, 10, 100), _CAST),
-    Check(
-        "compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _TRANSFORMED | {"layouts": ("contiguous",)}
-    ),
+    Check("autocast", autocast.__doc__ or "", _ALL, autocast, _cases(6, 24, 200), _CAST),
+    Check("compile", compiled.__doc__ or "", _ALL, compiled, _cases(1, 2, 10), _COMPILED),
     Check("extremes", extremes.__doc__ or "", ("module", "function"), extremes, _cases(3, 8, 80), _SMALL),
     *_of_a_replacement(),
     Check("long", long.__doc__ or "", ("module", "function"), long, _cases(1, 2, 12), _LONG),

@@ -1,5 +1,6 @@
 """Mixed precision: a float32 module under `torch.autocast`, held against the budget of the dtype that autocast computes in."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -7,15 +8,16 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import first_line, plain_pass
+from equivcheck.checks.transformed import first_line, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results
+from equivcheck.truth import Truth
 
 __all__ = ["autocast"]
 
 
 def autocast(pair: Pair, case: Case) -> Held:
-    """Under `torch.autocast` a float32 module gives the oracle's outputs and gradients, in the dtypes of the original's.
+    """Under `torch.autocast` a float32 module gives the oracle's outputs and gradients, and under no_grad, in the right dtypes.
 
     Weights and inputs hold values of the narrow dtype, so that what autocast rounds first is exact, and the budget of a
     module in that dtype is that of one under autocast: the original rounds no more often there than a narrow module does.
@@ -37,15 +39,23 @@ def autocast(pair: Pair, case: Case) -> Held:
             )
         return Held(unsupported=(f"{what}: {first_line(error)}",))
     own = _run(problem, problem.reference, case.torch_dtype)
-    try:
-        for name, value in own.items():
-            mine = got.get(name)
-            if value is not None and mine is not None and mine.dtype != value.dtype:
-                raise Mismatch(f"{name}: dtype {mine.dtype} instead of {value.dtype}", where=name)
-        truth = narrow.truth(gradients=True)
-        return hold(problem, truth, _wide(got), lambda: _wide(own), dict.fromkeys((*truth.values, *got)))
-    except Mismatch as error:
-        raise Mismatch(f"under {what}: {error}", ratio=error.ratio, where=error.where) from None
+    truth = narrow.truth(gradients=True)
+    helds = []
+    for mine, original, how in zip(got, own, ("", " and no_grad"), strict=True):
+        names = [name for name in dict.fromkeys((*truth.values, *mine)) if name in original or name in mine]
+        try:
+            helds.append(_hold(problem, truth, mine, original, names))
+        except Mismatch as error:
+            raise Mismatch(f"under {what}{how}: {error}", ratio=error.ratio, where=error.where) from None
+    return together(helds)
+
+
+def _hold(problem: Problem, truth: Truth, mine: Results, its: Results, names: Sequence[str]) -> Held:
+    for name, value in its.items():
+        found = mine.get(name)
+        if value is not None and found is not None and found.dtype != value.dtype:
+            raise Mismatch(f"{name}: dtype {found.dtype} instead of {value.dtype}", where=name)
+    return hold(problem, truth, _wide(mine), lambda: _wide(its), names)
 
 
 def _in_float32(narrow: Problem) -> Problem:
@@ -69,19 +79,21 @@ def _in_float32(narrow: Problem) -> Problem:
     )
 
 
-def _run(problem: Problem, module: nn.Module, dtype: torch.dtype) -> Results:
-    """Outputs and gradients of a forward pass under autocast and a backward pass outside of it, as torch advises."""
+def _run(problem: Problem, module: nn.Module, dtype: torch.dtype) -> tuple[Results, Results]:
+    """Outputs and gradients of a forward pass under autocast and a backward pass outside of it, as torch advises.
+
+    And outputs under no_grad. Autocast keeps the weights that it casts, as it does by default.
+    """
 
     def outputs(module: nn.Module, inputs: object) -> dict[str, Tensor]:
-        with torch.autocast(problem.device.type, dtype=dtype, cache_enabled=False):
+        with torch.autocast(problem.device.type, dtype=dtype):
             return problem.outputs(module, inputs)  # type: ignore[arg-type]  # a sequence of tensors
 
-    def flowing(module: nn.Module) -> dict[str, Tensor]:
-        with torch.no_grad():
-            made = outputs(module, problem.inputs)
-        return {name: value.to(made[name].dtype) for name, value in problem.upstream.items() if name in made}
-
-    return replace(problem, outputs=outputs).run(module, problem.inputs, gradients=True, upstream=flowing(module))
+    inside = replace(problem, outputs=outputs)
+    plain = inside.run(module, problem.inputs, gradients=False)
+    made = {name: value for name, value in plain.items() if value is not None}
+    flowing = {name: value.to(made[name].dtype) for name, value in problem.upstream.items() if name in made}
+    return inside.run(module, problem.inputs, gradients=True, upstream=flowing), plain
 
 
 def _wide(results: Results) -> Results:

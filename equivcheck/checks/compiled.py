@@ -2,16 +2,17 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import first_line, plain_pass
+from equivcheck.checks.lengths import first_positions
+from equivcheck.checks.transformed import first_line, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results
 
@@ -22,7 +23,10 @@ _BACKEND = "aot_eager"  # traces forward and backward pass as every other backen
 
 
 def compiled(pair: Pair, case: Case) -> Held:
-    """Under `torch.compile(fullgraph=True)` outputs and gradients are the oracle's, or compiling is refused loudly."""
+    """Under `torch.compile(fullgraph=True)` outputs and gradients are the oracle's, or compiling is refused loudly.
+
+    What was compiled for the whole sequence is called with a shorter one, too, under no_grad, and in the other mode.
+    """
     problem = pair.problem(case)
     plain_pass(problem)
     candidate = candidate_run(problem, lambda _: problem.make_candidate(problem.make_reference()))
@@ -37,25 +41,59 @@ def compiled(pair: Pair, case: Case) -> Held:
                 judged=False,
             )
         return Held(unsupported=(f"{_WHAT}: {first_line(error)}",))
-    truth = problem.truth(gradients=True)
+    helds = []
+    for call, found in zip(_calls(problem), got, strict=True):
+        truth = call.problem.truth(gradients=True)
+        names = [
+            name for name in dict.fromkeys((*truth.values, *found)) if call.gradients or not name.startswith("grad ")
+        ]
 
-    def own() -> Results:
-        return problem.run(problem.reference, problem.inputs, gradients=True)
+        def own(call: _Call = call) -> Results:
+            return call.of(problem.reference)
 
-    try:
-        return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
-    except Mismatch as error:
-        raise Mismatch(f"under {_WHAT}: {error}", ratio=error.ratio, where=error.where) from None
+        try:
+            helds.append(hold(call.problem, truth, found, own, names))
+        except Mismatch as error:
+            raise Mismatch(f"under {_WHAT}{call.how}: {error}", ratio=error.ratio, where=error.where) from None
+    return together(helds)
 
 
-def _run(problem: Problem, module: nn.Module) -> Results:
-    whole = torch.compile(module, fullgraph=True, backend=_BACKEND)
+@dataclass(frozen=True)
+class _Call:
+    """One call of what was compiled: on which problem, in which mode, and how in words."""
 
-    def outputs(_: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        return problem.outputs(whole, inputs)  # type: ignore[arg-type]  # a module compiled is a module
+    problem: Problem
+    how: str = ""
+    gradients: bool = True
 
+    def of(self, module: nn.Module, called: nn.Module | None = None) -> Results:
+        """What `called`, by default the module itself, gives of the module's weights in this call's mode."""
+        was = module.training
+        inside = replace(
+            self.problem, outputs=lambda _, inputs: self.problem.outputs(module if called is None else called, inputs)
+        )
+        try:
+            return inside.run(module.train(self.problem.case.training), self.problem.inputs, gradients=self.gradients)
+        finally:
+            module.train(was)
+
+
+def _calls(problem: Problem) -> list[_Call]:
+    """The whole, once more without gradients, its first half, which makes sizes symbols, and the whole in the other mode."""
+    calls = [_Call(problem), _Call(problem, " and no_grad", gradients=False)]
+    case = problem.case
+    half = max(1, case.seq_len // 2)
+    calls.append(_Call(first_positions(problem, half), f", called with {half} positions after {case.seq_len}"))
+    if not case.attn_pdrop and not case.resid_pdrop:
+        other = replace(problem, case=case.but(training=not case.training))
+        calls.append(_Call(other, f", switched to {'eval' if case.training else 'train'}()"))
+    return calls
+
+
+def _run(problem: Problem, module: nn.Module) -> list[Results]:
+    whole: nn.Module = torch.compile(module, fullgraph=True, backend=_BACKEND)  # type: ignore[assignment]  # is a module
     with _quiet():
-        return replace(problem, outputs=outputs).run(module, problem.inputs, gradients=True)
+        return [call.of(module, whole) for call in _calls(problem)]
 
 
 @contextmanager
