@@ -129,7 +129,8 @@ def compare(
     judged = torch.isfinite(truth)
     # beyond the largest number of the dtype an infinity is the right answer
     limit = float(torch.finfo(dtype).max)
-    judged &= ~((truth.abs() + 8 * deviations.abs().amax(0)) > limit)
+    farthest = deviations.abs().amax(0)
+    judged &= ~((truth.abs() + 8 * farthest) > limit)
     finite = torch.isfinite(got)
     if overflowed:
         judged &= finite
@@ -145,15 +146,18 @@ def compare(
             candidate=float(got[index]),
             oracle=float(truth[index]),
         )
-    unjudged = int((~judged).sum())
-    error = torch.where(judged, got - truth, 0.0)
-    deviations = torch.where(judged, deviations, 0.0)
-    found = _levels(error, deviations, certain)
+    unjudged = truth.numel() - int(judged.sum())
+    error = got - truth
+    if unjudged:
+        error = torch.where(judged, error, 0.0)
+        deviations, farthest = torch.where(judged, deviations, 0.0), torch.where(judged, farthest, 0.0)
+    reach = float(farthest.max())
+    found = _levels(error, deviations, reach, certain)
     ratio = max(found.ratios)
     reference_ratio = 0.0
     if own is not None:
         own_error = torch.where(judged & torch.isfinite(own), own - truth, 0.0)
-        own_found = _levels(own_error, deviations, certain)
+        own_found = _levels(own_error, deviations, reach, certain)
         reference_ratio = max(own_found.ratios)
         # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
         shares = [
@@ -194,10 +198,10 @@ class _Levels:
     rows_over: int
 
 
-def _levels(error: Tensor, deviations: Tensor, certain: bool) -> _Levels:
-    """Error over budget per element, per row (last dimension) and over the whole tensor."""
+def _levels(error: Tensor, deviations: Tensor, reach: float, certain: bool) -> _Levels:
+    """Error over budget per element, per row (last dimension) and over the whole tensor; no deviation goes beyond `reach`."""
     count = deviations.shape[0]
-    scale = max(float(error.abs().max()), float(deviations.abs().max()))
+    scale = max(float(error.abs().max()), reach)
     if scale == 0.0:
         return _Levels((0.0, 0.0, 0.0), 0, 0.0, 0, -1, 0)
     width = error.shape[-1] if error.dim() else 1
@@ -205,8 +209,7 @@ def _levels(error: Tensor, deviations: Tensor, certain: bool) -> _Levels:
     d = (deviations / scale).reshape(count, -1, width)  # (count, rows, width)
     e = torch.where(e.abs() < _VANISHES, 0.0, e)
     dof = float(count) if certain else math.inf
-    square = d.square()
-    by_element = square.mean(0)  # (rows, width)
+    by_element = d.square().mean(0)  # (rows, width)
     by_row = by_element.mean(-1, keepdim=True)  # (rows, 1)
     pooled = (count * by_element + _PRIOR * by_row) / (count + _PRIOR)
     spread = pooled.sqrt()
@@ -246,7 +249,11 @@ def _over(error: Tensor, budget: Tensor) -> Tensor:
 
 
 def _index(x: Tensor, flat: int) -> tuple[int, ...]:
-    return tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), x.shape)) if x.dim() else ()
+    index = []
+    for size in reversed(x.shape):
+        flat, at = divmod(flat, size)
+        index.append(at)
+    return tuple(reversed(index))
 
 
 def describe(comparison: Comparison, *, dtype: str) -> str:

@@ -97,11 +97,11 @@ def hold(
     own: Callable[[], Results],
     names: Iterable[str],
     *,
-    select: Callable[[Tensor], Tensor] = lambda x: x,
+    select: Callable[[Tensor], Tensor] | None = None,
 ) -> Held:
     """Hold the candidate's named tensors against the oracle; `own` gives the original's, which are looked at when one fails.
 
-    `select` picks the part that is compared.
+    `select` picks the part that is compared, where it is not the whole.
     """
     worst = Comparison("", (), 0.0)
     failed: list[Comparison] = []
@@ -143,17 +143,17 @@ def _compare(
     truth: Truth,
     problem: Problem,
     own: Tensor | None,
-    select: Callable[[Tensor], Tensor],
+    select: Callable[[Tensor], Tensor] | None,
     *,
     certain: bool,
     refined: bool = False,
 ) -> Comparison:
-    def part(x: Tensor | None) -> Tensor | None:
-        return None if x is None else select(x)
-
     moved = truth.sample(refined=refined).deviations[name]
     options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
     if got is not None and got.shape != truth.values[name].shape:
         return compare(name, got, truth.values[name], moved, reference=None, **options)
+    if select is None:
+        return compare(name, got, truth.values[name], moved, reference=own, **options)
     chosen = torch.stack([select(d) for d in moved])
-    return compare(name, part(got), select(truth.values[name]), chosen, reference=part(own), **options)
+    got, own = (None if x is None else select(x) for x in (got, own))
+    return compare(name, got, select(truth.values[name]), chosen, reference=own, **options)
