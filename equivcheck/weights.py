@@ -46,7 +46,9 @@ def randomise(module: nn.Module, case: Case) -> None:
             parameter.copy_(_weight(case, full, parameter.shape, isinstance(owner, nn.Embedding)))
 
 
-@lru_cache(maxsize=128)  # a case is built several times in a row: for the reference, the candidate, the oracle and each fault
+@lru_cache(
+    maxsize=128
+)  # a case is built several times in a row: for the reference, the candidate, the oracle and each fault
 def _weight(case: Case, full: str, shape: torch.Size, of_tokens: bool) -> Tensor:
     owner_name, _, name = full.rpartition(".")
     draw = torch.randn(shape, generator=generator(case, full), dtype=torch.float64)
