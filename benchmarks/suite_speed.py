@@ -3,11 +3,15 @@
     python benchmarks/suite_speed.py [--profile gate] [--device cpu] [--jobs N] [--faults 12] [--out FILE]
 
 Runs `verify` on the pair that ships and tells cases per second, the time of each check, and the overhead: the time of the
-whole run over that of the computations in it. Those are the runs of reference and candidate (a planted fault is a candidate),
-the oracle's in float64, and the perturbed ones that the budget is made of. What the perturbed runs count is told three ways: not at
-all; as so many plain runs of the oracle on the same problem; as they ran. Then how the time grows with the number of cases
-and with T, and over every N-th fault the seconds to the first counterexample. With --out writes all of it as JSON, and as
-markdown beside it.
+whole run over that of the computations in it, the bare time. Those are forward passes, backward passes and optimizer steps
+  - of reference and candidate (a planted fault is a candidate), on the device that is judged;
+  - of the oracle, in float64, where it runs;
+  - of the oracle with every operation perturbed, of which the budget is made: no verdict is reached without them.
+On CUDA each is timed until the device has done it. Not among them is all else: drawing cases, building modules, drawing
+weights and inputs, copies between devices, comparisons, statistics, the report. What the perturbed runs count is told three
+ways: as they ran, which is the overhead that is meant where one number is told; as so many plain runs of the oracle on the
+same problem; not at all. Then how the time grows with the number of cases and with T, and over every N-th fault the seconds
+to the first counterexample. With --out writes all of it as JSON, and as markdown beside it.
 """
 
 import argparse
@@ -41,7 +45,7 @@ FLASH = "equivcheck.attention:FlashCausalSelfAttention"
 
 
 class Account:
-    """Seconds of the outermost calls of modules and of the autograd engine, by who was running."""
+    """Seconds of the outermost calls of modules, optimizers and the autograd engine, by who was running."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seconds, self.runs = device, Counter(), Counter()
@@ -74,6 +78,7 @@ class Account:
         together, oracle, in_turn = Problem._together, Problem._oracle, Problem._in_turn
         enter, leave = Widened.__enter__, Widened.__exit__
         call, backward, grad = nn.Module.__call__, torch.autograd.backward, torch.autograd.grad
+        step = torch.optim.AdamW.step
 
         def entered(mode):
             self._modes.append(type(mode))
@@ -83,9 +88,9 @@ class Account:
             self._modes.pop()
             return leave(mode, *args)
 
-        def own_oracle(problem, gradients):
+        def own_oracle(problem, *args):
             before = self.seconds["oracle"]
-            found = oracle(problem, gradients)
+            found = oracle(problem, *args)
             self.oracle_s[id(problem)] = self.seconds["oracle"] - before
             return found
 
@@ -101,6 +106,7 @@ class Account:
         Problem._oracle, Problem._together, Problem._in_turn = own_oracle, counted(together), counted(in_turn)
         nn.Module.__call__ = self.timed(call)
         torch.autograd.backward, torch.autograd.grad = self.timed(backward), self.timed(grad)
+        torch.optim.AdamW.step = self.timed(step)
         try:
             yield self
         finally:
@@ -108,6 +114,7 @@ class Account:
             Problem._oracle, Problem._together, Problem._in_turn = oracle, together, in_turn
             nn.Module.__call__ = call
             torch.autograd.backward, torch.autograd.grad = backward, grad
+            torch.optim.AdamW.step = step
 
 
 def whole(profile: str, device: str, shared: dict[str, int]) -> dict[str, object]:

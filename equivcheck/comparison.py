@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equivcheck.spread import Spread, spread_of
+
 __all__ = ["FALSE_ALARM", "Comparison", "Mismatch", "compare", "describe"]
 
 FALSE_ALARM = 1e-9
 """The chance, under the model of the budget, that one comparison of two right tensors fails."""
-
-_PRIOR = 4  # an element's spread is estimated together with this many samples' worth of its row's
-
 
 _VANISHES = (
     1e-150  # of the tensor's greatest: the squares of smaller deviations are zero in float64, and so is their budget
@@ -100,13 +99,14 @@ def compare(
     reference: Tensor | None,
     certain: bool,
     device: torch.device | None = None,
+    spread: Spread | None = None,
 ) -> Comparison:
     """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
 
     `certain` widens the budget by what the number of the deviations leaves open about their spread: then a failure is final.
     Without it the spread is taken at its word, and only a pass is.
     Looks at shape, dtype, device and finiteness first, then at values. `device` is where the candidate's must be, where that
-    is not where the oracle's is.
+    is not where the oracle's is. `spread` is that of the deviations, where it is known.
     """
     shape = tuple(truth.shape)
     if candidate is None:
@@ -129,7 +129,8 @@ def compare(
     judged = torch.isfinite(truth)
     # beyond the largest number of the dtype an infinity is the right answer
     limit = float(torch.finfo(dtype).max)
-    judged &= ~((truth.abs() + 8 * deviations.abs().amax(0)) > limit)
+    spread = spread or spread_of(deviations)
+    judged &= ~((truth.abs() + 8 * spread.farthest) > limit)
     finite = torch.isfinite(got)
     if overflowed:
         judged &= finite
@@ -145,15 +146,17 @@ def compare(
             candidate=float(got[index]),
             oracle=float(truth[index]),
         )
-    unjudged = int((~judged).sum())
-    error = torch.where(judged, got - truth, 0.0)
-    deviations = torch.where(judged, deviations, 0.0)
-    found = _levels(error, deviations, certain)
+    unjudged = truth.numel() - int(judged.sum())
+    error = got - truth
+    if unjudged:
+        error = torch.where(judged, error, 0.0)
+        spread = spread_of(torch.where(judged, deviations, 0.0))
+    found = _levels(error, spread, certain)
     ratio = max(found.ratios)
     reference_ratio = 0.0
     if own is not None:
         own_error = torch.where(judged & torch.isfinite(own), own - truth, 0.0)
-        own_found = _levels(own_error, deviations, certain)
+        own_found = _levels(own_error, spread, certain)
         reference_ratio = max(own_found.ratios)
         # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
         shares = [
@@ -194,38 +197,22 @@ class _Levels:
     rows_over: int
 
 
-def _levels(error: Tensor, deviations: Tensor, certain: bool) -> _Levels:
+def _levels(error: Tensor, spread: Spread, certain: bool) -> _Levels:
     """Error over budget per element, per row (last dimension) and over the whole tensor."""
-    count = deviations.shape[0]
-    scale = max(float(error.abs().max()), float(deviations.abs().max()))
+    scale = max(float(error.abs().max()), spread.reach)
     if scale == 0.0:
         return _Levels((0.0, 0.0, 0.0), 0, 0.0, 0, -1, 0)
-    width = error.shape[-1] if error.dim() else 1
-    e = (error / scale).reshape(-1, width)  # (rows, width); scaled, so that squares neither overflow nor vanish
-    d = (deviations / scale).reshape(count, -1, width)  # (count, rows, width)
+    unit = spread.reach / scale
+    dof, dof_of_elements = (spread.dof, spread.dof_of_elements) if certain else (math.inf, math.inf)
+    e = (error / scale).reshape(
+        spread.elements.shape
+    )  # (rows, width); scaled, so that squares neither overflow nor vanish
     e = torch.where(e.abs() < _VANISHES, 0.0, e)
-    dof = float(count) if certain else math.inf
-    square = d.square()
-    by_element = square.mean(0)  # (rows, width)
-    by_row = by_element.mean(-1, keepdim=True)  # (rows, 1)
-    pooled = (count * by_element + _PRIOR * by_row) / (count + _PRIOR)
-    spread = pooled.sqrt()
-    quantile = student_quantile(FALSE_ALARM / e.numel(), dof + _PRIOR)
-    elements = _over(e.abs(), spread * quantile)
-    row_quantile = student_quantile(FALSE_ALARM / e.shape[0], dof)
-    row_norms = e.square().sum(-1).sqrt()
-    row_budgets = by_row.squeeze(-1).mul(width).sqrt() * row_quantile
-    rows = _over(row_norms, row_budgets)
-    flat = d.reshape(count, -1)
-    gram = flat @ flat.T  # (count, count)
-    total = float(gram.diagonal().mean())
-    off = gram - torch.diag(gram.diagonal())
-    # tr(S²) is the mean square of products of two different samples
-    trace_square = float(off.square().sum()) / max(1, count * (count - 1))
-    effective = min(float(e.numel()), total * total / trace_square) if trace_square > 0 else 1.0
-    if count < 2:
-        effective = 1.0
-    tensor_budget = math.sqrt(total) * norm_quantile(FALSE_ALARM, effective, dof)
+    quantile = unit * student_quantile(FALSE_ALARM / e.numel(), dof_of_elements)
+    elements = _over(e.abs(), spread.elements * quantile)
+    row_quantile = unit * student_quantile(FALSE_ALARM / e.shape[0], dof)
+    rows = _over(e.square().sum(-1).sqrt(), spread.rows * row_quantile)
+    tensor_budget = unit * spread.whole * norm_quantile(FALSE_ALARM, spread.effective, dof)
     tensor_error = float(e.square().sum().sqrt())
     tensor = 0.0 if tensor_error == 0 else tensor_error / tensor_budget if tensor_budget > 0 else math.inf
     element = int(elements.reshape(-1).argmax())
@@ -233,7 +220,7 @@ def _levels(error: Tensor, deviations: Tensor, certain: bool) -> _Levels:
     return _Levels(
         (float(elements.max()), float(rows.max()), tensor),
         element,
-        float(spread.reshape(-1)[element]) * quantile * scale,
+        float(spread.elements.reshape(-1)[element]) * quantile * scale,
         int((elements > 1).sum()),
         worst_row,
         int((rows > 1).sum()),
@@ -246,7 +233,11 @@ def _over(error: Tensor, budget: Tensor) -> Tensor:
 
 
 def _index(x: Tensor, flat: int) -> tuple[int, ...]:
-    return tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), x.shape)) if x.dim() else ()
+    index = []
+    for size in reversed(x.shape):
+        flat, at = divmod(flat, size)
+        index.append(at)
+    return tuple(reversed(index))
 
 
 def describe(comparison: Comparison, *, dtype: str) -> str:

@@ -89,8 +89,10 @@ class ErrorModel:
         for terms of random sign and in proportion to it for terms of one sign; both are admitted. Equal terms are rounded
         alike, time after time: then the errors of n partial sums add up as n and not as its root.
         """
-        drift = root_of_squares + total.abs() / math.sqrt(3)
-        size = self.u * total.abs() + (self.u_sum * self.steps(n)) * drift
+        size = total.abs()
+        drift = torch.add(root_of_squares, size, alpha=1 / math.sqrt(3))
+        walk = self.u_sum * self.steps(n)
         if self.blocked and n > _BLOCK:
-            size = size + (self.u * math.sqrt(n / _BLOCK)) * drift
-        return size.masked_fill(~(size <= _MASK), 0.0)  # a mask that is added to a product, as in `relative`
+            walk += self.u * math.sqrt(n / _BLOCK)
+        size = size.mul_(self.u).add_(drift, alpha=walk)  # in place: it takes as long to find memory as to compute
+        return size.masked_fill_(~(size <= _MASK), 0.0)  # a mask that is added to a product, as in `relative`

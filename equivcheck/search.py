@@ -35,6 +35,7 @@ class Drawn:
     failed: dict[Case, Mismatch]
     minimal: Case | None
     stopped: bool
+    seconds: float
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Search:
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
     stopped: bool = False
+    seconds: float = 0.0  # of work, all processes together
     explained: str = ""  # the whole difference in one sentence, where it is known
     _shrink_until: float = 0.0
 
@@ -91,7 +93,7 @@ class Search:
     @property
     def drawn(self) -> Drawn:
         """What came of the cases so far."""
-        return Drawn(self.held, self.failed, self.minimal, self.stopped)
+        return Drawn(self.held, self.failed, self.minimal, self.stopped, self.seconds)
 
     def take(self, drawn: Drawn) -> None:
         """Add what another search has come to in a class of its own."""
@@ -100,16 +102,21 @@ class Search:
         self.failed.update(drawn.failed)
         self.minimal = self.minimal or drawn.minimal
         self.stopped = self.stopped or drawn.stopped
+        self.seconds += drawn.seconds
 
     def run(self, classes: Sequence[tuple[Any, int]], seed: int, *, only: int | None = None) -> None:
         """Draw each class's number of cases, or `only` one's; where one fails, shrink it and leave the other classes."""
-        for number, (strategy, count) in enumerate(classes):
-            if only not in (None, number):
-                continue
-            self._draw(strategy, count, seed + number)
-            if self.minimal is not None:
-                self._polish(self.minimal)
-                return
+        began = time.monotonic()
+        try:
+            for number, (strategy, count) in enumerate(classes):
+                if only not in (None, number):
+                    continue
+                self._draw(strategy, count, seed + number)
+                if self.minimal is not None:
+                    self._polish(self.minimal)
+                    return
+        finally:
+            self.seconds += time.monotonic() - began
 
     def _draw(self, strategy: Any, count: int, seed: int) -> None:
         @hypothesis.seed(seed)

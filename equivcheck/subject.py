@@ -126,10 +126,10 @@ class Subject:
             if self.kind == "function":
                 return FunctionModule(self.reference, case).train(case.training)
             module: nn.Module = self.reference(case.config())
-        # weights are set in float64 and rounded once, whatever dtype the factory made them in
-        module = module.to(device="cpu", dtype=torch.float64)
+        # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
+        module = module.to(device="cpu", dtype=case.torch_dtype)
         randomise(module, case)
-        return module.to(device=self.device, dtype=case.torch_dtype).train(case.training)
+        return module.to(device=self.device).train(case.training)
 
     def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module:
         """The candidate with the weights of `reference`; raises what a user would see raised."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from equivcheck.spread import Spread, spread_of
+
 __all__ = ["Memory", "Sample", "Truth"]
 
 
@@ -15,6 +17,13 @@ class Sample:
 
     count: int
     deviations: Mapping[str, Tensor]
+    _spreads: dict[str, Spread] = field(default_factory=dict)
+
+    def spread(self, name: str) -> Spread:
+        """How far rounding moves this tensor: worked out once, for all that is held against it."""
+        if name not in self._spreads:
+            self._spreads[name] = spread_of(self.deviations[name])
+        return self._spreads[name]
 
 
 @dataclass
@@ -33,7 +42,7 @@ class Truth:
     @property
     def size_bytes(self) -> int:
         """What it holds once the first sample is taken."""
-        return (1 + self.first) * sum(value.nbytes for value in self.values.values())
+        return (3 + self.first) * sum(value.nbytes for value in self.values.values())
 
     def sample(self, *, refined: bool) -> Sample:
         """Few perturbed runs, enough to pass on; or, `refined`, many more, enough to accuse on."""

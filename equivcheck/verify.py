@@ -1,6 +1,5 @@
 """A run: which checks, until when, what came of each, and the report that says so."""
 
-import math
 import sys
 import time
 import types
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from equivcheck.adaptation import Given
 from equivcheck.cases import DTYPES, Case
-from equivcheck.checks import CHECKS, Check
+from equivcheck.checks import Check
 from equivcheck.checks.backend import requiring
 from equivcheck.comparison import Mismatch
 from equivcheck.crew import Workers, crew, jobs_for
@@ -24,6 +23,7 @@ from equivcheck.explaining import explanation
 from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
 from equivcheck.outcome import kernels_told, result_of
+from equivcheck.plan import PROFILES, SHRINK_S, choose, must_judge, planned_cases
 from equivcheck.provenance import device_name, digests, environment, files
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
@@ -32,10 +32,7 @@ from equivcheck.subject import Subject
 
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 
-PROFILES = ("quick", "gate", "thorough")
-_ENOUGH = 8
 _WORTH_A_CREW = 300  # cases
-_SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
 class Listener(Protocol):
@@ -52,29 +49,6 @@ class _Silence:
 
     def finished(self, result: CheckResult) -> None:
         pass
-
-
-def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
-    """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
-    known = {check.name: check for check in CHECKS}
-    names, exclude = _whole(names or ()), _whole(exclude)
-    for name in (*names, *exclude):
-        if name not in known:
-            raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
-    for name in names:
-        if kind not in known[name].kinds:
-            fitting = [c.name for c in CHECKS if kind in c.kinds]
-            raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
-    chosen = [c for c in CHECKS if kind in c.kinds and (not names or c.name in names) and c.name not in set(exclude)]
-    if not chosen:
-        raise UsageError("no check is left: every one that applies was excluded; leave one in")
-    return chosen
-
-
-def _whole(names: Iterable[str]) -> list[str]:
-    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
-    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
-    return [name for family in members for name in family]
 
 
 def verify(
@@ -109,7 +83,8 @@ def verify(
     `config`, `inputs`, `outputs` and `transfer`, functions or import strings, say what signatures do not tell of modules that
     are not minGPT's (`equivcheck.adaptation`). After `max_seconds`, or when interrupted, the report says that it is partial;
     so does each that `keep` is given, first before any check and then after every one. `jobs` processes share the work of a
-    pair that is given as import strings, None for as many as suit the machine; the cases are the same. Raises UsageError
+    pair that is given as import strings, None for as many as suit the machine; the cases are the same, but that the profile gate
+    has more of them on CUDA the more processes there are. Raises UsageError
     where the pair cannot be judged.
     """
     if profile not in PROFILES:
@@ -121,7 +96,7 @@ def verify(
     said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     subject = resolve(reference, candidate, kind=kind, device=device, adaptation=said)
     chosen = requiring(choose(checks, tuple(exclude), subject.kind), require_backend)
-    _judging(chosen, require_backend)
+    must_judge(chosen, require_backend)
     heard = listener or _Silence()
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
@@ -165,13 +140,17 @@ def verify(
                 f"--require-backend: the pair does not run in {', '.join(missing)}, so nothing can be judged there"
             )
         kept(established(complete=False))  # nothing is left of an older report from here on
-        searches = [_search(check, subject, profile, until, heard, len(dtypes or DTYPES)) for check in chosen]
+        count = partial(planned_cases, subject=subject, profile=profile, dtypes=len(dtypes or DTYPES))
         wanted = jobs
         if wanted is None:  # other processes take seconds to start
-            wanted = jobs_for(subject.device) if sum(search.planned for search in searches) >= _WORTH_A_CREW else 1
+            wanted = jobs_for(subject.device) if sum(count(check, jobs=1) for check in chosen) >= _WORTH_A_CREW else 1
         if not all(isinstance(function, str | None) for function in said.values()):
             wanted = 1  # other processes load what has an import string
         with crew(reference, candidate, subject, wanted, {"adaptation": said}) as workers:
+            searches = [
+                _search(check, subject, count(check, jobs=workers.jobs), SHRINK_S[profile], until, heard)
+                for check in chosen
+            ]
             workers.begin(searches, usable, seed)
             for search in searches:
                 began_check = time.monotonic()
@@ -202,26 +181,11 @@ def verify(
     return established(complete)
 
 
-def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
-    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
-    if require_backend and all(check.name != "backend" for check in chosen):
-        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
-    if not any(check.judges for check in chosen):
-        raise UsageError(
-            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
-            "must, or run other checks beside it"
-        )
-
-
-def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener, dtypes: int) -> Search:
-    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
-    enough = _ENOUGH * (1 + len(subject.features))
-    planned = min(check.cases[profile], max(enough, math.ceil(check.cases[profile] * dtypes / len(DTYPES))))
-
+def _search(check: Check, subject: Subject, planned: int, shrink_s: float, until: float, heard: Listener) -> Search:
     def told(done: int) -> None:
         heard.progress(check.name, done, planned)
 
-    return Search(check, subject, planned, _SHRINK_S[profile], until, told)
+    return Search(check, subject, planned, shrink_s, until, told)
 
 
 def _hold(
@@ -234,7 +198,8 @@ def _hold(
             search.check.name, "unsupported", 0, detail="no dtype is left", unsupported=tuple(refused.values())
         )
     _explain(search)
-    return result_of(search, refused, time.monotonic() - began)
+    # of all processes; that this one waited for them says little where they work ahead
+    return result_of(search, refused, max(search.seconds, time.monotonic() - began if workers.jobs == 1 else 0.0))
 
 
 def _explain(search: Search) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +42,24 @@ def randomise(module: nn.Module, case: Case) -> None:
     """
     with torch.no_grad():
         for full, parameter in module.named_parameters():
-            owner_name, _, name = full.rpartition(".")
-            owner = module.get_submodule(owner_name)
-            draw = torch.randn(parameter.shape, generator=generator(case, full), dtype=torch.float64)
-            parameter.copy_(_shaped(draw, owner, owner_name, name, case))
+            owner = module.get_submodule(full.rpartition(".")[0])
+            parameter.copy_(_weight(case, full, parameter.shape, isinstance(owner, nn.Embedding)))
+
+
+@lru_cache(
+    maxsize=128
+)  # a case is built several times in a row: for the reference, the candidate, the oracle and each fault
+def _weight(case: Case, full: str, shape: torch.Size, of_tokens: bool) -> Tensor:
+    owner_name, _, name = full.rpartition(".")
+    draw = torch.randn(shape, generator=generator(case, full), dtype=torch.float64)
+    return _shaped(draw, of_tokens, owner_name, name, case)
 
 
 def _gain(case: Case) -> float:
     return _LARGE[case.seed % len(_LARGE)] if case.regime == "large_scores" else _GAIN.get(case.regime, _SHARP)
 
 
-def _shaped(draw: Tensor, owner: nn.Module, owner_name: str, name: str, case: Case) -> Tensor:
+def _shaped(draw: Tensor, of_tokens: bool, owner_name: str, name: str, case: Case) -> Tensor:
     role = role_of(owner_name) or role_of(name)
     gain = _gain(case) if role in ("q", "k") else 1.0
     initial = case.regime == "near_initial"
@@ -66,7 +73,7 @@ def _shaped(draw: Tensor, owner: nn.Module, owner_name: str, name: str, case: Ca
             value = value + (6.0 if case.regime == "same_sign_v" else 0.0)
             value = value * (_LARGE_V[case.dtype] if case.regime == "near_limit" and not case.n_layer else 1.0)
         return value
-    if isinstance(owner, nn.Embedding) or name.endswith("emb"):
+    if of_tokens or name.endswith("emb"):
         return draw
     if initial:
         return 0.02 * draw
@@ -155,13 +162,13 @@ def attn_mask(case: Case) -> Tensor | None:
 
 
 @cache
-def _text() -> tuple[int, ...]:
+def _text() -> Tensor:
     """Real text that ships with Python, as the ranks of its characters: the language reference's topics."""
     from pydoc_data.topics import topics
 
     text = "\n".join(topics[name] for name in sorted(topics))[: 1 << 17]
     rank = {character: i for i, character in enumerate(sorted(set(text)))}
-    return tuple(rank[character] for character in text)
+    return torch.tensor([rank[character] for character in text])
 
 
 def tokens(case: Case) -> tuple[Tensor, Tensor]:
@@ -169,7 +176,7 @@ def tokens(case: Case) -> tuple[Tensor, Tensor]:
     shape = (case.batch_size, case.seq_len + 1)
     source = generator(case, "tokens")
     if case.tokens == "text":
-        text = torch.tensor(_text())
+        text = _text()
         starts = torch.randint(len(text) - case.seq_len - 1, (case.batch_size, 1), generator=source)
         ids = text[starts + torch.arange(case.seq_len + 1)] % case.vocab_size
     else:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from equivcheck.comparison import Comparison, Mismatch, compare, describe, norm_quantile, student_quantile
+from equivcheck.spread import spread_of
 
 f32, f64, f16 = torch.float32, torch.float64, torch.float16
 SPREAD = 2.0**-24
@@ -219,6 +220,20 @@ def test_an_original_that_leaves_its_own_budget_allows_twice_its_error_and_no_mo
 
     assert ratio(own) == pytest.approx(0.5)
     assert ratio(1.9 * own) < 1 < ratio(2.1 * own)
+
+
+def test_a_row_of_one_element_knows_nothing_that_the_element_does_not() -> None:
+    alone, beside = spread_of(noise(2, 9, 1)), spread_of(noise(2, 9, 5))
+    assert alone.dof_of_elements == 2
+    assert beside.dof_of_elements > 2
+
+
+def test_a_known_spread_gives_the_comparison_that_the_deviations_give() -> None:
+    truth, deviations = truth_of(3, 5), noise(4, 3, 5, seed=1)
+    off = truth + noise(3, 5, seed=2)
+    assert held(off, truth, deviations=deviations, spread=spread_of(deviations)) == held(
+        off, truth, deviations=deviations
+    )
 
 
 def test_few_samples_accuse_sooner_than_many() -> None:

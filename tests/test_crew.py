@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from equivcheck import crew as crews
+from equivcheck.checks import CHECKS, Check
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
+from equivcheck.plan import choose, planned_cases
 from equivcheck.report.model import Report
+from equivcheck.subject import Subject
 from equivcheck.verify import verify
 
 ORIGINAL = "equivcheck.attention:CausalSelfAttention"
@@ -100,3 +103,23 @@ def test_on_the_cpu_there_is_a_process_for_each_core() -> None:
 def test_a_mismatch_travels_whole() -> None:
     found = pickle.loads(pickle.dumps(Mismatch("it differs", ratio=3.5, where="output")))
     assert (str(found), found.ratio, found.where) == ("it differs", 3.5, "output")
+
+
+def test_more_processes_on_cuda_bring_more_cases_of_what_is_cheap_and_on_a_cpu_none() -> None:
+    on_cpu = resolve(ORIGINAL, FLASH, kind="module", device="cpu")
+    on_cuda = replace(on_cpu, device=torch.device("cuda"))
+    cheap, dear = (next(c for c in CHECKS if c.name == name) for name in ("gradients", "training"))
+
+    def planned(check: Check, subject: Subject, profile: str, jobs: int) -> int:
+        return planned_cases(check, subject=subject, profile=profile, dtypes=4, jobs=jobs)
+
+    for subject, profile, jobs, times in ((on_cpu, "gate", 8, 1), (on_cuda, "gate", 2, 1), (on_cuda, "gate", 8, 4)):
+        assert planned(cheap, subject, profile, jobs) == times * cheap.cases[profile]
+        assert planned(dear, subject, profile, jobs) == dear.cases[profile]
+    assert planned(cheap, on_cuda, "quick", 8) == cheap.cases["quick"]
+
+
+def test_a_run_of_eight_processes_on_cuda_holds_three_thousand_cases() -> None:
+    subject = replace(resolve(ORIGINAL, FLASH, kind="module", device="cpu"), device=torch.device("cuda"))
+    chosen = choose(None, (), "module")
+    assert sum(planned_cases(c, subject=subject, profile="gate", dtypes=4, jobs=8) for c in chosen) >= 3300

@@ -1,0 +1,64 @@
+"""What a run sets out to do: which checks, and how many cases of each."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from equivcheck.cases import DTYPES
+from equivcheck.checks import CHECKS, Check
+from equivcheck.errors import UsageError
+from equivcheck.subject import Subject
+
+__all__ = ["PROFILES", "SHRINK_S", "choose", "must_judge", "planned_cases"]
+
+PROFILES = ("quick", "gate", "thorough")
+SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
+_ENOUGH = 8
+_JOBS = 2  # processes that the number of cases in a profile is made for
+_TIMES = 4  # as many cases at most
+
+
+def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
+    """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
+    known = {check.name: check for check in CHECKS}
+    names, exclude = _whole(names or ()), _whole(exclude)
+    for name in (*names, *exclude):
+        if name not in known:
+            raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
+    for name in names:
+        if kind not in known[name].kinds:
+            fitting = [c.name for c in CHECKS if kind in c.kinds]
+            raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
+    chosen = [c for c in CHECKS if kind in c.kinds and (not names or c.name in names) and c.name not in set(exclude)]
+    if not chosen:
+        raise UsageError("no check is left: every one that applies was excluded; leave one in")
+    return chosen
+
+
+def _whole(names: Iterable[str]) -> list[str]:
+    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
+    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
+    return [name for family in members for name in family]
+
+
+def must_judge(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
+    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
+    if require_backend and all(check.name != "backend" for check in chosen):
+        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
+    if not any(check.judges for check in chosen):
+        raise UsageError(
+            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
+            "must, or run other checks beside it"
+        )
+
+
+def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int, jobs: int) -> int:
+    """How many cases of this check are run, where so many of the dtypes are asked for and so many processes share the work.
+
+    The profile `gate` is what fits a minute: on CUDA, the more processes, the more cases of the checks that are cheap.
+    """
+    most = check.cases[profile]
+    if profile == "gate" and subject.device.type == "cuda" and check.cheap:
+        most = most * max(1, min(_TIMES, jobs // _JOBS))
+    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
+    enough = _ENOUGH * (1 + len(subject.features))
+    return min(most, max(enough, math.ceil(most * dtypes / len(DTYPES))))
