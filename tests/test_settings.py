@@ -1,5 +1,7 @@
 """Settings of the process are what they were after code that switched them, and a candidate is not judged by those it switches."""
 
+import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from equivcheck.cases import Case
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.kinds import resolve
+from equivcheck.search import Search
+from equivcheck.sensitivity import first_sighting
 
 PURITY = next(check for check in CHECKS if check.name == "purity")
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, seed=1)
@@ -53,4 +57,18 @@ def test_a_setting_that_is_switched_once_and_for_all_is_seen_every_time_and_put_
     for _ in range(2):
         with pytest.raises(Mismatch, match="float32 matmul precision"):
             PURITY.run(subject, CASE)
+    assert settings.now() == before
+
+
+@pytest.mark.parametrize(
+    "check", [c for c in CHECKS if "module" in c.kinds and c.name not in ("long", "compile")], ids=lambda c: c.name
+)
+def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(check: Any) -> None:
+    before = settings.now()
+    subject = resolve(CausalSelfAttention, SwitchedWhenCalled, kind="module", device="cpu")
+    case = CASE.but(n_layer=1, vocab_size=7) if check.name in ("logits", "training", "generation") else CASE
+    with suppress(Mismatch):
+        Search(check, subject, 1, 0.0, math.inf, lambda _: None).visit(case)
+    assert settings.now() == before
+    first_sighting(subject, [(check, case)], math.inf)
     assert settings.now() == before
