@@ -15,13 +15,13 @@ A ratio says how near a tensor came to an alarm, which takes both few and many p
 two, where the few say more than 0.3. The original itself is held without the allowance of twice its own error: where it
 leaves the budget, the model of rounding has a gap, which is counted beside the false alarms and not among them.
 
-Part I/N runs the cases whose number is I modulo N, in any order and on any machine; --merge adds the parts up. Writes
+Part I/N runs the cases whose number is I modulo N, in any order and on any machine, and keeps on disk what it has
+reached, every few seconds; --merge adds the parts up, whatever ended them, and the page says how many cases of those
+that were planned were reached. On CUDA the oracle of what is small runs on the CPU, as in `equivcheck verify`. Writes
 JSON, and the same as a Markdown page beside it. Exit status 1 where there was a false alarm.
 """
 
 import argparse
-import json
-import math
 import random
 import sys
 import time
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from parts import Kept, dumped, reached, share, write
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -261,7 +262,10 @@ def hold_each(
             if ratio > _LOOKED_AT and not asked:  # few runs say little; an alarm would take both
                 moved, given = truth.sample(refined=True).deviations[name], got.get(name)
                 dtype, value = problem.case.torch_dtype, truth.values[name]
-                ratio = min(ratio, compare(name, given, value, moved, dtype=dtype, reference=None, certain=True).ratio)
+                again = compare(
+                    name, given, value, moved, dtype=dtype, reference=None, certain=True, device=problem.device
+                )
+                ratio = min(ratio, again.ratio)
             yield name, ratio, bool(asked), "", not held.notes
         except Mismatch as mismatch:
             yield name, mismatch.ratio, bool(asked), str(mismatch), True
@@ -331,10 +335,10 @@ def _profiled(tally: Tally, it: Implementation, case: Case, run: Callable[[], Re
 
 
 def run(args: argparse.Namespace) -> Tally:
-    """All cases of one part."""
-    part, parts = map(int, args.part.split("/"))
+    """All cases of one part, or as many as there is time for."""
+    part, parts = share(args.part)
     name = "equivcheck.attention:CausalSelfAttention"
-    base = replace(resolve(name, name, kind="module", device=args.device), memory=Memory(2**26))
+    base = replace(resolve(name, name, kind="module", device=args.device), memory=Memory(2**26)).with_oracle_beside()
     kind = base.device.type
     forced, turns = kernels(kind), rewritten()
     if kind == "cpu":
@@ -349,6 +353,7 @@ def run(args: argparse.Namespace) -> Tally:
     todo = [(number, False) for number in range(part, args.cases, parts)]
     todo += [(number, True) for number in range(part, flex_cases, parts)]
     todo.sort()  # FlexAttention's among the others, so that a run cut short has seen both
+    keep = Kept(args.out)
     for number, flex in todo:
         spent = time.monotonic() - began
         if args.max_seconds is not None and spent > args.max_seconds:
@@ -368,12 +373,13 @@ def run(args: argparse.Namespace) -> Tally:
         judge(tally, problem, chosen, base)
         tally.visit(case)
         tally.data["flex_cases" if flex else "cases"] += 1
+        tally.data["seconds"] = round(time.monotonic() - began, 1)
+        tally.data["parts"] = [f"{args.part} ({tally.data['cases']} cases, {tally.data['seconds']:.0f} s)"]
+        keep(tally.data)
         if spent - told > 60:
             told = spent
             d = tally.data
             print(f"{spent:.0f} s: {d['cases']} cases, {d['pairs']} pairs, {len(d['alarms'])} alarms", flush=True)
-    tally.data["seconds"] = round(time.monotonic() - began, 1)
-    tally.data["parts"] = [f"{args.part} of {args.cases} cases"]
     return tally
 
 
@@ -401,13 +407,45 @@ def summary(tally: Tally) -> str:
     share = d["refined"] / max(1, d["tensors"])
     flex = f" and {d['flex_cases']} of {FLEX}" if d["flex_cases"] else ""
     return (
-        f"{d['cases']} distinct cases{flex}, {d['pairs']} pairs of case and implementation, {d['tensors']} tensors: "
+        f"{d['cases']} distinct cases of {d['planned']} that were planned{flex}, "
+        f"{d['pairs']} pairs of case and implementation, {d['tensors']} tensors: "
         f"{len(d['alarms'])} false alarms. Many perturbed runs were needed for {share:.2%} of the tensors; "
         f"{d['partly_judged']} pairs had elements beyond the dtype, which were not judged. "
         f"The original itself left the budget in {d['gap_pairs']} of its {_count(tally, ORIGINAL)} cases. "
-        f"{d['seconds']:.0f} s on {d['device']}, torch {d['environment']['torch']}, "
+        f"{_nearest_told(tally)}{d['seconds']:.0f} s in {len(d['parts'])} parts on {d['device']}, "
+        f"torch {d['environment']['torch']}, "
         f"source {d['sources']['equivcheck'][:12]}."
     )
+
+
+def _nearest_told(tally: Tally) -> str:
+    entries = [(e["ratio"], k) for k, e in _fold(tally, (0, 1, 2)).items() if k[0] != ORIGINAL]
+    if not entries:
+        return ""
+    ratio, (who, dtype, tensor) = max(entries)
+    room = f"; {1 / ratio:.1f} times that error would have passed" if 0 < ratio <= 1 else ""
+    return f"The largest ratio of a right one is {_short(ratio)} ({who}, {dtype}, {tensor}){room}. "
+
+
+def kernel_rows(tally: Tally) -> tuple[list[str], list[list[str]]]:
+    """By kernel and dtype: the largest ratio of each kind of tensor, and how many times that error would have passed."""
+    worst = _fold(tally, (0, 1, 2))
+    forced = [*(it.name for it in kernels("cuda")), FLEX]
+    table = []
+    for who in forced:
+        for dtype in DTYPES:
+            pairs = tally.data["held"].get(f"{who}|{dtype}", 0)
+            refused = tally.data["refused"].get(f"{who}|{dtype}", {"count": 0})["count"]
+            if not pairs:
+                if refused:
+                    table.append([who, dtype, "0", str(refused), *("-" for _ in TENSORS), "-"])
+                continue
+            ratios = [worst.get((who, dtype, t), {}).get("ratio") for t in TENSORS]
+            largest = max(r for r in ratios if r is not None)
+            room = f"{1 / largest:.1f} x" if 0 < largest <= 1 else "any" if not largest else "none"
+            cells = ["-" if r is None else _short(r) for r in ratios]
+            table.append([who, dtype, str(pairs), str(refused), *cells, room])
+    return ["kernel", "dtype", "cases", "refused", *TENSORS, "room left"], table
 
 
 def _count(tally: Tally, who: str) -> int:
@@ -484,8 +522,10 @@ def page(tally: Tally) -> str:
     parts = [
         "# False alarms",
         summary(tally),
-        "The largest ratio of error to budget (above 1 is an alarm) of outputs, gradient of x, gradients of weights, "
-        "gradients of biases:",
+        "By kernel and dtype: the largest ratio of error to budget (above 1 is an alarm) of outputs, gradient of x, "
+        "gradients of weights and of biases, and how many times the largest error would still have passed:",
+        markdown(*kernel_rows(tally)),
+        "By implementation: the largest ratio of outputs, gradient of x, gradients of weights, gradients of biases:",
         markdown(*rows(tally)),
         "The same by regime, with the share of tensors that were judged on many perturbed runs:",
         markdown(*by_regime(tally)),
@@ -526,14 +566,14 @@ def main() -> None:
     warnings.filterwarnings("error", message=".*flex_attention called without torch.compile.*")
     if args.merge:
         tally = Tally()
-        for path in args.merge:
-            tally.merge(Tally(json.loads(path.read_text())))
+        for data in reached(args.merge):
+            tally.merge(Tally(data))
     else:
         tally = run(args)
     out = args.out or Path(f"reports/{args.device}/false_alarms.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(_finite(tally.data), indent=1, sort_keys=True) + "\n")
-    out.with_suffix(".md").write_text(page(tally))
+    write(out, dumped(tally.data))
+    write(out.with_suffix(".md"), page(tally))
+    print(plain(*kernel_rows(tally)))
     print("largest ratio of output, grad x, weights, biases")
     print(plain(*rows(tally)))
     print("largest ratio, and how often many perturbed runs were needed")
@@ -541,15 +581,6 @@ def main() -> None:
     print("\n".join(nearest(tally, 5)))
     print(summary(tally))
     sys.exit(1 if tally.data["alarms"] else 0)
-
-
-def _finite(data: Any) -> Any:
-    """The same without infinities, which JSON has no word for."""
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_finite(value) for value in data]
-    return 1e308 if isinstance(data, float) and not math.isfinite(data) else data
 
 
 if __name__ == "__main__":

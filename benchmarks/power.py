@@ -1,6 +1,7 @@
 """Rules by which attentions are told apart, on the same subjects and cases: wrong ones seen, right ones accused.
 
-    python benchmarks/power.py [--device cpu] [--cases 40] [--sightings FILE]... [--out reports/cpu]
+    python benchmarks/power.py [--device cpu] [--cases 40] [--max-seconds S] [--part I/N] [--out FILE]
+    python benchmarks/power.py --merge FILE... [--sightings FILE]... [--out reports/cpu/power.json]
 
 The subjects are all of `equivcheck.faults.FAULTS` and `RIGHT`. The rules:
 
@@ -21,23 +22,24 @@ can be compared), once on outputs alone and once on outputs and gradients. A ten
 is left out for `fixed`, `assert_close` and `twice`. Raising where the original runs counts as seen by every rule.
 Seconds are what somebody with one candidate waits for: the original's and the oracle's runs count each time.
 
-Rows of benchmarks/sightings.py given with --sightings (with and without --right) are taken for `gate`; what they lack
-is run, without shrinking, for at most 60 s each, right ones for --right-seconds.
+The row of `gate` is taken from benchmarks/sightings.py, run with and without --right, whose files --sightings names; how
+many of the subjects they have is told. Part I/N takes every N-th subject from the I-th on and keeps on disk what it has
+reached; --merge adds the parts up, whatever ended them. Writes JSON, and beside it a Markdown page and a plot.
 """
 
 import argparse
-import json
 import statistics
+import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from false_alarms import draw, markdown, plain
-from sightings import sight
+from parts import Kept, dumped, reached, share, write
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention
@@ -66,6 +68,7 @@ IN_VALUES = frozenset({"output", "gradients", "causality", "logits", "bias"})
 FIXED_ATOL = {torch.float32: 1e-6, torch.float64: 1e-6, torch.float16: 5e-3, torch.bfloat16: 1e-2}
 FIXED_RTOL = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 5e-3, torch.bfloat16: 1e-2}
 FLOOR = 1e-5
+SUBJECTS = (*(("wrong", fault) for fault in FAULTS), *(("right", right) for right in RIGHT))
 
 
 # --- the rules --------------------------------------------------------------------------------------------------------
@@ -230,55 +233,62 @@ def _refinement(ready: Prepared, used: bool, elapsed: float) -> float:
 
 
 def study(args: argparse.Namespace) -> dict[str, Any]:
-    """Every subject under every rule."""
+    """The subjects of one part under the rules that share cases, and under the guide's."""
     name = "equivcheck.attention:CausalSelfAttention"
-    base = replace(resolve(name, name, kind="module", device=args.device), memory=Memory(2**31))
-    began = time.monotonic()
+    base = replace(resolve(name, name, kind="module", device=args.device), memory=Memory(2**31)).with_oracle_beside()
+    (part, parts), began, keep = share(args.part), time.monotonic(), Kept(args.out)
     prepared = prepare(base, [draw(number, args.seed, max_seq_len=130) for number in range(args.cases)])
-    known: dict[str, dict[str, Any]] = {}
-    for path in args.sightings:
-        known |= {row["fault"]: row for row in json.loads(path.read_text())}
-    taken = len(known)
-    groups: tuple[tuple[str, Sequence[Any]], ...] = (("wrong", FAULTS), ("right", RIGHT))
-    subjects = []
-    for group, members in groups:
-        chosen = members if args.faults is None else members[:: max(1, len(members) // args.faults)][: args.faults]
-        for member in chosen:
-            row = {
-                "name": member.name,
-                "group": group,
-                "kind": getattr(member, "kind", ""),
-                "in_values": bool(IN_VALUES & set(getattr(member, "seen_by", ()))),
-                "seen": on_cases(base, member.attention, member.name, prepared, ON_CASES),
-            }
-            at = time.perf_counter()
-            where = guide(member.attention, base.device)
-            if where:
-                row["seen"]["guide"] = {"cases": 1, "seconds": round(time.perf_counter() - at, 3), "where": where}
-            if not args.no_gate:
-                gate = known.get(member.name) or sight(
-                    base.with_candidate(member.attention, member.name),
-                    "gate", 0, 0.0, args.right_seconds if group == "right" else 60.0,
-                )  # fmt: skip
-                if gate["check"]:
-                    told = {"cases": gate.get("cases"), "seconds": gate["first_s"], "case": gate["case"]}
-                    row["seen"]["gate"] = {**told, "where": gate["check"]}
-            subjects.append(row)
-            said = ", ".join(rule for rule in RULES if rule in row["seen"])
-            print(f"{time.monotonic() - began:5.0f} s  {group} {member.name}: {said or 'nobody'}", flush=True)
-    return {
+    data: dict[str, Any] = {
         "schema": SCHEMA,
         "device": device_name(base.device),
         "environment": environment(base.device),
         "sources": sources(base),
         "cases": len(prepared),
         "case_ids": [ready.case.id for ready in prepared],
-        "rules": [rule for rule in RULES if rule != "gate" or not args.no_gate],
-        "sightings_taken": taken,
-        "right_seconds": args.right_seconds,
-        "seconds": round(time.monotonic() - began, 1),
-        "subjects": subjects,
+        "seconds": 0.0,
+        "subjects": [],
     }
+    for group, member in SUBJECTS[part::parts]:
+        if time.monotonic() - began > args.max_seconds:
+            break
+        row = {
+            "name": member.name,
+            "group": group,
+            "kind": getattr(member, "kind", ""),
+            "in_values": bool(IN_VALUES & set(getattr(member, "seen_by", ()))),
+            "seen": on_cases(base, member.attention, member.name, prepared, ON_CASES),
+        }
+        at = time.perf_counter()
+        where = guide(member.attention, base.device)
+        if where:
+            row["seen"]["guide"] = {"cases": 1, "seconds": round(time.perf_counter() - at, 3), "where": where}
+        data["subjects"].append(row)
+        data["seconds"] = round(time.monotonic() - began, 1)
+        keep(data)
+        said = ", ".join(rule for rule in RULES if rule in row["seen"])
+        print(f"{data['seconds']:5.0f} s  {group} {member.name}: {said or 'nobody'}", flush=True)
+    return data
+
+
+def merged(found: Iterable[dict[str, Any]], sightings: Sequence[Path]) -> dict[str, Any]:
+    """All parts, and what the gate's own run saw."""
+    first, *rest = found
+    for other in rest:
+        if other["case_ids"] != first["case_ids"] or other["sources"] != first["sources"]:
+            print("warning: the parts differ in their cases or in their source", file=sys.stderr)
+        first["subjects"] += other["subjects"]
+        first["seconds"] = round(first["seconds"] + other["seconds"], 1)
+    order = [member.name for _, member in SUBJECTS]
+    first["subjects"].sort(key=lambda row: order.index(row["name"]))
+    gate = {row["fault"]: row for rows in reached(sightings) for row in rows} if sightings else {}
+    first["rules"] = [rule for rule in RULES if rule != "gate" or gate]
+    for row in first["subjects"]:
+        sighted = gate.get(row["name"])
+        row["gate_known"] = sighted is not None
+        if sighted is not None and sighted["check"]:
+            told = {"cases": sighted["cases"], "seconds": sighted["first_s"], "case": sighted["case"]}
+            row["seen"]["gate"] = {**told, "where": sighted["check"]}
+    return first
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -292,6 +302,7 @@ def totals(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """One row a rule."""
     wrong, right = of(data, "wrong"), of(data, "right")
     shown = [row for row in wrong if row["in_values"]]
+    known = {group: sum(row["gate_known"] for row in of(data, group)) for group in ("wrong", "right")}
     header = [
         "rule", f"wrong seen of {len(wrong)}", f"of {len(shown)} that show in values", "by outputs alone",
         f"right accused of {len(right)}", "by outputs alone", "cases to the first sighting", "seconds",
@@ -304,10 +315,15 @@ def totals(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cases = [s["cases"] for s in seen if s["cases"] is not None]
         times = [s["seconds"] for s in seen if s["seconds"] is not None]
         table.append(
-            [RULES[rule], str(len(seen)), str(_count(shown, rule)), both[0], str(_count(right, rule)), both[1],
+            [RULES[rule], _of(len(seen), known["wrong"], len(wrong), rule), str(_count(shown, rule)), both[0],
+             _of(_count(right, rule), known["right"], len(right), rule), both[1],
              f"{statistics.median(cases):g}" if cases else "-", f"{statistics.median(times):.2f}" if times else "-"]
         )  # fmt: skip
     return header, table
+
+
+def _of(count: int, known: int, every: int, rule: str) -> str:
+    return str(count) if rule != "gate" or known == every else f"{count} of {known} that were run"
 
 
 def by_kind(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -327,17 +343,17 @@ def _count(rows: Sequence[dict[str, Any]], rule: str) -> int:
 
 def page(data: dict[str, Any]) -> str:
     """The Markdown page."""
-    gate = "The gate's rows were run for this page."
-    if data["sightings_taken"]:
-        gate = f"{data['sightings_taken']} of the gate's rows are those of benchmarks/sightings.py."
+    known = sum(row["gate_known"] for row in data["subjects"])
+    gate = f"The gate's are those of benchmarks/sightings.py, which reached {known} of these {len(data['subjects'])}."
     lines = [
         "# The power of the rules",
-        f"{len(of(data, 'wrong'))} wrong and {len(of(data, 'right'))} right attentions, {data['cases']} cases; "
+        f"{len(of(data, 'wrong'))} of {len(FAULTS)} wrong and {len(of(data, 'right'))} of {len(RIGHT)} right attentions, "
+        f"{data['cases']} cases; "
         f"{data['device']}, torch {data['environment']['torch']}, source {data['sources']['equivcheck'][:12]}. "
         f"{gate} Medians are over the wrong ones that the rule sees. What the rules are, and where their numbers come "
         "from, is told at the top of `benchmarks/power.py`.",
         markdown(*totals(data)),
-        "![Wrong ones seen and right ones accused by each rule](power.png)",
+        "![Wrong ones seen and right ones accused by each rule](power.svg)",
         "Wrong ones seen, by kind:",
         markdown(*by_kind(data)),
         "## Right ones accused",
@@ -351,7 +367,11 @@ def page(data: dict[str, Any]) -> str:
         lines.append(f"- {RULES[rule]}: {'; '.join(names) or 'none'}")
     lines.append("## Wrong ones not seen")
     for rule in data["rules"]:
-        names = [row["name"] for row in of(data, "wrong") if rule not in row["seen"]]
+        names = [
+            row["name"]
+            for row in of(data, "wrong")
+            if rule not in row["seen"] and (rule != "gate" or row["gate_known"])
+        ]
         lines.append(f"- {RULES[rule]} ({len(names)}): {', '.join(names) or 'none'}")
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
 
@@ -380,7 +400,8 @@ def plot(data: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(0, 101, 20), [f"{share} %" for share in range(0, 101, 20)])
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same picture is the same file
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -389,21 +410,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--faults", type=int, help="only so many wrong and so many right ones, evenly spread")
-    parser.add_argument("--sightings", type=Path, action="append", default=[], help="JSON of benchmarks/sightings.py")
-    parser.add_argument("--right-seconds", type=float, default=4.0, help="of the gate for each right one that is run")
-    parser.add_argument("--no-gate", action="store_true", help="leave equivcheck's gate out")
-    parser.add_argument("--out", type=Path, help="folder for power.json, power.md and power.png")
+    parser.add_argument("--part", default="0/1")
+    parser.add_argument("--max-seconds", type=float, default=float("inf"))
+    parser.add_argument("--merge", type=Path, nargs="+")
+    parser.add_argument("--sightings", type=Path, nargs="+", default=[], help="JSON of benchmarks/sightings.py")
+    parser.add_argument("--out", type=Path, help="JSON; a Markdown page and a plot go beside it")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    out = args.out or Path("reports") / args.device
-    out.mkdir(parents=True, exist_ok=True)
-    data = study(args)
-    (out / "power.json").write_text(json.dumps(data, indent=1) + "\n")
-    (out / "power.md").write_text(page(data))
-    plot(data, out / "power.png")
+    args.out = args.out or Path("reports") / args.device / "power.json"
+    data = merged(reached(args.merge) if args.merge else [study(args)], args.sightings)
+    write(args.out, dumped(data))
     print(plain(*totals(data)))
     print(f"{data['seconds']:.0f} s on {data['device']}")
+    if args.merge or args.part == "0/1":
+        write(args.out.with_suffix(".md"), page(data))
+        plot(data, args.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

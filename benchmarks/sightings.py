@@ -1,19 +1,24 @@
 """Every fault of `equivcheck.faults`, put through the checks of a profile: is it seen, by what, how soon, how small?
 
-    python benchmarks/sightings.py [--profile gate] [--device cpu] [--only NAME] [--no-shrink] [--out FILE]
+    python benchmarks/sightings.py [--profile gate] [--device cpu] [--only NAME] [--no-shrink] [--part I/N] [--out FILE]
+    python benchmarks/sightings.py --merge FILE... --out FILE
 
 Prints a row a fault and the totals; with --out writes the rows as JSON. Checks are run in the order of the registry,
-from the first on, until one fails: the seconds are what a user waits for the first counterexample, and then for the
-smallest one.
+those of a module as `equivcheck verify` chooses them, from the first on, until one fails: the seconds are what a user
+waits for the first counterexample, and then for the smallest one. Part I/N takes every N-th fault from the I-th on and
+keeps on disk what it has reached; --merge puts together what there is. With --right the subjects are the right ones,
+none of which may be seen. Exit status 1 where one is seen, or a wrong one is not.
 """
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from parts import Kept, dumped, reached, share, write
 
 from equivcheck.cases import DTYPES
 from equivcheck.checks import CHECKS
@@ -44,6 +49,8 @@ class _Timed(Search):
 def sight(subject: Subject, profile: str, seed: int, shrink_s: float, max_s: float = float("inf")) -> dict[str, object]:
     began, cases = time.monotonic(), 0
     for check in CHECKS:
+        if subject.kind not in check.kinds or not check.judges:
+            continue
         search = _Timed(check, subject, check.cases[profile], shrink_s, began + max_s, lambda _: None)
         search.started = began
         search.run(classes(check, subject, DTYPES, search.planned), seed_for(seed, check.name))
@@ -71,21 +78,46 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="I/N: every N-th fault from the I-th on")
     parser.add_argument("--right", action="store_true", help="the right ones instead: none may be seen")
     parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--max-seconds", type=float, default=float("inf"), help="no further fault after so long")
+    parser.add_argument("--merge", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    members = RIGHT if args.right else FAULTS
+    order = [member.name for member in members]
+    if args.merge:
+        rows = sorted((row for part in reached(args.merge) for row in part), key=lambda row: order.index(row["fault"]))
+    else:
+        rows = study(args, members)
+    told(args, rows, order)
+    if args.out:
+        write(args.out, dumped(rows))
+    sys.exit(1 if any(bool(row["check"]) is args.right for row in rows) else 0)
+
+
+def study(args: argparse.Namespace, members: Any) -> list[dict[str, Any]]:
+    """The rows of one part."""
     original = "equivcheck.attention:CausalSelfAttention"
     base = resolve(original, original, kind="module", device=args.device)
-    part, parts = map(int, args.part.split("/"))
-    rows = []
-    for fault in (RIGHT if args.right else FAULTS)[part::parts]:
+    part, parts = share(args.part)
+    rows: list[dict[str, Any]] = []
+    keep, began = Kept(args.out, every_s=0.0), time.monotonic()
+    for fault in members[part::parts]:
         if args.only and fault.name not in args.only:
             continue
+        if time.monotonic() - began > args.max_seconds:
+            break
         subject = base.with_candidate(fault.attention, fault.name)
         row = sight(subject, args.profile, args.seed, 0.0 if args.no_shrink else 5.0)
         row = {"fault": fault.name, "seen_by": list(getattr(fault, "seen_by", ())), **row}
         rows.append(row)
+        keep(rows)
         times_told = f"{row['first_s'] or 0:6.2f} s {row['total_s']:6.2f} s"
         print(f"{fault.name:45s} {row['check'] or 'NOT SEEN':10s} {times_told}  {row['case']}", flush=True)
+    return rows
+
+
+def told(args: argparse.Namespace, rows: list[dict[str, Any]], order: list[str]) -> None:
+    """The totals, and who was not reached."""
     seen = [row for row in rows if row["check"]]
     times = [row["first_s"] for row in seen]
     print(
@@ -94,9 +126,9 @@ def main() -> None:
         f"largest {max(times, default=0):.2f}; "
         f"not seen: {', '.join(r['fault'] for r in rows if not r['check']) or 'none'}"
     )
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+    if args.merge:
+        missing = sorted(set(order) - {row["fault"] for row in rows}, key=order.index)
+        print(f"not reached: {', '.join(missing) or 'none'} of {len(order)}")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@
 
 Run number n takes seed n and the n-th right implementation in turn (`equivcheck.faults.RIGHT` and the shipped one), and puts
 it through the checks as `equivcheck verify` would. Prints what was accused, and the largest ratio of each check. Part I/N
-takes the runs whose number is I modulo N. Exit status 1 where one was accused.
+takes the runs whose number is I modulo N and keeps on disk what it has reached; --merge puts together what there is, whatever
+ended the parts. A run counts where all of its checks were reached. Exit status 1 where one was accused.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
+
+from parts import Kept, dumped, reached, share, write
 
 from equivcheck.attention import FlashCausalSelfAttention
 from equivcheck.cases import DTYPES
@@ -55,8 +57,8 @@ def one_run(number: int, device: str, profile: str, names: list[str]) -> list[di
     return rows
 
 
-def told(rows: list[dict[str, object]], device: str, torch_version: str) -> str:
-    runs = len({row["run"] for row in rows})
+def told(rows: list[dict[str, object]], planned: int, device: str, torch_version: str) -> str:
+    runs, implementations = (len({row[of] for row in rows}) for of in ("run", "implementation"))
     lines = []
     for name in dict.fromkeys(str(row["check"]) for row in rows):
         of = [row for row in rows if row["check"] == name]
@@ -64,7 +66,8 @@ def told(rows: list[dict[str, object]], device: str, torch_version: str) -> str:
             f"| {name} | {len(of)} | {sum(int(str(row['cases'])) for row in of)} "
             f"| {sum(bool(row['accused']) for row in of)} | {max(float(str(row['ratio'])) for row in of):.2f} |"
         )
-    head = f"{runs} runs with different seeds over right implementations on {device}, torch {torch_version}."
+    head = f"{runs} runs of {planned} that were planned, each with a seed of its own, over {implementations} right "
+    head += f"implementations on {device}, torch {torch_version}."
     return "\n".join(
         (head, "", "| check | runs | cases | accused | largest ratio |", "| --- | --- | --- | --- | --- |", *lines)
     )
@@ -82,33 +85,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.merge:
-        parts = [json.loads(path.read_text()) for path in args.merge]
+        parts = list(reached(args.merge))
         found = {**parts[0], "rows": sorted((row for part in parts for row in part["rows"]), key=lambda r: r["run"])}
-        rows = found["rows"]
     else:
         original = "equivcheck.attention:CausalSelfAttention"
         base = resolve(original, original, kind="module", device=args.device)
-        part, parts_count = map(int, args.part.split("/"))
-        began, rows = time.monotonic(), []
-        for number in range(part, args.runs, parts_count):
-            if time.monotonic() - began > args.max_seconds:
-                break
-            rows += one_run(number, args.device, args.profile, args.check or list(RANDOM))
+        part, parts_count = share(args.part)
         found = {
             "device": device_name(base.device),
             "environment": environment(base.device),
             "sources": sources(base),
-            "rows": rows,
+            "planned": args.runs,
+            "rows": [],
         }
-    page = told(rows, found["device"], found["environment"]["torch"])
+        keep, began = Kept(args.out), time.monotonic()
+        for number in range(part, args.runs, parts_count):
+            if time.monotonic() - began > args.max_seconds:
+                break
+            found["rows"] += one_run(number, args.device, args.profile, args.check or list(RANDOM))
+            keep(found)
+    rows = found["rows"]
+    page = told(rows, found["planned"], found["device"], found["environment"]["torch"])
     accused = [row for row in rows if row["accused"]]
     print(page)
     for row in accused:
         print(f"ACCUSED in run {row['run']}: {row['implementation']}, {row['check']}: {row['accused']}")
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
-        args.out.with_suffix(".md").write_text(f"# Right implementations under many seeds\n\n{page}\n")
+        write(args.out, dumped(found))
+        write(args.out.with_suffix(".md"), f"# Right implementations under many seeds\n\n{page}\n")
     sys.exit(1 if accused else 0)
 
 

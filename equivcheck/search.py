@@ -15,6 +15,7 @@ from equivcheck.checks import Check, Held
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.loading import line_of
+from equivcheck.settings import kept
 from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject
 
@@ -71,7 +72,8 @@ class Search:
             self.stopped = True
             raise _OutOfTime
         try:
-            held = self.check.run(self.subject, case)
+            with kept():  # a setting that a candidate switches in one check must not be there before the next looks
+                held = self.check.run(self.subject, case)
         except Mismatch as mismatch:
             if not self.failed:
                 self._shrink_until = now + self.shrink_s

@@ -12,6 +12,7 @@ from equivcheck.comparison import Mismatch
 from equivcheck.planting import PlantedFault
 from equivcheck.report.model import Sensitivity
 from equivcheck.search import Search
+from equivcheck.settings import kept
 from equivcheck.subject import Subject
 
 __all__ = ["Sighting", "first_sighting", "planted_named", "sensitivity_of"]
@@ -79,7 +80,8 @@ def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: f
         if time.monotonic() > until:
             return ""
         try:
-            check.run(fault, case)
+            with kept():
+                check.run(fault, case)
         except Mismatch:
             return f"{check.name} on {case.id}"
     return ""

@@ -70,7 +70,7 @@ SEEN = {
     "derivatives": ("key-detached", "scale-missing"),
     "autocast": ("scale-missing", "key-detached"),
     "compile": ("scale-missing",),
-    "bias": ("probabilities-toward-zero",),
+    "bias": ("probabilities-toward-zero", "wrong-in-bfloat16"),
 }  # fmt: skip
 
 
@@ -106,6 +106,14 @@ def test_the_original_passes_beside_itself(check: str) -> None:
 def test_a_fault_is_seen_by_the_check_whose_property_it_breaks(check: str, fault: str) -> None:
     with pytest.raises(Mismatch):
         BY_NAME[check].run(pair(FAULT[fault].attention), case_of(check))
+
+
+def test_probabilities_rounded_toward_zero_in_bfloat16_are_told_apart_from_those_rounded_to_nearest() -> None:
+    case = case_of("bias").but(dtype="bfloat16")
+    right = next(right for right in RIGHT if right.name == "softmax-in-float32")  # the same but for the rounding
+    assert BY_NAME["bias"].run(pair(right.attention), case).ratio <= 1
+    with pytest.raises(Mismatch, match="unit roundoffs of bfloat16"):
+        BY_NAME["bias"].run(pair(FAULT["probabilities-toward-zero"].attention), case)
 
 
 @pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)

@@ -1,7 +1,9 @@
 """Settings of the process are what they were after code that switched them, and a candidate is not judged by those it switches."""
 
+import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from equivcheck.cases import Case
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.kinds import resolve
+from equivcheck.search import Search
+from equivcheck.sensitivity import first_sighting
 
 PURITY = next(check for check in CHECKS if check.name == "purity")
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, seed=1)
@@ -155,3 +159,17 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
     subject = resolve(CausalSelfAttention, GradientsOverwritten, kind="module", device="cpu")
     with pytest.raises(Mismatch, match="after two backward passes"):
         PURITY.run(subject, CASE)
+
+
+@pytest.mark.parametrize(
+    "check", [c for c in CHECKS if "module" in c.kinds and c.name not in ("long", "compile")], ids=lambda c: c.name
+)
+def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(check: Any) -> None:
+    before = settings.now()
+    subject = resolve(CausalSelfAttention, SwitchedWhenCalled, kind="module", device="cpu")
+    case = CASE.but(n_layer=1, vocab_size=7) if check.name in ("logits", "training", "generation") else CASE
+    with suppress(Mismatch):
+        Search(check, subject, 1, 0.0, math.inf, lambda _: None).visit(case)
+    assert settings.now() == before
+    first_sighting(subject, [(check, case)], math.inf)
+    assert settings.now() == before

@@ -180,7 +180,7 @@ FAULTS = (
         "dtype",
         {
             WrongInFloat64: ("output", "gradients"),
-            WrongInBfloat16: ("output", "gradients"),
+            WrongInBfloat16: ("bias",),  # five per cent are within a single case's budget
             WrongInFloat16: ("output", "gradients"),
             LastPositionOffInBfloat16: ("bias",),
         },
