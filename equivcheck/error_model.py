@@ -12,6 +12,8 @@ __all__ = ["ErrorModel"]
 
 _BLOCK = 16  # in half precision a sum may be kept in the dtype itself from one block of this many terms to the next
 
+_ALIKE = 2  # bits below the last one of the dtype: values that agree in them are rounded alike
+
 _MASK = 1e280  # no number that is computed has an error as large
 
 
@@ -48,17 +50,23 @@ class ErrorModel:
         self.blocked = dtype in (torch.float16, torch.bfloat16)
         self.origins = Origins()
         self.summed: Tensor | None = None  # relative error of the sums in the latest matmul
+        # the lowest bits may differ between equal rows of one float64 matmul
+        self._shift = max(14, 52 + round(math.log2(info.eps)) - _ALIKE)
+        self._smallest_normal = float(info.smallest_normal) if self.blocked else 0.0
 
     def draw(self, value: Tensor) -> Tensor:
         """Errors of mean zero and standard deviation one, uniform ones: they are quick, and their sums become normal.
 
         Where values repeat, equal ones get equal errors, as they do in every implementation: a hash of the value says which.
+        In half precision few numbers are to be had, and values repeat in every regime: the probabilities of an attention that is
+        almost uniform are one and the same number, and what rounding does to it is done to a whole row.
         """
-        if not self.coherent:
+        if not (self.coherent or self.blocked):
             draw = torch.rand(value.shape, dtype=torch.float32, device=value.device, generator=self.noise)
             return draw.sub_(0.5).mul_(2 * math.sqrt(3))
-        # the lowest bits may differ between equal rows of one float64 matmul
-        bits = value.contiguous().view(torch.int64) >> 14
+        if self._smallest_normal:  # below it numbers are evenly spaced
+            value = value + value.sign() * self._smallest_normal
+        bits = value.contiguous().view(torch.int64) >> self._shift
         runs = self.runs if value.dim() and value.numel() % self.runs == 0 else 1
         salt = torch.randint(-(2**62), 2**62, (runs, 1), device=value.device, generator=self.noise)
         mixed = (bits.reshape(runs, -1) ^ salt) * -7046029254386353131
@@ -92,7 +100,12 @@ class ErrorModel:
         size = total.abs()
         drift = torch.add(root_of_squares, size, alpha=1 / math.sqrt(3))
         walk = self.u_sum * self.steps(n)
+        floor = 0.0
         if self.blocked and n > _BLOCK:
-            walk += self.u * math.sqrt(n / _BLOCK)
+            blocks = math.sqrt(n / _BLOCK)
+            walk += self.u * blocks
+            floor = self.floor * blocks
         size = size.mul_(self.u).add_(drift, alpha=walk)  # in place: it takes as long to find memory as to compute
+        if floor:
+            size = size.add_(root_of_squares != 0, alpha=floor)
         return size.masked_fill_(~(size <= _MASK), 0.0)  # a mask that is added to a product, as in `relative`

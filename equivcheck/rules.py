@@ -24,6 +24,11 @@ def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
     a, b = args[-2:]
     root = torch.matmul(a * a, b * b).sqrt_()
     size = model.sum_error(out, root, a.shape[-1]) + model.u_factor * root
+    again = model.origins.again(a) if a.dim() >= 2 else None
+    if again is not None:  # exponentials mix the values, and only then are divided
+        again = again.reshape(a.shape if a.stride(-1) <= a.stride(-2) else a.mT.shape)
+        again = again if a.stride(-1) <= a.stride(-2) else again.mT
+        size = size + torch.matmul((a * again).square(), b * b).sqrt_()
     model.perturb(out, size)
     model.summed = model.u_sum * math.sqrt(a.shape[-1]) * root / out.abs()
     if b.dim() >= 2:
@@ -34,11 +39,7 @@ def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
 def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     # p = exp(s - lse): an error of the exponent is a relative error of p, and |s - lse| = |log p|
     logarithm = torch.log(out.clamp_min(torch.finfo(out.dtype).tiny)).abs_()
-    # a backward pass may compute the scores again, and then nothing normalises their errors away
-    again = model.u * args[0].abs()
-    if model.summed is not None and model.summed.numel() == again.numel():
-        again = again + again * model.summed.reshape(again.shape) / model.u  # the latest product: q kᵀ, summed anew
-    again = torch.nan_to_num(again, nan=0.0).clamp_(max=1.0)
+    again = _again(model, args[0])
     # a log-sum-exp that is kept (for a backward pass) is rounded once for its whole row, and exponentials of
     # arguments that lie close together err alike
     kept = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
@@ -47,7 +48,30 @@ def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
     model.perturb(out, out * (model.u * (1 + logarithm) + again + model.u_exp) + model.smallest * (out != 0))
     # the exponential of a large error is not linear in it
     growth = torch.nan_to_num(shared * (model.u * (1 + kept) + model.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
+    if out.shape[args[1]]:
+        model.origins.mark_greatest(out, args[0].argmax(args[1], keepdim=True))
     return out.mul_(growth.clamp(-1.0, 1.0).exp_())
+
+
+def _again(model: ErrorModel, scores: Tensor) -> Tensor:
+    """By how much a probability is off whose score a backward pass computes again: nothing normalises that error away."""
+    again = model.u * scores.abs()
+    if model.summed is not None and model.summed.numel() == again.numel():
+        again = again + again * model.summed.reshape(again.shape) / model.u  # the latest product: q kᵀ, summed anew
+    return torch.nan_to_num(again, nan=0.0).clamp_(max=1.0)
+
+
+def _difference(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A difference; where a number of its own is taken from each row of scores, as before an exponential, they are remembered."""
+    if not (isinstance(out, Tensor) and out.dtype is torch.float64):
+        return out
+    model.origins.follow(args, out)
+    scores, row = args[0], args[1]
+    model.perturb(out, model.relative(out))
+    latest = model.summed is not None and model.summed.numel() == out.numel()
+    if latest and isinstance(row, Tensor) and out.dim() and row.shape == (*out.shape[:-1], 1):
+        model.origins.mark_again(out, _again(model, scores), less=row)
+    return out
 
 
 def _unnormalised(model: ErrorModel, g: Tensor, p: Tensor, dim: int) -> Tensor:
@@ -79,8 +103,15 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
     errors = p * (shared * model.draw(delta))
     if model.smallest > _FELT:
         errors += _unnormalised(model, g, p, dim)
+    own = model.u * out.abs() + p * (model.u * (g.abs() + delta.abs()))
+    greatest = model.origins.greatest(p)
+    if greatest is not None:
+        # a softmax that is spelled out takes the gradient of a row, which sums to zero, to its greatest score, whose
+        # difference all exponents are: what rounding leaves of that sum goes there
+        left = errors.sum(dim, keepdim=True).abs() + own.square().sum(dim, keepdim=True).sqrt_()
+        out.scatter_add_(dim, greatest, left * model.draw(left))
     out.sub_(errors)
-    return model.perturb(out, model.u * out.abs() + p * (model.u * (g.abs() + delta.abs())))
+    return model.perturb(out, own)
 
 
 def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -95,6 +126,13 @@ def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
     tensors = [a for a in args[:2] if isinstance(a, Tensor)]
     if len(tensors) < 2:
         return out
+    for exponentials, other in (tensors, tensors[::-1]):
+        again = model.origins.again(exponentials)
+        if again is not None and other.shape in (exponentials.shape, (*exponentials.shape[:-1], 1)):
+            # divided by their sum they are probabilities, and times a gradient its scores': no error of a score that is
+            # made again is normalised away there, as in `_softmax`
+            model.perturb(out, out.abs() * again.reshape(out.shape))
+            return out
     for gradient, rows in (tensors, tensors[::-1]):
         flash = model.origins.terms(gradient)
         width = gradient.shape[-1] if gradient.dim() else 1
@@ -167,7 +205,10 @@ def _gelu(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping
 
 
 def _log_softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    return model.perturb(out, model.u * out.abs() + model.u_sum * args[0].abs())
+    size = model.u * out.abs() + model.u_sum * args[0].abs()
+    model.perturb(out, size.masked_fill_(out.isinf(), 0.0))  # a score of minus infinity has no error
+    model.origins.mark_again(out, _again(model, args[0]), probable=True)
+    return out
 
 
 def _log_softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -177,11 +218,19 @@ def _log_softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...],
 
 
 def _logsumexp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    return model.perturb(out, model.u * (1 + out.abs()) + model.u_exp)
+    model.perturb(out, (model.u * (1 + out.abs()) + model.u_exp).masked_fill_(out.isinf(), 0.0))
+    model.origins.mark_normaliser(out)
+    return out
 
 
 def _exp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    return model.perturb(out, (model.u + model.u_exp) * out.abs())
+    again = model.origins.again(args[0])
+    model.perturb(out, (model.u + model.u_exp) * out.abs())
+    if again is not None and model.origins.is_probable(args[0]):
+        return model.perturb(out, out.abs() * again)
+    if again is not None:
+        model.origins.mark_again(out, again)
+    return out
 
 
 def _embedding_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -203,7 +252,8 @@ RULES: dict[str, Rule] = {
     "_log_softmax": _log_softmax,
     "_log_softmax_backward_data": _log_softmax_backward,
     "logsumexp": _logsumexp,
-    "exp": _exp,
+    **dict.fromkeys(["exp", "exp2"], _exp),
+    **dict.fromkeys(["sub", "subtract"], _difference),
     **dict.fromkeys(["mul", "div"], _normalised),
     "embedding_dense_backward": _embedding_backward,
 }

@@ -127,7 +127,7 @@ def test_a_long_sum_may_be_off_by_more_than_a_short_one() -> None:
 
 def test_the_absolute_floor_of_float16_is_half_the_spacing_of_its_subnormals() -> None:
     x = torch.full((50_000,), 1e-9, dtype=f64)  # rounds to zero in float16
-    with rounding(torch.float16):
+    with rounding(torch.float16, runs=50_000):  # in one run all are rounded alike
         y = x * 1.0
     assert float((y - x).std()) == pytest.approx(AMPLITUDE * 2.0**-25, rel=0.05)
 
@@ -152,6 +152,23 @@ def test_equal_values_get_equal_errors_where_values_repeat() -> None:
     with rounding():
         y = x * 1.0
     assert not torch.equal(y.view(4, 5), y[:5].expand(4, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_in_half_precision_values_that_one_number_stands_for_get_equal_errors(dtype: torch.dtype) -> None:
+    near = 2.0**-6 * unit_roundoff(dtype)
+    x = torch.tensor([1.1, 1.1 * (1 + near), 1.3], dtype=f64)
+    with rounding(dtype):
+        error = x * 1.0 - x
+    assert float(error[0]) == pytest.approx(float(error[1]), rel=0.1)
+    assert abs(float(error[0] - error[2])) > 1e-3 * unit_roundoff(dtype)
+    smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps  # the spacing of subnormals
+    x = smallest * torch.tensor([0.3, 0.31, 4.5], dtype=f64)
+    with rounding(dtype, subnormal=True):
+        error = x * 1.0 - x
+    error /= smallest
+    assert float(error[0]) == pytest.approx(float(error[1]), rel=1e-2)
+    assert float(error[0]) != pytest.approx(float(error[2]), rel=1e-2)
 
 
 def test_coherent_errors_have_the_same_spread_and_no_sign() -> None:
