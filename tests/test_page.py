@@ -198,7 +198,7 @@ def test_the_figure_of_a_speed_up_stands_past_its_interval() -> None:
     places = []
     for records in (wide, narrow):
         ((_, _, svg),) = plots.draw(records)[0]
-        bar_end, figure = re.search(r'translate\(([\d.]+) [\d.]+\)[^>]*>2\.00 ×', svg), re.findall(r"L ([\d.]+) ", svg)
+        bar_end, figure = re.search(r"translate\(([\d.]+) [\d.]+\)[^>]*>2\.00 ×", svg), re.findall(r"L ([\d.]+) ", svg)
         assert bar_end is not None
         places.append(float(bar_end[1]) / max(map(float, figure)))
     assert places[0] > 0.75
