@@ -10,7 +10,7 @@ from equivcheck.checks.holding import Held, Pair
 from equivcheck.checks.transformed import Transform, hold_transformed, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Shell
-from equivcheck.subject import SAMPLE
+from equivcheck.subject import SAMPLE, Subject
 from equivcheck.transfer import named_back, named_over, original_shapes
 
 __all__ = ["derivatives", "original_has"]
@@ -194,10 +194,10 @@ _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
 """What is asked of a candidate, and how the oracle makes the same without the transform."""
 
 
-def original_has(pair: Pair, what: str) -> bool:
+def original_has(subject: Subject, what: str) -> bool:
     """Whether the original itself runs under this transform in any wide dtype: torch's fused kernels have no second derivative."""
     for dtype in ("float64", "float32"):
-        problem = pair.problem(SAMPLE.but(dtype=dtype))
+        problem = subject.problem(SAMPLE.but(dtype=dtype))
         try:
             _TRANSFORMS[what][0](problem, problem.reference, problem.inputs, problem.upstream)
         except Exception:  # the check tells it in a note: there is nothing to compare
