@@ -10,6 +10,7 @@ import click
 
 from equivcheck import config as configuration
 from equivcheck.errors import UsageError
+from equivcheck.options import NOT_JUDGED, device_of, first, import_from_here, number, pair_of, show
 
 if TYPE_CHECKING:
     from equivcheck.bench import Told
@@ -27,11 +28,18 @@ _DTYPES = ("float32", "bfloat16", "float16")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--preset", type=click.Choice(_PRESETS), help="Which sizes.  [default: small on a CPU, guide on CUDA]")
 @click.option("--dtype", "dtypes", type=click.Choice(_DTYPES), multiple=True, help="Only this one; may be repeated.")
-@click.option("--max-seconds", type=float, metavar="S", help="For the measuring of all rows.  [default: 45]")
+@click.option(
+    "--max-seconds", type=number("number of seconds"), metavar="S", help="For the measuring of all rows.  [default: 45]"
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the record as JSON.")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="Write speed.svg, memory.svg, speed.md.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="End with 1 where slower than there.")
-@click.option("--tripwire", type=float, metavar="PERCENT", help="How much slower is too slow.  [default: 25]")
+@click.option(
+    "--tripwire",
+    type=number("number of percent"),
+    metavar="PERCENT",
+    help="How much slower is too slow.  [default: 25]",
+)
 def bench(
     pair: tuple[str, ...],
     kind: str | None,
@@ -50,17 +58,15 @@ def bench(
     --against FILE holds the ratio of the two against a record of the same device and torch: exit status 1 where the
     candidate has become slower than the tripwire allows, in two measurements; 2 where the two cannot be compared.
     """
-    from equivcheck import cli
-
     config = configuration.load(Path("pyproject.toml"))
-    reference, candidate = cli._pair(pair, config)
-    where = cli._device(gpu, device, config)
+    reference, candidate = pair_of(pair, config)
+    where = device_of(gpu, device, config)
     for option, value in (("--max-seconds", max_seconds), ("--tripwire", tripwire)):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} {value:g}: a number above 0 is allowed")
     if tripwire is not None and against is None:
         raise UsageError("--tripwire without --against: there is no record to be slower than; give one")
-    cli._import_from_here()
+    import_from_here()
 
     from equivcheck import bench as benching
     from equivcheck import record as records
@@ -82,8 +88,8 @@ def bench(
         records.comparable(before, device=name, torch_version=torch.__version__, where=str(against))
         preset = preset or before.preset
 
-    kind = cli._first(kind, config.kind, "auto")
-    seconds = cli._first(max_seconds, benching.MAX_SECONDS)
+    kind = first(kind, config.kind, "auto")
+    seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:
         with _followed() as told:
@@ -105,15 +111,15 @@ def bench(
     if plots is not None:
         speed.plot(found, plots)
         save_text("--plots", plots / "speed.md", speed.markdown(found))
-    cli._print(lambda: click.echo(speed.plain(found), nl=False))
+    show(lambda: click.echo(speed.plain(found), nl=False))
     if before is None:
-        return 0 if found.complete else cli.NOT_JUDGED
-    percent = cli._first(tripwire, records.TRIPWIRE)
+        return 0 if found.complete else NOT_JUDGED
+    percent = first(tripwire, records.TRIPWIRE)
     told, coarse = benching.against(before, found, str(against), percent, measure)
     lines = [f"slower: {line}" for line in told] or [f"no row is more than {percent:g} % slower than in {against}"]
     lines += [f"too coarse to tell: {name}" for name in coarse]
-    cli._print(lambda: click.echo("\n".join(lines)))
-    return 1 if told else 0 if found.complete else cli.NOT_JUDGED
+    show(lambda: click.echo("\n".join(lines)))
+    return 1 if told else 0 if found.complete else NOT_JUDGED
 
 
 @contextmanager

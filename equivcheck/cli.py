@@ -4,14 +4,13 @@
 Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
 """
 
-import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -19,23 +18,26 @@ from equivcheck import config as configuration
 from equivcheck.bench_cli import bench
 from equivcheck.errors import UsageError
 from equivcheck.gate_cli import gate
+from equivcheck.options import (
+    NOT_JUDGED,
+    device_of,
+    file_option,
+    first,
+    import_from_here,
+    number,
+    of_a_pair,
+    pair_of,
+    said_of,
+    seconds,
+    show,
+    whole,
+)
 from equivcheck.report_cli import report
 
 __all__ = ["cli", "main"]
 
-SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
-NOT_JUDGED = 2
 _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that is not in here could not be judged
 _DEBUG = "EQUIVCHECK_DEBUG"
-
-_ADAPTATION = {
-    "config": "Makes of a minGPT config what the constructors take",
-    "inputs": "Makes of x what forward takes",
-    "outputs": "Makes of what forward returns the tensor to compare",
-    "transfer": "Makes of the reference's state_dict the candidate's; or the word auto",
-}
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         hint = "" if os.environ.get(_DEBUG) else f"; run with {_DEBUG}=1 for the traceback"
         return _say(f"internal error: {type(error).__name__}: {error}{hint}")
+    except BaseException as error:
+        # nothing in equivcheck raises what is no Exception; a traceback's status 1 would pass for `different`
+        told = f"{type(error).__name__}, which is no Exception: {error}"
+        return _say(f"the code under test raised {told}; raise an Exception there, and it is judged")
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -89,45 +95,23 @@ def cli(context: click.Context) -> int:
     return NOT_JUDGED  # a subcommand returns its own
 
 
-def _of_a_pair(command: F) -> F:
-    """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
-    for decorate in (
-        click.option(
-            "--require-backend",
-            metavar="[DTYPE=]KERNEL",
-            multiple=True,
-            help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
-        ),
-        click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
-        click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
-        click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
-        click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
-        *(
-            click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
-            for name, text in reversed(_ADAPTATION.items())
-        ),
-        click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]"),
-    ):
-        command = decorate(command)
-    return command
-
-
-def _file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
-    return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
-
-
 @cli.command()
-@_of_a_pair
+@of_a_pair
 @click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
 @click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
-@click.option("--seed", type=click.IntRange(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
-@click.option("--max-seconds", type=float, metavar="S", help="End after so long, if need be with a partial report.")
+@click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
+@click.option(
+    "--max-seconds",
+    type=number("number of seconds"),
+    metavar="S",
+    help="End after so long, if need be with a partial report.",
+)
 @click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
-@click.option("--jobs", type=click.IntRange(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
+@click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
-@_file_option("--json", "json_file", "FILE", "Write the report as JSON.")
-@_file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
-@_file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
+@file_option("--json", "json_file", "FILE", "Write the report as JSON.")
+@file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
+@file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
 def verify(
     pair: tuple[str, ...],
     kind: str | None,
@@ -155,18 +139,17 @@ def verify(
     from equivcheck.outputs import Outputs
 
     config = configuration.load(Path("pyproject.toml"))
-    said = _adaptation(pair, adaptation, config)
-    if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise UsageError(f"--max-seconds {max_seconds:g}: a number of seconds above 0 is allowed")
-    reference, candidate = _pair(pair, config)
+    said = said_of(pair, adaptation, config)
+    max_seconds = seconds("--max-seconds", max_seconds)
+    reference, candidate = pair_of(pair, config)
     options: dict[str, Any] = {
-        "kind": _first(kind, config.kind, "auto"),
-        "device": _device(gpu, device, config),
-        "profile": _first(profile, config.profile, "gate"),
+        "kind": first(kind, config.kind, "auto"),
+        "device": device_of(gpu, device, config),
+        "profile": first(profile, config.profile, "gate"),
         "checks": checks or None,
         "exclude": exclude or config.exclude,
-        "seed": _first(seed, config.seed, 0),
-        "max_seconds": _first(max_seconds, config.max_seconds),
+        "seed": first(seed, config.seed, 0),
+        "max_seconds": first(max_seconds, config.max_seconds),
         "strict": strict,
         "jobs": jobs,
         "require_backend": require_backend,
@@ -174,7 +157,7 @@ def verify(
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
     outputs.probe()
-    _import_from_here()
+    import_from_here()
 
     from equivcheck.progress import follow
     from equivcheck.report import github, table
@@ -186,10 +169,10 @@ def verify(
     with follow() as listener:
         found = judge(reference, candidate, listener=listener, **options, **said)
     failure = outputs.write(found)  # before the table: whoever closes the pipe early still has the files
-    _print(lambda: table.show(found))
+    show(lambda: table.show(found))
     failure = failure or outputs.summary(found)
     if github.on_github():
-        _print(lambda: click.echo("".join(f"{line}\n" for line in github.annotations(found)), nl=False))
+        show(lambda: click.echo("".join(f"{line}\n" for line in github.annotations(found)), nl=False))
     if failure is not None:
         raise failure
     return 1 if found.verdict == "unsupported" else _STATUS.get(found.verdict, NOT_JUDGED)
@@ -197,7 +180,7 @@ def verify(
 
 @cli.command()
 @click.argument("case_id")
-@_of_a_pair
+@of_a_pair
 def replay(
     case_id: str,
     pair: tuple[str, ...],
@@ -210,69 +193,25 @@ def replay(
 ) -> int:
     """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
     config = configuration.load(Path("pyproject.toml"))
-    reference, candidate = _pair(pair, config)
-    where = _device(gpu, device, config)
-    _import_from_here()
+    reference, candidate = pair_of(pair, config)
+    where = device_of(gpu, device, config)
+    import_from_here()
 
     from equivcheck.report import table
     from equivcheck.verify import replay as judge
 
-    kind = _first(kind, config.kind, "auto")
+    kind = first(kind, config.kind, "auto")
     options: dict[str, Any] = {"kind": kind, "device": where, "checks": checks or None}
-    options |= _adaptation(pair, adaptation, config) | {"require_backend": require_backend}
+    options |= said_of(pair, adaptation, config) | {"require_backend": require_backend}
     results = judge(reference, candidate, case_id, **options)
     verdict, text = table.replayed(case_id, results)
-    _print(lambda: click.echo(text, nl=False))
+    show(lambda: click.echo(text, nl=False))
     return _STATUS.get(verdict, NOT_JUDGED)
 
 
 cli.add_command(report)
 cli.add_command(gate)
 cli.add_command(bench)
-
-
-def _pair(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:
-    """The reference and the candidate: from the command line, else from the config, else the pair that ships."""
-    if len(given) == 2:
-        return given[0], given[1]
-    if given:
-        what = f"{given[0]!r} without a candidate" if len(given) == 1 else ", ".join(map(repr, given))
-        raise UsageError(f"{what}: REFERENCE CANDIDATE is allowed, or neither for the pair that ships; give two")
-    if config.reference is not None and config.candidate is not None:
-        return config.reference, config.candidate
-    return SHIPPED
-
-
-def _adaptation(pair: tuple[str, ...], given: Mapping[str, str | None], config: configuration.Config) -> dict[str, Any]:
-    """What says how modules are built and called, where anything does: the config's belongs to the config's pair."""
-    said = {name: _first(value, None if pair else getattr(config, name)) for name, value in given.items()}
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def _device(gpu: bool, device: str | None, config: configuration.Config) -> str:
-    if gpu and device is not None and not device.startswith("cuda"):
-        raise UsageError(f"--gpu and --device {device} contradict each other: give one of the two")
-    return device or ("cuda" if gpu else config.device or "auto")
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
-
-
-def _import_from_here() -> None:
-    """Make the modules of the current folder importable, as `python -m` does and an installed command does not."""
-    with suppress(OSError):  # the folder may have been removed
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.insert(0, here)
-
-
-def _print(show: Callable[[], object]) -> None:
-    """Call `show`, and let it pass where whoever reads standard output has closed it: the exit status still tells."""
-    try:
-        show()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
 
 
 def _say(message: str) -> int:

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from equivcheck.configs import CaseConfig, field_of
 from equivcheck.errors import UsageError
 from equivcheck.loading import line_of
@@ -20,12 +22,20 @@ _OPTIONAL = ("head_size", "block_size", "attn_pdrop", "resid_pdrop", "embd_pdrop
 
 def factory_of(constructor: Callable[..., Any], config: Callable[..., Any] | None, name: str) -> Callable[..., Any]:
     """`constructor` as a factory of a minGPT config: itself where it takes one; a UsageError where its parameters are not known."""
+    if isinstance(constructor, nn.Module):
+        # one instance cannot be built in the shapes and dtypes of the cases, and called it would run forward
+        made = type(constructor).__name__
+        raise UsageError(
+            f"{name} is an instance of {made}: give the class itself, or a factory f(config) that makes one"
+        )
     if config is not None:
         return _wrapped(constructor, config)
     try:
         parameters = list(inspect.signature(constructor).parameters.values())
     except (TypeError, ValueError):
         return constructor
+    if not parameters:
+        raise UsageError(f"{name} takes no argument, and is called with a config: {HOW_TO_BUILD}")
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p for p in named if p.default is p.empty]
     unknown = [p.name for p in required if not field_of(p.name)]

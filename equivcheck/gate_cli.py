@@ -1,5 +1,6 @@
 """The command `gate`: committed reports judged against the source as it stands."""
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,6 +10,7 @@ import click
 
 from equivcheck import config as configuration
 from equivcheck.errors import UsageError
+from equivcheck.options import import_from_here, number, show
 
 __all__ = ["gate"]
 
@@ -30,7 +32,9 @@ def _age(context: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--require-device", "devices", metavar="DEVICE", multiple=True, help="Such as cuda, or a GPU's name.")
 @click.option("--max-age", metavar="AGE", callback=_age, help="Such as 12h, 30d or 8w.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="OLD", help="Must not fall behind this report.")
-@click.option("--tripwire", type=float, metavar="PERCENT", help="How much slower than in OLD is too slow.")
+@click.option(
+    "--tripwire", type=number("number of percent"), metavar="PERCENT", help="How much slower than in OLD is too slow."
+)
 @click.option("--root", type=click.Path(path_type=Path), default=".", help="Where verify was run.  [default: here]")
 def gate(
     files: Sequence[Path],
@@ -46,13 +50,14 @@ def gate(
     Exit status 0: complete, made from this very source, sensitive and green; 1: refused, for the reasons that are told,
     one a line; 2: a file cannot be read as a report, or is not what `verify` wrote.
     """
-    from equivcheck import cli
     from equivcheck.gate import Demands, refusals
     from equivcheck.report import github, json, table
 
     if not root.is_dir():
         raise UsageError(f"--root {root}: there is no such folder; give the one in which verify was run")
-    if tripwire is not None and not tripwire > 0:
+    if not all(device.strip() for device in devices):
+        raise UsageError("--require-device '': a device such as cuda, or a part of a GPU's name, is allowed; name one")
+    if tripwire is not None and not 0 < tripwire < math.inf:
         raise UsageError(f"--tripwire {tripwire:g}: a number of percent above 0 is allowed")
     config = configuration.load(root / "pyproject.toml")
     pair = (config.reference, config.candidate) if config.reference and config.candidate else None
@@ -67,7 +72,7 @@ def gate(
         deviations=config.deviations,
         root=root.resolve(),
     )
-    cli._import_from_here()
+    import_from_here()
     old = None if against is None else (str(against), json.read(against))
     told = [table.clean(" ".join(reason.split())) for reason in refusals(reports, demands, old)]
     lines = [f"refused: {reason}" for reason in told]
@@ -76,5 +81,5 @@ def gate(
     for name, report in reports.items():
         lines.append(table.clean(f"{name}: {table.verdict_line(report)}"))
     lines.append(f"gate: refused, {len(told)} reason{'s' if len(told) != 1 else ''}" if told else "gate: green")
-    cli._print(lambda: click.echo("\n".join(lines)))
+    show(lambda: click.echo("\n".join(lines)))
     return 1 if told else 0

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from equivcheck.cases import DTYPES
+from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around_functions import FUNCTIONS, around_function
 from equivcheck.faults.around_models import MODELS, around_model
@@ -62,6 +63,11 @@ _NEEDS = {  # an option that both functions take, or a feature in which both run
     "dropout-left-on": "dropout_p",
     "mask-shared-over-the-batch": "dropout_p",
 }
+_UNDER = {  # a transform: where the original itself has none, nothing is compared, and nothing can be noticed
+    "second-derivative-lost": "second derivatives",
+    "tangent-one-percent-off": "torch.func.jvp",
+    "mapped-one-percent-off": "torch.func.vmap",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def planted(
 ) -> list[PlantedFault]:
     """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside.
 
-    Those that rounding hides in all of `dtypes` are left out.
+    Those that rounding hides in all of `dtypes` are left out, and those under a transform that the original itself refuses.
     """
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
@@ -109,7 +115,9 @@ def planted(
     found = [
         PlantedFault(name, seen, subject.with_candidate(factory, name))
         for name, seen, factory in wrong
-        if seen[0] in checks and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
+        if seen[0] in checks
+        and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
+        and (name not in _UNDER or original_has(subject, _UNDER[name]))
     ]
     if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
         found += [

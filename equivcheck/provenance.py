@@ -24,6 +24,7 @@ BESIDE_THE_VERDICT = (
     "gate.py",
     "gate_cli.py",
     "measure.py",
+    "options.py",
     "outputs.py",
     "peak.py",
     "progress.py",

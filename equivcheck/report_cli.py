@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from equivcheck.errors import UsageError
+from equivcheck.options import show
 
 __all__ = ["report"]
 
@@ -21,7 +22,6 @@ def report(file: Path, form: str, bench: Path | None, out: Path | None) -> int:
 
     A record of speed is a file of `equivcheck bench --json` or `pytest --benchmark-json`.
     """
-    from equivcheck import cli
     from equivcheck.outputs import probe, save_text
     from equivcheck.report import benchmark, html, json, junit, markdown, table
 
@@ -31,14 +31,14 @@ def report(file: Path, form: str, bench: Path | None, out: Path | None) -> int:
         probe("--out", out)
     saved = json.read(file)
     if out is None and form == "table":
-        cli._print(lambda: table.show(saved))
+        show(lambda: table.show(saved))
         return 0
     if form == "html":
         text = html.render(saved, benchmark.read(bench) if bench is not None else None)
     else:
         text = {"table": table.plain, "markdown": markdown.render, "junit": junit.render}[form](saved)
     if out is None:
-        cli._print(lambda: click.echo(text, nl=False))
+        show(lambda: click.echo(text, nl=False))
     else:
         save_text("--out", out, text)
     return 0

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from equivcheck.cli import SHIPPED, _import_from_here, main
+from equivcheck.cli import main
 from equivcheck.errors import UsageError
+from equivcheck.options import SHIPPED, import_from_here
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
@@ -185,8 +186,8 @@ def test_the_command_line_wins_over_the_config(judge: Judge) -> None:
 
 def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "path", ["/elsewhere"])
-    _import_from_here()
-    _import_from_here()
+    import_from_here()
+    import_from_here()
     assert sys.path == [str(tmp_path), "/elsewhere"]
 
 
@@ -198,7 +199,11 @@ def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch
         ("verify --kind modul", "'modul' is not one of 'auto', 'module', 'function', 'model', 'replacement'"),
         ("verify --profile fast", "'fast' is not one of 'quick', 'gate', 'thorough'"),
         ("verify --seed -1", "-1 is not in the range 0<=x"),
-        ("verify --seed x", "'x' is not a valid integer"),
+        ("verify --seed x", "'x' is not a valid whole number from 0 to 9223372036854775807"),
+        ("verify --jobs many", "'many' is not a valid whole number from 1 to 64"),
+        ("verify --max-seconds soon", "'soon' is not a valid number of seconds"),
+        ("verify --device=", "--device '': auto, cpu, cuda and cuda:N are allowed"),
+        ("bench --device=", "--device '': auto, cpu, cuda and cuda:N are allowed"),
         ("verify --max-seconds 0", "--max-seconds 0: a number of seconds above 0 is allowed"),
         ("verify --max-seconds nan", "--max-seconds nan: a number of seconds above 0 is allowed"),
         ("verify --deviation output", "--deviation 'output': NAME=REASON is allowed"),
@@ -216,6 +221,9 @@ def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch
         ("gate nowhere.json", "nowhere.json: there is no such file"),
         ("gate x.json --max-age soon", "--max-age 'soon': a number with h, d or w is allowed"),
         ("gate x.json --tripwire -1", "--tripwire -1: a number of percent above 0 is allowed"),
+        ("gate x.json --tripwire inf", "--tripwire inf: a number of percent above 0 is allowed"),
+        ("gate x.json --require-device=", "--require-device '': a device such as cuda, or a part of a GPU's name"),
+        ("gate .", ".: cannot be read (Is a directory); give a file written by --json"),
         ("gate x.json --root nowhere", "--root nowhere: there is no such folder"),
         ("verfy", "No such command 'verfy'"),
     ],
@@ -329,9 +337,17 @@ def test_a_disk_that_fills_up_costs_the_file_and_not_the_verdict(
     assert list(Path().iterdir()) == []
 
 
+class Odd(BaseException):
+    """Somebody's own, which `except Exception` lets through."""
+
+
 @pytest.mark.parametrize(
     ("raised", "words"),
     [
+        (
+            Odd("two\nlines"),
+            "the code under test raised Odd, which is no Exception: two lines; raise an Exception there, and it is judged",
+        ),
         (KeyboardInterrupt(), "interrupted before there was anything to report"),
         (SystemExit(0), "the code under test called sys.exit(0): remove that from it, or guard it"),
         (SystemExit("bye"), "the code under test called sys.exit('bye'): remove that from it, or guard it"),

@@ -13,10 +13,11 @@ import pytest
 
 import equivcheck
 from equivcheck.checks import CHECKS
-from equivcheck.cli import SHIPPED, main
+from equivcheck.cli import main
 from equivcheck.errors import UsageError
 from equivcheck.gate import Demands, refusals
 from equivcheck.implementation import hash_of
+from equivcheck.options import SHIPPED
 from equivcheck.provenance import digests, rooms
 from equivcheck.report import json
 from equivcheck.report.model import CheckResult, Counterexample, Deviation, Report, Sensitivity, Timing

@@ -140,6 +140,8 @@ def test_the_verdict_is_said_in_a_sentence() -> None:
         "and all 2 planted faults were noticed."
     )
     assert page.sentence(FULL) == "B is not the same attention as A: it differs in gradients."
+    assert "it differs in check-0, check-1, " in page.sentence(MANY)
+    assert page.sentence(MANY).endswith("check-7 and 492 more checks.")
     assert "cut short" in page.sentence(report_of(BROKEN, complete=False))
     assert "proves nothing: 1 of 1 planted fault went unnoticed" in page.sentence(
         report_of(OUTPUT, sensitivity=Sensitivity(("a",), ("a",)))
@@ -188,6 +190,19 @@ def test_plots_are_the_same_every_time_and_take_the_page_s_colour() -> None:
         assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg)) <= {(x, "") for x in found} | {
             ("", x) for x in found
         }
+
+
+def test_the_figure_of_a_speed_up_stands_past_its_interval() -> None:
+    wide = {"GPT": Timing("GPT", "float32", 399, 44.0, 22.0, 2.0, 1.0, 6.0)}
+    narrow = {"GPT": replace(wide["GPT"], speed_up_high=2.0)}
+    places = []
+    for records in (wide, narrow):
+        ((_, _, svg),) = plots.draw(records)[0]
+        bar_end, figure = re.search(r"translate\(([\d.]+) [\d.]+\)[^>]*>2\.00 ×", svg), re.findall(r"L ([\d.]+) ", svg)
+        assert bar_end is not None
+        places.append(float(bar_end[1]) / max(map(float, figure)))
+    assert places[0] > 0.75
+    assert places[1] > 0.75
 
 
 def test_without_matplotlib_the_page_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

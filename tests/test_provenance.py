@@ -15,7 +15,16 @@ from equivcheck.subject import Subject
 
 PACKAGE = Path(equivcheck.__file__).parent
 RENDERING = ("report/table.py", "report/markdown.py", "report/junit.py", "report/json.py", "report/files.py")
-STARTING = ("cli.py", "__main__.py", "progress.py", "config.py", "outputs.py", "pytest_plugin.py", "suite.py")
+STARTING = (
+    "cli.py",
+    "__main__.py",
+    "progress.py",
+    "config.py",
+    "options.py",
+    "outputs.py",
+    "pytest_plugin.py",
+    "suite.py",
+)
 OF_A_RUN = ("verify.py", "search.py", "outcome.py", "sensitivity.py", "planting.py", "report/model.py", "provenance.py")
 OF_A_CASE = ("subject.py", "budget.py", "comparison.py", "cases.py", "__init__.py")
 CHECKS_AND_FAULTS = sorted(

@@ -88,7 +88,8 @@ def test_a_kind_that_the_pair_is_not_is_refused() -> None:
 @pytest.mark.parametrize(
     ("reference", "named"),
     [
-        (lambda: None, "it raised TypeError"),
+        (lambda: None, "takes no argument, and is called with a config"),
+        (nn.Linear(3, 3), "is an instance of Linear: give the class itself, or a factory f(config)"),
         (lambda config: 3, "it returned int"),
         (lambda config: nn.Linear(3, 3), "on module input it raised RuntimeError"),
         (lambda config: nn.Flatten(), "on model input it returned (2, 3)"),
@@ -99,6 +100,20 @@ def test_a_kind_that_the_pair_is_not_is_refused() -> None:
 )
 def test_a_pair_whose_signature_fits_no_kind_is_refused_with_what_was_tried(reference: Any, named: str) -> None:
     assert named in refusal(reference, attend if "window" in named else FlashCausalSelfAttention)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "named"),
+    [
+        (nn.Identity(), "is an instance of Identity: give the class itself"),
+        (lambda: nn.Identity(), "takes no argument, and is called with a config"),
+    ],
+)
+def test_a_candidate_that_cannot_be_built_from_a_config_is_refused_rather_than_judged(
+    candidate: Any, named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        resolve(CausalSelfAttention, candidate, kind="auto", device="cpu")
 
 
 # --- import strings --------------------------------------------------------------------------------------------------

@@ -337,3 +337,17 @@ def test_a_counterexample_is_small(check: str) -> None:
     assert found is not None
     case = Case.parse(found.case)
     assert case.batch_size * case.seq_len * case.n_head * case.head_size <= 8
+
+
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = True, dropout_p: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """Torch's fused kernel: as an original, it has no second derivative and no forward mode on the CPU."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
+
+
+def test_an_original_without_a_transform_makes_no_run_insensitive() -> None:
+    found = equivcheck.verify(fused, fused, device="cpu", profile="quick", checks=["derivatives"])
+    assert found.verdict == "equivalent"
+    assert found.sensitivity.planted == ("mapped-one-percent-off",)
+    assert any("second derivatives: the original itself raises" in note for note in found.results[0].notes)

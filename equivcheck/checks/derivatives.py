@@ -10,9 +10,10 @@ from equivcheck.checks.holding import Held, Pair
 from equivcheck.checks.transformed import Transform, hold_transformed, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Shell
+from equivcheck.subject import SAMPLE, Subject
 from equivcheck.transfer import named_back, named_over, original_shapes
 
-__all__ = ["derivatives"]
+__all__ = ["derivatives", "original_has"]
 
 Tensors = dict[str, Tensor]
 
@@ -191,3 +192,15 @@ _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
     "per-sample gradients": (per_sample, sample_by_sample),
 }
 """What is asked of a candidate, and how the oracle makes the same without the transform."""
+
+
+def original_has(subject: Subject, what: str) -> bool:
+    """Whether the original itself runs under this transform in any wide dtype: torch's fused kernels have no second derivative."""
+    for dtype in ("float64", "float32"):
+        problem = subject.problem(SAMPLE.but(dtype=dtype))
+        try:
+            _TRANSFORMS[what][0](problem, problem.reference, problem.inputs, problem.upstream)
+        except Exception:  # the check tells it in a note: there is nothing to compare
+            continue
+        return True
+    return False

@@ -40,7 +40,9 @@ def read(path: Path) -> Report:
     except FileNotFoundError:
         raise ReportError(f"{path}: there is no such file; `equivcheck verify --json FILE` writes one") from None
     except OSError as error:
-        raise ReportError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise ReportError(
+            f"{path}: cannot be read ({error.strerror or error}); give a file written by --json"
+        ) from None
     except UnicodeDecodeError:
         raise ReportError(f"{path}: not a report: it is not UTF-8 text; give a file written by --json") from None
     return loads(text, str(path))

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,6 +17,7 @@ _AXES = (
     "dtype",
     "regime",
 )  # the pair of dimensions that is shown whole; of the others it is told how many were visited
+_MOST_NAMED = 8  # in a sentence that can still be read
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def sentence(report: Report) -> str:
                 f"by more than rounding explains, and all {_count(planted, 'planted fault')} were noticed."
             )
         case "different":
-            told = f"{candidate} is not the same attention as {reference}: it differs in {', '.join(different)}.{cut}"
+            told = f"{candidate} is not the same attention as {reference}: it differs in {_listed(different)}.{cut}"
         case "insensitive":
             proof = (
                 f"{survived} of {_count(planted, 'planted fault')} went unnoticed"
@@ -63,6 +64,12 @@ def sentence(report: Report) -> str:
         case verdict:
             told = f"{candidate} against {reference}: {verdict}."
     return clean(" ".join(told.split()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are: the table has them all."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_MOST_NAMED])} and {more} more checks"
 
 
 def heat(report: Report) -> Grid:

@@ -81,7 +81,8 @@ def _speed(axes: Any, records: Mapping[str, Timing]) -> None:
         low, high = record.speed_up_low, record.speed_up_high
         error = [[value - low], [high - value]] if low is not None and high is not None else None
         axes.barh(row, value, xerr=error, color=_COLOURS[0], height=0.6, ecolor=_INK)
-        axes.annotate(f"{value:.2f} ×", (value, row), (6, 0), textcoords="offset points", va="center")
+        end = value if high is None else max(value, high)  # past the interval, whose line would cross the figure out
+        axes.annotate(f"{value:.2f} ×", (end, row), (6, 0), textcoords="offset points", va="center")
     axes.axvline(1.0, color=_INK, linewidth=1, linestyle=":")
     axes.margins(x=0.15)
     _name_rows(axes, names)
