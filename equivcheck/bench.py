@@ -94,7 +94,11 @@ def measured(subject: Subject, row: Row, max_seconds: float) -> Line:
         sizes={k: v for k, v in asdict(row.size).items()},
         reference=sides[0],
         candidate=sides[1],
-        clock="wall clock, synchronised" if wall and on_cuda else "CUDA events" if on_cuda else "wall clock",
+        clock="wall clock, synchronised"
+        if wall and on_cuda
+        else "CUDA events, launched before"
+        if on_cuda
+        else "wall clock",
     )
     needed = flops(row, subject.kind)
     with ThreadPoolExecutor(1) as beside:
@@ -162,6 +166,7 @@ def _with_times(side: Side, times: Quartiles, needed: float) -> Side:
         lower_ms=times.lower_ms,
         upper_ms=times.upper_ms,
         repetitions=times.count,
+        host_ms=times.host_ms,
         flops_per_s=needed / times.median_ms * 1e3,
     )
 

@@ -26,6 +26,7 @@ class Side:
     upper_ms: float | None = None
     repetitions: int = 0
     flops_per_s: float | None = None
+    host_ms: float | None = None  # what launching takes the host, where the times are the GPU's alone
     peak_bytes: int | None = None
     above_bytes: int | None = None  # above what is resident
     refused: str = ""
