@@ -383,6 +383,26 @@ def test_a_mask_is_obeyed_however_it_came_there_and_back(edit: Change) -> None:
         same(flash(inputs()), original(inputs()))
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_a_mask_of_bytes_takes_a_quarter_and_loads_either_way(dtype: torch.dtype) -> None:
+    original, flash = pair()
+    float_state = copy.deepcopy(original.state_dict())
+    flash.mask = flash.mask.to(dtype)
+    assert flash.mask.nbytes * 8 == original.mask.nbytes  # float64 here
+    flash.load_state_dict(float_state, strict=True)
+    original.load_state_dict(flash.state_dict(), strict=True)
+    assert torch.equal(original.mask, float_state["mask"])
+    for other in (flash, copy.deepcopy(flash), pickle.loads(pickle.dumps(flash)), flash.bfloat16().double()):
+        assert other.mask.dtype is dtype
+        assert is_causal(other.mask)
+    original.bfloat16().double()  # the weights are rounded in both
+    same(results(flash, inputs()), results(original, inputs()))
+    for module in (original, flash):
+        module.mask[..., :3, :3] = 1
+    assert not is_causal(flash.mask)
+    same(results(flash, inputs()), results(original, inputs()))
+
+
 def test_every_query_without_a_key_is_nan_as_in_the_original() -> None:
     _, flash = pair(no_keys)
     assert flash(inputs()).isnan().any(-1).any(0).tolist() == [False, False, True, False, False, False]
