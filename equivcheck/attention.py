@@ -67,7 +67,7 @@ class CausalSelfAttention(nn.Module):
         self.attn_drop = nn.Dropout(config.attn_pdrop)
         self.resid_drop = nn.Dropout(config.resid_pdrop)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        causal = torch.tril(torch.ones(config.block_size, config.block_size))
+        causal = torch.ones(config.block_size, config.block_size).tril_()  # in place: a long one may not fit twice
         # persistent: old checkpoints hold it, and strict loading must go on working
         self.register_buffer("mask", causal.view(1, 1, config.block_size, config.block_size))
         self.n_head = config.n_head

@@ -16,7 +16,7 @@ from equivcheck.kinds import resolve
 from equivcheck.measure import DoesNotFit, Make, Quartiles, alone, fitting, paired, release
 from equivcheck.peak import peak_of
 from equivcheck.provenance import device_name, environment
-from equivcheck.record import Line, Record, Side, coarse, comparable, slower
+from equivcheck.record import Line, Record, Side, coarse, comparable, shared, slower
 from equivcheck.subject import Subject
 from equivcheck.workload import Row, flops, makes, rows
 
@@ -94,7 +94,11 @@ def measured(subject: Subject, row: Row, max_seconds: float) -> Line:
         sizes={k: v for k, v in asdict(row.size).items()},
         reference=sides[0],
         candidate=sides[1],
-        clock="wall clock, synchronised" if wall and on_cuda else "CUDA events" if on_cuda else "wall clock",
+        clock="wall clock, synchronised"
+        if wall and on_cuda
+        else "CUDA events, launched before"
+        if on_cuda
+        else "wall clock",
     )
     needed = flops(row, subject.kind)
     with ThreadPoolExecutor(1) as beside:
@@ -162,6 +166,7 @@ def _with_times(side: Side, times: Quartiles, needed: float) -> Side:
         lower_ms=times.lower_ms,
         upper_ms=times.upper_ms,
         repetitions=times.count,
+        host_ms=times.host_ms,
         flops_per_s=needed / times.median_ms * 1e3,
     )
 
@@ -169,24 +174,32 @@ def _with_times(side: Side, times: Quartiles, needed: float) -> Side:
 def against(
     before: Record, now: Record, where: str, tripwire: float, again: Callable[[list[str]], Record]
 ) -> tuple[list[str], list[str]]:
-    """What is slower than in `before` by more than `tripwire` percent, measured twice, and what is too coarse to tell.
+    """What is slower than in `before` by more than `tripwire` percent, measured twice, and what cannot be told.
 
-    A sentence for each row that is slower, and the name of each that is too coarse. `again` measures the rows of the given
-    names once more: only what is too slow then too is told. Raises UsageError where nothing can be compared.
+    A sentence for each row of either kind. `again` measures the rows of the given names once more: only what is too slow then
+    too is told. Raises UsageError where nothing can be compared.
     """
     comparable(before, device=now.device, torch_version=now.environment["torch"], where=where)
     new: Mapping[str, Line] = {line.name: line for line in now.lines}
-    shared = [line.name for line in before.lines if line.name in new]
-    if not shared:
+    names = [line.name for line in before.lines if line.name in new]
+    if not names:
         raise UsageError(f"{where} has no row in common with preset {now.preset!r}: give a record of the same preset")
+    compared = [old.name for old, _ in shared(before, new)]
+    if not compared:
+        was, now_is = (", ".join(sorted({line.clock for line in made.lines})) for made in (before, now))
+        raise UsageError(
+            f"{where} was timed by another clock ({was}) than is used now ({now_is}), and nothing can be compared: make it again"
+        )
     suspects = [name for name, _ in slower(before, new, tripwire)]
     unclear = coarse(before, new, tripwire)
-    if not suspects and len(unclear) == len(shared):
+    if not suspects and len(unclear) == len(compared):
         raise UsageError(
-            f"times vary too much to tell {tripwire:g} % in all {len(shared)} rows shared with {where}: "
+            f"times vary too much to tell {tripwire:g} % in all {len(compared)} rows shared with {where}: "
             "measure on a machine that does nothing else, or give it more --max-seconds"
         )
+    untold = [f"too coarse to tell: {name}" for name in unclear]
+    untold += [f"timed by another clock in {where}: {name}" for name in names if name not in compared]
     if not suspects:
-        return [], unclear
+        return [], untold
     confirmed = {line.name: line for line in again(suspects).lines}
-    return [told for _, told in slower(before, confirmed, tripwire)], unclear
+    return [told for _, told in slower(before, confirmed, tripwire)], untold

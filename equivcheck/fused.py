@@ -2,7 +2,8 @@
 
 A kernel's backward pass cannot be differentiated again. So a gradient that will be (`create_graph=True`, a tangent, a batch of
 upstream gradients) is taken from the formula instead, by operations that autograd knows; any other is the kernel's own. Both
-have the same inputs saved, so that this costs no memory.
+have the same inputs saved, so that this costs no memory. A hook on the kernel's own node could not do it: with a tangent, the
+node has failed before its hooks are called.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import Node
 
 __all__ = ["causal_attention", "is_transformed"]
 
@@ -24,10 +26,16 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Te
 
     All are (B, H, T, D), of any B and H. What it returns has derivatives of every order in reverse mode.
     """
+    B, H, _, D = q.shape
+    if B * H > HEADS_AT_ONCE and q.device.type not in UNLIMITED:
+        dim, size = (0, max(1, HEADS_AT_ONCE // H)) if B > 1 else (1, HEADS_AT_ONCE)
+        parts = zip(*(t.split(size, dim) for t in (q, k, v)), strict=True)
+        return torch.cat([causal_attention(*part, dropout_p=dropout_p) for part in parts], dim)
     again = torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
     if again and dropout_p > 0 and (q.requires_grad or k.requires_grad) and not v.requires_grad:
         v = v.detach().requires_grad_()  # the gradient of the values is what shows which probabilities were dropped
-    y = _kernel(q, k, v, dropout_p=dropout_p)  # (B, H, T, D)
+    scale = 1.0 / math.sqrt(D)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=dropout_p, is_causal=True, scale=scale)
     return _Again.apply(q, k, v, y, dropout_p) if again and y.requires_grad else y  # type: ignore[no-untyped-call]
 
 
@@ -38,17 +46,6 @@ def is_transformed(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
-
-
-def _kernel(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
-    B, H, _, D = q.shape
-    if B * H > HEADS_AT_ONCE and q.device.type not in UNLIMITED:
-        dim, size = (0, max(1, HEADS_AT_ONCE // H)) if B > 1 else (1, HEADS_AT_ONCE)
-        parts = zip(*(t.split(size, dim) for t in (q, k, v)), strict=True)
-        return torch.cat([_kernel(*part, dropout_p=dropout_p) for part in parts], dim)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=None, dropout_p=dropout_p, is_causal=True, scale=1.0 / math.sqrt(D)
-    )
 
 
 class _Again(torch.autograd.Function):
@@ -65,13 +62,25 @@ class _Again(torch.autograd.Function):
         if not torch.is_grad_enabled() and not is_transformed(g):
             return None, None, None, g, None
         q, k, v, y = ctx.saved_tensors
-        if y.grad_fn is not None and "Cudnn" in y.grad_fn.name():
-            raise RuntimeError(
-                "cuDNN's attention cannot be differentiated twice, which create_graph asks for: run the forward pass inside "
-                "torch.nn.attention.sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), or in float32"
-            )
+        if y.grad_fn is not None:
+            _nothing_for_nothing(y.grad_fn)
         kept = _kept(y, v) / (1.0 - ctx.dropout_p) if ctx.dropout_p > 0 else None
         return (*_gradients(q, k, v, g, kept), None, None)
+
+
+def _nothing_for_nothing(node: Node) -> None:
+    """Where the kernel's node is given no gradient next, it shall have none for q, k and v either.
+
+    cuDNN's has, in memory that nobody has written to; and that would be added to the gradients of the formula.
+    """
+
+    def hook(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> tuple[None, ...] | None:
+        if any(g is not None for g in outputs):
+            return None
+        handle.remove()
+        return (None,) * len(inputs)
+
+    handle = node.register_hook(hook)
 
 
 def _gradients(q: Tensor, k: Tensor, v: Tensor, g: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

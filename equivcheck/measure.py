@@ -1,7 +1,6 @@
 """Time and memory of two actions: measured in turn (A B A B …), so that whatever drifts hits both alike.
 
-Times come from CUDA events or, for whole steps and on the CPU, from a synchronised wall clock. Warm-up is apart, the L2 cache of
-a GPU is emptied before each repetition, and an action is told the number of its repetition so that it can change buffers.
+Warm-up is apart, and an action is told the number of its repetition so that it can change buffers.
 """
 
 import ctypes
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from equivcheck.comparison import student_quantile
+from equivcheck.stopwatch import LEARNING, Action, Stopwatch
 
 __all__ = [
     "Action",
@@ -29,15 +29,13 @@ __all__ = [
     "release",
 ]
 
-Action = Callable[[int], object]
-"""One repetition; its number picks the buffers."""
 Make = Callable[[], Action]
 """Builds an action with all that it holds: modules, inputs, optimizer."""
 
 ROUNDS = 4
 STANDARD_ERROR = 0.005
 _FEWEST, _ENOUGH, _MOST = 3, 5, 2000  # pairs in one round: if time is over, if they agree, and in any case
-_WARM_UP, _WARM_UP_S = 2, 0.1
+_WARM_UP, _WARM_UP_S = LEARNING, 0.1
 _NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 _CERTAINTY = 0.05  # two-sided: intervals hold in 95 of 100 runs
 
@@ -48,17 +46,22 @@ class DoesNotFit(Exception):
 
 @dataclass(frozen=True)
 class Quartiles:
-    """Of the times of one action, in ms, over `count` repetitions."""
+    """Of the times of one action, in ms, over `count` repetitions.
+
+    `host_ms` is the median of what launching took the host, where the times are those of a GPU alone: with more of it than
+    `median_ms`, the action by itself in a loop is as fast as the host, and not as the GPU.
+    """
 
     median_ms: float
     lower_ms: float
     upper_ms: float
     count: int
+    host_ms: float | None = None
 
     @classmethod
-    def of(cls, times_ms: Sequence[float]) -> "Quartiles":
+    def of(cls, times_ms: Sequence[float], hosts_ms: Sequence[float] = ()) -> "Quartiles":
         lower, median, upper = statistics.quantiles(times_ms, n=4, method="inclusive")
-        return cls(median, lower, upper, len(times_ms))
+        return cls(median, lower, upper, len(times_ms), statistics.median(hosts_ms) if hosts_ms else None)
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,17 @@ def paired(
     """
     began = time.monotonic()
     times: tuple[list[float], list[float]] = ([], [])
+    hosts: tuple[list[float], list[float]] = ([], [])
     ratios: list[list[float]] = []
     for number in range(rounds):
         until = began + max_seconds * (number + 1) / rounds
         with fitting(device), _freed_memory_kept(device):
             first, second = make_first(), make_second()
-            one = _timer(device, wall)
+            one = Stopwatch(device, wall)
             _warm_up((first, second), one, 1 if ratios else _WARM_UP)
             here: list[float] = []
             while len(here) < _MOST:
-                a, b = one(first, len(here)), one(second, len(here))
+                a, b = one(first, len(here), hosts[0]), one(second, len(here), hosts[1])
                 times[0].append(a)
                 times[1].append(b)
                 here.append(math.log(a / b))
@@ -119,8 +123,8 @@ def paired(
     middle = statistics.median(pooled)
     low, high, error = _interval(ratios)
     return Paired(
-        Quartiles.of(times[0]),
-        Quartiles.of(times[1]),
+        Quartiles.of(times[0], hosts[0]),
+        Quartiles.of(times[1], hosts[1]),
         math.exp(middle),
         math.exp(min(low, middle)),
         math.exp(max(high, middle)),
@@ -133,16 +137,17 @@ def alone(make: Make, device: torch.device, *, max_seconds: float, wall: bool = 
     """The times of one action, where there is nothing to measure it against; raises DoesNotFit."""
     until = time.monotonic() + max_seconds
     with fitting(device), _freed_memory_kept(device):
-        action, one = make(), _timer(device, wall)
+        action, one = make(), Stopwatch(device, wall)
         _warm_up((action,), one, _WARM_UP)
         times: list[float] = []
+        hosts: list[float] = []
         while len(times) < _ENOUGH or (time.monotonic() < until and len(times) < _MOST):
-            times.append(one(action, len(times)))
+            times.append(one(action, len(times), hosts))
             if len(times) >= 4 * _ENOUGH and _median_error([math.log(t) for t in times]) < STANDARD_ERROR:
                 break
         del action, one
     release(device)
-    return Quartiles.of(times)
+    return Quartiles.of(times, hosts)
 
 
 @contextmanager
@@ -189,40 +194,7 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _timer(device: torch.device, wall: bool) -> Callable[[Action, int], float]:
-    """What runs one repetition and gives its time in ms."""
-    if device.type != "cuda":
-
-        def on_the_cpu(action: Action, number: int) -> float:
-            began = time.perf_counter()
-            action(number)
-            return (time.perf_counter() - began) * 1e3
-
-        return on_the_cpu
-    size = max(2 * getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0), 2**26)
-    cache = torch.empty(size, dtype=torch.int8, device=device)
-
-    def on_the_gpu(action: Action, number: int) -> float:
-        if wall:
-            cache.zero_()
-            torch.cuda.synchronize(device)
-            began = time.perf_counter()
-            action(number)
-            torch.cuda.synchronize(device)
-            return (time.perf_counter() - began) * 1e3
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize(device)
-        cache.zero_()  # while the GPU does this, the first launches of the action are queued
-        start.record(torch.cuda.current_stream(device))
-        action(number)
-        end.record(torch.cuda.current_stream(device))
-        torch.cuda.synchronize(device)
-        return float(start.elapsed_time(end))
-
-    return on_the_gpu
-
-
-def _warm_up(actions: Sequence[Action], one: Callable[[Action, int], float], fewest: int) -> None:
+def _warm_up(actions: Sequence[Action], one: Stopwatch, fewest: int) -> None:
     began, number = time.monotonic(), 0
     while number < fewest or (time.monotonic() - began < _WARM_UP_S and number < _MOST):
         for action in actions:

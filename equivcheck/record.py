@@ -9,7 +9,19 @@ from typing import Any
 
 from equivcheck.errors import ReportError, UsageError
 
-__all__ = ["SCHEMA_VERSION", "TRIPWIRE", "Line", "Record", "Side", "coarse", "comparable", "dumps", "read", "slower"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "TRIPWIRE",
+    "Line",
+    "Record",
+    "Side",
+    "coarse",
+    "comparable",
+    "dumps",
+    "read",
+    "shared",
+    "slower",
+]
 
 SCHEMA_VERSION = 1
 TRIPWIRE = 25.0
@@ -26,6 +38,7 @@ class Side:
     upper_ms: float | None = None
     repetitions: int = 0
     flops_per_s: float | None = None
+    host_ms: float | None = None  # what launching takes the host, where the times are the GPU's alone
     peak_bytes: int | None = None
     above_bytes: int | None = None  # above what is resident
     refused: str = ""
@@ -123,27 +136,29 @@ def _minor(version: str) -> list[str]:
     return version.split("+")[0].split(".")[:2]
 
 
+def shared(before: Record, lines: Mapping[str, Line]) -> Iterator[tuple[Line, Line]]:
+    """The lines of `before` that are in `lines` too, each with its line there, if both were timed by the same clock."""
+    for old in before.lines:
+        new = lines.get(old.name)
+        if new is not None and new.clock == old.clock:
+            yield old, new
+
+
 def coarse(before: Record, lines: Mapping[str, Line], tripwire: float) -> list[str]:
-    """The names of the lines in both that were measured too coarsely for `tripwire` percent to stand out."""
+    """The names of the shared lines that were measured too coarsely for `tripwire` percent to stand out."""
     return [
         old.name
-        for old in before.lines
-        if (new := lines.get(old.name)) is not None
-        and old.ratio
-        and new.ratio
-        and _uncertainty(old, new) >= math.log1p(tripwire / 100)
+        for old, new in shared(before, lines)
+        if old.ratio and new.ratio and _uncertainty(old, new) >= math.log1p(tripwire / 100)
     ]
 
 
 def slower(before: Record, lines: Mapping[str, Line], tripwire: float) -> Iterator[tuple[str, str]]:
-    """The names of the lines whose candidate is more than `tripwire` percent slower, against the original, than in `before`.
+    """The names of the shared lines whose candidate is more than `tripwire` percent slower, against the original, than in `before`.
 
     More by what the intervals of both leave open; each with a sentence that says so. Also where it did fit and no longer does.
     """
-    for old in before.lines:
-        new = lines.get(old.name)
-        if new is None:
-            continue
+    for old, new in shared(before, lines):
         if new.candidate.refused and not old.candidate.refused:
             yield old.name, f"{old.name}: the candidate no longer fits: {new.candidate.refused}"
         elif old.ratio and new.ratio:

@@ -1,6 +1,7 @@
 """What is timed: the sizes of the presets, and a pair at work in them: attention alone, a GPT's forward pass, a training step."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -128,10 +129,27 @@ def makes(subject: Subject, row: Row) -> tuple[Make, Make]:
 
 
 def _built(build: Callable[[], nn.Module], row: Row, device: torch.device) -> nn.Module:
+    dtype: torch.dtype = getattr(torch, row.dtype)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(0)
-        module = build()
-    return module.to(device=device, dtype=getattr(torch, row.dtype)).train(_trains(row))
+        try:
+            # in its dtype from the beginning: of a mask of 131072 x 131072 a GPU has no room for one in each
+            with _default_dtype(dtype):
+                module = build()
+        except NotImplementedError:  # an initial value that is computed in float32 only
+            torch.manual_seed(0)
+            module = build()
+    return module.to(device=device, dtype=dtype).train(_trains(row))
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _trains(row: Row) -> bool:

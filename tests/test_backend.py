@@ -113,5 +113,8 @@ def test_the_command_ends_in_1_and_says_which_kernel_ran(capsys: pytest.CaptureF
     status = cli.main(["verify", *options, "--require-backend", "efficient"])
     assert status == 1
     assert "the kernel that ran is flash, and efficient is required: float32" in capsys.readouterr().out
+    with sdpa_kernel(SDPBackend.MATH):  # as on CUDA, where float32 has no flash kernel
+        assert cli.main(["verify", *options, "--require-backend", "float32=flash"]) == 1
+    assert "the kernel that ran is math, and flash is required: float32" in capsys.readouterr().out
     assert cli.main(["verify", *options, "--require-backend", "fast"]) == 2
     assert "a kernel is one of flash, cudnn, efficient, math" in capsys.readouterr().err

@@ -197,6 +197,16 @@ def test_only_what_is_slower_twice_trips() -> None:
     assert asked == [["row"], ["row"]]
 
 
+def test_rows_that_were_timed_by_another_clock_are_not_compared() -> None:
+    """A GPU that waits for its host is timed as the host by some, and as the GPU by others."""
+    before = record(line(clock="CUDA events", ratio=4.0), line("whole", clock="wall clock, synchronised"))
+    now = record(line(clock="CUDA events, launched before"), line("whole", clock="wall clock, synchronised"))
+    told, untold = against(before, now, "r.json", 25.0, lambda names: record())
+    assert (told, untold) == ([], ["timed by another clock in r.json: row"])
+    with pytest.raises(UsageError, match=r"r\.json was timed by another clock \(CUDA events\) .* make it again"):
+        against(record(before.lines[0]), now, "r.json", 25.0, lambda names: record())
+
+
 def test_records_without_a_common_row_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match="no row in common"):
         against(record(line("a")), record(line("b")), "r.json", 25.0, lambda names: record())

@@ -1,8 +1,10 @@
 """The drop-in does what the original does: what a published one breaks, a row each, and what else a module is used with."""
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -180,6 +182,90 @@ def test_second_derivatives_are_the_originals() -> None:
     same(*found)
 
 
+class Careless(torch.autograd.Function):
+    """A kernel like cuDNN's: no second derivatives, and given no gradient it hands on memory that nobody has written to."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropped: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        with torch.enable_grad():
+            ctx.inputs = [t.detach().requires_grad_() for t in (q, k, v)]
+            q, k, v = ctx.inputs
+            future = torch.ones(q.size(-2), q.size(-2), dtype=torch.bool).triu(1)
+            p = (q @ k.mT / q.size(-1) ** 0.5).masked_fill(future, -torch.inf).softmax(-1)
+            ctx.y = (p * dropped) @ v
+        return ctx.y.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return *(torch.full_like(t, torch.nan) for t in ctx.inputs), None
+        return *torch.autograd.grad(ctx.y, ctx.inputs, g, retain_graph=True), None
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("heads_at_once", [5, 65535])
+def test_second_derivatives_are_right_where_the_kernel_answers_no_gradient_with_any_gradient(
+    rate: float, heads_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "HEADS_AT_ONCE", heads_at_once)
+    monkeypatch.setattr(fused, "UNLIMITED", ())
+    original, flash = pair(attn_pdrop=rate, resid_pdrop=0.0)
+    dropped = (torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(2)) >= rate).double() / (1 - rate)
+    original.attn_drop = nn.Identity()
+    original.attn_drop.register_forward_hook(lambda _, __, p: p * dropped)
+    place = iter(dropped.split(2 if heads_at_once == 5 else 3))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **_: Careless.apply(q, k, v, next(place)))
+    flash.train()
+    found = []
+    for module in (original, flash):
+        x = inputs().requires_grad_()
+        leaves = [x, *module.parameters()]
+        first = torch.autograd.grad(module(x).square().sum(), leaves, create_graph=True)
+        penalty = sum(g.square().sum() for g in first)
+        found.append([*first, *torch.autograd.grad(penalty, leaves, allow_unused=True)])
+    same(*found)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_graph_of_second_derivatives_is_gone_with_its_last_reference(training: bool) -> None:
+    _, flash = pair()
+    flash.train(training)
+    gc.collect()
+    gc.disable()
+    try:
+        x = inputs().requires_grad_()
+        y = flash(x)
+        watched = [weakref.ref(x), weakref.ref(y)]
+        nodes = [y.grad_fn]
+        for node in nodes:  # each node holds something that goes with it
+            node.metadata["held"] = nn.Identity()
+            watched.append(weakref.ref(node.metadata["held"]))
+            nodes += [following for following, _ in node.next_functions if following not in (None, *nodes)]
+        assert any("Attention" in node.name() or training for node in nodes)
+        del nodes, node
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        penalty = first.square().sum()
+        torch.autograd.grad(penalty, x, retain_graph=True)
+        watched += [weakref.ref(first), weakref.ref(penalty)]
+        del x, y, first, penalty
+        flash = None
+        assert not [alive for ref in watched if (alive := ref()) is not None]
+    finally:
+        gc.enable()
+
+
+def test_a_gradient_after_one_that_was_differentiated_is_the_kernels_own_again() -> None:
+    _, flash = pair()
+    x = inputs().requires_grad_()
+    y = flash(x).square().sum()
+    (once,) = torch.autograd.grad(y, x, retain_graph=True)
+    for _ in range(2):
+        torch.autograd.grad(y, x, create_graph=True)
+    assert torch.equal(torch.autograd.grad(y, x)[0], once)
+
+
 def test_forward_mode_derivatives_are_the_originals() -> None:
     same(*(torch.func.jvp(module, (inputs(),), (inputs().cos(),)) for module in pair()))
 
@@ -295,6 +381,26 @@ def test_a_mask_is_obeyed_however_it_came_there_and_back(edit: Change) -> None:
         for module in (original, flash):
             module.load_state_dict(state)
         same(flash(inputs()), original(inputs()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_a_mask_of_bytes_takes_a_quarter_and_loads_either_way(dtype: torch.dtype) -> None:
+    original, flash = pair()
+    float_state = copy.deepcopy(original.state_dict())
+    flash.mask = flash.mask.to(dtype)
+    assert flash.mask.nbytes * 8 == original.mask.nbytes  # float64 here
+    flash.load_state_dict(float_state, strict=True)
+    original.load_state_dict(flash.state_dict(), strict=True)
+    assert torch.equal(original.mask, float_state["mask"])
+    for other in (flash, copy.deepcopy(flash), pickle.loads(pickle.dumps(flash)), flash.bfloat16().double()):
+        assert other.mask.dtype is dtype
+        assert is_causal(other.mask)
+    original.bfloat16().double()  # the weights are rounded in both
+    same(results(flash, inputs()), results(original, inputs()))
+    for module in (original, flash):
+        module.mask[..., :3, :3] = 1
+    assert not is_causal(flash.mask)
+    same(results(flash, inputs()), results(original, inputs()))
 
 
 def test_every_query_without_a_key_is_nan_as_in_the_original() -> None:

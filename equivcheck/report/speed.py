@@ -67,6 +67,10 @@ def _cells(line: Line) -> tuple[str, ...]:
     )
 
 
+def _waits(side: Side) -> bool:
+    return side.host_ms is not None and side.median_ms is not None and side.host_ms > side.median_ms
+
+
 def _time(side: Side) -> str:
     return "does not fit" if side.refused else "-" if side.median_ms is None else f"{side.median_ms:.4g}"
 
@@ -88,6 +92,13 @@ def _remarks(record: Record) -> Iterable[str]:
     if unsettled:
         worst = max(line.standard_error or 0.0 for line in unsettled)
         yield f"time ran out before the standard error came down to 0.5 % in {len(unsettled)} rows (largest {100 * worst:.2g} %)"
+    waiting = [line for line in record.lines if any(_waits(side) for side in (line.reference, line.candidate))]
+    if waiting:
+        most = max(line.candidate.host_ms or 0.0 for line in waiting)
+        yield (
+            f"times are the GPU's own; in {len(waiting)} rows one of the two takes the host longer to launch than the GPU to run, "
+            f"and by itself in a loop is only as fast as the host (candidate: up to {most:.2g} ms)"
+        )
     for line in record.lines:
         for role, side in (("original", line.reference), ("candidate", line.candidate)):
             if side.refused:
