@@ -15,6 +15,7 @@ from equivcheck.checks import Check, Held
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.loading import line_of
+from equivcheck.lost import hold_device
 from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject
 
@@ -52,6 +53,7 @@ class Search:
     minimal: Case | None = None
     stopped: bool = False
     explained: str = ""  # the whole difference in one sentence, where it is known
+    dtypes: Sequence[str] = DTYPES  # that a counterexample may have: what is asked for, and what the candidate takes
     _shrink_until: float = 0.0
 
     def visit(self, case: Case) -> None:
@@ -78,7 +80,8 @@ class Search:
             raise
         except (UsageError, KeyboardInterrupt):
             raise
-        except Exception:
+        except Exception as error:
+            hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
             why = _original_raises(self.subject, case)
             if not why:
                 raise
@@ -107,6 +110,8 @@ class Search:
             if only not in (None, number):
                 continue
             self._draw(strategy, count, seed + number)
+            if last := next(reversed(self.held), None):  # a check may take an error for the original's, or a refusal
+                hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
             if self.minimal is not None:
                 self._polish(self.minimal)
                 return
@@ -137,7 +142,8 @@ class Search:
         while found:
             found = False
             for case in simpler(smallest):
-                if case in tried or time.monotonic() > self._shrink_until:
+                # a dtype that is refused as a whole, or was left out, tells nothing of the difference that was found
+                if case in tried or case.dtype not in self.dtypes or time.monotonic() > self._shrink_until:
                     continue
                 tried.add(case)
                 try:
