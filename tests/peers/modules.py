@@ -93,11 +93,11 @@ def x_qk_norm_flash(config: Any) -> nn.Module:
 
 
 def x_grouped_explicit(config: Any) -> nn.Module:
-    return _x_decoder(config, attn_flash=False, attn_kv_heads=1, rotary_pos_emb=True)
+    return _x_decoder(config, attn_flash=False, attn_kv_heads=1)
 
 
 def x_grouped_flash(config: Any) -> nn.Module:
-    return _x_decoder(config, attn_flash=True, attn_kv_heads=1, rotary_pos_emb=True)
+    return _x_decoder(config, attn_flash=True, attn_kv_heads=1)
 
 
 # diffusers: one Attention, two processors

@@ -136,7 +136,7 @@ PEERS: tuple[Peer, ...] = (
     _module(
         "x-transformers-grouped",
         "x-transformers",
-        "Decoder with attn_kv_heads=1 and rotary_pos_emb: attn_flash off against on",
+        "Decoder with attn_kv_heads=1: attn_flash off against on",
         "x_grouped_explicit",
         "x_grouped_flash",
         checks=_MODEL_CHECKS,
