@@ -60,6 +60,7 @@ class Alone:
 
     def run(self, search: Search, dtypes: Sequence[str], seed: int) -> bool:
         drawn_from = classes(search.check, search.subject, dtypes, search.planned)
+        search.dtypes = tuple(dtypes)
         search.run(drawn_from, seed_for(seed, search.check.name))
         return bool(drawn_from)
 
@@ -192,7 +193,7 @@ def _leave_with(parent: int) -> None:
 def _draw(
     check: Check, planned: int, shrink_s: float, until: float, dtypes: Sequence[str], seed: int, number: int
 ) -> Drawn:
-    search = Search(check, _pair[0], planned, shrink_s, until, lambda _: None)
+    search = Search(check, _pair[0], planned, shrink_s, until, lambda _: None, dtypes=dtypes)
     search.run(classes(check, _pair[0], dtypes, planned), seed_for(seed, check.name), only=number)
     return search.drawn
 

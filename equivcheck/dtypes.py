@@ -6,6 +6,7 @@ from typing import Any
 from equivcheck import settings
 from equivcheck.cases import DTYPES, Case
 from equivcheck.errors import UsageError
+from equivcheck.lost import hold_device
 from equivcheck.subject import Subject
 
 __all__ = ["usable_dtypes"]
@@ -73,5 +74,6 @@ def _raises(subject: Subject, case: Case, which: str) -> str:
             module = problem.reference if which == "reference" else problem.candidate
             problem.run(module, problem.inputs, gradients=True)
     except Exception as error:
+        hold_device(subject.device, f"the {which} ran on {case.id}", error)
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""

@@ -178,6 +178,7 @@ def _follows(subject: Subject, case: Case, reading: Reading) -> bool:
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
+    other = other.to(one.device)  # the original's truth may have been found on the CPU
     if one.shape != other.shape or not torch.equal(one.isnan(), other.isnan()):
         return False
     error = (one - other).nan_to_num().abs()

@@ -13,9 +13,9 @@ from equivcheck.faults.around_functions import FUNCTIONS, around_function
 from equivcheck.faults.around_models import MODELS, around_model
 from equivcheck.faults.around_modules import MODULES, around_module
 from equivcheck.faults.transforms import CHANGES, around_last_part, around_output, around_result
-from equivcheck.subject import Subject
+from equivcheck.subject import SAMPLE, Subject
 
-__all__ = ["PlantedFault", "planted"]
+__all__ = ["PlantedFault", "own_in_disguise", "planted"]
 
 _FROM_INSIDE = {
     "quick": 0,
@@ -70,6 +70,15 @@ _UNDER = {  # a transform: where the original itself has none, nothing is compar
 }
 
 
+_SIZES = {  # of faults that are as large in float64 as in other dtypes, in shares of a value
+    "outputs-through-float32": 2.0**-25,
+    "logits-through-float32": 2.0**-25,
+    "outputs-scaled-by-one-in-65536": 2.0**-16,
+    "logits-scaled-by-one-in-65536": 2.0**-16,
+}
+_HIDES = 1 / 16  # of a fault's size: an original so far from its own truth allows every candidate twice as much
+
+
 @dataclass(frozen=True)
 class PlantedFault:
     """A pair whose candidate is the reference with one fault, and the checks whose property the fault breaks."""
@@ -85,6 +94,7 @@ def planted(
     """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside.
 
     Those that rounding hides in all of `dtypes` are left out, and those under a transform that the original itself refuses.
+    Those that rounding hides in all of `dtypes` are left out, and so are those that are what the original does.
     """
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
@@ -112,12 +122,14 @@ def planted(
             inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
             random.Random(seed).shuffle(inside)
             wrong += [(f.name, f.seen_by, f.attention) for f in inside[: _FROM_INSIDE[profile]]]
+    own = own_in_disguise(subject)
     found = [
         PlantedFault(name, seen, subject.with_candidate(factory, name))
         for name, seen, factory in wrong
         if seen[0] in checks
         and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
         and (name not in _UNDER or original_has(subject, _UNDER[name]))
+        if seen[0] in checks and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES)) and name not in own
     ]
     if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
         found += [
@@ -129,6 +141,25 @@ def planted(
         ]
     random.Random(seed).shuffle(found)
     return found
+
+
+def own_in_disguise(subject: Subject) -> list[str]:
+    """The faults that are no larger than what the original does itself, as one whose softmax is in float32 in every dtype."""
+    case = SAMPLE.but(dtype="float64", n_layer=1 if subject.kind in ("model", "replacement") else 0)
+    problem = subject.problem(case)
+    try:
+        own = problem.run(problem.reference, problem.inputs, gradients=False)
+        truth = problem.oracle_values(gradients=False)
+    except Exception:
+        return []
+    errors = (
+        float((value.to(truth[name].device) - truth[name]).abs().max()) / max(float(truth[name].abs().max()), 1e-300)
+        for name, value in own.items()
+        if value is not None
+    )
+    worst = max(errors, default=0.0)
+    its = "logits" if subject.kind in ("model", "replacement") else "outputs"
+    return [name for name, size in _SIZES.items() if name.startswith(its) and worst > _HIDES * size]
 
 
 def _is_the_shipped_one(subject: Subject) -> bool:

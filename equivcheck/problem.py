@@ -17,7 +17,7 @@ from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
-__all__ = ["Problem", "Results", "Shell", "generator_state", "seeded", "set_generator_state"]
+__all__ = ["Problem", "Results", "Shell", "backward", "generator_state", "seeded", "set_generator_state"]
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
@@ -49,6 +49,18 @@ def set_generator_state(device: torch.device, state: Tensor) -> None:
         torch.cuda.set_rng_state(state, device)
     else:
         torch.set_rng_state(state)
+
+
+def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
+    """A backward pass from values with their upstream gradients into the leaves' `.grad`; the module's are left empty.
+
+    Not `torch.autograd.grad`: a right attention may refuse that and train as well as any, as reentrant activation
+    checkpointing does.
+    """
+    if roots:
+        torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
+    for parameter in module.parameters():
+        parameter.grad = None
 
 
 @dataclass

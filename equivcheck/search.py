@@ -16,6 +16,7 @@ from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.loading import line_of
 from equivcheck.settings import kept
+from equivcheck.lost import hold_device
 from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject
 
@@ -55,6 +56,7 @@ class Search:
     stopped: bool = False
     seconds: float = 0.0  # of work, all processes together
     explained: str = ""  # the whole difference in one sentence, where it is known
+    dtypes: Sequence[str] = DTYPES  # that a counterexample may have: what is asked for, and what the candidate takes
     _shrink_until: float = 0.0
 
     def visit(self, case: Case) -> None:
@@ -82,7 +84,8 @@ class Search:
             raise
         except (UsageError, KeyboardInterrupt):
             raise
-        except Exception:
+        except Exception as error:
+            hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
             why = _original_raises(self.subject, case)
             if not why:
                 raise
@@ -119,6 +122,15 @@ class Search:
                     return
         finally:
             self.seconds += time.monotonic() - began
+        for number, (strategy, count) in enumerate(classes):
+            if only not in (None, number):
+                continue
+            self._draw(strategy, count, seed + number)
+            if last := next(reversed(self.held), None):  # a check may take an error for the original's, or a refusal
+                hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
+            if self.minimal is not None:
+                self._polish(self.minimal)
+                return
 
     def _draw(self, strategy: Any, count: int, seed: int) -> None:
         @hypothesis.seed(seed)
@@ -146,7 +158,8 @@ class Search:
         while found:
             found = False
             for case in simpler(smallest):
-                if case in tried or time.monotonic() > self._shrink_until:
+                # a dtype that is refused as a whole, or was left out, tells nothing of the difference that was found
+                if case in tried or case.dtype not in self.dtypes or time.monotonic() > self._shrink_until:
                     continue
                 tried.add(case)
                 try:

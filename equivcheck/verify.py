@@ -24,6 +24,7 @@ from equivcheck.implementation import defined_at
 from equivcheck.kinds import resolve
 from equivcheck.outcome import kernels_told, result_of
 from equivcheck.plan import PROFILES, SHRINK_S, choose, must_judge, planned_cases
+from equivcheck.planting import own_in_disguise
 from equivcheck.provenance import device_name, digests, environment, files
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
@@ -33,6 +34,8 @@ from equivcheck.subject import Subject
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "verify"]
 
 _WORTH_A_CREW = 300  # cases
+_PLANT_S = 120.0  # where planting takes five, on a machine that has nothing else to do
+_SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
 class Listener(Protocol):
@@ -166,12 +169,14 @@ def verify(
                 heard.finished(results[-1])
                 kept(established(complete=False))
                 complete = complete and not search.stopped
-            if results and subject.notes:
-                results[0] = replace(results[0], notes=(*subject.notes, *results[0].notes))
+            notes = (*subject.notes, *_not_planted(subject, usable))
+            if results and notes:
+                results[0] = replace(results[0], notes=(*notes, *results[0].notes))
             spent = time.monotonic() - began
             # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
             noticing = [s for s, r in zip(ended, results, strict=True) if r.outcome != "deviation"]
-            plant_until = min(until, time.monotonic() + max(spent, 20.0))
+            # as long again, for faults that nothing sees; to run out of it where all would be seen calls a right pair insensitive
+            plant_until = min(until, time.monotonic() + max(spent, _PLANT_S))
             sensitivity = sensitivity_of(
                 subject, noticing, profile, seed, plant_until, partial(heard.progress, "sensitivity"), workers, usable
             )
@@ -182,6 +187,34 @@ def verify(
 
 
 def _search(check: Check, subject: Subject, planned: int, shrink_s: float, until: float, heard: Listener) -> Search:
+
+
+def _not_planted(subject: Subject, dtypes: Sequence[str]) -> Sequence[str]:
+    """A note where the original rounds more coarsely than float64, and hides by that what some faults would show in it."""
+    names = own_in_disguise(subject) if "float64" in dtypes else []
+    if not names:
+        return ()
+    return (
+        f"the original itself rounds so coarsely in float64 that these are not planted as faults: {', '.join(names)}",
+    )
+
+
+def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
+    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
+    if require_backend and all(check.name != "backend" for check in chosen):
+        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
+    if not any(check.judges for check in chosen):
+        raise UsageError(
+            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
+            "must, or run other checks beside it"
+        )
+
+
+def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener, dtypes: int) -> Search:
+    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
+    enough = _ENOUGH * (1 + len(subject.features))
+    planned = min(check.cases[profile], max(enough, math.ceil(check.cases[profile] * dtypes / len(DTYPES))))
+
     def told(done: int) -> None:
         heard.progress(check.name, done, planned)
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases import REGIMES, Case
 from equivcheck.checks import CHECKS
+from equivcheck.checks.moments import hold_moments, small_sizes
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT
+from equivcheck.faults.right import CheckpointedReentrantly
 from equivcheck.gpt import GPT
 from equivcheck.kinds import resolve
 from equivcheck.strategies import cases
@@ -126,6 +128,18 @@ def test_a_right_attention_in_other_words_passes(right: Any) -> None:
             PLAIN.but(regime="ties", dtype="float16"),
         ):
             BY_NAME[check].run(subject, case)
+
+
+@pytest.mark.parametrize("check", SHIPPED)
+def test_what_refuses_autograd_grad_and_takes_backward_passes(check: str) -> None:
+    BY_NAME[check].run(pair(CheckpointedReentrantly), case_of(check))
+
+
+def test_the_distribution_of_what_refuses_autograd_grad_is_the_originals() -> None:
+    subject = pair(CheckpointedReentrantly)
+    case = PLAIN.but(training=True, attn_pdrop=0.1)
+    problem = subject.problem(case.but(**small_sizes(case)))
+    assert hold_moments(problem, problem.reference, problem.candidate) <= 1
 
 
 @pytest.mark.parametrize("regime", REGIMES)

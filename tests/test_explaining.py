@@ -58,8 +58,8 @@ def flash_attn_like(q: Tensor, k: Tensor, v: Tensor, dropout_p: float, softmax_s
     return y.transpose(1, 2)
 
 
-def told(reference: Any, candidate: Any, check: str = "output") -> str:
-    report = equivcheck.verify(reference, candidate, device="cpu", profile="quick", checks=[check])
+def told(reference: Any, candidate: Any, check: str = "output", device: str = "cpu") -> str:
+    report = equivcheck.verify(reference, candidate, device=device, profile="quick", checks=[check])
     counterexample = report.results[0].counterexample
     assert counterexample is not None
     return counterexample.message
@@ -92,6 +92,12 @@ def test_the_reading_that_is_the_whole_difference_is_named(
     check: str, reference: Any, candidate: Any, named: str
 ) -> None:
     assert re.search(f"the whole difference: .*{named}", told(reference, candidate, check))
+
+
+@pytest.mark.gpu
+def test_a_difference_is_named_on_a_gpu_too(device: str) -> None:
+    """There the original's truth is found on the CPU, and the readings' on the GPU."""
+    assert "the whole difference: " in told(original, bottom_right, device=device)
 
 
 def test_nothing_is_named_where_no_reading_is_the_whole_difference() -> None:

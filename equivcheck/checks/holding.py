@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
+from equivcheck.errors import DeviceLost
+from equivcheck.lost import hold_device
 from equivcheck.opening import NotOpened
 from equivcheck.problem import Problem, Results
 from equivcheck.transfer import Transfer
@@ -87,9 +89,10 @@ def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
     try:
         with settings.kept():
             return action(problem.candidate)
-    except (Mismatch, NotOpened):
+    except (Mismatch, NotOpened, DeviceLost):
         raise
     except Exception as error:
+        hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
         text = " ".join(str(error).split())[:400]
         raise Mismatch(
             f"the candidate raises {type(error).__name__}: {text}; the original runs", where=type(error).__name__

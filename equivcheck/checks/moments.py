@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import candidate_run
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
-from equivcheck.problem import Problem, generator_state, seeded
+from equivcheck.problem import Problem, backward, generator_state, seeded
 from equivcheck.roundoff import unit_roundoff
 
 __all__ = ["hold_moments", "small_sizes"]
@@ -76,8 +76,8 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
             parts = [value.detach()]
             if gradients and flowing and value.requires_grad:
                 floats = [x for x in leaves if x.is_floating_point()]
-                found = torch.autograd.grad(value, floats, next(iter(flowing.values())), allow_unused=True)
-                parts += [torch.zeros_like(x) if g is None else g for x, g in zip(floats, found, strict=True)]
+                backward([(value, next(iter(flowing.values())))], module)
+                parts += [torch.zeros_like(x) if x.grad is None else x.grad for x in floats]
             samples.append(torch.cat([p.reshape(batch, -1).double() for p in parts], dim=1))  # (batch, M)
         drawn = not torch.equal(before, generator_state(problem.device))
     z = torch.stack(samples)  # (calls, batch, M)

@@ -15,6 +15,7 @@ from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 from equivcheck.transfer import gradients_of
+from equivcheck.problem import Problem, Results, backward, seeded
 
 __all__ = ["purity"]
 
@@ -183,10 +184,10 @@ def _overlapping(pair: Pair, problem: Problem) -> Held:
             outs = [problem.outputs(module, given) for given in leaves]
             found = []
             for given, out in zip(leaves, outs, strict=True):
-                roots = [value for value in out.values() if value.requires_grad]
-                grads = torch.autograd.grad(roots, given, [problem.upstream[n] for n in out], allow_unused=True)
+                roots = [(value, problem.upstream[n]) for n, value in out.items() if value.requires_grad]
+                backward(roots, module)
                 results: Results = {name: value.detach() for name, value in out.items()}
-                found.append(results | {f"grad {n}": g for n, g in zip(problem.names, grads, strict=True)})
+                found.append(results | {f"grad {n}": x.grad for n, x in zip(problem.names, given, strict=True)})
         return found
 
     got = candidate_run(problem, run)

@@ -1,0 +1,108 @@
+"""A run of any pair: which counterexample it ends with, what it plants, and what becomes of it where a GPU is lost."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equivcheck
+from equivcheck.errors import DeviceLost, UsageError
+from equivcheck.kinds import resolve
+from equivcheck.lost import hold_device
+from equivcheck.planting import planted
+
+
+class Attention(nn.Module):
+    """The original: its class says in which dtype the softmax runs."""
+
+    softmax: torch.dtype | None = None
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(config.n_embd, config.n_embd) for _ in range(3))
+        self.n_head = config.n_head
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (f(x).view(B, T, self.n_head, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        return self.attend(q, k, v).transpose(1, 2).reshape(B, T, C)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        s = (q @ k.transpose(-2, -1)) / q.size(-1) ** 0.5  # (B, H, T, T)
+        s = s.masked_fill(~torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril(), -float("inf"))
+        return s.softmax(-1, dtype=self.softmax).to(v.dtype) @ v
+
+
+class InSingle(Attention):
+    softmax = torch.float32
+
+
+class Fast(Attention):
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class RefusesFloat32(Fast):
+    """In half precision it is wrong, and in float32 it is not there."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.dtype is torch.float32:
+            raise RuntimeError("no kernel for float32")
+        return super().attend(q, k, v) * (1.5 if q.dtype is torch.bfloat16 else 1.0)
+
+
+def test_a_counterexample_is_never_in_a_dtype_that_the_candidate_refuses_as_a_whole() -> None:
+    report = equivcheck.verify(Attention, RefusesFloat32, device="cpu", profile="quick", checks=["output"])
+    (result,) = report.results
+    assert report.verdict == "different"
+    assert result.counterexample is not None
+    assert "-bfloat16-" in result.counterexample.case
+    assert "raises" not in result.counterexample.message
+
+
+def test_a_counterexample_is_of_the_dtypes_that_were_asked_for() -> None:
+    report = equivcheck.verify(
+        Attention, RefusesFloat32, device="cpu", profile="quick", checks=["output"], dtypes=["bfloat16", "float16"]
+    )
+    (result,) = report.results
+    assert result.counterexample is not None
+    assert "-bfloat16-" in result.counterexample.case
+
+
+def test_a_fault_that_is_no_larger_than_what_the_original_does_is_not_planted() -> None:
+    def names(original: Any) -> set[str]:
+        subject = resolve(original, Fast, kind="module", device="cpu")
+        return {fault.name for fault in planted(subject, {"output"}, "quick", 0)}
+
+    assert names(Attention) - names(InSingle) == {"outputs-through-float32"}
+    assert not names(InSingle) - names(Attention)
+
+
+def test_a_note_says_which_faults_are_not_planted_because_the_original_rounds_so_coarsely() -> None:
+    report = equivcheck.verify(InSingle, Fast, device="cpu", profile="quick", checks=["output"], max_seconds=0.0)
+    assert any(note.endswith("not planted as faults: outputs-through-float32") for note in report.results[0].notes)
+    exact = equivcheck.verify(Attention, Fast, device="cpu", profile="quick", checks=["output"], max_seconds=0.0)
+    assert not exact.results[0].notes
+
+
+def test_a_gpu_that_does_not_answer_ends_the_run_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(*_: object, **__: object) -> Tensor:
+        raise RuntimeError("CUDA error: misaligned address\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch, "zeros", dead)
+    hold_device(torch.device("cpu"), "it ran")  # nothing to lose
+    hold_device(torch.device("cuda"), "it ran", ValueError("a right refusal"))  # no kernel's doing
+    with pytest.raises(
+        DeviceLost, match=r"^cuda is lost .* while it ran: RuntimeError: CUDA error: misaligned address; "
+    ) as lost:
+        hold_device(torch.device("cuda"), "it ran", RuntimeError("CUDA error: misaligned address\nCompile"))
+    assert isinstance(lost.value, UsageError)
+    assert "\n" not in str(lost.value)
+    with pytest.raises(DeviceLost):  # taken for a refusal, and found out afterwards
+        hold_device(torch.device("cuda"), "it ran")
+
+
+def test_a_gpu_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.ones(()))
+    hold_device(torch.device("cuda"), "it ran", RuntimeError("out of memory"))
