@@ -115,18 +115,11 @@ def bench(
     if before is None:
         return 0 if found.complete else NOT_JUDGED
     percent = first(tripwire, records.TRIPWIRE)
-    told, coarse = benching.against(before, found, str(against), percent, measure)
-    lines = [f"slower: {line}" for line in told] or [f"no row is more than {percent:g} % slower than in {against}"]
-    lines += [f"too coarse to tell: {name}" for name in coarse]
-    show(lambda: click.echo("\n".join(lines)))
-    return 1 if told else 0 if found.complete else NOT_JUDGED
-        return 0 if found.complete else cli.NOT_JUDGED
-    percent = cli._first(tripwire, records.TRIPWIRE)
     told, untold = benching.against(before, found, str(against), percent, measure)
     lines = [f"slower: {line}" for line in told] or [f"no row is more than {percent:g} % slower than in {against}"]
     lines += untold
-    cli._print(lambda: click.echo("\n".join(lines)))
-    return 1 if told else 0 if found.complete else cli.NOT_JUDGED
+    show(lambda: click.echo("\n".join(lines)))
+    return 1 if told else 0 if found.complete else NOT_JUDGED
 
 
 @contextmanager

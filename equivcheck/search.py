@@ -15,8 +15,8 @@ from equivcheck.checks import Check, Held
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
 from equivcheck.loading import line_of
-from equivcheck.settings import kept
 from equivcheck.lost import hold_device
+from equivcheck.settings import kept
 from equivcheck.strategies import LENGTHS, cases, simpler
 from equivcheck.subject import Subject
 

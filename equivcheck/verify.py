@@ -186,9 +186,6 @@ def verify(
     return established(complete)
 
 
-def _search(check: Check, subject: Subject, planned: int, shrink_s: float, until: float, heard: Listener) -> Search:
-
-
 def _not_planted(subject: Subject, dtypes: Sequence[str]) -> Sequence[str]:
     """A note where the original rounds more coarsely than float64, and hides by that what some faults would show in it."""
     names = own_in_disguise(subject) if "float64" in dtypes else []
@@ -199,22 +196,7 @@ def _not_planted(subject: Subject, dtypes: Sequence[str]) -> Sequence[str]:
     )
 
 
-def _judging(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
-    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
-    if require_backend and all(check.name != "backend" for check in chosen):
-        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
-    if not any(check.judges for check in chosen):
-        raise UsageError(
-            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
-            "must, or run other checks beside it"
-        )
-
-
-def _search(check: Check, subject: Subject, profile: str, until: float, heard: Listener, dtypes: int) -> Search:
-    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
-    enough = _ENOUGH * (1 + len(subject.features))
-    planned = min(check.cases[profile], max(enough, math.ceil(check.cases[profile] * dtypes / len(DTYPES))))
-
+def _search(check: Check, subject: Subject, planned: int, shrink_s: float, until: float, heard: Listener) -> Search:
     def told(done: int) -> None:
         heard.progress(check.name, done, planned)
 
