@@ -2,9 +2,10 @@
 
     python benchmarks/agree.py FIRST.json SECOND.json [--out FILE.md]
 
-For every row of both, as `equivcheck bench --json` wrote them: the two ratios original / candidate with their 95 % intervals, and
-how far they are apart, in parts of what the two intervals together leave open. Rows that agree are within 1. Of many rows that
-are measured fairly, some 5 in 100 are not. Exit status 1 where more than that are apart; 2 where no row can be compared.
+For every row of both that was timed by the same clock, as `equivcheck bench --json` wrote them: the two ratios original /
+candidate with their 95 % intervals, and how far they are apart, in parts of what the two intervals together leave open. Rows that
+agree are within 1. Of many rows that are measured fairly, some 5 in 100 are not. Exit status 1 where more than that are apart; 2
+where no row can be compared.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import math
 import sys
 from pathlib import Path
 
-from equivcheck.record import Line, read
+from equivcheck.errors import ReportError
+from equivcheck.record import Line, read, shared
 
 EXPECTED = 0.05  # share of the rows that chance alone puts apart
 UNLIKELY = 0.01
@@ -41,9 +43,12 @@ def main() -> None:
     parser.add_argument("second", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    first, second = read(args.first), read(args.second)
-    later = {line.name: line for line in second.lines}
-    both = [(line, later[line.name]) for line in first.lines if line.name in later]
+    try:
+        first, second = read(args.first), read(args.second)
+    except ReportError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    both = shared(first, {line.name: line for line in second.lines})
     found = [(a, b, far) for a, b in both if (far := apart(a, b)) is not None]
     lines = ["| row | first | second | apart | |", "| --- | --- | --- | --- | --- |"]
     lines += [

@@ -3,9 +3,9 @@
     python benchmarks/tripwire.py [--preset small] [--device cpu] [--again 10] [--slower 40] [--max-seconds 10] [--out FILE]
 
 Measures the shipped pair once for a record, then N times again against it: none may trip. Then the same with a candidate that
-takes 40 % longer: it must. It works that much longer itself, on the CPU in a loop and on CUDA in a kernel, after each
-forward pass, for 40 % of the time that it had been measured to take. Attention alone in eval, the preset's first row.
-Exit status 1 where either is not so.
+takes 40 % longer: it must. It works that much longer itself, after each forward pass: on the CPU in a loop for 40 % of what this
+very pass took (the machine may be busier than it was), on CUDA in a kernel for 40 % of the time that it had been measured to take.
+Attention alone in eval, the preset's first row. Exit status 1 where either is not so.
 """
 
 import argparse
@@ -26,16 +26,17 @@ from equivcheck.record import TRIPWIRE
 from equivcheck.workload import makes, rows
 
 
-def slowed(extra_ms):
-    """The fused attention, which works `extra_ms` longer in each forward pass."""
+def slowed(share, ms):
+    """The fused attention, which works longer in each forward pass by a share of its time, on CUDA of `ms`."""
 
     class Slowed(FlashCausalSelfAttention):
         def forward(self, x):
+            began = time.perf_counter()
             y = super().forward(x)
             if x.is_cuda:
-                torch.cuda._sleep(int(extra_ms * CYCLES_PER_MS))
+                torch.cuda._sleep(int(share * ms * CYCLES_PER_MS))
             else:
-                until = time.perf_counter() + extra_ms / 1e3
+                until = time.perf_counter() + share * (time.perf_counter() - began)
                 while time.perf_counter() < until:
                     pass
             return y
@@ -44,6 +45,10 @@ def slowed(extra_ms):
 
 
 CYCLES_PER_MS = 0.0
+
+
+def interval(line):
+    return f"{line['ratio']:.3f} × ({line['low']:.3f} … {line['high']:.3f})"
 
 
 def cycles_per_ms():
@@ -96,7 +101,7 @@ def main() -> None:
 
     record = measure(FlashCausalSelfAttention)([row.name])
     same = [tried(FlashCausalSelfAttention) for _ in range(args.again)]
-    slow = tried(slowed(ms * args.slower / 100))
+    slow = tried(slowed(args.slower / 100, ms))
     found = {
         "device": device_name(subject.device),
         "environment": environment(subject.device),
@@ -110,10 +115,10 @@ def main() -> None:
     page = (
         f"# The performance gate\n\n{found['device']}, torch {found['environment']['torch']}, {row.name}; "
         f"tripwire {TRIPWIRE:g} %.\n\n"
-        f"The record says {found['record']['ratio']:.3f} ×. Measured again {args.again} times, the same candidate has "
+        f"The record says {interval(found['record'])}. Measured again {args.again} times, the same candidate has "
         f"{min(o['ratio'] for o in same):.3f} to {max(o['ratio'] for o in same):.3f} ×, and trips {tripped} times "
         f"({sum(bool(one['could not be judged']) for one in same)} could not be judged).\n"
-        f"A candidate slowed by {args.slower:g} % has {slow['ratio']:.3f} ×, and "
+        f"A candidate slowed by {args.slower:g} % has {interval(slow)}, and "
         + (f"trips: {slow['told'][0]}." if slow["told"] else "does not trip.")
         + "\n"
     )
