@@ -117,20 +117,13 @@ class Search:
                 if only not in (None, number):
                     continue
                 self._draw(strategy, count, seed + number)
+                if last := next(reversed(self.held), None):  # a check may take an error for the original's, or a refusal
+                    hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
                 if self.minimal is not None:
                     self._polish(self.minimal)
                     return
         finally:
             self.seconds += time.monotonic() - began
-        for number, (strategy, count) in enumerate(classes):
-            if only not in (None, number):
-                continue
-            self._draw(strategy, count, seed + number)
-            if last := next(reversed(self.held), None):  # a check may take an error for the original's, or a refusal
-                hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
-            if self.minimal is not None:
-                self._polish(self.minimal)
-                return
 
     def _draw(self, strategy: Any, count: int, seed: int) -> None:
         @hypothesis.seed(seed)

@@ -35,7 +35,6 @@ __all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "replay", "ver
 
 _WORTH_A_CREW = 300  # cases
 _PLANT_S = 120.0  # where planting takes five, on a machine that has nothing else to do
-_SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 
 
 class Listener(Protocol):
