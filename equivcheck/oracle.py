@@ -40,9 +40,17 @@ class Widened(TorchDispatchMode):
 
 @contextmanager
 def spelled_out() -> Iterator[None]:
-    """Inside, a fused attention that the original itself calls is taken apart into matmuls and a softmax."""
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    """Inside, a fused attention that the original itself calls is taken apart into matmuls and a softmax.
+
+    So are the modules of torch that are one operation in eval mode without autograd, `nn.MultiheadAttention` among them.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def to_float64(

@@ -22,7 +22,7 @@ Rule = Callable[[ErrorModel, Any, tuple[Any, ...], Mapping[str, Any]], Any]
 
 def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     a, b = args[-2:]
-    root = torch.matmul(a * a, b * b).sqrt_()
+    root = torch.matmul(a * a, b * b).sqrt_().mul_(abs(kwargs.get("alpha", 1.0)))
     size = model.sum_error(out, root, a.shape[-1]) + model.u_factor * root
     again = model.origins.again(a) if a.dim() >= 2 else None
     if again is not None:  # exponentials mix the values, and only then are divided

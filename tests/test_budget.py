@@ -306,6 +306,36 @@ class Branching(CausalSelfAttention):
         return y + 1 if float(y.detach().abs().max()) > 1e30 else y
 
 
+@pytest.mark.parametrize("compute", [lambda x, w: F.conv1d(x, w), lambda x, w: (x * w).cumsum(-1)[..., -1:]])
+def test_an_operation_of_many_steps_errs_by_its_terms_and_not_by_what_they_leave(compute: Any) -> None:
+    """A convolution and a running sum have no rule; where terms cancel, one rounding of the result would be no error at all."""
+    x = torch.tensor([[[1.0, 1.0, 1.0, 1.0]]], dtype=f64)
+    w = torch.tensor([[[1.0, -1.0, 1.0, -1.0 + 1e-9]]], dtype=f64)
+    found = []
+    for seed in range(30):
+        with rounding(torch.float32, seed):
+            found.append(compute(x, w).reshape(()) - 1e-9)
+    assert 0.5 * AMPLITUDE * 2.0**-24 < float(torch.stack(found).std()) < 6 * AMPLITUDE * 2.0**-24
+
+
+@pytest.mark.parametrize("compute", [torch.argmax, lambda x: x.cummax(-1)[1], lambda x: x.sort().indices])
+def test_what_an_operation_of_many_steps_chooses_or_counts_is_chosen_of_exact_values(compute: Any) -> None:
+    x = torch.ones(64, dtype=f64)
+    with rounding(torch.bfloat16):
+        found = compute(x)
+    assert found.equal(compute(x))
+
+
+def test_a_product_that_is_scaled_as_it_is_added_errs_by_what_it_is_scaled_to() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(1, 40, 40, dtype=f64, generator=g) for _ in range(2))
+    zero = torch.zeros(1, 40, 40, dtype=f64)
+    with rounding():
+        small, large = (torch.baddbmm(zero, a, b, alpha=alpha) for alpha in (0.01, 100.0))
+    errors = [float((x - torch.baddbmm(zero, a, b, alpha=s)).std()) for x, s in ((small, 0.01), (large, 100.0))]
+    assert errors[1] / errors[0] == pytest.approx(1e4, rel=0.1)
+
+
 def test_an_original_that_cannot_be_run_together_is_run_in_turn() -> None:
     plain = deviations(subject().problem(CASE).truth(gradients=True))
     branching = deviations(subject(Branching).problem(CASE).truth(gradients=True))

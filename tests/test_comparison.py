@@ -132,6 +132,21 @@ def test_beyond_the_greatest_number_of_the_dtype_infinity_is_right() -> None:
 # --- zeros -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("moved", [math.nan, math.inf, -math.inf])
+def test_where_rounding_may_make_the_original_overflow_nothing_is_judged_and_the_rest_is(moved: float) -> None:
+    """As where it rounds a log-sum-exp of 10⁵ in bfloat16: an exponential of what is left may be infinite."""
+    truth = truth_of(3, 4).float().double()
+    deviations = noise(MANY, 3, 4, seed=1)
+    deviations[7, 0, 2] = moved
+    candidate = truth.float()
+    candidate[0, 2] += 1.0
+    found = held(candidate, truth, deviations=deviations)
+    assert found.passes
+    assert found.unjudged == 1
+    candidate[0, 1] += 1.0
+    assert not held(candidate, truth, deviations=deviations).passes
+
+
 def test_exact_zeros_on_both_sides_are_equal() -> None:
     zeros = torch.zeros(4, 5, dtype=f64)
     found = held(zeros.float(), zeros, deviations=torch.zeros(MANY, 4, 5, dtype=f64))

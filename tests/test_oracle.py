@@ -1,5 +1,8 @@
 """The oracle: float64 whatever the original's own code asks for, and nothing of the original changed by the way."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,7 +62,25 @@ def test_inputs_are_copied_exactly_and_module_parameters_widened() -> None:
     assert torch.equal(ids, torch.arange(3))
 
 
-def test_a_fused_attention_is_taken_apart() -> None:
+def fused() -> None:
+    q = torch.randn(1, 2, 5, 4, dtype=f64)
+    F.scaled_dot_product_attention(q, q, q, is_causal=True)
+
+
+def multihead() -> None:
+    module, x = nn.MultiheadAttention(4, 2, batch_first=True, dtype=f64).eval(), torch.randn(2, 5, 4, dtype=f64)
+    with torch.no_grad():
+        module(x, x, x)
+
+
+def encoder_layer() -> None:
+    module = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dtype=f64).eval()
+    with torch.no_grad():
+        module(torch.randn(2, 5, 4, dtype=f64))
+
+
+@pytest.mark.parametrize("attention", [fused, multihead, encoder_layer])
+def test_an_attention_that_is_one_operation_is_taken_apart(attention: Callable[[], None]) -> None:
     seen: list[str] = []
 
     class Listening(Widened):
@@ -67,11 +88,11 @@ def test_a_fused_attention_is_taken_apart() -> None:
             seen.append(func.overloadpacket.__name__)
             return super().__torch_dispatch__(func, types, args, kwargs)
 
-    q = torch.randn(1, 2, 5, 4, dtype=f64)
     with spelled_out(), Listening():
-        F.scaled_dot_product_attention(q, q, q, is_causal=True)
+        attention()
     assert any("softmax" in name for name in seen)
-    assert not any("flash" in name or "efficient" in name for name in seen)
+    assert not any(part in name for name in seen for part in ("flash", "efficient", "multi_head", "encoder"))
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def upcasting(config: object) -> nn.Module:
