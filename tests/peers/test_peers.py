@@ -51,8 +51,8 @@ def test_the_outcome_is_the_one_that_is_known(peer: Peer) -> None:
 def test_the_block_of_the_document_that_needs_transformers_is_green(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="pip install transformers, or pip install --group peers")
     document = (ROOT / "docs" / "adopting.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n# test_huggingface\.py\n(.*?)```", document, re.S)
-    (tmp_path / "test_huggingface.py").write_text(block, encoding="utf-8")
+    for name, text in re.findall(r"```python\n# (conftest|test_huggingface)\.py\n(.*?)```", document, re.S):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     command = [
         sys.executable,
         "-m",
