@@ -1,12 +1,16 @@
 """What equivcheck says of each released attention that is installed here, as JSON and as a table.
 
 python tests/peers [--device cpu] [--only NAME,…] [--max-seconds 60] [--profile quick] --out peers.json
+python tests/peers --merge A.json B.json … --out peers.json     what several runs found, in few words
+python tests/peers --table CPU.json CUDA.json                   the table of reports/peers.md
 """
 
 import argparse
 import json
+import math
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,62 @@ def told(peer: Peer, device: str, seconds: float, profile: str, only: list[str])
     }
 
 
+def merged(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """One record of several runs on one device: of each peer the row of the last run that has it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for row in record["peers"]:
+            results = [_short(r) for r in row.get("results", ())]
+            own = {"torch": record["torch"]} | {k: v for k, v in row.items() if k not in ("results", "seconds")}
+            rows[row["name"]] = own | ({"results": results} if results else {})
+    order = [peer.name for peer in PEERS]
+    return {k: records[-1][k] for k in ("device", "python")} | {
+        "peers": sorted(rows.values(), key=lambda r: order.index(r["name"]))
+    }
+
+
+def _short(result: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        k: v for k, v in result.items() if k in ("check", "outcome", "cases", "worst_ratio", "case", "detail") and v
+    }
+    if math.isinf(kept.get("worst_ratio", 0.0)):
+        del kept["worst_ratio"]  # JSON has no infinity
+    told = result.get("message", "").splitlines()
+    return kept | ({"message": told[0][:200]} if told else {})
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """What a device's column says of a peer: the verdict, and how far within or beyond the budget."""
+    if row is None or row["verdict"] == "not installed":
+        return ""
+    if "results" not in row:
+        return str(row["verdict"])
+    differing = [r for r in row["results"] if r["outcome"] == "different"]
+    if differing:
+        told = [f"{r['check']} {_times(r)}" for r in differing]
+        return f"**different**: {', '.join(told)}"
+    within = max(r.get("worst_ratio", 0.0) for r in row["results"])
+    told = f"{row['verdict']}, {sum(r.get('cases', 0) for r in row['results'])} cases, worst {within:.2f}"
+    return f"{told}, {row['faults']} faults" if row["verdict"] == "equivalent" else told
+
+
+def _times(result: dict[str, Any]) -> str:
+    if "worst_ratio" in result:
+        return f"{result['worst_ratio']:.3g} ×"
+    return "raises" if "raises" in result["message"] else "not as the original's"
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """A row for each peer, a column for each record."""
+    found = [{row["name"]: row for row in record["peers"]} for record in records]
+    heads = " | ".join(record["device"] for record in records)
+    lines = [f"| pair | what is compared | {heads} |", "| --- | --- |" + " --- |" * len(records)]
+    for peer in PEERS:
+        cells = " | ".join(cell(rows.get(peer.name)) for rows in found)
+        lines.append(f"| `{peer.name}` | {peer.words} | {cells} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
@@ -75,8 +135,17 @@ def main() -> None:
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--checks", default="", help="of those that a peer has, these alone")
     parser.add_argument("--part", default="1/1", help="I/N: each Nth peer, from the Ith on")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--merge", type=Path, nargs="+", default=())
+    parser.add_argument("--table", type=Path, nargs="+", default=())
+    parser.add_argument("--out", type=Path, required="--table" not in sys.argv)
     given = parser.parse_args()
+    if given.table:
+        print(table([json.loads(path.read_text(encoding="utf-8")) for path in given.table]))
+        return
+    if given.merge:
+        found = merged([json.loads(path.read_text(encoding="utf-8")) for path in given.merge])
+        given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     chosen = [peer for peer in PEERS if not given.only or any(peer.name.startswith(o) for o in given.only.split(","))]
     part, parts = (int(n) for n in given.part.split("/"))

@@ -194,10 +194,19 @@ def ring_flash(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
 # memory-efficient-attention
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None) -> Tensor:
+def chunked(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False, attn_mask: Tensor | None = None) -> Tensor:
+    """It has no causal flag of its own: what is later is a mask, beside a bias where there is one."""
     from memory_efficient_attention import efficient_dot_product_attention_pt
 
-    given = {} if attn_mask is None else {"bias" if attn_mask.is_floating_point() else "mask": attn_mask}
+    shape = (*q.shape[:-1], k.size(-2))  # (B, H, T, S)
+    given = {}
+    seen = torch.ones(shape[-2:], dtype=torch.bool, device=q.device).tril() if is_causal else None
+    if attn_mask is not None and attn_mask.is_floating_point():
+        given["bias"] = attn_mask.expand(shape)
+    elif attn_mask is not None:
+        seen = attn_mask if seen is None else attn_mask & seen
+    if seen is not None:
+        given["mask"] = seen.expand(shape)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, T, H, D)
     y: Tensor = efficient_dot_product_attention_pt(q, k, v, query_chunk_size=4, key_chunk_size=8, **given)
     return y.transpose(1, 2)
@@ -240,6 +249,18 @@ def vit_flash(dim: int, heads: int, dim_head: int) -> nn.Module:
     from vit_pytorch.simple_flash_attn_vit import Attention
 
     return Attention(dim, heads=heads, dim_head=dim_head, use_flash=True)
+
+
+def vivit_explicit(dim: int, heads: int, dim_head: int, dropout: float) -> nn.Module:
+    from vit_pytorch.vivit import Attention
+
+    return Attention(dim, heads=heads, dim_head=dim_head, dropout=dropout, use_flash_attn=False)
+
+
+def vivit_flash(dim: int, heads: int, dim_head: int, dropout: float) -> nn.Module:
+    from vit_pytorch.vivit import Attention
+
+    return Attention(dim, heads=heads, dim_head=dim_head, dropout=dropout, use_flash_attn=True)
 
 
 # torch itself

@@ -13,6 +13,9 @@ _MODULES = "tests/peers/modules.py"  # from the root of the repository, so that 
 _MODULE_CHECKS = ("output", "gradients", "layouts", "dropout")
 _FUNCTION_CHECKS = ("output", "gradients", "causality", "layouts")
 _MODEL_CHECKS = ("logits", "causality", "decoding")
+_REFUSES = dict.fromkeys(_MODEL_CHECKS, "does not support an attention implementation through")
+_NO_BACKWARD = "FlexAttention does not support backward on CPU"
+_FURTHER = "further from the oracle than rounding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,21 +97,23 @@ PEERS: tuple[Peer, ...] = (
     ),
     _transformers("gpt2-unscaled", "GPT2Config", scale_attn_weights=False),
     _transformers("gpt2-inverse-layer", "GPT2Config", scale_attn_by_inverse_layer_idx=True),
-    _transformers("gpt2-upcast", "GPT2Config", reorder_and_upcast_attn=True),
+    _transformers("gpt2-upcast", "GPT2Config", reorder_and_upcast_attn=True, refused="does not run in float64"),
     _transformers("gpt2-padded", "GPT2Config", padding="left"),
-    _transformers("gpt2-flex", "GPT2Config", candidate="flex_attention"),
+    _transformers("gpt2-flex", "GPT2Config", candidate="flex_attention", differs=_REFUSES),
     _transformers("llama", "LlamaConfig"),
     _transformers("llama-grouped", "LlamaConfig", num_key_value_heads=4),
     _transformers("llama-padded", "LlamaConfig", padding="left"),
-    _transformers("llama-flex", "LlamaConfig", candidate="flex_attention"),
+    _transformers(
+        "llama-flex", "LlamaConfig", candidate="flex_attention", checks=("logits",), differs={"logits": _NO_BACKWARD}
+    ),
     _transformers("gpt-neox", "GPTNeoXConfig"),
     _transformers("opt", "OPTConfig"),
     _transformers("mistral-window", "MistralConfig", sliding_window=4),
-    _transformers("gemma2", "Gemma2Config"),
+    _transformers("gemma2", "Gemma2Config", differs=_REFUSES),
     _transformers("qwen2", "Qwen2Config"),
     _transformers("bert-decoder", "BertConfig", is_decoder=True),
-    _transformers("falcon-alibi", "FalconConfig", alibi=True),
-    _transformers("bloom", "BloomConfig"),
+    _transformers("falcon-alibi", "FalconConfig", alibi=True, differs=dict.fromkeys(_MODEL_CHECKS, _FURTHER)),
+    _transformers("bloom", "BloomConfig", differs=_REFUSES),
     _module(
         "x-transformers",
         "x-transformers",
@@ -164,6 +169,7 @@ PEERS: tuple[Peer, ...] = (
         "Attention(scale_qk=False): AttnProcessor against AttnProcessor2_0",
         "diffusers_unscaled_explicit",
         "diffusers_unscaled_sdpa",
+        differs=dict.fromkeys(_MODULE_CHECKS[:3], _FURTHER) | {"dropout": "the mean of outputs and input gradients"},
     ),
     _module(
         "diffusers-sliced",
@@ -178,20 +184,25 @@ PEERS: tuple[Peer, ...] = (
         "Attention: memory_efficient off against on",
         "memory_explicit",
         "memory_efficient",
+        differs={"output": _FURTHER, "gradients": _FURTHER, "dropout": "the original draws nothing"},
     ),
     _module(
         "memory-flash",
         "memory-efficient-attention-pytorch",
-        "Attention against FlashAttention",
+        "Attention against FlashAttention, in float32: half precision raises from two tokens on, float64 at once",
         "memory_explicit_without_dropout",
         "memory_flash",
+        dtypes=("float32",),
+        checks=("output", "gradients", "layouts"),
     ),
     _module(
         "ring-flash",
         "ring-attention-pytorch",
-        "default_attention against ring_flash_attn, one machine",
+        "default_attention against ring_flash_attn, one machine, in float32: the backward pass of half precision raises",
         "ring_explicit",
         "ring_flash",
+        dtypes=("float32",),
+        differs={"output": _FURTHER, "gradients": _FURTHER},
         checks=_FUNCTION_CHECKS,
     ),
     _module(
@@ -201,6 +212,7 @@ PEERS: tuple[Peer, ...] = (
         "torch_explicit",
         "chunked",
         checks=_FUNCTION_CHECKS,
+        differs=dict.fromkeys(_FUNCTION_CHECKS, r"shape|Mismatch in shape"),
     ),
     _module(
         "noflash",
@@ -209,9 +221,23 @@ PEERS: tuple[Peer, ...] = (
         "torch_explicit",
         "noflash",
         checks=_FUNCTION_CHECKS,
+        differs=dict.fromkeys(_FUNCTION_CHECKS, "modified by an inplace operation"),
     ),
     _module(
-        "vit", "vit-pytorch", "simple_flash_attn_vit.Attention: use_flash off against on", "vit_explicit", "vit_flash"
+        "vit",
+        "vit-pytorch",
+        "simple_flash_attn_vit.Attention: use_flash off against on",
+        "vit_explicit",
+        "vit_flash",
+        refused="name 'einsum' is not defined",
+    ),
+    _module(
+        "vivit",
+        "vit-pytorch",
+        "vivit.Attention: use_flash_attn off against on",
+        "vivit_explicit",
+        "vivit_flash",
+        differs={"output": _FURTHER, "gradients": _FURTHER},
     ),
     _module(
         "torch-multihead",
@@ -241,5 +267,6 @@ PEERS: tuple[Peer, ...] = (
         words="F.scaled_dot_product_attention (math) against FlexAttention, not compiled",
         asked=lambda: {"reference": kernels.sdpa("math"), "candidate": kernels.flex()},
         checks=_FUNCTION_CHECKS,
+        differs=dict.fromkeys(_FUNCTION_CHECKS, _NO_BACKWARD),
     ),
 )
