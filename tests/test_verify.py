@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import equivcheck.verify  # noqa: F401  # so that the module is there to be looked up
-from equivcheck import planting
+from equivcheck import plan, planting
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS, Held
@@ -300,7 +300,7 @@ def test_a_run_that_is_out_of_time_is_partial_and_says_after_how_many_cases() ->
 
 def with_check(monkeypatch: pytest.MonkeyPatch, name: str, run: Any) -> None:
     changed = tuple(replace(check, run=run) if check.name == name else check for check in CHECKS)
-    monkeypatch.setattr(module, "CHECKS", changed)
+    monkeypatch.setattr(plan, "CHECKS", changed)
 
 
 def test_control_c_ends_in_a_partial_report_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
