@@ -121,7 +121,7 @@ def test_rates_of_0_and_1_are_held_too(rates: tuple[float, float]) -> None:
 @pytest.mark.parametrize(
     ("candidate", "told"),
     [
-        (Unscaled, r"output \(2, 6, 8\) is .* times further from the oracle"),
+        (Unscaled, r"(?s) times further from the oracle.*\boutput\b"),
         (OtherMaskInBackward, r"grad .* times further from the oracle"),
         (ScaledInBackward, r"grad .* times further from the oracle"),
     ],

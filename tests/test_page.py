@@ -195,14 +195,16 @@ def test_plots_are_the_same_every_time_and_take_the_page_s_colour() -> None:
 def test_the_figure_of_a_speed_up_stands_past_its_interval() -> None:
     wide = {"GPT": Timing("GPT", "float32", 399, 44.0, 22.0, 2.0, 1.0, 6.0)}
     narrow = {"GPT": replace(wide["GPT"], speed_up_high=2.0)}
-    places = []
     for records in (wide, narrow):
         ((_, _, svg),) = plots.draw(records)[0]
-        bar_end, figure = re.search(r"translate\(([\d.]+) [\d.]+\)[^>]*>2\.00 ×", svg), re.findall(r"L ([\d.]+) ", svg)
-        assert bar_end is not None
-        places.append(float(bar_end[1]) / max(map(float, figure)))
-    assert places[0] > 0.75
-    assert places[1] > 0.75
+        figure = re.search(r'x="([\d.]+)" y="([\d.]+)"[^>]*>2\.00 ×', svg)
+        assert figure is not None
+        lines = re.findall(r'<path d="M ([\d.]+) ([\d.]+) ?\nL ([\d.]+) ([\d.]+)', svg)
+        level = [
+            max(float(x0), float(x1)) for x0, y0, x1, y1 in lines if y0 == y1 and abs(float(y0) - float(figure[2])) < 9
+        ]
+        assert level
+        assert max(level) < float(figure[1])  # the interval ends before the figure begins
 
 
 def test_without_matplotlib_the_page_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
