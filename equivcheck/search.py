@@ -23,6 +23,7 @@ from equivcheck.subject import Subject
 __all__ = ["Drawn", "Search", "classes", "seed_for"]
 
 _FEW = 5
+_ONE_QUERY = 0.1  # of the planned cases, more
 
 
 class _OutOfTime(BaseException):
@@ -117,7 +118,9 @@ class Search:
                 if only not in (None, number):
                     continue
                 self._draw(strategy, count, seed + number)
-                if last := next(reversed(self.held), None):  # a check may take an error for the original's, or a refusal
+                if last := next(
+                    reversed(self.held), None
+                ):  # a check may take an error for the original's, or a refusal
                     hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
                 if self.minimal is not None:
                     self._polish(self.minimal)
@@ -194,7 +197,7 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []
     whole = len(groups) * sum(share for _, _, share in lengths)
-    return [
+    found = [
         (
             cases(**draws | {"dtypes": group, "min_seq_len": low, "max_seq_len": high}),
             max(1, round(planned * share / whole)),
@@ -202,6 +205,10 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
         for low, high, share in lengths
         for group in groups
     ]
+    if {"lengths", "causal lengths"} & draws.get("features", frozenset()):
+        # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
+        found.append((cases(**draws | {"max_seq_len": 1}), max(1, round(planned * _ONE_QUERY))))
+    return found
 
 
 def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, Any]:
