@@ -17,9 +17,11 @@ __all__ = [
     "Function",
     "adapt",
     "adapt_module",
+    "form_of",
     "takes_three",
     "tensor_of",
     "three_times",
+    "unwrapping",
 ]
 
 Function = Callable[..., Any] | None
@@ -85,7 +87,9 @@ def _forward(forward: Callable[..., Any], inputs: Function, outputs: Function, *
     if inputs is not None:
         given, options = arguments(_asked("inputs=", inputs, given[0]))
     found = forward(*given, **options)
-    return found if outputs is None else _asked("outputs=", outputs, found)
+    if outputs is None:
+        return found
+    return outputs(found) if _unwraps(outputs) else _asked("outputs=", outputs, found)
 
 
 def _asked(which: str, function: Callable[..., Any], value: Any) -> Any:
@@ -93,6 +97,30 @@ def _asked(which: str, function: Callable[..., Any], value: Any) -> Any:
         return function(value)
     except Exception as error:
         raise UsageError(f"{which} raised {type(error).__name__}: {line_of(error)}") from error
+
+
+def form_of(found: Any) -> str:
+    """What a caller takes apart: `a tensor`, `a tuple of 2`, `a mapping` or `an object`, lists being tuples."""
+    if isinstance(found, Tensor):
+        return "a tensor"
+    if isinstance(found, tuple | list):
+        return f"a tuple of {len(found)}"
+    return "a mapping" if isinstance(found, Mapping) else "an object"
+
+
+def unwrapping(found: Any) -> Function:
+    """A function that takes the tensor out of what has the form of `found`, and raises TypeError for another form."""
+    return functools.partial(_unwrapped, form_of(found))
+
+
+def _unwrapped(form: str, found: Any) -> Any:
+    if form_of(found) != form:
+        raise TypeError(f"the forward pass returned {form_of(found)}, and the original {form}: {HOW_TO_COMPARE}")
+    return tensor_of(found)
+
+
+def _unwraps(function: Any) -> bool:
+    return isinstance(function, functools.partial) and function.func is _unwrapped
 
 
 def tensor_of(found: Any) -> Any:

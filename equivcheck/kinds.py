@@ -1,10 +1,10 @@
 """Which kind of pair two objects are: found by their signatures and by trying, and made a Subject."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +21,12 @@ from equivcheck.calling import (
     takes_three,
     tensor_of,
     three_times,
+    unwrapping,
 )
 from equivcheck.cases import Case
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
+from equivcheck.exits import held_back
 from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of, takes_qkv
 from equivcheck.loading import find_device, line_of, load, load_candidate, name_of
 from equivcheck.problem import seeded
@@ -112,7 +114,33 @@ def _as_functions(subject: Subject) -> Subject:
             if (name in options[0]) != (name in options[1])
         ),
     )
-    return _with_features(subject)
+    subject = _with_features(_unwrapped(subject))
+    tried = replace(subject, scale_optional="scale" in subject.options)
+    left_out = SAMPLE.but(seed=1)  # an one of those that leave it out
+    return subject if any(_refuses(tried, left_out, which) for which in ("reference", "candidate")) else tried
+
+
+def _unwrapped(subject: Subject) -> Subject:
+    """The pair with the tensor taken out of what both return, where the original returns it in a tuple; as it is otherwise."""
+    problem = subject.problem(SAMPLE)
+    try:
+        with seeded(0, subject.device), torch.no_grad():
+            found = problem.reference(*problem.inputs)
+    except Exception:  # where it runs at all is found out with the dtypes
+        return subject
+    if isinstance(found, Tensor):
+        return subject
+    take = unwrapping(found)
+    return replace(subject, reference=_taking(take, subject.reference), candidate=_taking(take, subject.candidate))
+
+
+def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function, updated=())
+    def taken(*tensors: Tensor, **options: Any) -> Any:
+        assert take is not None
+        return take(function(*tensors, **options))
+
+    return taken
 
 
 def _with_features(subject: Subject) -> Subject:
@@ -177,7 +205,7 @@ def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
             continue
         y = tensor_of(found)
         if isinstance(y, Tensor) and kind == "module" and y.shape == x.shape:
-            return kind, inputs, said.outputs if isinstance(found, Tensor) else tensor_of
+            return kind, inputs, said.outputs if isinstance(found, Tensor) else unwrapping(found)
         if isinstance(y, Tensor) and kind == "model" and y.dim() == 3:
             return ("replacement" if _replaces(subject.candidate) else kind), inputs, said.outputs
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
@@ -216,7 +244,7 @@ def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
     said = subject.adaptation
     factory = factory_of(subject.candidate, said.config, subject.candidate_name)
     try:
-        with seeded(0, subject.device):
+        with held_back(), seeded(0, subject.device):
             module = factory(SAMPLE.config())
     except UsageError:
         raise
@@ -234,7 +262,7 @@ def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
         reference = subject.reference(SAMPLE.config())
     if not differs(reference, module):
         return subject
-    found = find_transfer(reference, module, SAMPLE.config(), partial(_distance, subject))
+    found = find_transfer(reference, module, SAMPLE.config(), functools.partial(_distance, subject))
     if said.transfer and found is None:
         raise UsageError(f"transfer='auto' found no projection that stands against several: {HOW_TO_TRANSFER}")
     return replace(subject, transfer=found and replace(found, declared=said.transfer is not None))
@@ -300,7 +328,7 @@ def _replaces(candidate: Callable[..., Any]) -> bool:
     if names and names[0] in ("model", "module", "net", "gpt", "network"):
         return True
     try:
-        with seeded(0, torch.device("cpu")):
+        with held_back(), seeded(0, torch.device("cpu")):
             made: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
             return not isinstance(made, nn.Module)
     except Exception:

@@ -59,6 +59,7 @@ _NEEDS = {  # an option that both functions take, or a feature in which both run
     "keys-past-the-queries-ignored": "lengths",
     "causal-mask-at-the-other-corner": "causal lengths",
     "scale-ignored": "scale",
+    "scale-left-out-is-one": "scale left out",
     "dropout-ignored": "dropout_p",
     "dropout-left-on": "dropout_p",
     "mask-shared-over-the-batch": "dropout_p",
@@ -93,15 +94,16 @@ def planted(
 ) -> list[PlantedFault]:
     """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside.
 
-    Those that rounding hides in all of `dtypes` are left out, and those under a transform that the original itself refuses.
-    Those that rounding hides in all of `dtypes` are left out, and so are those that are what the original does.
+    Those that rounding hides in all of `dtypes` are left out, those under a transform that the original itself refuses, and
+    those that are what the original does.
     """
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
+        there = subject.options | subject.features | ({"scale left out"} if subject.scale_optional else set())
         wrong = [
             (name, seen, partial(around_function, subject.reference, plant))
             for name, seen, plant in FUNCTIONS
-            if name not in _NEEDS or _NEEDS[name] in subject.options | subject.features
+            if name not in _NEEDS or _NEEDS[name] in there
         ]
         wrong += [(n, seen, partial(around_result, subject.reference, make())) for n, (seen, make) in CHANGES.items()]
     elif subject.kind in ("model", "replacement"):
@@ -128,8 +130,8 @@ def planted(
         for name, seen, factory in wrong
         if seen[0] in checks
         and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
+        and name not in own
         and (name not in _UNDER or original_has(subject, _UNDER[name]))
-        if seen[0] in checks and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES)) and name not in own
     ]
     if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
         found += [

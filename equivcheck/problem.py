@@ -12,6 +12,7 @@ from equivcheck.budget import Rounding
 from equivcheck.cases import REPEATING, Case
 from equivcheck.dropping import Injected, Masks, NotOpened, inject
 from equivcheck.error_model import ErrorModel
+from equivcheck.exits import held_back
 from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.transfer import gradients_of
@@ -120,7 +121,7 @@ class Problem:
 
         Every run starts from the case's generator state, with the module's own mode, and leaves no gradient behind.
         """
-        with seeded(self.case.seed, self.device):
+        with held_back(), seeded(self.case.seed, self.device):
             if not gradients:
                 with torch.no_grad():
                     return dict(self.outputs(module, inputs))

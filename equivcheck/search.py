@@ -35,6 +35,7 @@ _PLAIN = {  # the first case of this class, its simplest, is the only one that i
 }
 """Where rounding explains least: of several heads and samples, with small scores. In half precision it explains half of a
 gradient of the keys in most other regimes, and a run that met none of this kind would be insensitive by chance."""
+_ONE_QUERY = 0.1  # of the planned cases, more
 
 
 class _OutOfTime(BaseException):
@@ -218,6 +219,9 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     ]
     if check.name in _FINE:
         found += [(cases(**draws | _PLAIN | {"dtypes": group}), 1) for group in each]
+    if {"lengths", "causal lengths"} & draws.get("features", frozenset()):
+        # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
+        found.append((cases(**draws | {"max_seq_len": 1}), max(1, round(planned * _ONE_QUERY))))
     return found
 
 

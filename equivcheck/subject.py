@@ -14,13 +14,14 @@ from equivcheck.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import Case, arrange
 from equivcheck.classes import classes_restored
+from equivcheck.exits import held_back
 from equivcheck.gpt import GPT
 from equivcheck.problem import Problem, seeded
 from equivcheck.transfer import Transfer, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
 
-__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs"]
+__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs", "takes_targets"]
 
 Factory = Callable[..., Any]
 
@@ -37,15 +38,17 @@ MAX_LAYERS = 8
 class FunctionModule(nn.Module):
     """A function of q, k, v as a module without parameters, so that every kind runs in the same way."""
 
-    def __init__(self, function: Factory, case: Case) -> None:
+    def __init__(self, function: Factory, case: Case, scale_optional: bool = False) -> None:
         super().__init__()
-        self.function, self.case = function, case
+        self.function, self.case, self.scale_optional = function, case, scale_optional
         self.mask = attn_mask(case)  # drawn here: inside of vmap each run would draw another one
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:
         rate = self.case.attn_pdrop if self.training else 0.0
         scale = self.case.head_size**-0.5 if self.case.scale is None else self.case.scale
         given = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
+        if self.scale_optional and self.case.scale is None and self.case.seed % 2:
+            del given["scale"]
         if self.case.kv_heads:
             given["enable_gqa"] = True
         if self.case.mask:
@@ -60,7 +63,7 @@ class FunctionModule(nn.Module):
         return made.to(q.device)
 
     def __deepcopy__(self, memo: Any) -> "FunctionModule":
-        return FunctionModule(self.function, self.case).train(self.training)
+        return FunctionModule(self.function, self.case, self.scale_optional).train(self.training)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Subject:
     transfer: Transfer | None = None  # None: by the same names
     options: frozenset[str] = frozenset()  # of a function: those that both take
     features: frozenset[str] = frozenset()  # of a function: `functions.FEATURES` in which both run
+    scale_optional: bool = False  # of a function: whether both run where the scale is left out
     notes: tuple[str, ...] = ()  # what was found out about the pair, and is worth telling
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
@@ -124,7 +128,7 @@ class Subject:
         """The reference with the case's random weights, dtype, device and mode."""
         with seeded(case.seed, self.device):
             if self.kind == "function":
-                return FunctionModule(self.reference, case).train(case.training)
+                return FunctionModule(self.reference, case, self.scale_optional).train(case.training)
             module: nn.Module = self.reference(case.config())
         # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
         module = module.to(device="cpu", dtype=case.torch_dtype)
@@ -132,10 +136,10 @@ class Subject:
         return module.to(device=self.device).train(case.training)
 
     def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module:
-        """The candidate with the weights of `reference`; raises what a user would see raised."""
-        with seeded(case.seed + 1, self.device):
+        """The candidate with the weights of `reference`; raises what a user would see raised, a RuntimeError for sys.exit."""
+        with held_back(), seeded(case.seed + 1, self.device):
             if self.kind == "function":
-                return FunctionModule(self.candidate, case).train(case.training)
+                return FunctionModule(self.candidate, case, self.scale_optional).train(case.training)
             if self.kind == "replacement":
                 with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases
                     replaced = self.candidate(reference)
@@ -213,16 +217,21 @@ def _to(x: Tensor, device: torch.device) -> Tensor:
 
 
 def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    y = tensor_of(module(*inputs))
+    y = module(*inputs)  # what the original returns in another form has been unwrapped before
     if not isinstance(y, Tensor):
         raise TypeError(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
     return {"output": y}
 
 
+def takes_targets(module: nn.Module) -> bool:
+    """Whether a model's forward takes targets beside the token ids."""
+    return "targets" in inspect.signature(module.forward).parameters
+
+
 def model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Logits and loss of one forward pass; the loss is the mean cross-entropy where the model gives none."""
     idx, targets = inputs
-    takes_targets = "targets" in inspect.signature(module.forward).parameters
-    found = module(idx, targets) if takes_targets else module(idx)
+    found = module(idx, targets) if takes_targets(module) else module(idx)
     logits, loss = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
     logits = tensor_of(logits)
     if not isinstance(logits, Tensor):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.following import hold_following
 from equivcheck.checks.holding import Held, Pair, candidate_run
+from equivcheck.checks.targets import hold_form
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 
@@ -31,6 +32,8 @@ def interface(pair: Pair, case: Case) -> Held:
         return Held()
     if pair.kind != "replacement":
         _same_when_new(pair, case)
+    if pair.kind != "module":
+        hold_form(problem)
     _same_layout(problem)
     if pair.transfer is not None and pair.transfer.declared:
         return Held(notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False)

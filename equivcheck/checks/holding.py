@@ -12,6 +12,7 @@ from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
 from equivcheck.errors import DeviceLost
+from equivcheck.exits import held_back
 from equivcheck.lost import hold_device
 from equivcheck.opening import NotOpened
 from equivcheck.problem import Problem, Results
@@ -87,7 +88,7 @@ class Check:
 def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
     """Run the candidate; what it raises, where the original runs, is a Mismatch. Settings that it switches are put back."""
     try:
-        with settings.kept():
+        with settings.kept(), held_back():
             return action(problem.candidate)
     except (Mismatch, NotOpened, DeviceLost):
         raise

@@ -67,6 +67,7 @@ def layouts(pair: Pair, case: Case) -> Held:
     helds.append(_hold(expanded, "inputs: one sample expanded", lambda x: x, lambda g: g))
     if len(problem.inputs) > 1:
         helds.append(_one_buffer(problem))
+        helds += [_one_unlike_the_others(problem, at) for at in range(len(problem.inputs))]
     return together(helds)
 
 
@@ -97,6 +98,15 @@ def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Map
         return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
     except Mismatch as error:
         raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
+
+
+def _one_unlike_the_others(problem: Problem, at: int) -> Held:
+    """One input in another layout than the rest: strides that are taken from one tensor for all are wrong then."""
+    ways = list(_SAME_VALUES)[1:]
+    way = ways[(problem.case.seed + at) % len(ways)]
+    inputs = list(problem.inputs)
+    inputs[at] = _SAME_VALUES[way](inputs[at])
+    return _held(problem, f"input {at + 1} of {len(inputs)} alone: {way}", tuple(inputs), problem.upstream)
 
 
 def _one_buffer(problem: Problem) -> Held:

@@ -13,6 +13,7 @@ from equivcheck.checks.holding import Held, Pair
 from equivcheck.checks.replacing import Before, listed, replaced
 from equivcheck.classes import classes_restored
 from equivcheck.comparison import Mismatch
+from equivcheck.exits import held_back
 
 __all__ = ["blocks", "layers", "others", "process", "returned", "root", "twice"]
 
@@ -115,7 +116,8 @@ def twice(pair: Pair, case: Case) -> Held:
     once = scene.after
     again = replaced(pair, case)  # of another model, for what it raises the first time is not said here
     try:
-        second = pair.candidate(again.model)
+        with held_back():
+            second = pair.candidate(again.model)
     except Exception as error:
         raise Mismatch(
             f"replacing again raises {type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -188,7 +190,8 @@ def root(pair: Pair, case: Case) -> Held:
     with warnings.catch_warnings(), classes_restored(alone):
         warnings.simplefilter("ignore")
         try:
-            got = pair.candidate(alone)
+            with held_back():
+                got = pair.candidate(alone)
         except Exception:
             return Held()  # loudly
     told = f"a model that is itself a {before.kinds[''].__name__}"

@@ -7,6 +7,8 @@ from torch import nn
 
 from equivcheck.cases import Case, generator
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.checks.targets import uncounted, without_targets
+from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results, seeded
 from equivcheck.transfer import named_back, own_names
@@ -116,6 +118,8 @@ def gradients(pair: Pair, case: Case) -> Held:
 
 
 def logits(pair: Pair, case: Case) -> Held:
-    """Inside a whole GPT the logits, the loss and every parameter's gradient are the original's up to rounding."""
+    """Inside a GPT logits, with and without targets, loss and every parameter's gradient are the original's up to rounding."""
     inside = pair.within_gpt() if pair.kind == "module" else pair
-    return _with_gradients(inside.problem(case), outputs=True)
+    problem = inside.problem(case)
+    held = _with_gradients(problem, outputs=True)
+    return held if pair.kind == "module" else together((held, without_targets(problem), uncounted(problem)))

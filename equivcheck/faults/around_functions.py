@@ -60,6 +60,14 @@ def _scale_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any)
     return f(q, k, v, **(options | {"scale": q.size(-1) ** -0.5}))
 
 
+def _scale_left_out_is_one(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return f(q, k, v, **({"scale": 1.0} | options))
+
+
+def _in_a_tuple(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
+    return f(q, k, v, **options), None
+
+
 def _dropout_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     return f(q, k, v, **(options | {"dropout_p": 0.0}))
 
@@ -143,6 +151,8 @@ FUNCTIONS = (
     ("gradient-of-k-lost", ("gradients",), _gradient(1, 0.0)),
     ("gradient-of-v-halved", ("gradients",), _gradient(2, 0.5)),
     ("scale-ignored", ("output", "gradients"), _scale_ignored),
+    ("scale-left-out-is-one", ("output", "gradients"), _scale_left_out_is_one),
+    ("returned-in-a-tuple", ("output",), _in_a_tuple),
     ("dropout-ignored", ("dropout",), _dropout_ignored),
     ("dropout-left-on", ("output", "purity"), _dropout_left_on),
     ("mask-shared-over-the-batch", ("dropout",), _mask_of_the_batch_shared),

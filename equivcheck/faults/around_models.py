@@ -99,6 +99,11 @@ def _cached_off(module: nn.Module, forward: Callable[..., Any], *given: Any, **o
     return _logits(lambda y: y * 1.05)(module, forward, *given, **options)
 
 
+def _one_more(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    found = forward(*given, **options)
+    return (*found, None) if isinstance(found, tuple | list) else (found, None)
+
+
 def _misreading(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
     return forward(idx if idx.is_contiguous() else misread(idx, offset=int(idx.storage_offset())), *rest, **options)
 
@@ -124,6 +129,7 @@ MODELS = (
     ("refusals-swallowed", ("errors",), _swallowing),
     ("parameter-renamed", ("checkpoint",), parameter_renamed),
     ("submodule-not-called", ("interface",), submodule_not_called),
+    ("one-more-result", ("interface",), _one_more),
     ("softmax-spelled-out", ("backend",), _logits(spelled_out)),
     ("adapter-ignored", ("interface",), adapter_ignored),
     ("ids-taken-for-contiguous", ("layouts",), _misreading),
