@@ -74,7 +74,7 @@ SEEN = {
     "derivatives": ("key-detached", "scale-missing"),
     "autocast": ("scale-missing", "key-detached"),
     "compile": ("scale-missing",),
-    "bias": ("probabilities-toward-zero", "wrong-in-bfloat16"),
+    "bias": ("probabilities-toward-zero", "wrong-in-bfloat16", "denominator-stands-still"),
 }  # fmt: skip
 
 

@@ -186,8 +186,8 @@ def _of_a_replacement() -> tuple[Check, ...]:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(40, 260, 2000), cheap=True),
-    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(40, 180, 2000), cheap=True),
+    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(40, 240, 2000), cheap=True),
+    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(40, 150, 2000), cheap=True),
     Check(
         "causality",
         causality.__doc__ or "",
@@ -204,14 +204,14 @@ CHECKS: tuple[Check, ...] = (
     Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
     Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 32, 150), _BATCHED, cheap=True),
     Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 8, 60), _CUT),
-    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 90, 600), _STEPPED, cheap=True),
+    Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED, cheap=True),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
     Check(
         "logits",
         logits.__doc__ or "",
         _MODULES,
         logits,
-        _cases(16, 48, 400),
+        _cases(16, 40, 400),
         {**_MODEL, "n_layers": (1, 2, 3, 4)},
         cheap=True,
     ),
