@@ -299,9 +299,14 @@ def test_a_single_position_has_nothing_after_it() -> None:
 
 
 def test_two_perturbed_runs_that_meet_on_one_number_of_float64_accuse_nobody() -> None:
-    case = Case.parse("B1-T226-H1-D1-K226-float64-eval-a0-r0-sharpened-contiguous-s0")
     subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
-    first = subject.problem(case).truth(gradients=True).sample(refined=False).deviations["grad x"]
-    assert bool((first == 0).all(0).any())  # where the first runs have moved nothing
+
+    def meet(case: Case) -> bool:
+        """Whether the first runs have moved some element not at all: the lowest bits decide, and they depend on the machine."""
+        first = subject.problem(case).truth(gradients=True).sample(refined=False).deviations["grad x"]
+        return bool((first == 0).all(0).any())
+
+    drawn = (Case.parse(f"B1-T226-H1-D1-K226-float64-eval-a0-r0-sharpened-contiguous-s{seed}") for seed in range(200))
+    case = next(case for case in drawn if meet(case))
     gradients = next(check for check in CHECKS if check.name == "gradients")
     assert gradients.run(subject, case).ratio <= 1.0  # type: ignore[operator]  # it has one
