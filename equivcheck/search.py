@@ -35,6 +35,7 @@ _PLAIN = {  # the first case of this class, its simplest, is the only one that i
 }
 """Where rounding explains least: of several heads and samples, with small scores. In half precision it explains half of a
 gradient of the keys in most other regimes, and a run that met none of this kind would be insensitive by chance."""
+_ONCE = ("float32", "float64", "bfloat16")  # a narrow one and the wide ones: a second each
 _ONE_QUERY = 0.1  # of the planned cases, more
 
 
@@ -198,6 +199,7 @@ def seed_for(seed: int, name: str) -> int:
 def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
     """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
     draws = _draws(check, subject, dtypes)
+    once = draws.pop("once", None)
     longest = draws.get("max_seq_len", 512)
     shortest = draws.get("min_seq_len", 1)
     lengths = [
@@ -222,6 +224,8 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     if {"lengths", "causal lengths"} & draws.get("features", frozenset()):
         # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
         found.append((cases(**draws | {"max_seq_len": 1}), max(1, round(planned * _ONE_QUERY))))
+    if once and subject.kind in ("module", "function"):  # the first case of a class: its simplest
+        found += [(cases(**draws | once | {"dtypes": [d]}), 1) for d in draws["dtypes"] if d in _ONCE]
     return found
 
 

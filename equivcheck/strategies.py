@@ -129,6 +129,8 @@ def _features(draw: st.DrawFn, features: frozenset[str], seq_len: int, causal: b
     found: dict[str, Any] = {}
     if ("causal lengths" if causal else "lengths") in features:
         near = (0, seq_len + 1, 2 * seq_len, 1, 0, seq_len + 17, seq_len + 2, seq_len // 2 + 1)
+        if seq_len == 1:
+            near = (0, 2, 64, 1, 0, 18, 3, 33)
         length = draw(st.sampled_from(near))
         found["kv_len"] = 0 if length == seq_len else length
     if "value size" in features:

@@ -206,6 +206,12 @@ def test_one_query_beside_many_keys_has_cases_of_its_own() -> None:
     assert len(classes(output, subject, dtypes, 260)) == len(classes(output, alone, dtypes, 260)) + 1
 
 
+def test_lengths_past_600_are_cut_in_each_wide_dtype_and_a_narrow_one() -> None:
+    subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
+    found = classes(BY_NAME["lengths"], subject, ("float32", "float64", "bfloat16", "float16"), 8)
+    assert [count for _, count in found][-3:] == [1, 1, 1]
+
+
 # --- sys.exit ---------------------------------------------------------------------------------------------------------
 
 

@@ -143,6 +143,12 @@ _CUT = {  # every eighth length up to the drawn one
     "max_batch_size": 3,
     "max_heads": 4,
     "head_sizes": (8, 64, 128, 16, 32, 80, 96),
+    "once": {
+        "min_seq_len": 1089,
+        "max_seq_len": 1100,
+        "max_batch_size": 1,
+        "max_heads": 1,
+    },  # `_ONCE` in `search`
 }
 _MODEL = {
     "max_seq_len": 130,

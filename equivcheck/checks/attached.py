@@ -44,6 +44,7 @@ def hooks(pair: Pair, case: Case) -> Held:
             f"hooks fire {mine[off[0]]} times in a forward pass, and {its[off[0]]} before: {listed(off)}", where=off[0]
         )
     held = scene.hold()
+    _quiet_hooks_stay(pair, case)
     for handle in handles:
         handle.remove()
     mine.clear()
@@ -51,6 +52,35 @@ def hooks(pair: Pair, case: Case) -> Held:
     if mine:
         raise Mismatch(f"hooks fire after their handles were removed: {listed(list(mine))}", where=next(iter(mine)))
     return held
+
+
+def _quiet_hooks_stay(pair: Pair, case: Case) -> None:
+    """Hooks that a forward pass does not show: of the backward pass, of the state_dict, of the Parameters."""
+
+    def hook(model: nn.Module) -> None:
+        for module in model.modules():
+            module.register_full_backward_hook(_nothing)
+            module.register_full_backward_pre_hook(_nothing)
+            module.register_state_dict_post_hook(_nothing)
+            module.register_load_state_dict_pre_hook(_nothing)
+        for parameter in model.parameters():
+            parameter.register_hook(_nothing)
+
+    def quiet(hooks: tuple[Any, ...]) -> int:
+        return sum(getattr(h, "hook", h) is _nothing for h in hooks)
+
+    scene = replaced(pair, case, hook)
+    after = scene.after
+    for name, before in scene.before.hooks.items():
+        if quiet(after.hooks.get(name, before)) < quiet(before):
+            raise Mismatch("a hook of the backward pass or of the state_dict is gone", where=name)
+    for name, parameter in after.parameters.items():
+        if name in scene.before.parameters and parameter.requires_grad and not parameter._backward_hooks:
+            raise Mismatch(f"the hook of {name} is gone", where=name)
+
+
+def _nothing(*_: Any) -> None:
+    return None
 
 
 def _fired(seen: Counter[str], name: str, _module: nn.Module, _args: Any, out: Any) -> Any:

@@ -22,6 +22,7 @@ __all__ = ["first_positions", "lengths", "lengths_of"]
 
 _STRIDE = 8  # what is wrong at eight lengths in a row is met by every single case
 _TILE = 64
+_FAR = 600  # beyond it one case in each dtype is sure: `_CUT` in `checks`
 _BEGINNINGS = range(8, 49)  # which gradients flow back into: of a single key there is none
 _MOVED = 2.0**-20  # of the largest value, in float64
 
@@ -70,6 +71,8 @@ def lengths_of(case: Case) -> Sequence[int]:
     top = case.seq_len
     found = {length for length in range(1, top + 1) if length % _STRIDE == case.seed % _STRIDE}
     found |= {edge + step for edge in range(_TILE, top + _TILE, _TILE) for step in (-1, 0, 1)}
+    if top > _FAR:  # long ones are dear, and what lies below is cut in the other cases
+        found = {length for length in range(_FAR + 1, top) if length % _TILE == 1 or length % (10 * _STRIDE) == 0}
     ordered = sorted(length for length in found | {top} if length <= top)
     # from one length to another in no order: what is kept from one of them shows in the next
     return [ordered[at] for at in torch.randperm(len(ordered), generator=generator(case, "lengths")).tolist()]

@@ -1,9 +1,11 @@
 """What a caller has built and chosen before a replacement lives on after it: modes, dtypes, Parameters and who shares them."""
 
-import torch
-from torch import nn
+from functools import partial
 
-from equivcheck.cases import Case
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases import Case, generator
 from equivcheck.checks.holding import Held, Pair
 from equivcheck.checks.replacing import Scene, alike, listed, replaced
 from equivcheck.checks.transformed import together
@@ -17,11 +19,13 @@ def modes(pair: Pair, case: Case) -> Held:
     scene = replaced(pair, case, lambda model: model.eval(), rate=0.5)
     _same_modes(scene)
 
-    def toggle(model: nn.Module) -> None:
-        for number, module in enumerate(model.modules()):
-            module.training = number % 3 == 0
+    def toggle(model: nn.Module, others: bool) -> None:
+        bits = torch.rand(len(list(model.modules())), generator=generator(case, "modes")) < 0.5
+        for module, bit in zip(model.modules(), bits.tolist(), strict=True):
+            module.training = bit != others
 
-    _same_modes(replaced(pair, case, toggle))
+    for others in (False, True):  # each module is in both modes once
+        _same_modes(replaced(pair, case, partial(toggle, others=others)))
     return scene.hold()
 
 
@@ -120,7 +124,14 @@ def shared(pair: Pair, case: Case) -> Held:
 
 def parameters(pair: Pair, case: Case) -> Held:
     """Every Parameter is the very object that it was: an optimizer that was built before trains the model."""
-    scene = replaced(pair, case)
+    gradients: list[dict[str, Tensor]] = []
+
+    def accumulate(model: nn.Module) -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+
+    scene = replaced(pair, case, accumulate)
     after = scene.after.parameters
     off = [name for name, parameter in scene.before.parameters.items() if after.get(name) is not parameter]
     if off:
@@ -129,6 +140,9 @@ def parameters(pair: Pair, case: Case) -> Held:
             f"and in no optimizer that was built before: {listed(off)}",
             where=off[0],
         )
+    lost = [name for name, gradient in gradients[0].items() if after[name].grad is not gradient]
+    if lost:
+        raise Mismatch(f"the gradient that had been accumulated is another, or gone: {listed(lost)}", where=lost[0])
     return Held()
 
 

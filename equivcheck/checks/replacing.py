@@ -21,7 +21,14 @@ __all__ = ["Before", "Scene", "alike", "listed", "replaced"]
 
 Prepare = Callable[[nn.Module], object]
 _SHOWN = 3
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,32 @@ def hooks_lost(replace: Replace, model: nn.Module) -> Any:
     return out
 
 
+def quiet_hooks_lost(replace: Replace, model: nn.Module) -> Any:
+    """What is replaced has no hooks of the backward pass and of the state_dict any more."""
+    out, swaps = swapping(replace, model)
+    for swap in swaps:
+        for hooks in (swap.new._backward_hooks, swap.new._state_dict_hooks, swap.new._load_state_dict_pre_hooks):
+            hooks.clear()
+    return out
+
+
+def accumulated_gradients_lost(replace: Replace, model: nn.Module) -> Any:
+    """Gradients that were accumulated before are gone from what is replaced."""
+    out, swaps = swapping(replace, model)
+    for swap in swaps:
+        swap.new.zero_grad()
+    return out
+
+
+def dropout_in_eval(replace: Replace, model: nn.Module) -> Any:
+    """The dropouts of what is replaced are in eval mode afterwards."""
+    out, swaps = swapping(replace, model)
+    for module in (m for swap in swaps for m in swap.new.modules()):
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    return out
+
+
 def adapters_lost(replace: Replace, model: nn.Module) -> Any:
     """Where a submodule of what is replaced is a wrapper around one module, it is unwrapped."""
     out, swaps = swapping(replace, model)
@@ -264,6 +290,9 @@ REPLACEMENTS = (
     _fault(float32_forced, "dtypes"),
     _fault(frozen_lost, "frozen"),
     _fault(hooks_lost, "hooks"),
+    _fault(quiet_hooks_lost, "hooks"),
+    _fault(accumulated_gradients_lost, "parameters"),
+    _fault(dropout_in_eval, "modes"),
     _fault(adapters_lost, "adapters"),
     _fault(new_parameters, "parameters"),
     _fault(ties_broken, "ties"),
