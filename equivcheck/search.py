@@ -199,7 +199,6 @@ def seed_for(seed: int, name: str) -> int:
 def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
     """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
     draws = _draws(check, subject, dtypes)
-    once = draws.pop("once", None)
     longest = draws.get("max_seq_len", 512)
     shortest = draws.get("min_seq_len", 1)
     lengths = [
@@ -224,8 +223,8 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     if {"lengths", "causal lengths"} & draws.get("features", frozenset()):
         # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
         found.append((cases(**draws | {"max_seq_len": 1}), max(1, round(planned * _ONE_QUERY))))
-    if once and subject.kind in ("module", "function"):  # the first case of a class: its simplest
-        found += [(cases(**draws | once | {"dtypes": [d]}), 1) for d in draws["dtypes"] if d in _ONCE]
+    if check.once and subject.kind in ("module", "function"):  # the first case of a class: its simplest
+        found += [(cases(**draws | dict(check.once) | {"dtypes": [d]}), 1) for d in draws["dtypes"] if d in _ONCE]
     return found
 
 

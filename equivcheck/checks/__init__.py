@@ -143,13 +143,8 @@ _CUT = {  # every eighth length up to the drawn one
     "max_batch_size": 3,
     "max_heads": 4,
     "head_sizes": (8, 64, 128, 16, 32, 80, 96),
-    "once": {
-        "min_seq_len": 1089,
-        "max_seq_len": 1100,
-        "max_batch_size": 1,
-        "max_heads": 1,
-    },  # `_ONCE` in `search`
 }
+_FAR = {"min_seq_len": 1089, "max_seq_len": 1100, "max_batch_size": 1, "max_heads": 1}
 _MODEL = {
     "max_seq_len": 130,
     "max_heads": 4,
@@ -209,7 +204,7 @@ CHECKS: tuple[Check, ...] = (
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 40, 200), _SMALL, cheap=True),
     Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
     Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 32, 150), _BATCHED, cheap=True),
-    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 8, 60), _CUT),
+    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 8, 60), _CUT, once=_FAR),
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED, cheap=True),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
     Check(
