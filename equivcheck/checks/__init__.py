@@ -187,14 +187,14 @@ def _of_a_replacement() -> tuple[Check, ...]:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(40, 240, 2000), cheap=True),
-    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(40, 150, 2000), cheap=True),
+    Check("output", output.__doc__ or "", ("module", "function"), output, _cases(40, 170, 2000), cheap=True),
+    Check("gradients", gradients.__doc__ or "", ("module", "function"), gradients, _cases(40, 110, 2000), cheap=True),
     Check(
         "causality",
         causality.__doc__ or "",
         _ALL,
         causality,
-        _cases(15, 150, 600),
+        _cases(15, 90, 600),
         {"max_seq_len": 140, "max_head_size": 64},
         cheap=True,
     ),
@@ -204,15 +204,15 @@ CHECKS: tuple[Check, ...] = (
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 40, 200), _SMALL, cheap=True),
     Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
     Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 32, 150), _BATCHED, cheap=True),
-    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 8, 60), _CUT, once=_FAR),
+    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 6, 60), _CUT, once=_FAR),
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED, cheap=True),
-    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 30, 400), _DROPPED),
+    Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 24, 400), _DROPPED),
     Check(
         "logits",
         logits.__doc__ or "",
         _MODULES,
         logits,
-        _cases(16, 40, 400),
+        _cases(16, 32, 400),
         {**_MODEL, "n_layers": (1, 2, 3, 4)},
         cheap=True,
     ),
