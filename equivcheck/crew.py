@@ -32,7 +32,6 @@ __all__ = ["Alone", "Crew", "Workers", "crew", "jobs_for"]
 _GIB = 2**30
 _PER_JOB_BYTES = 4 * _GIB  # of a GPU's memory: a CUDA context, and the largest case with its truth
 _MOST = 8
-_MOST_ON_CUDA = 12  # they wait for one another's kernels, and the oracle of most cases is the CPU's
 _PLENTY = 1e9  # seconds; an infinite time limit, for `time.sleep` and pickles alike
 
 
@@ -155,7 +154,7 @@ def jobs_for(device: torch.device) -> int:
     if device.type != "cuda":
         return min(_MOST, cores)
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(_MOST_ON_CUDA, cores - 2, free // _PER_JOB_BYTES))
+    return max(1, min(_MOST, cores - 2, free // _PER_JOB_BYTES))
 
 
 # --- in the other processes -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ PROFILES = ("quick", "gate", "thorough")
 SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 _ENOUGH = 8
 _JOBS = 2  # processes that the number of cases in a profile is made for
-_TIMES = 6  # as many cases at most
+_TIMES = 3  # as many cases at most
 
 
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:

@@ -192,3 +192,19 @@ def test_nothing_of_the_size_of_all_scores_is_made_by_the_truth() -> None:
     _, queries = block_shape(1, 1400, CPU)
     assert queries < 100
     assert seen.numel <= queries * 1400
+
+
+def test_nothing_of_a_block_is_kept_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+
+    class Watched(truths._NoOrigins):
+        def __init__(self) -> None:
+            super().__init__()
+            kept.append(self)
+
+    monkeypatch.setattr(truths, "_NoOrigins", Watched)
+    problem = long_problem(SHIPPED, SMALL.but(seq_len=70, block_size=70))
+    truths._perturbed(problem, problem.oracle_values(gradients=True), 2)
+    assert kept
+    for origins in kept:  # all blocks together are T x T
+        assert not any(vars(origins).values())

@@ -118,3 +118,12 @@ class _NoOrigins(Origins):
 
     def remember(self, a: Tensor, b: Tensor, out: Tensor) -> None:
         """Nothing."""
+
+    def mark_greatest(self, probabilities: Tensor, index: Tensor) -> None:
+        """Nothing."""
+
+    def mark_normaliser(self, of: Tensor) -> None:
+        """Nothing."""
+
+    def mark_again(self, of: Tensor, size: Tensor, *, less: Tensor | None = None, probable: bool = False) -> None:
+        """Nothing."""
