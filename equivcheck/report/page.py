@@ -203,7 +203,12 @@ def _together(report: Report) -> dict[str, Counter[str]]:
 
 def _sorted(values: Iterable[str]) -> list[str]:
     """By name, numbers in names by size, and `longer` behind every length."""
-    return sorted(values, key=lambda v: (v == "longer", [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", v)]))
+
+    def parts(value: str) -> list[int | str]:
+        # words and numbers in turn; a digit that \d does not match, such as a superscript, is part of a word
+        return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", value))]
+
+    return sorted(values, key=lambda v: (v == "longer", parts(v)))
 
 
 def _cleaned(values: Mapping[str, str]) -> list[tuple[str, str]]:
