@@ -423,12 +423,13 @@ def _nearest_told(tally: Tally) -> str:
     if not entries:
         return ""
     ratio, (who, dtype, tensor) = max(entries)
-    room = f"; {1 / ratio:.1f} times that error would have passed" if 0 < ratio <= 1 else ""
-    return f"The largest ratio of a right one is {_short(ratio)} ({who}, {dtype}, {tensor}){room}. "
+    room = f"; at least {1 / ratio:.1f} times that error would have passed" if 0 < ratio <= 1 else ""
+    looked_at = f" (up to {_LOOKED_AT} a ratio of few perturbed runs stands, above it that of many)"
+    return f"The largest ratio of a right one is {_short(ratio)} ({who}, {dtype}, {tensor}){looked_at}{room}. "
 
 
 def kernel_rows(tally: Tally) -> tuple[list[str], list[list[str]]]:
-    """By kernel and dtype: the largest ratio of each kind of tensor, and how many times that error would have passed."""
+    """By kernel and dtype: the largest ratio of each kind of tensor, and how many times that error would have passed at least."""
     worst = _fold(tally, (0, 1, 2))
     forced = [*(it.name for it in kernels("cuda")), FLEX]
     table = []
@@ -523,7 +524,7 @@ def page(tally: Tally) -> str:
         "# False alarms",
         summary(tally),
         "By kernel and dtype: the largest ratio of error to budget (above 1 is an alarm) of outputs, gradient of x, "
-        "gradients of weights and of biases, and how many times the largest error would still have passed:",
+        "gradients of weights and of biases, and how many times the largest error would still have passed, at least:",
         markdown(*kernel_rows(tally)),
         "By implementation: the largest ratio of outputs, gradient of x, gradients of weights, gradients of biases:",
         markdown(*rows(tally)),
