@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from equivcheck import ahead
 from equivcheck import config as configuration
 from equivcheck.bench_cli import bench
 from equivcheck.errors import UsageError
@@ -158,6 +159,8 @@ def verify(
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
     outputs.probe()
     import_from_here()
+    if jobs != 1 and not checks and options["profile"] != "quick":
+        ahead.start()  # beside the imports that follow here; a few cases need no other process
 
     from equivcheck.progress import follow
     from equivcheck.report import github, table

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
+from equivcheck import ahead
 from equivcheck.checks import Check
 from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
@@ -31,7 +32,8 @@ __all__ = ["Alone", "Crew", "Workers", "crew", "jobs_for"]
 
 _GIB = 2**30
 _PER_JOB_BYTES = 4 * _GIB  # of a GPU's memory: a CUDA context, and the largest case with its truth
-_MOST = 8
+_MOST_ON_CPU = 8
+_MOST_ON_CUDA = 14
 _PLENTY = 1e9  # seconds; an infinite time limit, for `time.sleep` and pickles alike
 
 
@@ -79,7 +81,8 @@ class Crew:
         self._drawing: dict[str, list[Future[Drawn]]] = {}
 
     def begin(self, searches: Sequence[Search], dtypes: Sequence[str], seed: int) -> None:
-        for search in searches:
+        # what takes longest must not start last
+        for search in sorted(searches, key=lambda search: not search.check.dear):
             count = len(classes(search.check, search.subject, dtypes, search.planned))
             until = min(search.until, time.monotonic() + _PLENTY)
             self._drawing[search.check.name] = [
@@ -120,18 +123,23 @@ def _result(future: "Future[Any]") -> Any:
 
 
 @contextmanager
-def crew(reference: Any, candidate: Any, subject: Subject, jobs: int, options: Mapping[str, Any]) -> Iterator[Workers]:
-    """`jobs` processes for this pair, or this one alone; `options` are those that `resolve` was given beside kind and device.
+def crew(
+    reference: Any, candidate: Any, kind: str, device: torch.device, jobs: int, options: Mapping[str, Any]
+) -> Iterator[Workers]:
+    """`jobs` processes for this pair, or this one alone; the rest is what `resolve` is given.
 
-    A pair can be loaded in other processes where it was given as import strings.
+    A pair can be loaded in other processes where it was given as import strings. They load it at once, while this one does: where
+    it cannot be loaded, `resolve` tells so here.
     """
     if jobs <= 1 or not (isinstance(reference, str) and isinstance(candidate, str)) or not _travels(options):
         yield Alone()
         return
+    ahead.start()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    given = (reference, candidate, subject.kind, str(subject.device), dict(options), list(sys.path), threads, jobs)
-    # a fork of a process that has used CUDA, or threads, cannot
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start, (os.getpid(), *given))
+    given = (reference, candidate, kind, str(device), dict(options), list(sys.path), threads, jobs)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context(ahead.METHOD), _start, given)
+    for _ in range(jobs):
+        pool.submit(_nothing)  # a pool starts its processes when it is given something to do
     try:
         yield Crew(pool, jobs)
     finally:
@@ -152,18 +160,19 @@ def jobs_for(device: torch.device) -> int:
     """How many processes suit this machine: one a core, and on CUDA no more than its memory takes."""
     cores = os.cpu_count() or 1
     if device.type != "cuda":
-        return min(_MOST, cores)
+        return min(_MOST_ON_CPU, cores)
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(_MOST, cores - 2, free // _PER_JOB_BYTES))
+    # each waits for the GPU most of the time, so a core for every one of them is soon enough
+    return max(1, min(_MOST_ON_CUDA, cores - 2, free // _PER_JOB_BYTES))
 
 
 # --- in the other processes -------------------------------------------------------------------------------------------
 
 _pair: list[Subject] = []
+_failure: list[Exception] = []
 
 
 def _start(
-    parent: int,
     reference: str,
     candidate: str,
     kind: str,
@@ -174,17 +183,33 @@ def _start(
     jobs: int,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")  # the parent has warned already
     sys.path[:] = path
     torch.set_num_threads(threads)
-    subject = resolve(reference, candidate, kind=kind, device=device, **options)
+    try:
+        subject = resolve(reference, candidate, kind=kind, device=device, **options)
+    except Exception as error:
+        _failure.append(
+            error
+        )  # the parent is finding out the same, and says it better than a process that fails to start
+        return
     subject.memory.limit_bytes //= jobs
     _pair.append(subject)
 
 
+def _loaded() -> Subject:
+    if _failure:
+        raise _failure[0]
+    return _pair[0]
+
+
+def _nothing() -> None:
+    pass
+
+
 def _leave_with(parent: int) -> None:
-    """Nobody waits for the results of a child whose parent was killed."""
+    """Nobody waits for the results of a child whose parent was killed: the process it was forked from ends with the parent."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -193,10 +218,11 @@ def _leave_with(parent: int) -> None:
 def _draw(
     check: Check, planned: int, shrink_s: float, until: float, dtypes: Sequence[str], seed: int, number: int
 ) -> Drawn:
-    search = Search(check, _pair[0], planned, shrink_s, until, lambda _: None, dtypes=dtypes)
-    search.run(classes(check, _pair[0], dtypes, planned), seed_for(seed, check.name), only=number)
+    subject = _loaded()
+    search = Search(check, subject, planned, shrink_s, until, lambda _: None, dtypes=dtypes)
+    search.run(classes(check, subject, dtypes, planned), seed_for(seed, check.name), only=number)
     return search.drawn
 
 
 def _see(name: str, profile: str, seed: int, checks: frozenset[str], cases: Sequence[Any], until: float) -> str:
-    return first_sighting(planted_named(_pair[0], checks, profile, seed, name).subject, cases, until)
+    return first_sighting(planted_named(_loaded(), checks, profile, seed, name).subject, cases, until)

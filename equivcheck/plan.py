@@ -8,13 +8,12 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.errors import UsageError
 from equivcheck.subject import Subject
 
-__all__ = ["PROFILES", "SHRINK_S", "choose", "must_judge", "planned_cases"]
+__all__ = ["PROFILES", "SHRINK_S", "choose", "must_judge", "planned_cases", "roughly"]
 
 PROFILES = ("quick", "gate", "thorough")
 SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
 _ENOUGH = 8
-_JOBS = 2  # processes that the number of cases in a profile is made for
-_TIMES = 3  # as many cases at most
+_TIMES, _JOBS = 8, 14  # as many times the cases where so many processes share a GPU, and in proportion
 
 
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
@@ -51,6 +50,12 @@ def must_judge(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
         )
 
 
+def roughly(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) -> float:
+    """How many cases such a run has at most, before anything is known of the pair."""
+    chosen = set(_whole(names or ()))
+    return sum(c.cases[profile] for c in CHECKS if not chosen or c.name in chosen) * len(dtypes) / len(DTYPES)
+
+
 def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int, jobs: int) -> int:
     """How many cases of this check are run, where so many of the dtypes are asked for and so many processes share the work.
 
@@ -58,7 +63,7 @@ def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int, 
     """
     most = check.cases[profile]
     if profile == "gate" and subject.device.type == "cuda" and check.cheap:
-        most = most * max(1, min(_TIMES, jobs // _JOBS))
+        most = most * max(1, _TIMES * min(jobs, _JOBS) // _JOBS)
     # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
     enough = _ENOUGH * (1 + len(subject.features))
     return min(most, max(enough, math.ceil(most * dtypes / len(DTYPES))))

@@ -87,6 +87,7 @@ class PlantedFault:
     name: str
     seen_by: tuple[str, ...]
     subject: Subject
+    shows_in: tuple[str, ...] = DTYPES
 
 
 def planted(
@@ -126,7 +127,7 @@ def planted(
             wrong += [(f.name, f.seen_by, f.attention) for f in inside[: _FROM_INSIDE[profile]]]
     own = own_in_disguise(subject)
     found = [
-        PlantedFault(name, seen, subject.with_candidate(factory, name))
+        PlantedFault(name, seen, subject.with_candidate(factory, name), _SHOWS_IN.get(name, DTYPES))
         for name, seen, factory in wrong
         if seen[0] in checks
         and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))

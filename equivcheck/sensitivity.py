@@ -50,7 +50,14 @@ def sensitivity_of(
     checks = frozenset(ran)
     faults = planting.planted(subject, checks, profile, seed, dtypes)
     looked = [
-        Sighting(fault, tuple(_in_turn([ran[n] for n in fault.seen_by if n in ran])), checks, profile, seed, until)
+        Sighting(
+            fault,
+            tuple(_in_turn([ran[n] for n in fault.seen_by if n in ran], fault.shows_in)),
+            checks,
+            profile,
+            seed,
+            until,
+        )
         for fault in faults
     ]
     survived, caught_by = [], {}
@@ -87,11 +94,11 @@ def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: f
     return ""
 
 
-def _in_turn(searches: Sequence[Search]) -> Iterator[tuple[Check, Case]]:
-    """The run's cases, those of the first search first; within one, a wide float before a narrow one."""
+def _in_turn(searches: Sequence[Search], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
+    """The run's cases, those of the first search first; within one those that show the fault, and wide floats, first."""
     order = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
     for search in searches:
         seen = (*search.held, *search.failed)
-        for case in sorted(seen, key=lambda c: order[c.dtype]):
+        for case in sorted(seen, key=lambda c: (c.dtype not in shows_in, order[c.dtype])):
             if case in search.failed or search.held[case].judged:
                 yield search.check, case

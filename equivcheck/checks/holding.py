@@ -71,7 +71,7 @@ class Check:
 
     `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile; `options` are
     those of the command line that a replay needs; a check that does not judge only records. Of a `cheap` one more cases are
-    run where more fit into a minute. `once` has the draws of one more case in some dtypes.
+    run where more fit into a minute; a `dear` one is begun first. `once` has the draws of one more case in some dtypes.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Check:
     options: tuple[str, ...] = ()
     judges: bool = True
     cheap: bool = False
+    dear: bool = False
     once: Mapping[str, Any] = field(default_factory=dict)
 
 

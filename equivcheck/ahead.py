@@ -1,0 +1,21 @@
+"""The process that the others of a run are forked from: it is started first, and imports torch while this one still does.
+
+A crew of processes each of which imports torch by itself takes seconds to start, and they hinder each other at it.
+"""
+
+import multiprocessing
+import sys
+from multiprocessing import forkserver
+
+__all__ = ["METHOD", "start"]
+
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How a process starts that has seen nothing of this one: a fork of one that has used CUDA, or threads, cannot."""
+
+
+def start() -> None:
+    """Start it, where the system has such a thing; returns at once. It ends with this process."""
+    if METHOD == "forkserver" and sys.platform != "win32":
+        # CUDA must stay untouched in it: nothing in equivcheck looks for a device when it is imported
+        multiprocessing.set_forkserver_preload(["equivcheck.crew"])
+        forkserver.ensure_running()
