@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from equivcheck.clocks import clocks
+from equivcheck.clocks import Clocks, clocks
 from equivcheck.errors import UsageError
 from equivcheck.kernels import kernels_of
 from equivcheck.kinds import resolve
-from equivcheck.measure import DoesNotFit, Make, Quartiles, alone, fitting, paired, release
+from equivcheck.measure import ROUNDS, DoesNotFit, Make, Pairing, Quartiles, alone, fitting, release
 from equivcheck.peak import peak_of
 from equivcheck.provenance import device_name, environment
 from equivcheck.record import Line, Record, Side, coarse, comparable, shared, slower
 from equivcheck.subject import Subject
 from equivcheck.workload import Row, flops, makes, rows
 
-__all__ = ["MAX_SECONDS", "against", "bench", "measured"]
+__all__ = ["MAX_SECONDS", "RowMeasured", "against", "bench"]
 
 MAX_SECONDS = 45.0
 """For the measuring of all rows together; the clock is looked at between repetitions."""
@@ -55,17 +55,25 @@ def bench(
     wanted = [row for row in rows(preset, tuple(dtypes), subject.kind) if only is None or row.name in only]
     if not wanted:
         raise UsageError(f"preset {preset!r} has none of the rows asked for: give another preset, or other dtypes")
-    began, lines, complete = time.monotonic(), [], True
+    began, complete = time.monotonic(), True
+    measured = [RowMeasured(subject, row) for row in wanted]
+    # round by round through all rows: what drifts during the whole run, such as clocks, is in the interval of each
+    steps = [(one, number) for number in range(-1, ROUNDS) for one in measured]
     try:
-        for number, row in enumerate(wanted):
-            told(row.name, number, len(wanted))
+        for done, (one, number) in enumerate(steps):
+            what = "memory and kernels" if number < 0 else f"times, round {number + 1} of {ROUNDS}"
+            told(f"{one.row.name}: {what}", done, len(steps))
             left = max_seconds - (time.monotonic() - began)
-            lines.append(measured(subject, row, left / (len(wanted) - number)))
-        told("", len(wanted), len(wanted))
+            if number < 0:
+                one.look()
+            else:
+                one.round(max(_LEAST_S / ROUNDS, left / (len(steps) - done)))
+        told("", len(steps), len(steps))
     except KeyboardInterrupt:
         complete = False
     finally:
         release(subject.device)
+    lines = [one.line for one in measured if one.line is not None]
     return Record(
         reference=subject.reference_name,
         candidate=subject.candidate_name,
@@ -80,33 +88,85 @@ def bench(
     )
 
 
-def measured(subject: Subject, row: Row, max_seconds: float) -> Line:
-    """One row: the memory of each side alone, then the times of both in turn, or of one where the other does not fit."""
-    began = time.monotonic()
-    both = makes(subject, row)
-    sides = [_looked_at(make, subject.device) for make in both]
-    wall = row.work == "training step"
-    on_cuda = subject.device.type == "cuda"
-    line = Line(
-        name=row.name,
-        work=row.work,
-        dtype=row.dtype,
-        sizes={k: v for k, v in asdict(row.size).items()},
-        reference=sides[0],
-        candidate=sides[1],
-        clock="wall clock, synchronised"
-        if wall and on_cuda
-        else "CUDA events, launched before"
-        if on_cuda
-        else "wall clock",
-    )
-    needed = flops(row, subject.kind)
-    with ThreadPoolExecutor(1) as beside:
-        seen = beside.submit(clocks, subject.device)
-        left = max(_LEAST_S, max_seconds - (time.monotonic() - began))
-        line = _timed(line, both, needed, subject.device, left, wall)
-        gpu = seen.result()
-    return replace(line, clocks=None if gpu is None else asdict(gpu))
+class RowMeasured:
+    """One row on its way: the memory of each side alone, then times of both in turn, or of one where the other does not fit."""
+
+    def __init__(self, subject: Subject, row: Row) -> None:
+        self.row, self._device = row, subject.device
+        self._makes = makes(subject, row)
+        self._flops = flops(row, subject.kind)
+        self._wall = row.work == "training step"
+        self._pairing: Pairing | None = None
+        self._line: Line | None = None
+        self._clocks: Clocks | None = None
+
+    @property
+    def line(self) -> Line | None:
+        """What is known by now; None before anything is timed."""
+        line, found = self._line, self._pairing.result if self._pairing is not None else None
+        if line is None:
+            return None
+        if found is not None:
+            line = replace(
+                line,
+                reference=_with_times(line.reference, found.first, self._flops),
+                candidate=_with_times(line.candidate, found.second, self._flops),
+                ratio=found.ratio,
+                low=found.low,
+                high=found.high,
+                standard_error=found.standard_error,
+                settled=found.settled,
+            )
+        elif self._pairing is not None:
+            return None
+        return replace(line, clocks=None if self._clocks is None else asdict(self._clocks))
+
+    def look(self) -> None:
+        """See which kernels run, and what memory each side takes."""
+        on_cuda = self._device.type == "cuda"
+        reference, candidate = (_looked_at(make, self._device) for make in self._makes)
+        clock = "wall clock"
+        if on_cuda:
+            clock = "wall clock, synchronised" if self._wall else "CUDA events, launched before"
+        row = self.row
+        self._line = Line(row.name, row.work, row.dtype, asdict(row.size), reference, candidate, clock=clock)
+        if not (reference.refused or candidate.refused):
+            self._pairing = Pairing(*self._makes, self._device, wall=self._wall)
+
+    def round(self, max_seconds: float) -> None:
+        """One round of times."""
+        with ThreadPoolExecutor(1) as beside:
+            seen = beside.submit(clocks, self._device) if self._clocks is None else None
+            if self._pairing is not None:
+                try:
+                    self._pairing.round(max_seconds)
+                except DoesNotFit:  # each alone does: then one after the other
+                    self._pairing = None
+                    release(self._device)
+            if self._pairing is None:
+                self._one_by_one(max_seconds)
+            if seen is not None:
+                self._clocks = seen.result()
+
+    def _one_by_one(self, max_seconds: float) -> None:
+        line = self._line
+        assert line is not None, "looked at first"
+        sides = {"reference": line.reference, "candidate": line.candidate}
+        fit = [name for name, side in sides.items() if not side.refused]
+        for name, make in zip(sides, self._makes, strict=True):
+            if name in fit:
+                try:
+                    # the last round is as good as any: there is no ratio to be precise about
+                    times = alone(make, self._device, max_seconds=max_seconds / len(fit), wall=self._wall)
+                    sides[name] = _with_times(sides[name], times, self._flops)
+                except DoesNotFit as error:
+                    sides[name] = replace(sides[name], refused=str(error))
+                release(self._device)
+        mine, its = sides["candidate"].median_ms, sides["reference"].median_ms
+        ratio = its / mine if mine and its else None
+        self._line = replace(
+            line, reference=sides["reference"], candidate=sides["candidate"], ratio=ratio, interleaved=False
+        )
 
 
 def _looked_at(make: Make, device: torch.device) -> Side:
@@ -123,40 +183,6 @@ def _looked_at(make: Make, device: torch.device) -> Side:
         side = replace(side, refused=str(error))
     release(device)
     return side
-
-
-def _timed(
-    line: Line, both: tuple[Make, Make], needed: float, device: torch.device, max_seconds: float, wall: bool
-) -> Line:
-    sides = {"reference": line.reference, "candidate": line.candidate}
-    if not line.reference.refused and not line.candidate.refused:
-        try:
-            found = paired(*both, device, max_seconds=max_seconds, wall=wall)
-            return replace(
-                line,
-                reference=_with_times(line.reference, found.first, needed),
-                candidate=_with_times(line.candidate, found.second, needed),
-                ratio=found.ratio,
-                low=found.low,
-                high=found.high,
-                standard_error=found.standard_error,
-                settled=found.settled,
-            )
-        except DoesNotFit:
-            pass  # each alone does: then one after the other
-        release(device)
-    fit = [name for name, side in sides.items() if not side.refused]
-    for name, make in zip(sides, both, strict=True):
-        if name in fit:
-            try:
-                times = alone(make, device, max_seconds=max_seconds / len(fit), wall=wall)
-                sides[name] = _with_times(sides[name], times, needed)
-            except DoesNotFit as error:
-                sides[name] = replace(sides[name], refused=str(error))
-            release(device)
-    mine, its = sides["candidate"].median_ms, sides["reference"].median_ms
-    ratio = its / mine if mine and its else None
-    return replace(line, reference=sides["reference"], candidate=sides["candidate"], ratio=ratio, interleaved=False)
 
 
 def _with_times(side: Side, times: Quartiles, needed: float) -> Side:

@@ -126,12 +126,10 @@ def compare(
     got = candidate.detach().to(truth.device, torch.float64)
     own = None if reference is None else reference.detach().to(truth.device, torch.float64)
     overflowed = own is not None and not bool(torch.isfinite(own).all())
-    judged = torch.isfinite(truth)
-    # beyond the largest number of the dtype an infinity is the right answer
-    limit = float(torch.finfo(dtype).max)
     spread = spread or spread_of(deviations)
-    # beyond it, or not a number: rounding may make the original itself overflow
-    judged &= truth.abs() + 8 * spread.farthest <= limit
+    # beyond the largest number of the dtype an infinity is the right answer, and rounding may make the original itself
+    # overflow; what is not a number is not judged either
+    judged = truth.abs() + 8 * spread.farthest <= float(torch.finfo(dtype).max)
     finite = torch.isfinite(got)
     if overflowed:
         judged &= finite
@@ -147,7 +145,7 @@ def compare(
             candidate=float(got[index]),
             oracle=float(truth[index]),
         )
-    unjudged = truth.numel() - int(judged.sum())
+    unjudged = 0 if bool(judged.all()) else truth.numel() - int(judged.sum())
     error = got - truth
     if unjudged:
         error = torch.where(judged, error, 0.0)
@@ -216,15 +214,16 @@ def _levels(error: Tensor, spread: Spread, certain: bool) -> _Levels:
     tensor_budget = unit * spread.whole * norm_quantile(FALSE_ALARM, spread.effective, dof)
     tensor_error = float(e.square().sum().sqrt())
     tensor = 0.0 if tensor_error == 0 else tensor_error / tensor_budget if tensor_budget > 0 else math.inf
-    element = int(elements.reshape(-1).argmax())
-    worst_row = int(rows.argmax())
+    elements = elements.reshape(-1)
+    element, worst_row = int(elements.argmax()), int(rows.argmax())
+    ratios = float(elements[element]), float(rows[worst_row]), tensor
     return _Levels(
-        (float(elements.max()), float(rows.max()), tensor),
+        ratios,
         element,
         float(spread.elements.reshape(-1)[element]) * quantile * scale,
-        int((elements > 1).sum()),
+        0 if ratios[0] <= 1 else int((elements > 1).sum()),  # most pass, and nothing is counted in them
         worst_row,
-        int((rows > 1).sum()),
+        0 if ratios[1] <= 1 else int((rows > 1).sum()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of two actions: measured in turn (A B A B …), so that whatever drifts hits both alike.
+"""Time and memory of two actions: measured in turn (A B B A …), so that whatever drifts hits both alike.
 
 Warm-up is apart, and an action is told the number of its repetition so that it can change buffers.
 """
@@ -22,6 +22,7 @@ __all__ = [
     "DoesNotFit",
     "Make",
     "Paired",
+    "Pairing",
     "Quartiles",
     "alone",
     "fitting",
@@ -80,6 +81,69 @@ class Paired:
     settled: bool
 
 
+class Pairing:
+    """Two actions timed in turn, in rounds that may lie apart: what comes between them, the result has in its interval.
+
+    Both are built anew for each round: where memory happens to lie moves a median more than chance within a round.
+    """
+
+    def __init__(
+        self,
+        make_first: Make,
+        make_second: Make,
+        device: torch.device,
+        *,
+        standard_error: float = STANDARD_ERROR,
+        wall: bool = False,
+        rounds: int = ROUNDS,
+    ) -> None:
+        self._makes, self._device, self._wall = (make_first, make_second), device, wall
+        # the rounds together are to reach it, so each may stop at a root of their number times it
+        self._standard_error, self._enough = standard_error, standard_error * math.sqrt(rounds)
+        self._times: tuple[list[float], list[float]] = ([], [])
+        self._hosts: tuple[list[float], list[float]] = ([], [])
+        self._ratios: list[list[float]] = []
+
+    def round(self, max_seconds: float) -> None:
+        """Time both in turn until that is precise enough, or for `max_seconds`; raises DoesNotFit where they do not both fit."""
+        until = time.monotonic() + max_seconds
+        with fitting(self._device), _freed_memory_kept(self._device):
+            actions = tuple(make() for make in self._makes)
+            one = Stopwatch(self._device, self._wall)
+            _warm_up(actions, one, 1 if self._ratios else _WARM_UP)
+            here: list[float] = []
+            while len(here) < _MOST:
+                both = [0.0, 0.0]
+                for side in (0, 1) if len(here) % 2 == 0 else (1, 0):  # what comes second finds another machine
+                    both[side] = one(actions[side], len(here), self._hosts[side])
+                    self._times[side].append(both[side])
+                here.append(math.log(both[0] / both[1]))
+                if len(here) >= _ENOUGH and _median_error(here) < self._enough:
+                    break
+                if len(here) >= _FEWEST and time.monotonic() > until:
+                    break
+            self._ratios.append(here)
+            del actions, one
+        release(self._device)
+
+    @property
+    def result(self) -> Paired | None:
+        """What the rounds so far have shown; None before the first."""
+        if not self._ratios:
+            return None
+        middle = statistics.median(ratio for here in self._ratios for ratio in here)
+        low, high, error = _interval(self._ratios)
+        return Paired(
+            Quartiles.of(self._times[0], self._hosts[0]),
+            Quartiles.of(self._times[1], self._hosts[1]),
+            math.exp(middle),
+            math.exp(min(low, middle)),
+            math.exp(max(high, middle)),
+            error,
+            error <= self._standard_error,
+        )
+
+
 def paired(
     make_first: Make,
     make_second: Make,
@@ -92,45 +156,14 @@ def paired(
 ) -> Paired:
     """Time two actions in turn until the standard error of their ratio is `standard_error`, or for `max_seconds`.
 
-    Both are built anew for each of the rounds: where memory happens to lie moves a median more than chance within a round, and
-    the interval covers both. Raises DoesNotFit where the two do not fit beside each other.
+    Raises DoesNotFit where the two do not fit beside each other.
     """
     began = time.monotonic()
-    times: tuple[list[float], list[float]] = ([], [])
-    hosts: tuple[list[float], list[float]] = ([], [])
-    ratios: list[list[float]] = []
+    pairing = Pairing(make_first, make_second, device, standard_error=standard_error, wall=wall, rounds=rounds)
     for number in range(rounds):
-        until = began + max_seconds * (number + 1) / rounds
-        with fitting(device), _freed_memory_kept(device):
-            first, second = make_first(), make_second()
-            one = Stopwatch(device, wall)
-            _warm_up((first, second), one, 1 if ratios else _WARM_UP)
-            here: list[float] = []
-            while len(here) < _MOST:
-                a, b = one(first, len(here), hosts[0]), one(second, len(here), hosts[1])
-                times[0].append(a)
-                times[1].append(b)
-                here.append(math.log(a / b))
-                # the rounds together are to reach it, so each may stop at a root of their number times it
-                if len(here) >= _ENOUGH and _median_error(here) < standard_error * math.sqrt(rounds):
-                    break
-                if len(here) >= _FEWEST and time.monotonic() > until:
-                    break
-            ratios.append(here)
-            del first, second, one
-        release(device)
-    pooled = [ratio for here in ratios for ratio in here]
-    middle = statistics.median(pooled)
-    low, high, error = _interval(ratios)
-    return Paired(
-        Quartiles.of(times[0], hosts[0]),
-        Quartiles.of(times[1], hosts[1]),
-        math.exp(middle),
-        math.exp(min(low, middle)),
-        math.exp(max(high, middle)),
-        error,
-        error <= standard_error,
-    )
+        pairing.round(began + max_seconds * (number + 1) / rounds - time.monotonic())
+    assert pairing.result is not None
+    return pairing.result
 
 
 def alone(make: Make, device: torch.device, *, max_seconds: float, wall: bool = False) -> Quartiles:

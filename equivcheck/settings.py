@@ -15,7 +15,7 @@ from torch.utils import deterministic
 
 __all__ = ["kept", "now", "put_back", "switched"]
 
-_SUBNORMAL = 2.0**-1060
+_SUBNORMAL, _ONE = 2.0**-1060, 1.0  # names, so that their product is worked out when it is asked for
 _PLACES = (F, nn.Module, nn.Linear, nn.Dropout, torch.Tensor)
 """Whose functions others call, too: what is set in their place is set for everybody."""
 
@@ -34,8 +34,8 @@ def _autocast(device: str) -> _Setting:
 
 
 def _flushes() -> bool:
-    """Whether this thread takes subnormal numbers for zero; torch has no question for it."""
-    return bool(torch.full((), _SUBNORMAL, dtype=torch.float64, device="cpu").mul(1.0) == 0)
+    """Whether this thread takes subnormal numbers for zero: torch has no question for it, and Python's own go the same way."""
+    return _SUBNORMAL * _ONE == 0.0
 
 
 def _cudnn_tf32() -> bool | None:
@@ -50,18 +50,30 @@ def _put_cudnn_tf32(value: bool | None) -> None:
         torch.backends.cudnn.allow_tf32 = value
 
 
-def _functions() -> dict[tuple[int, str], Any]:
-    return {
-        (at, name): value
-        for at, place in enumerate(_PLACES)
-        for name, value in vars(place).items()
-        if isinstance(value, types.FunctionType | types.BuiltinFunctionType)
-    }
+class _Functions:
+    """What the namespaces of `_PLACES` hold; equal where their functions are the same."""
+
+    def __init__(self) -> None:
+        self.held = [vars(place).copy() for place in _PLACES]
+
+    def __eq__(self, other: object) -> bool:
+        # copies are compared as wholes first: this is asked twice for everything that runs
+        return isinstance(other, _Functions) and (self.held == other.held or self.functions() == other.functions())
+
+    __hash__ = None  # type: ignore[assignment]  # of what may change
+
+    def functions(self) -> dict[tuple[int, str], Any]:
+        return {
+            (at, name): value
+            for at, held in enumerate(self.held)
+            for name, value in held.items()
+            if isinstance(value, types.FunctionType | types.BuiltinFunctionType)
+        }
 
 
-def _put_functions(before: Mapping[tuple[int, str], Any]) -> None:
-    now = _functions()
-    for (at, name), value in before.items():
+def _put_functions(before: _Functions) -> None:
+    now = _Functions().functions()
+    for (at, name), value in before.functions().items():
         if now.get((at, name)) is not value:
             setattr(_PLACES[at], name, value)
 
@@ -111,7 +123,7 @@ _SETTINGS: dict[str, _Setting] = {
     "autocast on CUDA": _autocast("cuda"),
     "cache of autocast": _Setting(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     "flushing of subnormal numbers": _Setting(_flushes, torch.set_flush_denormal),
-    "functions of torch": _Setting(_functions, _put_functions),
+    "functions of torch": _Setting(_Functions, _put_functions),
     "hooks of every module": _Setting(_global_hooks, _put_global_hooks),
     "anomaly mode": _Setting(torch.is_anomaly_enabled, torch.set_anomaly_enabled),
 }

@@ -1,6 +1,7 @@
 """`equivcheck bench`: rows for every kind, records that come back, plots, and a gate that trips on what is slower twice."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from equivcheck import bench as benching
 from equivcheck import cli
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
-from equivcheck.bench import against, bench, measured
+from equivcheck.bench import RowMeasured, against, bench
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.gpt import GPT
 from equivcheck.kinds import resolve
@@ -79,7 +80,15 @@ def test_the_fused_side_runs_its_kernel_and_needs_less_memory() -> None:
     row = next(row for row in rows("small", (), "module") if row.work == "attention")
     row = replace(row, size=replace(TINY, T=64, block_size=64))
     subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
-    found = measured(subject, row, 0.05)
+    measuring = RowMeasured(subject, row)
+    assert measuring.line is None
+    measuring.look()
+    assert measuring.line is None  # before anything is timed
+    for _ in range(2):
+        measuring.round(0.02)
+    found = measuring.line
+    assert found is not None
+    assert found.ratio is not None
     assert (found.reference.kernels, found.candidate.kernels) == (("spelled out",), ("flash",))
     assert (found.candidate.above_bytes or 0) < (found.reference.above_bytes or 0)
 
@@ -227,7 +236,8 @@ def test_the_command_tells_a_table_and_writes_the_record(tmp_path: Path, capsys:
     assert status == 0
     assert "FlashCausalSelfAttention against equivcheck.attention:CausalSelfAttention (module, preset small)" in out
     assert "training step" in out
-    assert "1 of 4: attention, float32" in err
+    assert re.search(r"^1 of 20: attention, float32.*: memory and kernels$", err, re.MULTILINE)
+    assert re.search(r"^20 of 20: training step.*: times, round 4 of 4$", err, re.MULTILINE)
     assert len(read(file).lines) == 4
 
 

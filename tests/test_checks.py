@@ -144,6 +144,63 @@ def test_the_distribution_of_what_refuses_autograd_grad_is_the_originals() -> No
     assert hold_moments(problem, problem.reference, problem.candidate) <= 1
 
 
+class _Dropping(nn.Module):
+    """Drops what `mask` says."""
+
+    mask: Any = staticmethod(F.dropout)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(config.attn_pdrop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * type(self).mask(torch.ones_like(x), self.drop.p, self.training)
+
+
+def _sharing(x: Tensor, p: float, training: bool) -> Tensor:
+    """On purpose: one mask for the whole batch."""
+    return (torch.rand(x[:1].shape) >= p).to(x.dtype).expand(x.shape) / (1 - p) if training else x
+
+
+def _independent(x: Tensor, p: float, training: bool) -> Tensor:
+    return (torch.rand(x.shape) >= p).to(x.dtype) / (1 - p) if training else x
+
+
+class _HalfAgain:
+    """A generator that is less random than it should be: half of each mask is that of the call before."""
+
+    def __init__(self) -> None:
+        self.latest: dict[torch.Size, Tensor] = {}
+
+    def __call__(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        drawn = torch.rand(x.shape)
+        latest = self.latest.get(x.shape, drawn)
+        self.latest[x.shape] = drawn = torch.cat([latest[latest.size(0) // 2 :], drawn[latest.size(0) // 2 :]])
+        return x * (drawn >= p) / (1 - p) if training else x
+
+
+def _hold_the_distribution(original: Any, candidate: Any) -> float:
+    def attention(mask: Any) -> type[nn.Module]:
+        return type("Dropping", (_Dropping,), {"mask": staticmethod(mask)})
+
+    subject = resolve(attention(original), attention(candidate), kind="module", device="cpu")
+    case = PLAIN.but(training=True, attn_pdrop=0.5)
+    problem = subject.problem(case.but(**small_sizes(case)))
+    return hold_moments(problem, problem.reference, problem.candidate)
+
+
+def test_independent_masks_pass_where_torchs_own_are_less_independent_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "dropout", _HalfAgain())
+    assert _hold_the_distribution(_HalfAgain(), _independent) <= 1
+
+
+def test_masks_that_an_original_shares_on_purpose_must_be_shared() -> None:
+    with pytest.raises(Mismatch, match="is not the original.s"):
+        _hold_the_distribution(_sharing, _independent)
+    with pytest.raises(Mismatch, match="between successive calls"):
+        _hold_the_distribution(_HalfAgain(), _independent)  # torch's own are better than that
+
+
 @pytest.mark.parametrize("regime", REGIMES)
 def test_the_shipped_pair_passes_in_every_regime(regime: str) -> None:
     for dtype in ("float32", "float16"):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from equivcheck.clocks import clocks
 from equivcheck.kernels import kernels_of
-from equivcheck.measure import Action, DoesNotFit, Quartiles, alone, fitting, paired
+from equivcheck.measure import Action, DoesNotFit, Pairing, Quartiles, alone, fitting, paired
 from equivcheck.peak import peak_of
 
 CPU = torch.device("cpu")
@@ -40,8 +40,16 @@ def test_repetitions_alternate_and_are_numbered_so_that_buffers_can_change() -> 
         return lambda: lambda number: seen.append((name, number))
 
     paired(make("A"), make("B"), CPU, max_seconds=0.05, rounds=1)
-    assert [name for name, _ in seen[:6]] == ["A", "B"] * 3
     assert {number for _, number in seen} >= {0, 1, 2}
+    pairs = ["".join(name for name, _ in seen[at : at + 2]) for at in range(0, len(seen), 2)]
+    assert set(pairs) == {"AB", "BA"}  # what comes second finds another machine
+
+
+def test_there_is_no_result_before_the_first_round() -> None:
+    pairing = Pairing(lambda: busy(0.1), lambda: busy(0.1), CPU)
+    assert pairing.result is None
+    pairing.round(0.02)
+    assert pairing.result is not None
 
 
 def test_each_round_builds_both_anew() -> None:
