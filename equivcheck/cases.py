@@ -13,9 +13,10 @@ from equivcheck.configs import CaseConfig
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
 
-__all__ = ["DTYPES", "LAYOUTS", "MASKS", "REGIMES", "REPEATING", "Case", "arrange", "generator", "tiny_factor"]
+__all__ = ["DTYPES", "HALF", "LAYOUTS", "MASKS", "REGIMES", "REPEATING", "Case", "arrange", "generator", "tiny_factor"]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+HALF = ("bfloat16", "float16")
 LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
 REGIMES = (
     "sharpened",  # softmax entropy between some 0.3 and 0.6 of its maximum: what a trained attention looks like

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equivcheck.cases import DTYPES
+from equivcheck.cases import DTYPES, HALF
 from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around_functions import FUNCTIONS, around_function
@@ -29,7 +29,7 @@ _INSIDE = (  # a plant, the check of a whole GPT that should see it there, and t
     ("first-weight-gradient-halved", "training", "in-training"),
     ("outputs-negated", "generation", "when-generating"),
 )
-_WIDE, _HALF = ("float32", "float64"), ("bfloat16", "float16")
+_WIDE = ("float32", "float64")
 _SHOWS_IN = {  # what rounding hides, or what is right, in the other dtypes
     "outputs-scaled-by-one-in-65536": _WIDE,
     "logits-scaled-by-one-in-65536": _WIDE,
@@ -49,8 +49,8 @@ _SHOWS_IN = {  # what rounding hides, or what is right, in the other dtypes
     "logits-negated-when-generating": (*_WIDE, "float16"),
     "second-weight-gradient-one-percent-off": _WIDE,
     "batch-of-one-off": (*_WIDE, "float16"),
-    "outputs-one-unit-toward-zero": _HALF,
-    "one-unit-toward-zero": _HALF,
+    "outputs-one-unit-toward-zero": HALF,
+    "one-unit-toward-zero": HALF,
 }
 _NEEDS = {  # an option that both functions take, or a feature in which both run
     "mask-ignored": "boolean",

@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases import DTYPES, HALF, Case
 from equivcheck.checks import Check, Held
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
@@ -23,6 +23,7 @@ from equivcheck.subject import Subject
 __all__ = ["Drawn", "Search", "classes", "seed_for"]
 
 _FEW = 5
+_DEAR = 9  # cases of a check that is dear, in three classes
 _FINE = ("output", "gradients")  # the checks that a single dtype must let see a fault by itself
 _PLAIN = {  # the first case of this class, its simplest, is the only one that is drawn
     "min_seq_len": 16,
@@ -209,6 +210,9 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     each = [[dtype] for dtype in draws["dtypes"]]
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []
+    if check.dear and len(groups) == 1 and planned >= _DEAR:  # processes can share what is in several classes
+        wide = [d for d in draws["dtypes"] if d not in HALF]
+        groups = [group for group in (wide, *([d] for d in HALF if d in draws["dtypes"])) if group]
     whole = len(groups) * sum(share for _, _, share in lengths)
     found = [
         (

@@ -195,7 +195,7 @@ def test_independent_masks_pass_where_torchs_own_are_less_independent_here(monke
 
 
 def test_masks_that_an_original_shares_on_purpose_must_be_shared() -> None:
-    with pytest.raises(Mismatch, match="is not the original.s"):
+    with pytest.raises(Mismatch, match="is not the original"):
         _hold_the_distribution(_sharing, _independent)
     with pytest.raises(Mismatch, match="between successive calls"):
         _hold_the_distribution(_HalfAgain(), _independent)  # torch's own are better than that

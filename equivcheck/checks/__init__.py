@@ -204,7 +204,7 @@ CHECKS: tuple[Check, ...] = (
     Check("purity", purity.__doc__ or "", _ALL, purity, _cases(6, 40, 200), _SMALL),
     Check("layouts", layouts.__doc__ or "", _ALL, layouts, _cases(3, 10, 100), _BATCHED),
     Check("batching", batching.__doc__ or "", _ALL, batching, _cases(5, 32, 150), _BATCHED, cheap=True),
-    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 6, 60), _CUT, dear=True, once=_FAR),
+    Check("lengths", lengths.__doc__ or "", _ALL, lengths, _cases(4, 9, 60), _CUT, dear=True, once=_FAR),
     Check("modes", modes.__doc__ or "", _MODULES, modes, _cases(15, 60, 600), _STEPPED),
     Check("dropout", dropout.__doc__ or "", _ALL, dropout, _cases(8, 24, 400), _DROPPED),
     Check(
