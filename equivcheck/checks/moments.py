@@ -22,8 +22,8 @@ from equivcheck.roundoff import unit_roundoff
 __all__ = ["hold_moments", "small_sizes"]
 
 _BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
-_WITHIN = "within a sample"
-_NEARLY = 0.1  # a correlation between samples of the original that counts as none, beyond that of torch's own masks
+_WITHIN, _NEIGHBOURS, _SUCCESSIVE = "within a sample", "between neighbours in the batch", "between successive calls"
+_NEARLY = 0.1  # a correlation between samples of the original that counts as none
 _ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper a budget
 
 
@@ -84,9 +84,9 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
     z = torch.stack(samples)  # (calls, batch, M)
     mean = z.mean((0, 1))  # (M,)
     d = z - mean
-    pairs = {_WITHIN: d, "between neighbours in the batch": d.roll(1, 1)}
+    pairs = {_WITHIN: d, _NEIGHBOURS: d.roll(1, 1)}
     if calls > 1:
-        pairs["between successive calls"] = d.roll(1, 0)
+        pairs[_SUCCESSIVE] = d.roll(1, 0)
     count = batch * calls
     a = d.reshape(count, -1)
     products, errors = {}, {}
@@ -117,30 +117,31 @@ def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> f
     allowed = quantile * ((own.variance + mine.variance) / own.count).sqrt() + rounding * size
     worst = _judge("the mean", own.mean, mine.mean, allowed, problem)
     spread = own.variance.sqrt()
-    nearly = _NEARLY + (_of_torch(problem) if random else 0.0)
+    dependent = _of_torch(problem) if random and not own.repeats else {}
     for name, product in own.products.items():
         chance = quantile * (own.errors[name] + mine.errors[name]).sqrt()
         allowed = chance + rounding * size * (spread.unsqueeze(0) + spread.unsqueeze(1)) + rounding**2 * size**2
         its = mine.products[name]
         if name != _WITHIN:
-            # two samples or calls are independent; a candidate that shows it is right where the original's generator is less so
-            # (torch 2.11 on CUDA: half of a half-precision mask comes again in the next call); an original that shares its
-            # masks on purpose has a correlation beyond that
+            # two samples or calls are independent: a candidate that shows it is right where the original's generator is a little
+            # less so, and where torch's own is much less so (2.11 on CUDA: half of a half-precision mask comes again in the
+            # next call); elsewhere an original that shares its masks does so on purpose
+            nearly = math.inf if dependent.get(name, 0.0) > _NEARLY else _NEARLY
             alike = product.abs() <= nearly * spread.unsqueeze(0) * spread.unsqueeze(1)
             product = torch.where(alike & (its.abs() <= allowed), its, product)
         worst = max(worst, _judge(f"the covariance {name}", product, its, allowed, problem))
     return worst
 
 
-def _of_torch(problem: Problem) -> float:
-    """The greatest correlation of masks that torch itself draws here, with their neighbours in the batch or in the next call."""
-    c, worst = problem.case, 0.0
+def _of_torch(problem: Problem) -> dict[str, float]:
+    """How strongly masks that torch itself draws here are correlated, between neighbours in the batch and successive calls."""
+    c, worst = problem.case, dict.fromkeys((_NEIGHBOURS, _SUCCESSIVE), 0.0)
     with seeded(c.seed, problem.device):
         for shape in ((_BATCH, c.n_head, c.seq_len, c.seq_len), (_BATCH, c.seq_len, c.n_embd)):
             ones = torch.ones(shape, dtype=c.torch_dtype, device=problem.device)
             kept = torch.stack([F.dropout(ones, 0.5) != 0 for _ in range(_CALLS)]).double() * 2 - 1  # (calls, B, ...)
-            found = [(kept * kept.roll(1, dim)).mean((0, 1)).abs().max() for dim in (0, 1)]
-            worst = max(worst, *map(float, found))
+            for name, dim in ((_NEIGHBOURS, 1), (_SUCCESSIVE, 0)):
+                worst[name] = max(worst[name], float((kept * kept.roll(1, dim)).mean((0, 1)).abs().max()))
     return worst
 
 
