@@ -100,13 +100,15 @@ def compare(
     certain: bool,
     device: torch.device | None = None,
     spread: Spread | None = None,
+    values: Tensor | None = None,
 ) -> Comparison:
     """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
 
     `certain` widens the budget by what the number of the deviations leaves open about their spread: then a failure is final.
     Without it the spread is taken at its word, and only a pass is.
     Looks at shape, dtype, device and finiteness first, then at values. `device` is where the candidate's must be, where that
-    is not where the oracle's is. `spread` is that of the deviations, where it is known.
+    is not where the oracle's is. `spread` is that of the deviations, where it is known; `values` are the candidate's, brought
+    to the oracle's device, where they are there already.
     """
     shape = tuple(truth.shape)
     if candidate is None:
@@ -123,7 +125,7 @@ def compare(
         )
     if truth.numel() == 0:
         return Comparison(name, shape, 0.0)
-    got = candidate.detach().to(truth.device, torch.float64)
+    got = (candidate.detach() if values is None else values).to(truth.device, torch.float64)
     own = None if reference is None else reference.detach().to(truth.device, torch.float64)
     overflowed = own is not None and not bool(torch.isfinite(own).all())
     spread = spread or spread_of(deviations)

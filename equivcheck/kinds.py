@@ -28,8 +28,8 @@ from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
 from equivcheck.exits import held_back
 from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of, takes_qkv
+from equivcheck.generators import seeded
 from equivcheck.loading import find_device, line_of, load, load_candidate, name_of
-from equivcheck.problem import seeded
 from equivcheck.subject import SAMPLE, Subject
 from equivcheck.transfer import HOW_TO_TRANSFER, Transfer, named_back
 from equivcheck.transfer_search import differs, find_transfer

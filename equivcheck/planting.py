@@ -91,12 +91,17 @@ class PlantedFault:
 
 
 def planted(
-    subject: Subject, checks: Set[str], profile: str, seed: int, dtypes: Sequence[str] = DTYPES
+    subject: Subject,
+    checks: Set[str],
+    profile: str,
+    seed: int,
+    dtypes: Sequence[str] = DTYPES,
+    own: Sequence[str] | None = None,
 ) -> list[PlantedFault]:
     """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside.
 
     Those that rounding hides in all of `dtypes` are left out, those under a transform that the original itself refuses, and
-    those that are what the original does.
+    those that are what the original does: `own`, where that is known.
     """
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
@@ -125,7 +130,7 @@ def planted(
             inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
             random.Random(seed).shuffle(inside)
             wrong += [(f.name, f.seen_by, f.attention) for f in inside[: _FROM_INSIDE[profile]]]
-    own = own_in_disguise(subject)
+    own = own_in_disguise(subject) if own is None else own
     found = [
         PlantedFault(name, seen, subject.with_candidate(factory, name), _SHOWS_IN.get(name, DTYPES))
         for name, seen, factory in wrong

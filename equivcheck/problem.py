@@ -1,7 +1,7 @@
 """A case made real: reference, candidate and oracle with the same weights, their inputs, and what running them gives."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,43 +13,24 @@ from equivcheck.cases import REPEATING, Case
 from equivcheck.dropping import Injected, Masks, NotOpened, inject
 from equivcheck.error_model import ErrorModel
 from equivcheck.exits import held_back
+from equivcheck.generators import seeded
 from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
-__all__ = ["Problem", "Results", "Shell", "backward", "generator_state", "seeded", "set_generator_state"]
+__all__ = [
+    "Original",
+    "Problem",
+    "Results",
+    "Shell",
+    "backward",
+]
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
 
 _LARGE = 2**15  # from so many scores on, two first runs are enough: there are more elements to learn the spread from
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, the generators of the CPU and of `device` start from `seed`; afterwards they are as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        # not torch.manual_seed: where CUDA is not initialised, it formats and keeps a stack trace at every call
-        torch.default_generator.manual_seed(seed)
-        for used in devices:
-            with torch.cuda.device(used):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def generator_state(device: torch.device) -> Tensor:
-    """The state of the generator that random operations on `device` draw from."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def set_generator_state(device: torch.device, state: Tensor) -> None:
-    """Set what `generator_state` gave."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
 
 
 def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
@@ -62,6 +43,16 @@ def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
         torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
     for parameter in module.parameters():
         parameter.grad = None
+
+
+@dataclass(frozen=True)
+class Original:
+    """Makes the original of a case, on the device that is judged or on the one that it is told."""
+
+    build: Callable[[torch.device | None], nn.Module]
+
+    def __call__(self, device: torch.device | None = None) -> nn.Module:
+        return self.build(device)
 
 
 @dataclass
@@ -142,6 +133,14 @@ class Problem:
                 parameter.grad = None
             return results
 
+    def original_in_float64(self, device: torch.device | None = None) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """An original of its own and the inputs in float64, on `device`, by default where the oracle runs.
+
+        It is built there if that is all there is to it: to bring weights back from a GPU takes longer than a small oracle.
+        """
+        where, make = device or self.judged_on, self.make_reference
+        return to_float64(make(where) if isinstance(make, Original) else make(), self.inputs, where)
+
     def oracle_values(self, *, gradients: bool) -> dict[str, Tensor]:
         """What the original gives in float64."""
         return self._oracle(gradients)[0]
@@ -149,7 +148,7 @@ class Problem:
     def _oracle(
         self, gradients: bool, maxima: Maxima | None = None
     ) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
-        oracle, inputs = to_float64(self.make_reference(), self.inputs, self.judged_on)
+        oracle, inputs = self.original_in_float64()
         upstream = {name: value.to(self.judged_on, torch.float64) for name, value in self.upstream.items()}
         with self.dropping(oracle, self.judged_on), spelled_out(), maxima or nullcontext(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)

@@ -18,6 +18,9 @@ from equivcheck.subject import Subject
 __all__ = ["Sighting", "first_sighting", "planted_named", "sensitivity_of"]
 
 
+_WIDEST = ("float64", "float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class Sighting:
     """One planted fault, and the checks and cases in which it should be seen; the rest says how it is planted again elsewhere."""
@@ -77,7 +80,7 @@ def planted_named(subject: Subject, checks: frozenset[str], profile: str, seed: 
     key = (checks, profile, seed)
     # a subject with a transfer in it may have no hash
     if not _latest or _latest[0][0] is not subject or _latest[0][1] != key:
-        _latest[:] = [(subject, key, {f.name: f for f in planting.planted(subject, checks, profile, seed)})]
+        _latest[:] = [(subject, key, {f.name: f for f in planting.planted(subject, checks, profile, seed, own=())})]
     return _latest[0][2][name]
 
 
@@ -95,10 +98,13 @@ def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: f
 
 
 def _in_turn(searches: Sequence[Search], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
-    """The run's cases, those of the first search first; within one those that show the fault, and wide floats, first."""
-    order = {"float64": 0, "float32": 1, "bfloat16": 2, "float16": 3}
+    """The run's cases, those of the first search first; within one those that show the fault, and wide floats, first.
+
+    Of one dtype short ones and long ones take turns: what is wrong from some length on is not looked for in all shorter ones.
+    """
     for search in searches:
-        seen = (*search.held, *search.failed)
-        for case in sorted(seen, key=lambda c: (c.dtype not in shows_in, order[c.dtype])):
-            if case in search.failed or search.held[case].judged:
-                yield search.check, case
+        seen = [c for c in (*search.held, *search.failed) if c in search.failed or search.held[c].judged]
+        for dtype in sorted(_WIDEST, key=lambda d: d not in shows_in):
+            alike = [case for case in seen if case.dtype == dtype]  # as they were drawn: short ones first
+            for at in range(len(alike)):
+                yield search.check, alike[at // 2 if at % 2 == 0 else -(at + 1) // 2]

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import Case, arrange
 from equivcheck.classes import classes_restored
 from equivcheck.exits import held_back
+from equivcheck.generators import seeded
 from equivcheck.gpt import GPT
-from equivcheck.problem import Problem, seeded
+from equivcheck.problem import Original, Problem
 from equivcheck.transfer import Transfer, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
@@ -124,8 +125,8 @@ class Subject:
             names = [name for name, _ in self.reference(SAMPLE.config()).named_parameters()]
         return projections_known(names)
 
-    def build_reference(self, case: Case) -> nn.Module:
-        """The reference with the case's random weights, dtype, device and mode."""
+    def build_reference(self, case: Case, device: torch.device | None = None) -> nn.Module:
+        """The reference with the case's random weights, dtype and mode, on `device` or on the pair's."""
         with seeded(case.seed, self.device):
             if self.kind == "function":
                 return FunctionModule(self.reference, case, self.scale_optional).train(case.training)
@@ -133,7 +134,8 @@ class Subject:
         # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
         module = module.to(device="cpu", dtype=case.torch_dtype)
         randomise(module, case)
-        return module.to(device=self.device).train(case.training)
+        # what is copied to a GPU without blocking has been read before this returns
+        return module.to(device=device or self.device, non_blocking=True).train(case.training)
 
     def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module:
         """The candidate with the weights of `reference`; raises what a user would see raised, a RuntimeError for sys.exit."""
@@ -147,7 +149,7 @@ class Subject:
                     raise TypeError(f"the replacement returned {type(replaced).__name__} instead of the model")
                 return replaced
             module: nn.Module = self.candidate(case.config())
-            module = module.to(device=self.device, dtype=case.torch_dtype)
+            module = module.to(device=self.device, dtype=case.torch_dtype, non_blocking=True)
             carry_over(self.transfer, reference, module, case.config())
             return module.train(case.training)
 
@@ -174,7 +176,7 @@ class Subject:
         return Problem(
             case=case,
             device=self.device,
-            make_reference=lambda: self.build_reference(case),
+            make_reference=Original(partial(self.build_reference, case)),
             make_candidate=lambda reference: self.build_candidate(case, reference),
             inputs=inputs,
             names=names,
@@ -213,7 +215,9 @@ def _to(x: Tensor, device: torch.device) -> Tensor:
     if device.type == "cpu":
         return x
     base = x if x._base is None else x._base
-    return base.to(device).as_strided(x.shape, x.stride(), x.storage_offset()) if base.is_contiguous() else x.to(device)
+    if not base.is_contiguous():
+        return x.to(device, non_blocking=True)
+    return base.to(device, non_blocking=True).as_strided(x.shape, x.stride(), x.storage_offset())
 
 
 def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

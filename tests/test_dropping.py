@@ -12,10 +12,11 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases import Case
 from equivcheck.checks.exactly import must_open, read_masks, under_masks
 from equivcheck.dropping import Masks, NotOpened, inject, visible_keys
+from equivcheck.generators import seeded
 from equivcheck.gpt import GPT
 from equivcheck.kinds import resolve
 from equivcheck.opening import find_attentions
-from equivcheck.problem import Problem, seeded
+from equivcheck.problem import Problem
 from equivcheck.subject import Subject
 
 CASE = Case(

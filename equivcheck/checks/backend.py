@@ -10,8 +10,8 @@ from equivcheck.cases import DTYPES, Case
 from equivcheck.checks.holding import Check, Held, Pair, candidate_run
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import UsageError
+from equivcheck.generators import seeded
 from equivcheck.kernels import KERNELS, kernels_of
-from equivcheck.problem import seeded
 
 __all__ = ["HEAD_SIZES", "backend", "requirement", "requiring"]
 

@@ -14,7 +14,8 @@ from equivcheck.checks.following import hold_following
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.checks.targets import hold_form
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem, Results
 
 __all__ = ["errors", "interface"]
 

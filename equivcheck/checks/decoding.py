@@ -11,8 +11,9 @@ from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.comparison import Mismatch
 from equivcheck.configs import CACHES
-from equivcheck.oracle import Widened, spelled_out, to_float64
-from equivcheck.problem import Problem, Results, seeded
+from equivcheck.generators import seeded
+from equivcheck.oracle import Widened, spelled_out
+from equivcheck.problem import Problem, Results
 
 __all__ = ["decoding"]
 
@@ -30,7 +31,7 @@ def decoding(pair: Pair, case: Case) -> Held:
     truth = problem.truth(gradients=False)
     worst = Held()
     for told, chunks in _plans(case.seq_len):
-        oracle, inputs = to_float64(problem.make_reference(), problem.inputs, problem.device)
+        oracle, inputs = problem.original_in_float64(problem.device)
         try:
             with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]

@@ -18,8 +18,9 @@ from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.checks.moments import hold_moments, small_sizes
 from equivcheck.comparison import FALSE_ALARM, Mismatch
 from equivcheck.dropping import Masks, NotOpened, inject, visible_keys
+from equivcheck.generators import generator_state, seeded
 from equivcheck.mask_statistics import OUTPUTS, PROBABILITIES, hold_mask
-from equivcheck.problem import Problem, generator_state, seeded
+from equivcheck.problem import Problem
 from equivcheck.torch_masks import drawn_by_torch
 
 __all__ = ["dropout", "generator_is_used"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.dropping import Masks, NotOpened, Recovery, inject
-from equivcheck.problem import Problem, Results, generator_state, seeded, set_generator_state
+from equivcheck.generators import generator_state, seeded, set_generator_state
+from equivcheck.problem import Problem, Results
 from equivcheck.truth import Memory
 
 __all__ = ["forward", "hold_exactly", "hold_under_masks", "must_open", "read_masks", "under_masks"]

@@ -15,7 +15,8 @@ from equivcheck.checks.exactly import forward
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem, Results
 
 __all__ = ["Adapter", "adapted", "hold_following", "hooked", "parts", "with_field"]
 

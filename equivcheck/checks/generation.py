@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem
 from equivcheck.truth import Memory
 
 __all__ = ["generation"]

@@ -118,13 +118,15 @@ def hold(
     worst = Comparison("", (), 0.0)
     failed: list[Comparison] = []
     notes: list[str] = []
+    names = tuple(names)
+    values = _brought({name: got.get(name) for name in names if name in truth.values}, problem)
     for name in names:
         if name not in truth.values:
             extra = got.get(name)
             if extra is not None and bool(extra.any()):
                 raise Mismatch(f"{name}: the candidate has one, and the original has none", where=name)
             continue
-        found = _compare(name, got.get(name), truth, problem, None, select, certain=False)
+        found = _compare(name, got.get(name), truth, problem, None, select, certain=False, values=values.get(name))
         if not found.passes:
             # a few runs are enough to accuse on where the error is beyond even what so small a sample leaves open; one that has
             # not moved an element at all leaves everything open: float64 is a grid, and two runs may meet on one point of it
@@ -150,6 +152,20 @@ def hold(
     return Held(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
 
 
+def _brought(got: Results, problem: Problem) -> dict[str, Tensor]:
+    """What the candidate gave, where the oracle is: all of one dtype at once, as each transfer waits for a GPU that others use."""
+    found: dict[str, Tensor] = {}
+    groups: dict[torch.dtype, dict[str, Tensor]] = {}
+    for name, value in got.items():
+        if value is not None and value.device == problem.device != problem.judged_on:
+            groups.setdefault(value.dtype, {})[name] = value.detach()
+    for group in groups.values():
+        flat = torch.cat([value.reshape(-1) for value in group.values()]).to(problem.judged_on)
+        parts = flat.split([value.numel() for value in group.values()])
+        found |= {name: part.view(value.shape) for part, (name, value) in zip(parts, group.items(), strict=True)}
+    return found
+
+
 def _compare(
     name: str,
     got: Tensor | None,
@@ -160,6 +176,7 @@ def _compare(
     *,
     certain: bool,
     refined: bool = False,
+    values: Tensor | None = None,
 ) -> Comparison:
     sample = truth.sample(refined=refined)
     moved = sample.deviations[name]
@@ -168,7 +185,7 @@ def _compare(
         return compare(name, got, truth.values[name], moved, reference=None, **options)
     if select is None:
         known = None if got is None or not truth.values[name].numel() else sample.spread(name)
-        return compare(name, got, truth.values[name], moved, reference=own, spread=known, **options)
+        return compare(name, got, truth.values[name], moved, reference=own, spread=known, values=values, **options)
     chosen = torch.stack([select(d) for d in moved])
     got, own = (None if x is None else select(x) for x in (got, own))
     return compare(name, got, select(truth.values[name]), chosen, reference=own, **options)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from equivcheck import blocks
 from equivcheck.cases import Case, arrange
 from equivcheck.checks.holding import Pair
-from equivcheck.problem import Problem, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem
 from equivcheck.transfer import carry_over
 from equivcheck.weights import qkv, sequence, upstream
 

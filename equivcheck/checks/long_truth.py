@@ -14,7 +14,6 @@ from equivcheck.cases import REPEATING, Case
 from equivcheck.checks.holding import Pair
 from equivcheck.checks.long_problem import NotPlain, plain_attention
 from equivcheck.error_model import ErrorModel
-from equivcheck.oracle import to_float64
 from equivcheck.origins import Origins
 from equivcheck.problem import Problem
 from equivcheck.truth import Sample, Truth
@@ -64,7 +63,7 @@ def _must_be_plain(pair: Pair, case: Case) -> None:
 
 def _perturbed(problem: Problem, values: Mapping[str, Tensor], count: int) -> Sample:
     """Perturbed runs of the oracle by blocks, one after the other."""
-    oracle, inputs = to_float64(problem.make_reference(), problem.inputs, problem.device)
+    oracle, inputs = problem.original_in_float64(problem.device)
     flowing = {name: value.to(torch.float64) for name, value in problem.upstream.items()}
     noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
     deviations: dict[str, list[Tensor]] = {name: [] for name in values}

@@ -18,7 +18,8 @@ from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.checks.moments import hold_moments, small_sizes
 from equivcheck.comparison import Mismatch
 from equivcheck.dropping import NotOpened
-from equivcheck.problem import Problem, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem
 
 __all__ = ["STEPS", "modes"]
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import candidate_run
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
-from equivcheck.problem import Problem, backward, generator_state, seeded
+from equivcheck.generators import generator_state, seeded
+from equivcheck.problem import Problem, backward
 from equivcheck.roundoff import unit_roundoff
 
 __all__ = ["hold_moments", "small_sizes"]

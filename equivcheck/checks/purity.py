@@ -13,7 +13,8 @@ from equivcheck.checks.growth import hold_size
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results, backward, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem, Results, backward
 from equivcheck.transfer import gradients_of
 
 __all__ = ["purity"]

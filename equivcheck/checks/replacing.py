@@ -14,7 +14,8 @@ from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.classes import classes_restored
 from equivcheck.comparison import Mismatch
 from equivcheck.exits import held_back
-from equivcheck.problem import Problem, Results, generator_state, seeded
+from equivcheck.generators import generator_state, seeded
+from equivcheck.problem import Problem, Results
 from equivcheck.truth import Memory
 
 __all__ = ["Before", "Scene", "alike", "listed", "replaced"]

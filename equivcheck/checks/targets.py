@@ -12,7 +12,8 @@ from equivcheck.calling import form_of, is_adapted, tensor_of
 from equivcheck.cases import generator
 from equivcheck.checks.holding import Held, candidate_run, hold
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem
 from equivcheck.subject import takes_targets
 from equivcheck.truth import Sample, Truth
 

@@ -19,8 +19,9 @@ from equivcheck.checks.exactly import hold_exactly, must_open
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
 from equivcheck.dropping import NotOpened
-from equivcheck.oracle import Widened, spelled_out, to_float64
-from equivcheck.problem import Problem, Results, seeded
+from equivcheck.generators import seeded
+from equivcheck.oracle import Widened, spelled_out
+from equivcheck.problem import Problem, Results
 from equivcheck.transfer import gradients_of, named_back
 from equivcheck.truth import Sample, Truth
 from equivcheck.weights import tokens
@@ -100,7 +101,7 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     batches = [(idx.to(problem.judged_on), targets.to(problem.judged_on)) for idx, targets in batches]
 
     def oracle() -> nn.Module:
-        return to_float64(problem.make_reference(), (), problem.judged_on)[0]
+        return problem.original_in_float64()[0]
 
     with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         values = _trained(problem, oracle(), batches)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from equivcheck.checks.holding import Held, candidate_run, hold
 from equivcheck.comparison import Mismatch
-from equivcheck.oracle import Widened, spelled_out, to_float64
-from equivcheck.problem import Problem, Results, seeded
+from equivcheck.generators import seeded
+from equivcheck.oracle import Widened, spelled_out
+from equivcheck.problem import Problem, Results
 from equivcheck.truth import Sample, Truth
 
 __all__ = ["Transform", "first_line", "hold_transformed", "plain_pass", "together"]
@@ -78,7 +79,7 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
     upstream = {name: value.to(on, torch.float64) for name, value in problem.upstream.items()}
 
     def oracle(around: AbstractContextManager[object]) -> dict[str, Tensor]:
-        module, inputs = to_float64(problem.make_reference(), problem.inputs, on)  # not around: weights do not err
+        module, inputs = problem.original_in_float64(on)  # not around: weights do not err
         with problem.dropping(module, on), seeded(problem.case.seed, problem.device), around:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 

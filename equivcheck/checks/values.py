@@ -10,7 +10,8 @@ from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.checks.targets import uncounted, without_targets
 from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results, seeded
+from equivcheck.generators import seeded
+from equivcheck.problem import Problem, Results
 from equivcheck.transfer import named_back, own_names
 
 __all__ = ["gradients", "logits", "output"]
