@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from parts import Kept, dumped, reached, share, write
 
+from equivcheck.case_space import classes
 from equivcheck.cases import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.kinds import resolve
-from equivcheck.search import Search, classes, seed_for
+from equivcheck.search import Search, seed_for
 from equivcheck.subject import Subject
 
 

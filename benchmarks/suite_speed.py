@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from equivcheck.budget import Rounding
+from equivcheck.case_space import classes
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS
 from equivcheck.faults import FAULTS
@@ -34,7 +35,7 @@ from equivcheck.kinds import resolve
 from equivcheck.oracle import Widened
 from equivcheck.problem import Problem
 from equivcheck.provenance import device_name, environment, sources
-from equivcheck.search import Search, classes, seed_for
+from equivcheck.search import Search, seed_for
 from equivcheck.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))

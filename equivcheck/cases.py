@@ -39,10 +39,13 @@ MASKS = (
     "middle",
     "some",  # each query has keys of its own, at random
     "rows",  # some queries see no key at all
+    "heads",  # as `some`, each head for itself
+    "plane",  # as `some`, for all samples and heads alike, in two dimensions
     "additive",  # finite numbers that are added to the scores
     "both",  # finite numbers and minus infinity
+    "bias",  # finite numbers, other ones for each head
 )
-"""What a function's `attn_mask` hides or adds; boolean up to `rows`, True for what is seen."""
+"""What a function's `attn_mask` hides or adds; boolean up to `plane`, True for what is seen."""
 
 REPEATING = ("ties", "one_hot", "constant_v", "zero_rows")
 """The regimes in which the same values come up many times, and rounding errs the same way each time."""

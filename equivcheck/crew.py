@@ -21,10 +21,11 @@ from typing import Any, Protocol
 import torch
 
 from equivcheck import ahead
+from equivcheck.case_space import classes
 from equivcheck.checks import Check
 from equivcheck.errors import UsageError
 from equivcheck.kinds import resolve
-from equivcheck.search import Drawn, Search, classes, seed_for
+from equivcheck.search import Drawn, Search, seed_for
 from equivcheck.sensitivity import Sighting, first_sighting, planted_named
 from equivcheck.subject import Subject
 

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from equivcheck.errors import UsageError
 
-__all__ = ["FEATURES", "HOW_TO_CALL_IT", "OPTIONS", "mask_feature", "may_take_qkv", "normal", "options_of", "takes_qkv"]
+__all__ = [
+    "FEATURES",
+    "HOW_TO_CALL_IT",
+    "MASK_SHAPES",
+    "OPTIONS",
+    "mask_features",
+    "may_take_qkv",
+    "normal",
+    "options_of",
+    "takes_qkv",
+]
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "is_causal": ("is_causal", "causal"),
@@ -33,13 +43,21 @@ FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "causal boolean": ("causal with a boolean mask", {"mask": "some"}),
     "additive": ("an additive mask", {"mask": "additive", "is_causal": False}),
     "causal additive": ("causal with an additive mask", {"mask": "additive"}),
+    "mask by heads": ("a boolean mask for each head", {"mask": "heads", "is_causal": False}),
+    "plain mask": ("a boolean mask of two dimensions", {"mask": "plane", "is_causal": False}),
+    "bias by heads": ("an additive mask for each head", {"mask": "bias", "is_causal": False}),
 }
 """What a function may be able to do, in words, and the fields of a case that tries it."""
 
 
-def mask_feature(mask: str) -> str:
-    """Which feature a mask of a case needs."""
-    return "additive" if mask in ("additive", "both") else "boolean"
+MASK_SHAPES: Mapping[str, str] = {"mask by heads": "heads", "plain mask": "plane", "bias by heads": "bias"}
+"""The features that are a shape of masks, and the mask of a case that has it."""
+
+
+def mask_features(mask: str, *, is_causal: bool) -> set[str]:
+    """Which features a mask of a case needs."""
+    kind = "additive" if mask in ("additive", "both", "bias") else "boolean"
+    return {f"causal {kind}" if is_causal else kind, *(name for name, its in MASK_SHAPES.items() if its == mask)}
 
 
 HOW_TO_CALL_IT = "a function is f(q, k, v, *, is_causal, dropout_p, scale), each option optional: wrap it in one"

@@ -27,7 +27,17 @@ from equivcheck.cases import Case
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
 from equivcheck.exits import held_back
-from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of, takes_qkv
+from equivcheck.felt import unfelt
+from equivcheck.functions import (
+    FEATURES,
+    HOW_TO_CALL_IT,
+    OPTIONS,
+    mask_features,
+    may_take_qkv,
+    normal,
+    options_of,
+    takes_qkv,
+)
 from equivcheck.generators import seeded
 from equivcheck.loading import find_device, line_of, load, load_candidate, name_of
 from equivcheck.subject import SAMPLE, Subject
@@ -114,7 +124,17 @@ def _as_functions(subject: Subject) -> Subject:
             if (name in options[0]) != (name in options[1])
         ),
     )
-    subject = _with_features(_unwrapped(subject))
+    subject = _unwrapped(subject)
+    ignored = unfelt(subject)
+    subject = replace(
+        subject,
+        options=subject.options - set(ignored),
+        notes=(
+            *subject.notes,
+            *(f"not judged, because it changes nothing in the original: {name}" for name in ignored),
+        ),
+    )
+    subject = _with_features(subject)
     tried = replace(subject, scale_optional="scale" in subject.options)
     left_out = SAMPLE.but(seed=1)  # an one of those that leave it out
     return subject if any(_refuses(tried, left_out, which) for which in ("reference", "candidate")) else tried
@@ -145,7 +165,8 @@ def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _with_features(subject: Subject) -> Subject:
     """The pair with the features in which both run; where only the original does, that is a note."""
-    found, notes = [], []
+    found: list[str] = []
+    notes: list[str] = []
     for name, (words, tried) in FEATURES.items():
         # masks with values of another size: some kernels refuse both together
         fields = tried | ({"value_size": 3} if "mask" in tried and "value size" in found else {})
@@ -153,6 +174,11 @@ def _with_features(subject: Subject) -> Subject:
             not fields.get("is_causal", True) and "is_causal" not in subject.options
         ):
             continue
+        if "mask" in fields and not mask_features(fields["mask"], is_causal=fields.get("is_causal", True)) <= {
+            *found,
+            name,
+        }:
+            continue  # that it refuses all such masks has been noted
         refused = [_refuses(subject, SAMPLE.but(**fields), which) for which in ("reference", "candidate")]
         if not any(refused):
             found.append(name)

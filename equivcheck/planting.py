@@ -55,6 +55,7 @@ _SHOWS_IN = {  # what rounding hides, or what is right, in the other dtypes
 _NEEDS = {  # an option that both functions take, or a feature in which both run
     "mask-ignored": "boolean",
     "boolean-mask-inverted": "boolean",
+    "mask-of-the-first-head-for-all": "mask by heads",
     "grouped-heads-tiled": "heads",
     "keys-past-the-queries-ignored": "lengths",
     "causal-mask-at-the-other-corner": "causal lengths",

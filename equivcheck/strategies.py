@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from equivcheck.cases import DTYPES, LAYOUTS, MASKS, REGIMES, Case
-from equivcheck.functions import mask_feature
+from equivcheck.functions import mask_features
 
 __all__ = ["LENGTHS", "cases", "simpler", "sizes"]
 
@@ -68,13 +68,14 @@ def cases(
     steps: str = "",
     max_chunks: int | None = None,
     features: frozenset[str] = frozenset(),
+    masks: Sequence[str] = MASKS,
     head_sizes: Sequence[int] = (),
     max_scores: int = 2**17,
 ) -> Case:
     """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
 
     In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
-    `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which masks there are.
+    `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which of `masks` there are.
     `head_sizes` are the only ones, where there are any. `max_scores` bounds B * H * T * T
     where B * H is past 1. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
     number of runs that it takes to read off a mask.
@@ -96,7 +97,7 @@ def cases(
     # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
     rate = st.integers(0, max(len(train_rates), len(rates)) - 1).map(lambda which: allowed[which % len(allowed)])
     causal = draw(st.sampled_from(list(is_causal)))
-    other = draw(_features(features, seq_len, causal)) if features else {}
+    other = draw(_features(features, masks, seq_len, causal)) if features else {}
     group = draw(st.sampled_from((1, 2, 3))) if "heads" in features else 1
     if group > 1:
         other["kv_heads"], n_head = n_head, n_head * group
@@ -124,7 +125,9 @@ def cases(
 
 
 @st.composite
-def _features(draw: st.DrawFn, features: frozenset[str], seq_len: int, causal: bool) -> dict[str, Any]:
+def _features(
+    draw: st.DrawFn, features: frozenset[str], masks: Sequence[str], seq_len: int, causal: bool
+) -> dict[str, Any]:
     """Lengths and sizes of keys and values, and a mask: like the queries' in some, and longer in as many as not."""
     found: dict[str, Any] = {}
     if ("causal lengths" if causal else "lengths") in features:
@@ -135,9 +138,10 @@ def _features(draw: st.DrawFn, features: frozenset[str], seq_len: int, causal: b
         found["kv_len"] = 0 if length == seq_len else length
     if "value size" in features:
         found["value_size"] = draw(st.sampled_from((0, 0, 1, 5, 24)))
-    masks = [m for m in MASKS[1:] if ("causal " if causal else "") + mask_feature(m) in features]
-    if masks:
-        found["mask"] = draw(st.sampled_from(("", *masks, *([""] * (len(masks) // 2)))))
+    able = [m for m in masks if m and mask_features(m, is_causal=causal) <= features]
+    if able:
+        none = [""] * (1 + len(able) // 2) if "" in masks else []
+        found["mask"] = draw(st.sampled_from((*none[:1], *able, *none[1:])))
     return found
 
 

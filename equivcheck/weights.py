@@ -136,7 +136,10 @@ def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attn_mask(case: Case) -> Tensor | None:
-    """The mask of a function, boolean (True for what is seen) or float64 and added, (B, 1, T, S) or narrower; on the CPU."""
+    """The mask of a function, boolean (True for what is seen) or float64 and added; on the CPU.
+
+    It is (B, H, T, S), or what broadcasts to that.
+    """
     if not case.mask:
         return None
     B, T, S = case.batch_size, case.seq_len, case.kv_len or case.seq_len
@@ -149,9 +152,13 @@ def attn_mask(case: Case) -> Tensor | None:
             start = (torch.rand(length.shape, generator=source) * (S - length + 1)).long()
         inside = (keys >= start) & (keys < start + length)
         return ~inside | (length == S) if case.mask == "middle" else inside  # (B, 1, 1, S)
-    seen = torch.rand(B, 1, T, S, generator=source) < 0.7
-    if case.mask == "some":
-        return seen | (keys == torch.arange(T).unsqueeze(-1) % S)  # every query sees a key
+    heads = case.n_head if case.mask in ("heads", "bias") else 1
+    if case.mask == "bias":
+        return torch.randn(B, heads, T, S, generator=source, dtype=torch.float64)
+    seen = torch.rand(1 if case.mask == "plane" else B, heads, T, S, generator=source) < 0.7
+    if case.mask in ("some", "heads", "plane"):
+        seen = seen | (keys == torch.arange(T).unsqueeze(-1) % S)  # every query sees a key
+        return seen[0, 0] if case.mask == "plane" else seen
     if case.mask == "rows":
         return seen & (torch.arange(T).unsqueeze(-1) % 3 != 0)
     added = torch.randn(B, 1, T, S, generator=source, dtype=torch.float64)

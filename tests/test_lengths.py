@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.case_space import classes
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS, Held
 from equivcheck.checks.lengths import lengths_of
@@ -16,7 +17,7 @@ from equivcheck.faults.backward import rewritten
 from equivcheck.faults.parts import Parted
 from equivcheck.gpt import GPT
 from equivcheck.kinds import resolve
-from equivcheck.search import Search, classes
+from equivcheck.search import Search
 
 LENGTHS = next(check for check in CHECKS if check.name == "lengths")
 CASE = Case(batch_size=2, seq_len=260, n_head=2, head_size=8, block_size=261, seed=3)

@@ -1,6 +1,7 @@
 """Long sequences: right pairs pass, faults that begin at T = 1025 are seen, other attentions are not judged, memory."""
 
 import math
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +16,7 @@ from equivcheck.blocks import block_shape
 from equivcheck.cases import Case
 from equivcheck.checks import long_truth as truths
 from equivcheck.checks.long import lengthened, long
-from equivcheck.checks.long_problem import NotPlain, long_problem
+from equivcheck.checks.long_problem import NotPlain, built_on_device, long_problem
 from equivcheck.checks.long_truth import long_truth
 from equivcheck.comparison import Mismatch
 from equivcheck.kinds import resolve
@@ -181,6 +182,25 @@ def test_a_candidate_that_does_not_fit_is_a_note_and_one_that_fails_a_mismatch()
     assert held.notes == ("the candidate does not fit in memory at T=1025, float32",)
     with pytest.raises(Mismatch, match="too long"):
         long(pair(refusing), SMALL)
+
+
+def test_a_module_that_fits_in_its_dtype_alone_is_built_while_none_in_float32_is_held() -> None:
+    held: list[weakref.ref[Any]] = []
+
+    class Large(CausalSelfAttention):
+        def __init__(self, config: Any) -> None:
+            assert not any(module() is not None for module in held), "two at a time do not fit"
+            super().__init__(config)
+            held.append(weakref.ref(self))
+
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            if self.proj.weight.dtype is torch.float32 and len(held) == 1:
+                raise torch.OutOfMemoryError("planted")
+            return super().to(*args, **kwargs)
+
+    module = built_on_device(pair(Large, CausalSelfAttention, "module"), SMALL.but(dtype="bfloat16"))
+    assert len(held) == 2
+    assert module.get_parameter("proj.weight").dtype is torch.bfloat16
 
 
 def test_nothing_of_the_size_of_all_scores_is_made_by_the_truth() -> None:

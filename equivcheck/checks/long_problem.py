@@ -16,7 +16,7 @@ from equivcheck.problem import Problem
 from equivcheck.transfer import carry_over
 from equivcheck.weights import qkv, sequence, upstream
 
-__all__ = ["NotPlain", "long_problem", "plain_attention"]
+__all__ = ["NotPlain", "built_on_device", "long_problem", "plain_attention"]
 
 _LINEARS = ("key", "query", "value", "proj")
 
@@ -99,7 +99,7 @@ def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
     original = pair.build_reference(small)
     if pair.kind == "function":
         return pair.build_candidate(longer, original)
-    module = _built_on_device(pair, longer)
+    module = built_on_device(pair, longer)
     if pair.transfer is not None:
         carry_over(pair.transfer, original, module, longer.config())
         return module.train(longer.training)
@@ -111,17 +111,22 @@ def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
     return module.train(longer.training)
 
 
-def _built_on_device(pair: Pair, case: Case) -> nn.Module:
+def built_on_device(pair: Pair, case: Case) -> nn.Module:
     # a T x T mask may fit where the two of them that are there while it is made, in float32, do not
     for made_in in dict.fromkeys((torch.float32, case.torch_dtype)):
         try:
-            with seeded(case.seed + 1, pair.device), torch.device(pair.device), _default_dtype(made_in):
-                module: nn.Module = pair.candidate(case.config())
-                return module.to(device=pair.device, dtype=case.torch_dtype)
+            return _made_in(made_in, pair, case)
         except torch.OutOfMemoryError:
             if made_in is case.torch_dtype:
                 raise
     raise AssertionError("not reached: the last dtype raises")
+
+
+def _made_in(dtype: torch.dtype, pair: Pair, case: Case) -> nn.Module:
+    # a function of its own: one that was made and cannot be converted must not be held while another one is made
+    with seeded(case.seed + 1, pair.device), torch.device(pair.device), _default_dtype(dtype):
+        module: nn.Module = pair.candidate(case.config())
+        return module.to(device=pair.device, dtype=case.torch_dtype)
 
 
 @contextmanager

@@ -107,6 +107,12 @@ def _mask_inverted(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any)
     return f(q, k, v, **(options | inverted))
 
 
+def _mask_of_the_first_head(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    mask = options.get("attn_mask")
+    first = {} if mask is None or mask.dim() < 4 else {"attn_mask": mask[:, :1]}
+    return f(q, k, v, **(options | first))
+
+
 def _heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     group = q.size(1) // k.size(1)
     return f(q, k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1), **options)
@@ -160,6 +166,7 @@ FUNCTIONS = (
     ("generator-drawn-from", ("purity",), _generator_drawn),
     ("mask-ignored", ("output",), _mask_ignored),
     ("boolean-mask-inverted", ("output",), _mask_inverted),
+    ("mask-of-the-first-head-for-all", ("output",), _mask_of_the_first_head),
     ("grouped-heads-tiled", ("output",), _heads_tiled),
     ("keys-past-the-queries-ignored", ("output",), _keys_past_the_queries_ignored),
     ("causal-mask-at-the-other-corner", ("output",), _other_corner),

@@ -1,0 +1,97 @@
+"""Masks of functions: of every shape that both take, and what goes wrong with one of them is seen."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import equivcheck
+from equivcheck.cases import MASKS, Case
+from equivcheck.explaining import Reading, attention
+from equivcheck.kinds import resolve
+from equivcheck.report.model import Report
+from equivcheck.weights import attn_mask
+
+SHAPES = {"heads": (3, 2, 5, 7), "bias": (3, 2, 5, 7), "plane": (5, 7), "some": (3, 1, 5, 7), "right": (3, 1, 1, 7)}
+
+
+def original(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return attention(Reading(), q, k, v, **options)
+
+
+def of_the_first_head(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    return original(q, k, v, attn_mask=attn_mask if attn_mask is None else attn_mask[:, :1], **options)
+
+
+def transposed_in_two_dimensions(
+    q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, **options: Any
+) -> Tensor:
+    if attn_mask is not None and attn_mask.dim() == 2 and attn_mask.size(0) == attn_mask.size(1):
+        attn_mask = attn_mask.t() | torch.eye(attn_mask.size(0), dtype=torch.bool)
+    return original(q, k, v, attn_mask=attn_mask, **options)
+
+
+def of_four_dimensions(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    if attn_mask is not None and attn_mask.dim() != 4:
+        raise ValueError("attn_mask must have four dimensions")
+    return original(q, k, v, attn_mask=attn_mask, **options)
+
+
+def judged(candidate: Any) -> Report:
+    return equivcheck.verify(original, candidate, device="cpu", checks=["output"], seed=3)
+
+
+@pytest.mark.parametrize("mask", MASKS[1:])
+def test_every_mask_broadcasts_to_the_scores_and_lets_a_query_see_something_but_where_it_says_so(mask: str) -> None:
+    made = attn_mask(Case(batch_size=3, seq_len=5, n_head=2, block_size=5, kv_len=7, mask=mask))
+    assert made is not None
+    assert made.expand(3, 2, 5, 7).shape == (3, 2, 5, 7)
+    assert tuple(made.shape) == SHAPES.get(mask, tuple(made.shape))
+    if mask in ("heads", "plane", "some"):
+        assert made.any(-1).all()
+        assert not made.all()
+    if mask in ("heads", "bias"):
+        assert not torch.equal(made[:, 0], made[:, 1])
+
+
+@pytest.mark.parametrize("candidate", [of_the_first_head, transposed_in_two_dimensions])
+def test_a_mask_of_one_shape_that_is_misread_is_a_small_counterexample(candidate: Any) -> None:
+    report = judged(candidate)
+    assert report.verdict == "different"
+    found = report.results[0].counterexample
+    assert found is not None
+    case = Case.parse(found.case)
+    assert case.mask
+    assert case.batch_size == 1
+    assert case.n_head * case.seq_len <= 4
+
+
+def test_all_shapes_pass_and_a_shape_that_only_the_original_takes_is_a_note() -> None:
+    assert judged(original).equivalent
+    report = judged(of_four_dimensions)
+    assert report.equivalent
+    assert any("a boolean mask of two dimensions (ValueError" in note for note in report.results[0].notes)
+
+
+def test_masks_of_every_shape_are_tried_where_such_masks_are_taken_at_all() -> None:
+    def without(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+        if attn_mask is not None:
+            raise ValueError("no masks here")
+        return original(q, k, v, **options)
+
+    features = resolve(original, original, kind="function", device="cpu").features
+    assert {"mask by heads", "plain mask", "bias by heads"} <= features
+    refusing = resolve(original, without, kind="function", device="cpu")
+    assert not {"mask by heads", "plain mask", "bias by heads"} & refusing.features
+    assert not any("dimensions" in note for note in refusing.notes)
+
+
+def test_an_option_that_the_original_takes_no_notice_of_is_a_note_and_no_reason_for_insensitive() -> None:
+    def swallowing(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        return original(q, k, v, is_causal=options["is_causal"], scale=q.size(-1) ** -0.5, dropout_p=0.0)
+
+    subject = resolve(swallowing, original, kind="function", device="cpu")
+    assert not {"dropout_p", "scale", "attn_mask"} & subject.options
+    assert sum("changes nothing in the original" in note for note in subject.notes) == 3
+    assert equivcheck.verify(swallowing, swallowing, device="cpu", checks=["output"], profile="quick").equivalent
