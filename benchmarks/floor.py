@@ -1,6 +1,7 @@
 """The fused module beside the floor and beside the published one: is there time left in it?
 
-    python benchmarks/floor.py [--preset gpt2] [--device cuda] [--dtype bfloat16]... [--max-seconds 60] [--out FILE]
+    python benchmarks/floor.py [--preset gpt2]... [--device cuda] [--dtype bfloat16]... [--lengths 1024,8192] [--max-seconds 60]
+                               [--out FILE]
 
 For every row of attention alone in a preset, forward and with its backward pass, three things are measured in pairs:
 
@@ -9,9 +10,11 @@ For every row of attention alone in a preset, forward and with its backward pass
 - *published over ours*: the module as the guide publishes it, written anew from the guide: `is_causal`, and the rate kept
   from the config.
 
-A ratio is the first's time over the second's, with its 95 % interval. Each row is told when it is measured. With --out writes JSON,
-and markdown beside it, anew after each row: what was measured stays if the run is ended. The longest rows take longer than their
-share: a pair is measured three times in each of four rounds, however late it is.
+A ratio is the first's time over the second's, with its 95 % interval; of ours and of the published one also the memory
+above what is resident. How many rows say that the published one is faster is told, and how likely so many are by
+chance. Each row is told when it is measured. With --out writes JSON, and markdown beside it, anew after each row: what
+was measured stays if the run is ended. The longest rows take longer than their share: a pair is measured three times in
+each of four rounds, however late it is.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from functools import partial
 from pathlib import Path
 
 import torch.nn.functional as F
+from agree import EXPECTED
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -32,6 +36,7 @@ from equivcheck.clocks import clocks
 from equivcheck.kernels import kernels_of
 from equivcheck.kinds import resolve
 from equivcheck.measure import DoesNotFit, alone, fitting, paired, release
+from equivcheck.peak import peak_of
 from equivcheck.provenance import device_name, environment
 from equivcheck.stopwatch import LEARNING, Stopwatch
 from equivcheck.workload import flops, makes, rows
@@ -146,6 +151,7 @@ def measured(row, subject, seconds):
         ):
             both = makes(replace(subject, reference=pair[0], candidate=pair[1]), row)
             line[name] = asdict(paired(*both, subject.device, max_seconds=0.4 * seconds))
+        line["memory above resident, published and ours"] = [peak_of(make, subject.device).above_bytes for make in both]
         line["ours_flops_per_s"] = flops(row, "module") / line["ours over floor"]["first"]["median_ms"] * 1e3
     except DoesNotFit as error:
         line["refused"] = str(error)
@@ -154,8 +160,8 @@ def measured(row, subject, seconds):
 
 
 HEAD = """\
-| work | dtype | T | kernels alone, ms | ours runs | fastest | ours ms | ours over floor | published over ours |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+| work | dtype | T | kernels alone, ms | ours runs | fastest | ours ms | ours over floor | published over ours | memory, MiB |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def told(line):
@@ -175,6 +181,7 @@ def told(line):
         line.get("floor_kernel", ""),
     ]
     cells += [f"{ours['first']['median_ms']:.4g}" if ours else "", *ratios]
+    cells.append(", ".join(f"{b / 2**20:.1f}" for b in line.get("memory above resident, published and ours", ())))
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -182,7 +189,23 @@ def page(found):
     return (
         "# The fused module, the floor and the published module\n\n"
         f"{found['device']}, torch {found['environment']['torch']}. Ratios of times measured in pairs, with 95 % intervals; "
-        "the floor is four linears and the fastest kernel.\n\n" + "\n".join([HEAD, *map(told, found["rows"])]) + "\n"
+        "the floor is four linears and the fastest kernel.\n\n"
+        + "\n".join([HEAD, *map(told, found["rows"])])
+        + f"\n\n{verdict(found['rows'])}\n"
+    )
+
+
+def verdict(rows):
+    """How many rows say that the published module is faster than ours, and whether chance explains them."""
+    highs = [row["published over ours"]["high"] for row in rows if "published over ours" in row]
+    faster = sum(high < 1 for high in highs)
+    low = EXPECTED / 2  # an interval of 95 % is as often too low as too high
+    chance = sum(
+        math.comb(len(highs), n) * low**n * (1 - low) ** (len(highs) - n) for n in range(faster, len(highs) + 1)
+    )
+    return (
+        f"In {faster} of {len(highs)} rows the whole interval of published over ours is below 1: where both are as fast in all of "
+        f"them, so many or more have a chance of {chance:.2g}."
     )
 
 
@@ -191,6 +214,7 @@ def main() -> None:
     parser.add_argument("--preset", action="append")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", action="append")
+    parser.add_argument("--lengths", help="rows of these T alone, with commas between")
     parser.add_argument("--max-seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -199,7 +223,7 @@ def main() -> None:
         row
         for preset in args.preset or ["small"]
         for row in rows(preset, tuple(args.dtype or ()), "module")
-        if row.work.startswith("attention")
+        if row.work.startswith("attention") and (not args.lengths or str(row.size.T) in args.lengths.split(","))
     ]
     found = {
         "device": device_name(subject.device),

@@ -103,7 +103,10 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
     errors = p * (shared * model.draw(delta))
     if model.smallest > _FELT:
         errors += _unnormalised(model, g, p, dim)
-    own = model.u * out.abs() + p * (model.u * (g.abs() + delta.abs()))
+    # parts of a row that are normalised apart and then merged have sums of their own, which may be as large as any term in them:
+    # where dropout leaves little of the whole row's, they cancel
+    largest = (g * (p != 0)).abs().amax(dim, keepdim=True)
+    own = model.u * out.abs() + p * (model.u * (largest + delta.abs()))
     greatest = model.origins.greatest(p)
     if greatest is not None:
         # a softmax that is spelled out takes the gradient of a row, which sums to zero, to its greatest score, whose

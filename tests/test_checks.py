@@ -120,6 +120,48 @@ def test_probabilities_rounded_toward_zero_in_bfloat16_are_told_apart_from_those
         BY_NAME["bias"].run(pair(FAULT["probabilities-toward-zero"].attention), case)
 
 
+class _MergedHalves(CausalSelfAttention):
+    """Each half of the keys normalised by itself, and both merged by their sums, as where keys are split over blocks or devices."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self._heads(x)
+        T, half = q.size(-2), (q.size(-2) + 1) // 2
+        s = (q @ k.mT * q.size(-1) ** -0.5).masked_fill(self.mask[:, :, :T, :T] == 0, -float("inf"))
+        kept = self.attn_drop(torch.ones_like(s))
+        most = s.amax(-1, keepdim=True).detach()
+        parts = []
+        for keys in (slice(0, half), slice(half, T)):
+            e = (s[..., keys] - most).exp()
+            total = e.sum(-1, keepdim=True)
+            p = e / total.clamp_min(torch.finfo(s.dtype).tiny)
+            parts.append((total, (p * kept[..., keys]) @ v[..., keys, :]))
+        whole = parts[0][0] + parts[1][0]
+        return self._merge(sum(total / whole * y for total, y in parts))
+
+
+def test_sums_of_parts_that_cancel_where_dropout_leaves_little_of_a_row_are_rounding() -> None:
+    case = Case.parse("B2-T7-H1-D16-K7-float32-eval-a0-r0-sharpened-contiguous-s41102-after-aohci")
+    for attention in (_MergedHalves, next(r.attention for r in RIGHT if r.name == "halves-merged-by-sums")):
+        held = BY_NAME["modes"].run(pair(attention), case)
+        assert (held.ratio or 0.0) <= 1
+
+
+class _KeyBiasWithoutGradient(CausalSelfAttention):
+    """Scores of a row that are all moved by as much are the same probabilities: the gradient of a key's bias is zero."""
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, _, v = super()._heads(x)
+        B, T, C = x.shape
+        k = F.linear(x, self.key.weight) + self.key.bias.detach() + 0 * self.key.bias
+        return q, k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2), v
+
+
+def test_a_gradient_that_is_exactly_the_zero_which_the_truth_has_to_rounding_is_not_biased() -> None:
+    case = Case(batch_size=1, seq_len=5, n_head=1, head_size=32, block_size=5)
+    for dtype in ("float32", "float64"):
+        BY_NAME["bias"].run(pair(_KeyBiasWithoutGradient), case.but(dtype=dtype))
+
+
 @pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)
 def test_a_right_attention_in_other_words_passes(right: Any) -> None:
     subject = pair(right.attention)

@@ -26,6 +26,10 @@ _SHARE = 0.25
 """A mean error below this share of a unit roundoff is not called bias: rounding to nearest is itself a little lopsided on
 values that are not spread evenly between two powers of two. Rounding toward zero has a mean of some 0.7 of a roundoff."""
 
+_NOISE = 2.0**-40
+"""Of the largest number of all: a truth below is what rounding in float64 has left of a zero, as of the gradient of a key's
+bias. The error of a candidate that gives a zero there, or computes in float64 too, is all of it, and no bias."""
+
 _LONGEST = 512  # positions: beyond, 24 problems take longer than all other checks
 _BEYOND = 1.5  # times the number of terms at which a sum stands still: a third of them is lost
 _WIDTH = 8
@@ -81,20 +85,24 @@ def _over_problems(pair: Pair, case: Case, share: float) -> Held:
             return problem.run(module, problem.inputs, gradients=True)
 
         got = candidate_run(problem, run)
+        least = _NOISE * max(float(true.abs().max()) for true in values.values() if true.numel())
         for name, true in values.items():
             mine = got.get(name)
             if mine is None or not bool(mine.isfinite().all()) or mine.shape != true.shape:
                 continue
             error = (mine.to(true.device, torch.float64) - true) / u
             sums = {
-                f"slope of the error of {name}": (error * true, true.square()),
-                f"mean error of {name}": (error, true.abs()),
+                f"slope of the error of {name}": (error * true, true.square(), least * least),
+                f"mean error of {name}": (error, true.abs(), least),
             }
-            for what, (above, below) in sums.items():
-                whole[what].append((above.sum() / below.sum()).reshape(1))
+            for what, (above, below, noise) in sums.items():
+                whole[what].append(_share(above.sum(), below.sum(), noise * true.numel()).reshape(1))
                 for dim in range(true.dim() if true.dim() > 1 else 0):
                     others = [d for d in range(true.dim()) if d != dim]
-                    sliced[f"{what} along dimension {dim}"].append(above.sum(others) / below.sum(others))
+                    many = true.numel() / true.shape[dim]
+                    sliced[f"{what} along dimension {dim}"].append(
+                        _share(above.sum(others), below.sum(others), noise * many)
+                    )
     # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
     exponentials = EXP_ULPS if case.dtype == "float32" else 0.0
     tests = sum(found[0].numel() for kind in (whole, sliced) for found in kind.values())
@@ -106,6 +114,11 @@ def _over_problems(pair: Pair, case: Case, share: float) -> Held:
     return worst
 
 
+def _share(above: Tensor, below: Tensor, noise: float) -> Tensor:
+    """above / below; not a number where the truth itself is no more than what float64 leaves of a zero."""
+    return torch.where(below > noise, above / below, math.nan)
+
+
 def _worst(found: dict[str, list[Tensor]], share: float, tests: int, case: Case) -> Held:
     """The means nearest to what chance and `share` roundoffs allow; a Mismatch where one is beyond."""
     quantile = student_quantile(FALSE_ALARM / max(1, tests), _REPLICAS - 1)
@@ -114,7 +127,7 @@ def _worst(found: dict[str, list[Tensor]], share: float, tests: int, case: Case)
         if len(sample) < _REPLICAS:
             continue
         stacked = torch.stack(sample)  # (replicas, slices)
-        judged = stacked.isfinite().all(0)  # a truth of exactly zero has no slope
+        judged = stacked.isfinite().all(0)  # a truth of zero has no slope
         mean, deviation = stacked.mean(0), stacked.std(0)
         allowed = quantile * deviation / math.sqrt(_REPLICAS) + share
         ratios = torch.where(judged, mean.abs() / allowed, 0.0)
