@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equivcheck.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.calling import HOW_TO_COMPARE, tensor_of
-from equivcheck.cases import Case, arrange
+from equivcheck.cases import ALIGNED_BYTES, Case, arrange
 from equivcheck.classes import classes_restored
 from equivcheck.exits import held_back
 from equivcheck.generators import seeded
@@ -22,7 +22,7 @@ from equivcheck.transfer import Transfer, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
 
-__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs", "takes_targets"]
+__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs", "takes_targets", "to_device"]
 
 Factory = Callable[..., Any]
 
@@ -167,8 +167,8 @@ class Subject:
         else:
             inputs, names = tokens(case), ()
             shapes = {"logits": torch.Size((case.batch_size, case.seq_len, case.vocab_size))}
-        inputs = tuple(_to(x, self.device) for x in inputs)
-        flowing = {name: _to(upstream(case, name, shape), self.device) for name, shape in shapes.items()}
+        inputs = tuple(to_device(x, self.device) for x in inputs)
+        flowing = {name: to_device(upstream(case, name, shape), self.device) for name, shape in shapes.items()}
         if self.kind in ("model", "replacement"):
             # a mean over B*T tokens gives gradients that half precision cannot hold: scaled as a loss scaler would
             scale = float(case.batch_size * case.seq_len)
@@ -210,14 +210,18 @@ class Subject:
         return replace(self, oracle_device=cpu) if same else self
 
 
-def _to(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """Move a tensor and keep its strides, overlapping ones too."""
     if device.type == "cpu":
         return x
     base = x if x._base is None else x._base
     if not base.is_contiguous():
         return x.to(device, non_blocking=True)
-    return base.to(device, non_blocking=True).as_strided(x.shape, x.stride(), x.storage_offset())
+    moved, start = base.to(device, non_blocking=True), x.storage_offset()
+    if beyond := start * x.element_size() % ALIGNED_BYTES:
+        more = (ALIGNED_BYTES - beyond) // x.element_size()
+        moved, start = F.pad(moved.reshape(-1), (more, 0)), start + more
+    return moved.as_strided(x.shape, x.stride(), start)
 
 
 def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

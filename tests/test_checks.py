@@ -209,15 +209,16 @@ def _independent(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 class _HalfAgain:
-    """A generator that is less random than it should be: half of each mask is that of the call before."""
+    """A generator that is less random than it should be: half of each mask is that of the call before, in another place."""
 
     def __init__(self) -> None:
         self.latest: dict[torch.Size, Tensor] = {}
 
     def __call__(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         drawn = torch.rand(x.shape)
-        latest = self.latest.get(x.shape, drawn)
-        self.latest[x.shape] = drawn = torch.cat([latest[latest.size(0) // 2 :], drawn[latest.size(0) // 2 :]])
+        latest = self.latest.get(x.shape, torch.rand(x.shape))
+        half = x.shape[-1] // 2
+        self.latest[x.shape] = drawn = torch.cat([latest[..., x.shape[-1] - half :], drawn[..., half:]], -1)
         return x * (drawn >= p) / (1 - p) if training else x
 
 

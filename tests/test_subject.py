@@ -13,11 +13,12 @@ from equivcheck.attention import (
     FlashCausalSelfAttention,
     replace_attention_with_flash_attention,
 )
-from equivcheck.cases import LAYOUTS, Case
+from equivcheck.cases import ALIGNED_BYTES, LAYOUTS, Case, arrange
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
 from equivcheck.kinds import KINDS, resolve
 from equivcheck.loading import find_device, load, name_of
+from equivcheck.subject import to_device
 
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, n_layer=1, vocab_size=11)
 
@@ -305,3 +306,17 @@ def test_on_the_cpu_the_oracle_is_where_the_pair_is() -> None:
     assert subject.with_oracle_beside() is subject
     problem = subject.problem(CASE)
     assert problem.judged_on == problem.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_what_goes_to_a_gpu_keeps_its_layout_and_begins_where_its_kernels_take_for_granted(dtype: torch.dtype) -> None:
+    meta = torch.device("meta")  # a device that is not the CPU, as a GPU is
+    x = arrange(torch.randn(2, 3, 5, 8).to(dtype), "offset")
+    assert x.storage_offset() * x.element_size() % ALIGNED_BYTES
+    for moved in (to_device(x, meta), arrange(x.to(meta), "offset")):
+        assert moved.shape == x.shape
+        assert moved.stride() == x.stride()
+        assert moved.storage_offset() > 0
+        assert moved.storage_offset() * moved.element_size() % ALIGNED_BYTES == 0
+    plain = to_device(arrange(torch.randn(2, 3, 5, 8), "transposed"), meta)
+    assert plain.stride() == arrange(torch.randn(2, 3, 5, 8), "transposed").stride()

@@ -31,7 +31,7 @@ def decoding(pair: Pair, case: Case) -> Held:
     truth = problem.truth(gradients=False)
     worst = Held()
     for told, chunks in _plans(case.seq_len):
-        oracle, inputs = problem.original_in_float64(problem.device)
+        oracle, inputs = problem.original_in_float64()  # where the truth is
         try:
             with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]

@@ -140,9 +140,12 @@ def _of_torch(problem: Problem) -> dict[str, float]:
     with seeded(c.seed, problem.device):
         for shape in ((_BATCH, c.n_head, c.seq_len, c.seq_len), (_BATCH, c.seq_len, c.n_embd)):
             ones = torch.ones(shape, dtype=c.torch_dtype, device=problem.device)
-            kept = torch.stack([F.dropout(ones, 0.5) != 0 for _ in range(_CALLS)]).double() * 2 - 1  # (calls, B, ...)
+            kept = torch.stack([F.dropout(ones, 0.5) != 0 for _ in range(_CALLS)]).double() * 2 - 1
+            kept = kept.flatten(2)  # (calls, B, places)
             for name, dim in ((_NEIGHBOURS, 1), (_SUCCESSIVE, 0)):
-                worst[name] = max(worst[name], float((kept * kept.roll(1, dim)).mean((0, 1)).abs().max()))
+                # of each place with each: what comes again need not come in the same place
+                found = torch.einsum("cbi,cbj->ij", kept, kept.roll(1, dim)) / (_CALLS * _BATCH)
+                worst[name] = max(worst[name], float(found.abs().max()))
     return worst
 
 
