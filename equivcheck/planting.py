@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equivcheck.cases import DTYPES, HALF
+import torch
+
+from equivcheck.cases import DTYPES, HALF, Case
 from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around_functions import FUNCTIONS, around_function
@@ -78,6 +80,7 @@ _SIZES = {  # of faults that are as large in float64 as in other dtypes, in shar
     "outputs-scaled-by-one-in-65536": 2.0**-16,
     "logits-scaled-by-one-in-65536": 2.0**-16,
 }
+_PROBE = Case(batch_size=2, seq_len=16, n_head=2, head_size=16, block_size=16)
 _HIDES = 1 / 16  # of a fault's size: an original so far from its own truth allows every candidate twice as much
 
 
@@ -130,6 +133,7 @@ def planted(
             outside = {name for name, _, _ in wrong}  # some go wrong in the same way, and have the same name
             inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
             random.Random(seed).shuffle(inside)
+            inside = [f for f in inside if not _elsewhere(subject.with_candidate(f.attention, f.name), dtypes)]
             wrong += [(f.name, f.seen_by, f.attention) for f in inside[: _FROM_INSIDE[profile]]]
     own = own_in_disguise(subject) if own is None else own
     found = [
@@ -150,6 +154,26 @@ def planted(
         ]
     random.Random(seed).shuffle(found)
     return found
+
+
+def _elsewhere(subject: Subject, dtypes: Sequence[str]) -> bool:
+    """Whether a fault is one of other dtypes alone: in these it gives what the original gives, bit for bit, and elsewhere not."""
+    left_out = [dtype for dtype in DTYPES if dtype not in dtypes]
+    return (
+        bool(left_out)
+        and not any(_differs(subject, dtype) for dtype in dtypes)
+        and any(_differs(subject, dtype) for dtype in left_out)
+    )
+
+
+def _differs(subject: Subject, dtype: str) -> bool:
+    problem = subject.problem(_PROBE.but(dtype=dtype))
+    try:
+        own, its = (problem.run(m, problem.inputs, gradients=True) for m in (problem.reference, problem.candidate))
+    except Exception:
+        return True
+    pairs = [(value, its.get(name)) for name, value in own.items() if value is not None]
+    return any(mine is None or not torch.equal(value, mine) for value, mine in pairs)
 
 
 def own_in_disguise(subject: Subject) -> list[str]:

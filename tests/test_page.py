@@ -236,9 +236,9 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
 
 def test_a_record_of_pytest_benchmark_is_read() -> None:
     found = benchmark.read(Path(__file__).parents[1] / "reports/nvidia-h100/benchmark.json")
-    timing = found["attention forward, cuda, float32, T=399"]
+    name, timing = next((name, timing) for name, timing in found.items() if "float32" in name and "T=399" in name)
     assert timing.speed_up == pytest.approx(timing.reference_ms / timing.candidate_ms)  # type: ignore[operator]
-    assert Text(html.render(FULL, found)).text.count("attention forward, cuda, float32, T=399") >= 1
+    assert Text(html.render(FULL, found)).text.count(name) >= 1
 
 
 @pytest.mark.parametrize(

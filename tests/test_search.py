@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import equivcheck
+from equivcheck.attention import CausalSelfAttention
+from equivcheck.cases import DTYPES
 from equivcheck.errors import DeviceLost, UsageError
 from equivcheck.kinds import resolve
 from equivcheck.lost import hold_device
@@ -106,3 +108,18 @@ def test_a_gpu_that_does_not_answer_ends_the_run_in_one_line(monkeypatch: pytest
 def test_a_gpu_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.ones(()))
     hold_device(torch.device("cuda"), "it ran", RuntimeError("out of memory"))
+
+
+def test_a_fault_of_a_dtype_that_is_refused_is_not_planted_and_one_of_any_other_condition_is() -> None:
+    subject = resolve(CausalSelfAttention, CausalSelfAttention, kind="module", device="cpu")
+    every, narrower = (
+        {fault.name for fault in planted(subject, {"output", "bias"}, "thorough", 0, dtypes)}
+        for dtypes in (DTYPES, ("float32", "float64", "bfloat16"))
+    )
+    assert "wrong-in-float16" in every - narrower
+    assert {
+        "wrong-past-head-size-64",
+        "wrong-from-three-heads",
+        "wrong-in-bfloat16",
+        "wrong-at-a-full-block",
+    } <= narrower
