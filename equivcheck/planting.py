@@ -15,6 +15,7 @@ from equivcheck.faults.around_functions import FUNCTIONS, around_function
 from equivcheck.faults.around_models import MODELS, around_model
 from equivcheck.faults.around_modules import MODULES, around_module
 from equivcheck.faults.transforms import CHANGES, around_last_part, around_output, around_result
+from equivcheck.settings import kept
 from equivcheck.subject import SAMPLE, Subject
 
 __all__ = ["PlantedFault", "own_in_disguise", "planted"]
@@ -169,7 +170,8 @@ def _elsewhere(subject: Subject, dtypes: Sequence[str]) -> bool:
 def _differs(subject: Subject, dtype: str) -> bool:
     problem = subject.problem(_PROBE.but(dtype=dtype))
     try:
-        own, its = (problem.run(m, problem.inputs, gradients=True) for m in (problem.reference, problem.candidate))
+        with kept():  # some faults are settings that they switch
+            own, its = (problem.run(m, problem.inputs, gradients=True) for m in (problem.reference, problem.candidate))
     except Exception:
         return True
     pairs = [(value, its.get(name)) for name, value in own.items() if value is not None]

@@ -1,7 +1,12 @@
 """The Hypothesis profile of this project's own tests: no deadlines, and few examples, each a whole attention."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from equivcheck.settings import kept
 
 settings.register_profile(
     "equivcheck", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -9,3 +14,10 @@ settings.register_profile(
 settings.load_profile("equivcheck")
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_torch_are_put_back() -> Iterator[None]:
+    """Some faults switch a setting of the process: the next test, whichever that is, must find it as it was."""
+    with kept():
+        yield
