@@ -126,15 +126,8 @@ def _as_functions(subject: Subject) -> Subject:
     )
     subject = _unwrapped(subject)
     ignored = unfelt(subject)
-    subject = replace(
-        subject,
-        options=subject.options - set(ignored),
-        notes=(
-            *subject.notes,
-            *(f"not judged, because it changes nothing in the original: {name}" for name in ignored),
-        ),
-    )
-    subject = _with_features(subject)
+    told = (f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored)
+    subject = _with_features(replace(subject, unfelt=frozenset(ignored), notes=(*subject.notes, *told)))
     tried = replace(subject, scale_optional="scale" in subject.options)
     left_out = SAMPLE.but(seed=1)  # an one of those that leave it out
     return subject if any(_refuses(tried, left_out, which) for which in ("reference", "candidate")) else tried

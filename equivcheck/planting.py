@@ -15,6 +15,7 @@ from equivcheck.faults.around_functions import FUNCTIONS, around_function
 from equivcheck.faults.around_models import MODELS, around_model
 from equivcheck.faults.around_modules import MODULES, around_module
 from equivcheck.faults.transforms import CHANGES, around_last_part, around_output, around_result
+from equivcheck.functions import FEATURES
 from equivcheck.settings import kept
 from equivcheck.subject import SAMPLE, Subject
 
@@ -110,7 +111,11 @@ def planted(
     """
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
-        there = subject.options | subject.features | ({"scale left out"} if subject.scale_optional else set())
+        # a fault in what is done with an option shows around no original that does nothing with it
+        felt = subject.options - subject.unfelt
+        masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
+        there = felt | (subject.features if "attn_mask" in felt else subject.features - masks)
+        there |= {"scale left out"} if subject.scale_optional and "scale" in felt else set()
         wrong = [
             (name, seen, partial(around_function, subject.reference, plant))
             for name, seen, plant in FUNCTIONS

@@ -83,6 +83,7 @@ class Subject:
     transfer: Transfer | None = None  # None: by the same names
     options: frozenset[str] = frozenset()  # of a function: those that both take
     features: frozenset[str] = frozenset()  # of a function: `functions.FEATURES` in which both run
+    unfelt: frozenset[str] = frozenset()  # of the options: those that the original takes no notice of
     scale_optional: bool = False  # of a function: whether both run where the scale is left out
     notes: tuple[str, ...] = ()  # what was found out about the pair, and is worth telling
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them

@@ -87,11 +87,26 @@ def test_masks_of_every_shape_are_tried_where_such_masks_are_taken_at_all() -> N
     assert not any("dimensions" in note for note in refusing.notes)
 
 
-def test_an_option_that_the_original_takes_no_notice_of_is_a_note_and_no_reason_for_insensitive() -> None:
-    def swallowing(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        return original(q, k, v, is_causal=options["is_causal"], scale=q.size(-1) ** -0.5, dropout_p=0.0)
+def swallowing(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    return original(q, k, v, is_causal=options["is_causal"], scale=q.size(-1) ** -0.5, dropout_p=0.0)
 
-    subject = resolve(swallowing, original, kind="function", device="cpu")
-    assert not {"dropout_p", "scale", "attn_mask"} & subject.options
+
+def test_an_option_that_the_original_takes_no_notice_of_is_no_reason_for_insensitive() -> None:
+    subject = resolve(swallowing, swallowing, kind="function", device="cpu")
+    assert subject.unfelt == {"dropout_p", "scale", "attn_mask"}
     assert sum("changes nothing in the original" in note for note in subject.notes) == 3
-    assert equivcheck.verify(swallowing, swallowing, device="cpu", checks=["output"], profile="quick").equivalent
+    report = equivcheck.verify(swallowing, swallowing, device="cpu", checks=["output", "dropout"], profile="quick")
+    assert report.equivalent
+    assert not {"scale-ignored", "mask-ignored", "dropout-left-on"} & set(report.sensitivity.planted)
+
+
+def test_a_candidate_that_takes_notice_of_it_is_different() -> None:
+    def masking(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+        return original(q, k, v, attn_mask=attn_mask, **options | {"scale": q.size(-1) ** -0.5, "dropout_p": 0.0})
+
+    def scaling(q: Tensor, k: Tensor, v: Tensor, *, scale: float, **options: Any) -> Tensor:
+        return original(q, k, v, is_causal=options["is_causal"], scale=scale, dropout_p=0.0)
+
+    for candidate in (masking, scaling):
+        report = equivcheck.verify(swallowing, candidate, device="cpu", checks=["output"], profile="quick")
+        assert report.verdict == "different"
