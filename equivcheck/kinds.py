@@ -23,19 +23,11 @@ from equivcheck.calling import (
     three_times,
     unwrapping,
 )
-from equivcheck.cases import Case
 from equivcheck.construction import HOW_TO_BUILD, factory_of
 from equivcheck.errors import UsageError
 from equivcheck.exits import held_back
-from equivcheck.felt import unfelt
+from equivcheck.function_pairs import as_functions
 from equivcheck.functions import (
-    FEATURES,
-    HOW_TO_CALL_IT,
-    OPTIONS,
-    mask_features,
-    may_take_qkv,
-    normal,
-    options_of,
     takes_qkv,
 )
 from equivcheck.generators import seeded
@@ -82,7 +74,7 @@ def _tried(subject: Subject, kind: str) -> Subject:
     said, names = subject.adaptation, (subject.reference_name, subject.candidate_name)
     if takes_qkv(subject.reference):
         found_kind = "function"
-        subject = _as_functions(subject)
+        subject = as_functions(subject)
         if said.given:
             raise UsageError(f"{said.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
@@ -97,106 +89,6 @@ def _tried(subject: Subject, kind: str) -> Subject:
     if subject.kind in ("module", "model"):
         subject = _with_candidate_tried(subject, outputs)
     return subject.with_oracle_beside()
-
-
-def _as_functions(subject: Subject) -> Subject:
-    """The pair as functions of the contract's names, with the options that both take."""
-    if not may_take_qkv(subject.candidate):
-        raise UsageError(
-            f"{subject.reference_name} is a function of q, k, v, and {subject.candidate_name} is not: {HOW_TO_CALL_IT}"
-        )
-    options = [
-        options_of(function, name)
-        for function, name in (
-            (subject.reference, subject.reference_name),
-            (subject.candidate, subject.candidate_name),
-        )
-    ]
-    subject = replace(
-        subject,
-        kind="function",
-        reference=normal(subject.reference, options[0]),
-        candidate=normal(subject.candidate, options[1]),
-        options=frozenset(options[0]) & frozenset(options[1]),
-        notes=tuple(
-            f"not judged, because only one of the two takes it: {name}"
-            for name in OPTIONS
-            if (name in options[0]) != (name in options[1])
-        ),
-    )
-    subject = _unwrapped(subject)
-    ignored = unfelt(subject)
-    told = (f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored)
-    subject = _with_features(replace(subject, unfelt=frozenset(ignored), notes=(*subject.notes, *told)))
-    tried = replace(subject, scale_optional="scale" in subject.options)
-    left_out = SAMPLE.but(seed=1)  # an one of those that leave it out
-    return subject if any(_refuses(tried, left_out, which) for which in ("reference", "candidate")) else tried
-
-
-def _unwrapped(subject: Subject) -> Subject:
-    """The pair with the tensor taken out of what both return, where the original returns it in a tuple; as it is otherwise."""
-    problem = subject.problem(SAMPLE)
-    try:
-        with seeded(0, subject.device), torch.no_grad():
-            found = problem.reference(*problem.inputs)
-    except Exception:  # where it runs at all is found out with the dtypes
-        return subject
-    if isinstance(found, Tensor):
-        return subject
-    take = unwrapping(found)
-    return replace(subject, reference=_taking(take, subject.reference), candidate=_taking(take, subject.candidate))
-
-
-def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function, updated=())
-    def taken(*tensors: Tensor, **options: Any) -> Any:
-        assert take is not None
-        return take(function(*tensors, **options))
-
-    return taken
-
-
-def _with_features(subject: Subject) -> Subject:
-    """The pair with the features in which both run; where only the original does, that is a note."""
-    found: list[str] = []
-    notes: list[str] = []
-    for name, (words, tried) in FEATURES.items():
-        # masks with values of another size: some kernels refuse both together
-        fields = tried | ({"value_size": 3} if "mask" in tried and "value size" in found else {})
-        if ("mask" in fields and "attn_mask" not in subject.options) or (
-            not fields.get("is_causal", True) and "is_causal" not in subject.options
-        ):
-            continue
-        if "mask" in fields and not mask_features(fields["mask"], is_causal=fields.get("is_causal", True)) <= {
-            *found,
-            name,
-        }:
-            continue  # that it refuses all such masks has been noted
-        refused = [_refuses(subject, SAMPLE.but(**fields), which) for which in ("reference", "candidate")]
-        if not any(refused):
-            found.append(name)
-        elif not refused[0]:
-            notes.append(
-                f"not judged, because the candidate refuses it and the original does not: {words} ({refused[1]})"
-            )
-    return replace(subject, features=frozenset(found), notes=(*subject.notes, *notes))
-
-
-def _refuses(subject: Subject, case: Case, which: str) -> str:
-    """What one of the two raises on a case, in any dtype that the other kernels of its kind are made for."""
-    told = ""
-    for dtype in ("float32", "bfloat16"):
-        try:
-            problem = subject.problem(case.but(dtype=dtype))
-            found = problem.run(getattr(problem, which), problem.inputs, gradients=True)["output"]
-            if found is not None and found.shape == problem.upstream["output"].shape:
-                if which == "reference":
-                    problem.oracle_values(gradients=False)
-                return ""
-            told = "a result of another shape"
-        except Exception as error:
-            told = f"{type(error).__name__}: {line_of(error)[:80]}"
-    return told
 
 
 def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
