@@ -4,16 +4,19 @@
     python benchmarks/false_alarms.py --merge PART... --out reports/<device>/false_alarms.json
 
 A case is drawn from its number alone (`draw`), with the size tables of `equivcheck.strategies`: all dtypes, regimes and
-layouts, eval with any rates and train without dropout. Its truth is computed once, outputs and gradients; then right
-implementations are held against it by `equivcheck.checks.holding.hold`, one tensor at a time, with few perturbed runs
-first and many where those do not do. On the CPU they take turns: everything in `equivcheck.faults.RIGHT`, the flash and
-the math kernel, and the original itself. On CUDA the flash, cuDNN, memory-efficient and math kernels are forced in each
-case, and the others take turns. FlexAttention has cases of its own in a few shapes, compiled one by one; it never runs
-eagerly. What raises is counted as refused, with the first reason, and not as passed.
+layouts, now and then more heads or samples than the tables have, eval with any rates and train without dropout. Its truth
+is computed once, outputs and gradients; then right implementations are held against it by `equivcheck.checks.holding.hold`,
+one tensor at a time, with few perturbed runs first and many where those do not do. On the CPU they take turns: everything
+in `equivcheck.faults.RIGHT`, the flash and the math kernel, and the original itself. On CUDA the flash, cuDNN,
+memory-efficient and math kernels are forced in each case, and the others take turns. FlexAttention has cases of its own in
+a few shapes, compiled one by one; it never runs eagerly. What raises is counted as refused, with the first reason, and not
+as passed.
 
 A ratio says how near a tensor came to an alarm, which takes both few and many perturbed runs: it is the lesser of the
 two, where the few say more than 0.3. The original itself is held without the allowance of twice its own error: where it
-leaves the budget, the model of rounding has a gap, which is counted beside the false alarms and not among them.
+leaves the budget, the model of rounding has a gap, which is counted beside the false alarms and not among them. A result
+that is not finite where the truth and the original's own are is wrong whatever is allowed to rounding: it is told apart, and
+is no false alarm.
 
 Part I/N runs the cases whose number is I modulo N, in any order and on any machine, and keeps on disk what it has
 reached, every few seconds; --merge adds the parts up, whatever ended them, and the page says how many cases of those
@@ -65,6 +68,7 @@ ORIGINAL = "the original"
 FLEX = "FlexAttention"
 FLEX_SHAPES = tuple((T, D) for T in (128, 256) for D in (16, 32, 64))
 _GAPS_TOLD = 40
+_BEYOND = 41  # one case in so many, and of each part of the study, as no number of parts has this factor
 _LOOKED_AT = 0.3  # a ratio above, found on few perturbed runs, is measured again on many
 
 
@@ -77,11 +81,22 @@ def draw(number: int, seed: int = 0, *, max_seq_len: int = 512) -> Case:
     n_head = rng.choice(sizes(max(1, min(8, room)), typical=4))
     training = rng.random() < 0.5
     rates = (0.0,) if training else (0.0, 0.1, 0.5)
+    batch_size = rng.choice(sizes(max(1, min(4, room // n_head)), typical=3))
+    head_size = rng.choice(sizes(max(1, min(128, 512 // n_head)), typical=24))
+    if number % _BEYOND == 0:  # more heads, more samples, or wider heads, as `case_space` has them
+        seq_len = rng.randint(2, 8)
+        batch_size, n_head, head_size = rng.choice(
+            (
+                (rng.randint(1, 2), rng.randint(65, 96), rng.randint(1, 5)),
+                (rng.randint(257, 300), rng.randint(1, 2), rng.randint(1, 8)),
+                (rng.randint(1, 2), rng.randint(1, 2), 256),
+            )
+        )
     return Case(
-        batch_size=rng.choice(sizes(max(1, min(4, room // n_head)), typical=3)),
+        batch_size=batch_size,
         seq_len=seq_len,
         n_head=n_head,
-        head_size=rng.choice(sizes(max(1, min(128, 512 // n_head)), typical=24)),
+        head_size=head_size,
         block_size=seq_len + rng.choice((0, 0, 1, 7, 64)),
         dtype=rng.choice(DTYPES),
         training=training,
@@ -180,6 +195,7 @@ class Tally:
         self.data = data or {
             "schema": SCHEMA, "cases": 0, "flex_cases": 0, "pairs": 0, "tensors": 0, "refined": 0, "partly_judged": 0,
             "seconds": 0.0, "parts": [], "visited": {}, "alarms": [], "gaps": [], "gap_pairs": 0, "unbuilt": {},
+            "not_finite": [],
             "refused": {}, "held": {}, "worst": {}, "kernels": {},
         }  # fmt: skip
 
@@ -213,7 +229,7 @@ class Tally:
             print("warning: the parts differ in device, seed, environment or source", file=sys.stderr)
         for key in ("cases", "flex_cases", "pairs", "tensors", "refined", "partly_judged", "seconds", "gap_pairs"):
             mine[key] += its[key]
-        for key in ("parts", "alarms", "gaps"):
+        for key in ("parts", "alarms", "gaps", "not_finite"):
             mine[key] += its[key]
         for key in ("held", "unbuilt"):
             for name, count in its[key].items():
@@ -295,8 +311,10 @@ def judge(tally: Tally, problem: Problem, implementations: Sequence[Implementati
         tally.data["pairs"] += 1
         _add(tally.data["held"], f"{it.name}|{case.dtype}", 1)
         failed, judged = [], True
+        broken = it.name != ORIGINAL and breaks_down(problem, got, own)
         for name, ratio, refined, message, whole in hold_each(problem, got, None if it.name == ORIGINAL else own):
-            tally.see(it.name, case, name, ratio, refined)
+            if not broken:
+                tally.see(it.name, case, name, ratio, refined)
             judged = judged and whole
             if message:
                 failed.append({"tensor": name, "ratio": ratio, "message": message})
@@ -308,9 +326,23 @@ def judge(tally: Tally, problem: Problem, implementations: Sequence[Implementati
                 if len(tally.data["gaps"]) < _GAPS_TOLD:
                     tally.data["gaps"].append(found)
                 continue
-            tally.data["alarms"].append(found)
+            tally.data["not_finite" if broken else "alarms"].append(found)
             worst = found["failed"][0]
-            print(f"FALSE ALARM {it.name} {case.id}\n{worst['message']}", flush=True)
+            print(f"{'NOT FINITE' if broken else 'FALSE ALARM'} {it.name} {case.id}\n{worst['message']}", flush=True)
+
+
+def breaks_down(problem: Problem, got: Results, own: Callable[[], Results]) -> bool:
+    """Whether a result is not finite where the truth is, and the original's own too."""
+    if all(value is None or bool(value.isfinite().all()) for value in got.values()):
+        return False
+    truth, its = problem.truth(gradients=True).values, own()
+    for name, value in got.items():
+        known = its.get(name)
+        if value is not None and known is not None and name in truth:
+            finite = truth[name].isfinite().to(value.device) & known.isfinite()
+            if bool((finite & ~value.isfinite()).any()):
+                return True
+    return False
 
 
 def _profiled(tally: Tally, it: Implementation, case: Case, run: Callable[[], Results]) -> Results:
@@ -409,7 +441,8 @@ def summary(tally: Tally) -> str:
     return (
         f"{d['cases']} distinct cases of {d['planned']} that were planned{flex}, "
         f"{d['pairs']} pairs of case and implementation, {d['tensors']} tensors: "
-        f"{len(d['alarms'])} false alarms. Many perturbed runs were needed for {share:.2%} of the tensors; "
+        f"{len(d['alarms'])} false alarms, and {len(d['not_finite'])} results that are not finite. "
+        f"Many perturbed runs were needed for {share:.2%} of the tensors; "
         f"{d['partly_judged']} pairs had elements beyond the dtype, which were not judged. "
         f"The original itself left the budget in {d['gap_pairs']} of its {_count(tally, ORIGINAL)} cases. "
         f"{_nearest_told(tally)}{d['seconds']:.0f} s in {len(d['parts'])} parts on {d['device']}, "
@@ -535,6 +568,9 @@ def page(tally: Tally) -> str:
     ]
     if d["alarms"]:
         parts.append("## False alarms told\n\n" + _told(d["alarms"]))
+    if d["not_finite"]:
+        told = "Accused, and rightly: no budget makes these right. The truth is finite there, and so is what the original gives."
+        parts.append(f"## Not finite\n\n{told}\n\n" + _told(d["not_finite"]))
     if d["gaps"]:
         parts.append("## Where the original itself leaves the budget\n\n" + _told(d["gaps"]))
     if refused:

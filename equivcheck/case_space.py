@@ -25,6 +25,13 @@ _PLAIN = {  # the first case of this class, its simplest, is the only one that i
 }
 """Where rounding explains least: of several heads and samples, with small scores. In half precision it explains half of a
 gradient of the keys in most other regimes, and a run that met none of this kind would be insensitive by chance."""
+_SMALL_HEADS = {"min_seq_len": 2, "max_seq_len": 8, "max_head_size": 8}
+_BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest, is the only one that is drawn
+    {**_SMALL_HEADS, "min_heads": 65, "max_heads": 96, "max_batch_size": 2},
+    {**_SMALL_HEADS, "min_batch_size": 257, "max_batch_size": 300, "max_heads": 2, "max_scores": 2**18},
+    {"min_seq_len": 2, "max_seq_len": 24, "head_sizes": (256,), "max_heads": 2, "max_batch_size": 2},
+)
+"""More heads, more samples and wider heads than other cases have: what is wrong from some number on is wrong there."""
 _ONCE = ("float32", "float64", "bfloat16")  # a narrow one and the wide ones: a second each
 _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
 
@@ -56,6 +63,8 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     ]
     if check.name in _FINE:
         found += [(cases(**draws | _PLAIN | {"dtypes": group}), 1) for group in each]
+    if check.name in _FINE or (check.name == "logits" and subject.kind in ("model", "replacement")):
+        found += [(cases(**draws | beyond | {"dtypes": group}), 1) for beyond in _BEYOND for group in each]
     if {"lengths", "causal lengths"} & draws.get("features", frozenset()):
         # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
         found.append((cases(**draws | {"max_seq_len": 1}), max(1, round(planned * _ONE_QUERY))))

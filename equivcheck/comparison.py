@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equivcheck.spread import Spread, spread_of
 
-__all__ = ["FALSE_ALARM", "Comparison", "Mismatch", "compare", "describe"]
+__all__ = ["FALSE_ALARM", "Comparison", "Mismatch", "Raised", "compare", "describe"]
 
 FALSE_ALARM = 1e-9
 """The chance, under the model of the budget, that one comparison of two right tensors fails."""
@@ -33,7 +33,11 @@ class Mismatch(AssertionError):
         self.where = where
 
     def __reduce__(self) -> Any:
-        return partial(Mismatch, ratio=self.ratio, where=self.where), self.args
+        return partial(type(self), ratio=self.ratio, where=self.where), self.args
+
+
+class Raised(Mismatch):
+    """What the candidate raised where the original runs."""
 
 
 @dataclass(frozen=True)

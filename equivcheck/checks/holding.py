@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equivcheck import settings
 from equivcheck.cases import Case
-from equivcheck.comparison import Comparison, Mismatch, compare, describe
+from equivcheck.comparison import Comparison, Mismatch, Raised, compare, describe
 from equivcheck.errors import DeviceLost
 from equivcheck.exits import held_back
 from equivcheck.lost import hold_device
@@ -97,7 +97,7 @@ def candidate_run(problem: Problem, action: Callable[[nn.Module], T]) -> T:
     except Exception as error:
         hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
         text = " ".join(str(error).split())[:400]
-        raise Mismatch(
+        raise Raised(
             f"the candidate raises {type(error).__name__}: {text}; the original runs", where=type(error).__name__
         ) from error
 

@@ -6,7 +6,7 @@ shared over heads, queries, batch or calls, and a backward pass with another mas
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.cases import Case
-from equivcheck.checks.holding import candidate_run
+from equivcheck.checks.holding import candidate_run, hold
 from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
 from equivcheck.generators import generator_state, seeded
 from equivcheck.problem import Problem, backward
 from equivcheck.roundoff import unit_roundoff
+from equivcheck.truth import Memory
 
 __all__ = ["hold_moments", "small_sizes"]
 
@@ -45,8 +46,14 @@ def hold_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -
     """Hold the joint distribution of outputs and input gradients against the original's; a Mismatch, or the ratio to chance."""
     own = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
     mine = candidate_run(problem, lambda _: _moments(problem, candidate, batch=_BATCH, calls=_CALLS, gradients=True))
-    random = any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in reference.modules())
-    return _same(problem, own, mine, random=random or bool(own.variance.any()))
+    if not _is_still(problem, own):
+        return _same(problem, own, mine)
+    # nothing is random: how far rounding may move a mean is then for the budget to say, as results that cancel move further
+    alone = replace(problem, memory=Memory())  # the truth of another module than the problem's own would be remembered
+    got = candidate_run(problem, lambda _: problem.run(candidate, problem.inputs, gradients=True))
+    truth = alone.truth(gradients=True)
+    held = hold(alone, truth, got, lambda: problem.run(reference, problem.inputs, gradients=True), tuple(truth.values))
+    return max(held.ratio or 0.0, _same(problem, own, mine))
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,17 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
     return _Moments(count, mean, a.square().mean(0), products, errors, repeats, drawn)
 
 
-def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> float:
+def _is_still(problem: Problem, own: _Moments) -> bool:
+    """Whether what the original gives is the same in each sample and call, up to rounding."""
+    size = float(own.mean.abs().max())
+    return not float(own.variance.max().sqrt()) > _ROUNDINGS * unit_roundoff(problem.case.torch_dtype) * size
+
+
+def _same(problem: Problem, own: _Moments, mine: _Moments) -> float:
     """The worst deviation in units of what chance allows; a Mismatch where one is beyond."""
-    dtype = problem.case.torch_dtype
-    still = not bool(own.variance.any())
-    rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(dtype)
-    if mine.drawn and not own.drawn and not random:
+    still = _is_still(problem, own)
+    rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(problem.case.torch_dtype)
+    if mine.drawn and not own.drawn and still:
         raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
     if not bool(torch.isfinite(own.mean).all()):
         return 0.0
@@ -116,9 +128,9 @@ def _same(problem: Problem, own: _Moments, mine: _Moments, *, random: bool) -> f
     quantile = student_quantile(FALSE_ALARM / entries, math.inf)
     size = own.mean.abs().max() + own.variance.max().sqrt()
     allowed = quantile * ((own.variance + mine.variance) / own.count).sqrt() + rounding * size
-    worst = _judge("the mean", own.mean, mine.mean, allowed, problem)
+    worst = 0.0 if still else _judge("the mean", own.mean, mine.mean, allowed, problem)
     spread = own.variance.sqrt()
-    dependent = _of_torch(problem) if random and not own.repeats else {}
+    dependent = {} if still or own.repeats else _of_torch(problem)
     for name, product in own.products.items():
         chance = quantile * (own.errors[name] + mine.errors[name]).sqrt()
         allowed = chance + rounding * size * (spread.unsqueeze(0) + spread.unsqueeze(1)) + rounding**2 * size**2

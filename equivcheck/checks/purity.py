@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.checks.growth import hold_size
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import together
-from equivcheck.comparison import Mismatch
+from equivcheck.checks.transformed import first_line, together
+from equivcheck.comparison import Mismatch, Raised
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem, Results, backward
 from equivcheck.transfer import gradients_of
@@ -50,32 +51,52 @@ def _as_at_first(problem: Problem) -> Held:
 
 def _accumulated(problem: Problem) -> Held:
     """A second backward pass adds its gradients to the first one's, in inputs and in parameters."""
+    held = _hold_gradients(
+        problem, partial(_twice, problem), "after two backward passes, each of half the upstream gradient"
+    )
+    again = partial(_twice, problem, retained=True)
+    what = "after two backward passes through one graph, each of half the upstream gradient"
+    try:
+        again(problem.reference)
+    except Exception:  # what the original cannot do is asked of nobody
+        return held
+    try:
+        return together((held, _hold_gradients(problem, again, what)))
+    except Raised as error:  # loud, as checkpointing and compiled graphs are
+        note = f"a second backward pass through one graph is refused: {first_line(error)}"
+        return replace(held, notes=(*held.notes, note))
 
-    def run(module: nn.Module) -> Results:
-        leaves = [x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in problem.inputs]
-        parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        for parameter in parameters.values():
-            parameter.grad = None
-        for _ in range(2):
+
+def _twice(problem: Problem, module: nn.Module, *, retained: bool = False) -> Results:
+    """The gradients of two backward passes, each of half the upstream gradient; `retained`: through the same graph."""
+    leaves = [x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in problem.inputs]
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    for parameter in parameters.values():
+        parameter.grad = None
+    out: Results = {}
+    for again in (False, True):
+        if not (again and retained):
             with seeded(problem.case.seed, problem.device):
-                out = problem.outputs(module, leaves)
-                roots = [(v, problem.upstream[n]) for n, v in out.items() if v.requires_grad and n in problem.upstream]
-                torch.autograd.backward([v for v, _ in roots], [g / 2 for _, g in roots])
-        found: Results = {f"grad {name}": g for name, g in gradients_of(module).items()}
-        floating = [x for x in leaves if x.is_floating_point()]
-        found |= {f"grad {name}": x.grad for name, x in zip(problem.names, floating, strict=False)}
-        for parameter in parameters.values():
-            parameter.grad = None
-        return found
+                out = dict(problem.outputs(module, leaves))
+        made = {n: v for n, v in out.items() if v is not None and v.requires_grad and n in problem.upstream}
+        upstream = [problem.upstream[n] / 2 for n in made]
+        torch.autograd.backward(list(made.values()), upstream, retain_graph=retained and not again)
+    found: Results = {f"grad {name}": g for name, g in gradients_of(module).items()}
+    floating = [x for x in leaves if x.is_floating_point()]
+    found |= {f"grad {name}": x.grad for name, x in zip(problem.names, floating, strict=False)}
+    for parameter in parameters.values():
+        parameter.grad = None
+    return found
 
+
+def _hold_gradients(problem: Problem, run: Callable[[nn.Module], Results], what: str) -> Held:
     truth = problem.truth(gradients=True)
     got = candidate_run(problem, run)
     names = [name for name in dict.fromkeys((*truth.values, *got)) if name.startswith("grad ")]
     try:
         return hold(problem, truth, got, lambda: run(problem.reference), names)
     except Mismatch as error:
-        told = f"after two backward passes, each of half the upstream gradient: {error}"
-        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
+        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _held(module: nn.Module) -> dict[str, Tensor]:

@@ -123,6 +123,27 @@ class WrongPastHeadSize64(Sometimes):
         return x.size(-1) // self.n_head > 64
 
 
+class WrongPastSixtyFourHeads(Sometimes):
+    """The mixed values are 5 % too large for more than 64 heads."""
+
+    def condition(self, x: Tensor) -> bool:
+        return self.n_head > 64
+
+
+class WrongPast256Samples(Sometimes):
+    """The mixed values are 5 % too large for more than 256 samples."""
+
+    def condition(self, x: Tensor) -> bool:
+        return x.size(0) > 256
+
+
+class WrongPastHeadSize128(Sometimes):
+    """The mixed values are 5 % too large where D is past 128."""
+
+    def condition(self, x: Tensor) -> bool:
+        return x.size(-1) // self.n_head > 128
+
+
 class WrongAtAFullBlock(Sometimes):
     """The mixed values are 5 % too large where T is `block_size`."""
 
@@ -202,6 +223,9 @@ FAULTS = (
             WrongFromThreeSamples: ("output",),
             WrongFromThreeHeads: ("output", "gradients"),
             WrongPastHeadSize64: ("output", "gradients"),
+            WrongPastSixtyFourHeads: ("output", "gradients"),
+            WrongPast256Samples: ("output", "gradients"),
+            WrongPastHeadSize128: ("output", "gradients"),
             WrongAtAFullBlock: ("output", "gradients"),
             WrongAtPowersOfTwo: ("output", "gradients"),
             WrongForLargeInputs: ("output",),

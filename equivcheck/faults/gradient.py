@@ -1,5 +1,7 @@
 """Faults of the backward pass only: the outputs of all of these are right."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,6 +44,27 @@ class SoftmaxDetached(Parted):
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
         return super().weights(q, k).detach()
+
+
+class _KeptOnce(torch.autograd.Function):
+    """Softmax; its backward pass writes the gradient over the probabilities that were kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        ctx.kept = F.softmax(s, dim=-1)
+        return ctx.kept.clone()  # type: ignore[no-any-return]  # what a context holds is Any
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        delta = (ctx.kept * g).sum(-1, keepdim=True)
+        return ctx.kept.mul_(g - delta)  # type: ignore[no-any-return]  # what a context holds is Any
+
+
+class BackwardOverwritesWhatWasKept(Parted):
+    """The first backward pass is right, and writes over the probabilities that a second one through the same graph needs."""
+
+    def probabilities(self, s: Tensor) -> Tensor:
+        return _KeptOnce.apply(s)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
 
 class NoGradientsInEval(Parted):
@@ -207,5 +230,6 @@ FAULTS = faults_of(
         BackwardWithoutTheDenominator: ("gradients",),
         LastUpstreamRowLost: ("gradients",),
         UpstreamGradientClipped: ("gradients",),
+        BackwardOverwritesWhatWasKept: ("purity",),
     },
 )
