@@ -1,5 +1,6 @@
 """Each check passes what is right, and sees the faults that break its property."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -184,6 +185,40 @@ def test_the_distribution_of_what_refuses_autograd_grad_is_the_originals() -> No
     case = PLAIN.but(training=True, attn_pdrop=0.1)
     problem = subject.problem(case.but(**small_sizes(case)))
     assert hold_moments(problem, problem.reference, problem.candidate) <= 1
+
+
+class _Cancelling(nn.Module):
+    """What is added is taken off again, and takes digits with it; `early`: before it meets the input."""
+
+    early = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(config.attn_pdrop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        much = torch.full_like(x, 1e6)
+        return self.drop(x + (much - much) if self.early else (x + much) - much)
+
+
+class _CancellingEarly(_Cancelling):
+    early = True
+
+
+class _OnePercentMore(_Cancelling):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 1.01
+
+
+def test_the_budget_and_not_chance_says_how_far_what_is_not_random_may_be_off() -> None:
+    case = PLAIN.but(dtype="float64", training=False, attn_pdrop=0.5)
+    for candidate in (_CancellingEarly, _OnePercentMore):
+        subject = resolve(_Cancelling, candidate, kind="module", device="cpu")
+        problem = subject.problem(case.but(**small_sizes(case)))
+        with (
+            nullcontext() if candidate is _CancellingEarly else pytest.raises(Mismatch, match="further from the oracle")
+        ):
+            assert hold_moments(problem, problem.reference, problem.candidate) <= 1
 
 
 class _Dropping(nn.Module):

@@ -10,6 +10,7 @@ import equivcheck
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases import DTYPES
 from equivcheck.errors import DeviceLost, UsageError
+from equivcheck.faults import FAULTS
 from equivcheck.kinds import resolve
 from equivcheck.lost import hold_device
 from equivcheck.planting import planted
@@ -70,6 +71,50 @@ def test_a_counterexample_is_of_the_dtypes_that_were_asked_for() -> None:
     (result,) = report.results
     assert result.counterexample is not None
     assert "-bfloat16-" in result.counterexample.case
+
+
+class RefusesWideHeads(Fast):
+    widest = 128
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.size(-1) > self.widest:
+            raise ValueError("no kernel for so wide a head")
+        return super().attend(q, k, v)
+
+
+class RefusesHeadsPast64(RefusesWideHeads):
+    widest = 64
+
+
+def test_heads_past_128_may_be_refused_and_that_is_noted() -> None:
+    report = equivcheck.verify(Attention, RefusesWideHeads, device="cpu", profile="quick", checks=["output"])
+    (result,) = report.results
+    assert report.verdict == "equivalent"
+    assert any("head sizes past 128 were not judged" in note and "no kernel" in note for note in result.notes)
+
+
+def test_narrower_heads_may_not_be_refused() -> None:
+    report = equivcheck.verify(Attention, RefusesHeadsPast64, device="cpu", profile="quick", checks=["output"])
+    (result,) = report.results
+    assert report.verdict == "different"
+    assert result.counterexample is not None
+    assert "-D65-" in result.counterexample.case
+
+
+@pytest.mark.parametrize(
+    ("fault", "smallest"),
+    [
+        ("wrong-past-sixty-four-heads", "B1-T1-H65-D1-"),
+        ("wrong-past-256-samples", "B257-T1-H1-D1-"),
+        ("wrong-past-head-size-128", "B1-T1-H1-D129-"),
+    ],
+)
+def test_what_is_wrong_from_some_number_on_is_found_and_shrinks_to_it(fault: str, smallest: str) -> None:
+    (wrong,) = (f.attention for f in FAULTS if f.name == fault)
+    report = equivcheck.verify(CausalSelfAttention, wrong, device="cpu", profile="gate", checks=["output"])
+    (result,) = report.results
+    assert result.counterexample is not None
+    assert result.counterexample.case.startswith(smallest)
 
 
 def test_a_fault_that_is_no_larger_than_what_the_original_does_is_not_planted() -> None:
