@@ -19,6 +19,7 @@ __all__ = ["Sighting", "first_sighting", "planted_named", "sensitivity_of"]
 
 
 _WIDEST = ("float64", "float32", "bfloat16", "float16")
+_AT_ONCE = 12  # cases of one dtype, before it is the next one's turn
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,19 @@ def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: f
 
 
 def _in_turn(searches: Sequence[Search], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
-    """The run's cases, those of the first search first; within one those that show the fault, and wide floats, first.
+    """The run's cases, those of the first search first; within one some of each dtype in turn, those that show the fault first.
 
-    Of one dtype short ones and long ones take turns: what is wrong from some length on is not looked for in all shorter ones.
+    After these come wide floats. Of one dtype short ones and long ones take turns: what is wrong from some length on is not
+    looked for in all shorter ones, nor what is wrong in one dtype in all the others.
     """
     for search in searches:
         seen = [c for c in (*search.held, *search.failed) if c in search.failed or search.held[c].judged]
-        for dtype in sorted(_WIDEST, key=lambda d: d not in shows_in):
-            alike = [case for case in seen if case.dtype == dtype]  # as they were drawn: short ones first
-            for at in range(len(alike)):
-                yield search.check, alike[at // 2 if at % 2 == 0 else -(at + 1) // 2]
+        alike = [
+            [case for case in seen if case.dtype == dtype]  # as they were drawn: short ones first
+            for dtype in sorted(_WIDEST, key=lambda d: d not in shows_in)
+        ]
+        most = max(map(len, alike), default=0)
+        for start in range(0, most, _AT_ONCE):
+            for of_one in alike:
+                for at in range(start, min(start + _AT_ONCE, len(of_one))):
+                    yield search.check, of_one[at // 2 if at % 2 == 0 else -(at + 1) // 2]
