@@ -1,7 +1,7 @@
 """The fused module beside the floor and beside the published one: is there time left in it?
 
     python benchmarks/floor.py [--preset gpt2]... [--device cuda] [--dtype bfloat16]... [--lengths 1024,8192] [--max-seconds 60]
-                               [--out FILE]
+                               [--again] [--out FILE]
 
 For every row of attention alone in a preset, forward and with its backward pass, three things are measured in pairs:
 
@@ -11,10 +11,10 @@ For every row of attention alone in a preset, forward and with its backward pass
   from the config.
 
 A ratio is the first's time over the second's, with its 95 % interval; of ours and of the published one also the memory
-above what is resident. A row that says that the published one is faster is measured again, more precisely. How many say so
-is told, and how likely so many are by chance. Each row is told when it is measured. With --out writes JSON, and markdown
-beside it, anew after each row: what was measured stays if the run is ended. The longest rows take longer than their share:
-a pair is measured three times in each of four rounds, however late it is.
+above what is resident. A row that says that the published one is faster is measured again, more precisely; with --again
+each row is. How many say so is told, and how likely so many are by chance. Each row is told when it is measured. With --out
+writes JSON, and markdown beside it, anew after each row: what was measured stays if the run is ended. The longest rows take
+longer than their share: a pair is measured three times in each of four rounds, however late it is.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def once(make, device):
         return [one(action, number) for number in range(LEARNING + 1)][-1]
 
 
-def measured(row, subject, seconds):
+def measured(row, subject, seconds, always_again):
     kernels = kernel_times(row, subject, seconds / 5)
     able = {name: ms for name, ms in kernels.items() if ms is not None}
     line = {"name": row.name, "work": row.work, "dtype": row.dtype, "T": row.size.T, "kernel_ms": kernels}
@@ -153,7 +153,7 @@ def measured(row, subject, seconds):
         ):
             both = makes(replace(subject, reference=pair[0], candidate=pair[1]), row)
             line[name] = asdict(paired(*both, subject.device, max_seconds=0.4 * seconds))
-        if line[name]["high"] < 1:
+        if line[name]["high"] < 1 or always_again:
             line[AGAIN] = asdict(paired(*both, subject.device, max_seconds=AGAIN_S, standard_error=0.001, rounds=8))
         line["memory above resident, published and ours"] = [peak_of(make, subject.device).above_bytes for make in both]
         line["ours_flops_per_s"] = flops(row, "module") / line["ours over floor"]["first"]["median_ms"] * 1e3
@@ -213,7 +213,7 @@ def verdict(rows):
     return (
         f"In {faster} of {len(highs)} rows the whole interval of published over ours is below 1: where both are as fast in all of "
         f"them, so many or more have a chance of {chance:.2g}."
-        + (f" Measured again, to a standard error of 0.1 %, {sum(again)} of these {len(again)} are." if again else "")
+        + (f" Measured again, to a standard error of 0.1 %, {sum(again)} of {len(again)} are." if again else "")
     )
 
 
@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", action="append")
     parser.add_argument("--lengths", help="rows of these T alone, with commas between")
+    parser.add_argument("--again", action="store_true", help="measure each row again, whatever it says")
     parser.add_argument("--max-seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -243,7 +244,7 @@ def main() -> None:
     began = time.monotonic()
     for number, row in enumerate(wanted):
         left = max(1.0, args.max_seconds - (time.monotonic() - began))
-        found["rows"].append(measured(row, subject, left / (len(wanted) - number)))
+        found["rows"].append(measured(row, subject, left / (len(wanted) - number), args.again))
         print(told(found["rows"][-1]), flush=True)
         gpu = clocks(subject.device)
         found["clocks"] = None if gpu is None else asdict(gpu)
