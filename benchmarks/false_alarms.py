@@ -302,7 +302,7 @@ def judge(tally: Tally, problem: Problem, implementations: Sequence[Implementati
             known["count"] += 1  # a refusal to compile takes seconds as well: it is not asked for again
             continue
         try:
-            candidate = base.with_candidate(it.attention, it.name).build_candidate(case, problem.reference)
+            candidate = base.with_candidate(it.attention, it.name).build_candidate(case, problem.make_reference)
             with it.around():
                 got = _profiled(tally, it, case, lambda c=candidate: problem.run(c, problem.inputs, gradients=True))
         except Exception as error:

@@ -195,7 +195,7 @@ def _start(
             error
         )  # the parent is finding out the same, and says it better than a process that fails to start
         return
-    subject.memory.limit_bytes //= jobs
+    subject.memory.shared_by(jobs)
     _pair.append(subject)
 
 

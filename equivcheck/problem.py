@@ -16,7 +16,7 @@ from equivcheck.exits import held_back
 from equivcheck.generators import seeded
 from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Widened, spelled_out, to_float64
-from equivcheck.transfer import gradients_of
+from equivcheck.transfer import Weights, gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
 
+_SMALL_BYTES = 2**24  # of weights: to copy what is larger, or to keep it beside its module, is not worth it
 _LARGE = 2**15  # from so many scores on, two first runs are enough: there are more elements to learn the spread from
 
 
@@ -47,12 +48,28 @@ def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Original:
-    """Makes the original of a case, on the device that is judged or on the one that it is told."""
+    """Makes the original of a case, on the device that is judged or on the one that it is told.
+
+    It is made from the case's seed, so its weights are always the same: they are remembered, where they are small, and a
+    candidate is given them without another original.
+    """
 
     build: Callable[[torch.device | None], nn.Module]
+    memory: Memory
+    key: Hashable
 
     def __call__(self, device: torch.device | None = None) -> nn.Module:
-        return self.build(device)
+        module = self.build(device)
+        if device is None and self.key not in self.memory.weights:
+            weights = Weights.of(module)
+            if weights.plain and weights.size_bytes <= _SMALL_BYTES:
+                self.memory.weights.keep(self.key, weights.copied())
+        return module
+
+    def weights(self) -> Weights:
+        """Those of an original that nothing has run, on the device that is judged; who gets them may write to them."""
+        known = self.memory.weights.known(self.key)
+        return Weights.of(self()) if known is None else known.copied()
 
 
 @dataclass
@@ -67,7 +84,7 @@ class Problem:
     case: Case
     device: torch.device
     make_reference: Callable[[], nn.Module]
-    make_candidate: Callable[[nn.Module], nn.Module]
+    make_candidate: Callable[[Callable[[], nn.Module]], nn.Module]
     inputs: tuple[Tensor, ...]
     names: tuple[str, ...]
     outputs: Outputs
@@ -98,7 +115,11 @@ class Problem:
     @cached_property
     def candidate(self) -> nn.Module:
         """The candidate with the reference's weights; raises whatever building it raises."""
-        return self.make_candidate(self.make_reference())
+        return self.another_candidate()
+
+    def another_candidate(self) -> nn.Module:
+        """A candidate that nothing has run."""
+        return self.make_candidate(self.make_reference)
 
     def run(
         self,
@@ -226,7 +247,7 @@ class Problem:
         """The same perturbed runs as one, with a dimension for the runs in front of everything: each has its own errors."""
 
         def repeated(x: Tensor) -> Tensor:
-            return x.detach().unsqueeze(0).expand(count, *x.shape).clone().requires_grad_(gradients)
+            return x.detach().expand(count, *x.shape).clone().requires_grad_(gradients)
 
         parameters = {name: repeated(p) for name, p in oracle.named_parameters() if p.requires_grad}
         leaves = [repeated(x) if x.is_floating_point() else x for x in inputs]

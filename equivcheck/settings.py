@@ -78,12 +78,13 @@ def _put_functions(before: _Functions) -> None:
             setattr(_PLACES[at], name, value)
 
 
+_HOOKS = tuple(
+    name for name, value in vars(nn.modules.module).items() if name.startswith("_global_") and isinstance(value, dict)
+)
+
+
 def _global_hooks() -> dict[str, dict[Any, Any]]:
-    return {
-        name: dict(value)
-        for name, value in vars(nn.modules.module).items()
-        if name.startswith("_global_") and isinstance(value, dict)
-    }
+    return {name: dict(getattr(nn.modules.module, name)) for name in _HOOKS}
 
 
 def _put_global_hooks(before: Mapping[str, Mapping[Any, Any]]) -> None:

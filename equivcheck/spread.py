@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 __all__ = ["Spread", "spread_of"]
@@ -44,13 +43,12 @@ def spread_of(deviations: Tensor) -> Spread:
     )  # (count, rows, width); squares are numbers
     by_element = d.square().mean(0)  # (rows, width)
     by_row = by_element.mean(-1, keepdim=True)  # (rows, 1)
-    pooled = (count * by_element + _PRIOR * by_row) / (count + _PRIOR)
+    pooled = by_element.lerp(by_row, _PRIOR / (count + _PRIOR))
     flat = d.reshape(count, -1)
     gram = flat @ flat.T  # (count, count)
     total = float(gram.diagonal().mean())
-    off = gram - torch.diag(gram.diagonal())
     # tr(S²) is the mean square of products of two different samples
-    trace_square = float(off.square().sum()) / max(1, count * (count - 1))
+    trace_square = float(gram.fill_diagonal_(0.0).square_().sum()) / max(1, count * (count - 1))
     effective = min(float(farthest.numel()), total * total / trace_square) if count > 1 and trace_square > 0 else 1.0
     rows = by_row.squeeze(-1).mul(width).sqrt()
     return Spread(count, farthest, reach, pooled.sqrt(), rows, total**0.5, effective)

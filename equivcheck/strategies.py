@@ -38,9 +38,25 @@ def sizes(largest: int, *, typical: int, smallest: int = 1) -> Sequence[int]:
     return tuple(table)
 
 
+@cache
+def _size(largest: int, *, typical: int, smallest: int = 1) -> st.SearchStrategy[int]:
+    return st.sampled_from(sizes(largest, typical=typical, smallest=smallest))
+
+
+def _one_of(values: Sequence[Any]) -> st.SearchStrategy[Any]:
+    """`st.sampled_from`, made once: to look at what it is given takes longer than to draw from it."""
+    return _sampled(tuple(values), tuple(map(type, values)))
+
+
+@cache
+def _sampled(values: tuple[Any, ...], types: tuple[type, ...]) -> st.SearchStrategy[Any]:
+    # the types are for the cache alone, to which True is 1
+    return st.sampled_from(values)
+
+
 def _some(letters: str) -> st.SearchStrategy[list[str]]:
     """Up to `_STEPS` letters, long words as often as short ones: some faults need three things in a certain order."""
-    each = st.sampled_from(letters)
+    each = _one_of(letters)
     return st.integers(0, _STEPS).flatmap(lambda size: st.lists(each, min_size=size, max_size=size))
 
 
@@ -80,25 +96,25 @@ def cases(
     where B * H is past 1. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
     number of runs that it takes to read off a mask.
     """
-    dtype = draw(st.sampled_from(list(dtypes)))
-    seq_len = draw(st.sampled_from(sizes(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len)))
+    dtype = draw(_one_of(dtypes))
+    seq_len = draw(_size(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len))
     # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
     room = max(1, max_scores // max(seq_len * seq_len, 1))
-    n_head = draw(st.sampled_from(sizes(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads)))
+    n_head = draw(_size(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads))
     most = max(min_batch_size, min(max_batch_size, room // n_head))
-    batch_size = draw(st.sampled_from(sizes(most, typical=3, smallest=min_batch_size)))
+    batch_size = draw(_size(most, typical=3, smallest=min_batch_size))
     narrowest = min_head_size if max_chunks is None else -(-seq_len // max_chunks)
     widest = max(narrowest, min(max_head_size, 512 // n_head))
-    head_size = draw(st.sampled_from(head_sizes or sizes(widest, typical=24, smallest=narrowest)))
-    block_size = seq_len + draw(st.sampled_from((0, 0, 1, 7, 64)))
-    n_layer = draw(st.sampled_from(list(n_layers)))
+    head_size = draw(_one_of(head_sizes) if head_sizes else _size(widest, typical=24, smallest=narrowest))
+    block_size = seq_len + draw(_one_of((0, 0, 1, 7, 64)))
+    n_layer = draw(_one_of(n_layers))
     in_training = draw(st.booleans()) if training is None else training
     allowed = list(train_rates if in_training else rates)
     # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
     rate = st.integers(0, max(len(train_rates), len(rates)) - 1).map(lambda which: allowed[which % len(allowed)])
-    causal = draw(st.sampled_from(list(is_causal)))
+    causal = draw(_one_of(is_causal))
     other = draw(_features(features, masks, seq_len, causal)) if features else {}
-    group = draw(st.sampled_from((1, 2, 3))) if "heads" in features else 1
+    group = draw(_one_of((1, 2, 3))) if "heads" in features else 1
     if group > 1:
         other["kv_heads"], n_head = n_head, n_head * group
     return Case(
@@ -111,14 +127,14 @@ def cases(
         training=in_training,
         attn_pdrop=draw(rate),
         resid_pdrop=draw(rate),
-        regime=draw(st.sampled_from(list(regimes))),
-        layout=draw(st.sampled_from(list(layouts))),
+        regime=draw(_one_of(regimes)),
+        layout=draw(_one_of(layouts)),
         seed=draw(st.integers(0, _SEEDS - 1)),
         n_layer=n_layer,
-        vocab_size=draw(st.sampled_from((2, 17, 73))) if n_layer else 1,
-        tokens=draw(st.sampled_from(("random", "text"))) if n_layer else "random",
+        vocab_size=draw(_one_of((2, 17, 73))) if n_layer else 1,
+        tokens=draw(_one_of(("random", "text"))) if n_layer else "random",
         is_causal=causal,
-        scale=draw(st.sampled_from(list(scales))),
+        scale=draw(_one_of(scales)),
         steps="".join(draw(_some(steps))) if steps else "",
         **other,
     )
@@ -134,14 +150,14 @@ def _features(
         near = (0, seq_len + 1, 2 * seq_len, 1, 0, seq_len + 17, seq_len + 2, seq_len // 2 + 1)
         if seq_len == 1:
             near = (0, 2, 64, 1, 0, 18, 3, 33)
-        length = draw(st.sampled_from(near))
+        length = draw(_one_of(near))
         found["kv_len"] = 0 if length == seq_len else length
     if "value size" in features:
-        found["value_size"] = draw(st.sampled_from((0, 0, 1, 5, 24)))
+        found["value_size"] = draw(_one_of((0, 0, 1, 5, 24)))
     able = [m for m in masks if m and mask_features(m, is_causal=causal) <= features]
     if able:
         none = [""] * (1 + len(able) // 2) if "" in masks else []
-        found["mask"] = draw(st.sampled_from((*none[:1], *able, *none[1:])))
+        found["mask"] = draw(_one_of((*none[:1], *able, *none[1:])))
     return found
 
 

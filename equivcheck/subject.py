@@ -18,7 +18,7 @@ from equivcheck.exits import held_back
 from equivcheck.generators import seeded
 from equivcheck.gpt import GPT
 from equivcheck.problem import Original, Problem
-from equivcheck.transfer import Transfer, carry_over
+from equivcheck.transfer import Transfer, Weights, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
 
@@ -135,15 +135,19 @@ class Subject:
         # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
         module = module.to(device="cpu", dtype=case.torch_dtype)
         randomise(module, case)
-        # what is copied to a GPU without blocking has been read before this returns
-        return module.to(device=device or self.device, non_blocking=True).train(case.training)
+        where = device or self.device
+        if where.type != "cpu":
+            # what is copied to a GPU without blocking has been read before this returns
+            module = module.to(device=where, non_blocking=True)
+        return module.train(case.training)
 
-    def build_candidate(self, case: Case, reference: nn.Module) -> nn.Module:
-        """The candidate with the weights of `reference`; raises what a user would see raised, a RuntimeError for sys.exit."""
+    def build_candidate(self, case: Case, make_reference: Callable[[], nn.Module]) -> nn.Module:
+        """The candidate with an original's weights; raises what a user would see raised, a RuntimeError for sys.exit."""
         with held_back(), seeded(case.seed + 1, self.device):
             if self.kind == "function":
                 return FunctionModule(self.candidate, case, self.scale_optional).train(case.training)
             if self.kind == "replacement":
+                reference = make_reference()
                 with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases
                     replaced = self.candidate(reference)
                 if not isinstance(replaced, nn.Module):
@@ -151,7 +155,8 @@ class Subject:
                 return replaced
             module: nn.Module = self.candidate(case.config())
             module = module.to(device=self.device, dtype=case.torch_dtype, non_blocking=True)
-            carry_over(self.transfer, reference, module, case.config())
+            weights = make_reference.weights() if isinstance(make_reference, Original) else Weights.of(make_reference())
+            carry_over(self.transfer, weights, module, case.config())
             return module.train(case.training)
 
     def problem(self, case: Case) -> Problem:
@@ -174,18 +179,19 @@ class Subject:
             # a mean over B*T tokens gives gradients that half precision cannot hold: scaled as a loss scaler would
             scale = float(case.batch_size * case.seq_len)
             flowing = {"loss": torch.tensor(scale, dtype=case.torch_dtype, device=self.device)}
+        # a replacement's original is a model's; an attention's is not that of the GPT around it
+        key = ("model" if self.kind == "replacement" else self.kind, case)
         return Problem(
             case=case,
             device=self.device,
-            make_reference=Original(partial(self.build_reference, case)),
-            make_candidate=lambda reference: self.build_candidate(case, reference),
+            make_reference=Original(partial(self.build_reference, case), self.memory, key),
+            make_candidate=partial(self.build_candidate, case),
             inputs=inputs,
             names=names,
             outputs=model_outputs if self.kind in ("model", "replacement") else _tensor_output,
             upstream=flowing,
             memory=self.memory,
-            # a replacement's original is a model's; an attention's is not that of the GPT around it
-            memory_key=("model" if self.kind == "replacement" else self.kind, case),
+            memory_key=key,
             oracle_device=self.oracle_device if case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE else None,
         )
 

@@ -1,5 +1,6 @@
 """How weights go over where names differ, and how gradients come back: by one function of a state_dict and its adjoint."""
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from equivcheck.errors import UsageError
 __all__ = [
     "HOW_TO_TRANSFER",
     "Transfer",
+    "Weights",
     "carry_over",
     "gradients_of",
     "named_back",
@@ -117,16 +119,47 @@ class _Carried:
             }
 
 
-def carry_over(transfer: Transfer | None, reference: nn.Module, candidate: nn.Module, config: Any) -> None:
+@dataclass(frozen=True)
+class Weights:
+    """What a module's `state_dict` gives before anything has run the module, and which of it are parameters."""
+
+    state: dict[str, Any]  # with what torch writes beside it, such as versions of its modules
+    shapes: Mapping[str, torch.Size]  # of the parameters
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Weights":
+        """Those of a module, in the memory that it has them in."""
+        return cls(module.state_dict(), {name: p.shape for name, p in module.named_parameters()})
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take."""
+        return sum(value.nbytes for value in self.state.values())
+
+    @property
+    def plain(self) -> bool:
+        """Whether they are tensors that a copy is the whole of."""
+        return all(
+            type(value) is Tensor and value.layout == torch.strided and not value.is_quantized
+            for value in self.state.values()
+        )
+
+    def copied(self) -> "Weights":
+        """The same in memory of its own, for who may write to it."""
+        state = copy.copy(self.state)
+        state.update((name, value.clone()) for name, value in self.state.items())
+        return Weights(state, self.shapes)
+
+
+def carry_over(transfer: Transfer | None, weights: Weights, candidate: nn.Module, config: Any) -> None:
     """Give the candidate the reference's weights; raises what loading raises.
 
     Buffers that the reference has no counterpart of stay the candidate's own.
     """
-    state = reference.state_dict()
+    state, shapes = weights.state, weights.shapes
     if transfer is None:
         candidate.load_state_dict(state, strict=True)
         return
-    shapes = {name: p.shape for name, p in reference.named_parameters()}
     made = {name: value.detach() for name, value in transfer(state, config).items()}
     own = candidate.state_dict()
     buffers = {name for name, _ in candidate.named_buffers()}

@@ -41,9 +41,12 @@ def randomise(module: nn.Module, case: Case) -> None:
     known by their usual names, are sharpened, and where there are none the inputs are (see `sequence`).
     """
     with torch.no_grad():
-        for full, parameter in module.named_parameters():
-            owner = module.get_submodule(full.rpartition(".")[0])
-            parameter.copy_(_weight(case, full, parameter.shape, isinstance(owner, nn.Embedding)))
+        seen: set[int] = set()  # what is there under two names has the first one
+        for path, owner in module.named_modules():
+            for name, parameter in owner.named_parameters(path, recurse=False):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    parameter.copy_(_weight(case, name, parameter.shape, isinstance(owner, nn.Embedding)))
 
 
 @lru_cache(

@@ -372,7 +372,7 @@ def test_truths_are_kept_up_to_a_limit_of_bytes() -> None:
     assert pair.problem(CASE).truth(gradients=True) is truth
     assert pair.with_candidate(CausalSelfAttention, "other").problem(CASE).truth(gradients=True) is truth
     assert pair.problem(CASE).truth(gradients=False) is not truth
-    pair.memory.limit_bytes = 1
+    pair.memory.truths.limit_bytes = 1
     other = pair.problem(CASE.but(seed=9)).truth(gradients=True)
     assert pair.problem(CASE.but(seed=9)).truth(gradients=True) is other
     assert pair.problem(CASE).truth(gradients=True) is not truth

@@ -64,15 +64,12 @@ def _in_float32(narrow: Problem) -> Problem:
     def wide(x: Tensor) -> Tensor:
         return x.float() if x.is_floating_point() else x
 
-    def make_candidate(reference: nn.Module) -> nn.Module:
-        # from an original in the narrow dtype, as the pair builds it
-        return narrow.make_candidate(reference.to(narrow.case.torch_dtype)).float()
-
     return replace(
         narrow,
         case=narrow.case.but(dtype="float32"),
         make_reference=lambda: narrow.make_reference().float(),
-        make_candidate=make_candidate,
+        # from an original in the narrow dtype, as the pair builds it
+        make_candidate=lambda _: narrow.another_candidate().float(),
         inputs=tuple(wide(x) for x in narrow.inputs),
         upstream={name: wide(value) for name, value in narrow.upstream.items()},
         memory_key=(narrow.memory_key, "in float32"),

@@ -74,8 +74,9 @@ def lengthened(case: Case) -> Case | None:
 
 def _over_problems(pair: Pair, case: Case, share: float) -> Held:
     """Whole tensors are allowed a mean of `share` roundoffs."""
-    whole: dict[str, list[Tensor]] = defaultdict(list)  # of each tensor, (1,) per problem
-    sliced: dict[str, list[Tensor]] = defaultdict(list)  # (slices,) per problem
+    errors: dict[str, list[Tensor]] = defaultdict(list)  # in unit roundoffs, a tensor per problem
+    truths: dict[str, list[Tensor]] = defaultdict(list)
+    noise: list[float] = []
     u = unit_roundoff(case.torch_dtype)
     for replica in range(_REPLICAS):
         problem = pair.problem(case.but(seed=case.seed + replica))
@@ -85,48 +86,52 @@ def _over_problems(pair: Pair, case: Case, share: float) -> Held:
             return problem.run(module, problem.inputs, gradients=True)
 
         got = candidate_run(problem, run)
-        least = _NOISE * max(float(true.abs().max()) for true in values.values() if true.numel())
+        noise.append(_NOISE * max(float(true.abs().max()) for true in values.values() if true.numel()))
         for name, true in values.items():
             mine = got.get(name)
-            if mine is None or not bool(mine.isfinite().all()) or mine.shape != true.shape:
+            if mine is None or mine.shape != true.shape or not true.numel() or not bool(mine.isfinite().all()):
                 continue
-            error = (mine.to(true.device, torch.float64) - true) / u
-            sums = {
-                f"slope of the error of {name}": (error * true, true.square(), least * least),
-                f"mean error of {name}": (error, true.abs(), least),
-            }
-            for what, (above, below, noise) in sums.items():
-                whole[what].append(_share(above.sum(), below.sum(), noise * true.numel()).reshape(1))
-                for dim in range(true.dim() if true.dim() > 1 else 0):
-                    others = [d for d in range(true.dim()) if d != dim]
-                    many = true.numel() / true.shape[dim]
-                    sliced[f"{what} along dimension {dim}"].append(
-                        _share(above.sum(others), below.sum(others), noise * many)
-                    )
+            errors[name].append((mine.to(true.device, torch.float64) - true) / u)
+            truths[name].append(true)
+    whole, sliced = {}, {}  # (replicas, 1) and (replicas, slices)
+    for name, found in errors.items():
+        if len(found) < _REPLICAS:
+            continue
+        error, true = torch.stack(found), torch.stack(truths[name])  # (replicas, *shape)
+        least = torch.tensor(noise, dtype=torch.float64, device=true.device).unsqueeze(-1)  # (replicas, 1)
+        for what, above, below, below_it in (
+            (f"slope of the error of {name}", error * true, true.square(), least.square()),
+            (f"mean error of {name}", error, true.abs(), least),
+        ):
+            each = true[0].numel()
+            whole[what] = _share(
+                above.reshape(_REPLICAS, -1).sum(1, True), below.reshape(_REPLICAS, -1).sum(1, True), below_it * each
+            )
+            for dim in range(1, true.dim() if true.dim() > 2 else 1):
+                others = [d for d in range(1, true.dim()) if d != dim]
+                sliced[f"{what} along dimension {dim - 1}"] = _share(
+                    above.sum(others), below.sum(others), below_it * (each / true.shape[dim])
+                )
     # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
     exponentials = EXP_ULPS if case.dtype == "float32" else 0.0
-    tests = sum(found[0].numel() for kind in (whole, sliced) for found in kind.values())
-    worst = max(
+    tests = sum(found.shape[1] for kind in (whole, sliced) for found in kind.values())
+    return max(
         _worst(whole, max(share, exponentials), tests, case),
         _worst(sliced, max(float(ROUNDINGS), exponentials), tests, case),
         key=lambda held: held.ratio or 0.0,
     )
-    return worst
 
 
-def _share(above: Tensor, below: Tensor, noise: float) -> Tensor:
+def _share(above: Tensor, below: Tensor, noise: Tensor) -> Tensor:
     """above / below; not a number where the truth itself is no more than what float64 leaves of a zero."""
     return torch.where(below > noise, above / below, math.nan)
 
 
-def _worst(found: dict[str, list[Tensor]], share: float, tests: int, case: Case) -> Held:
+def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> Held:
     """The means nearest to what chance and `share` roundoffs allow; a Mismatch where one is beyond."""
     quantile = student_quantile(FALSE_ALARM / max(1, tests), _REPLICAS - 1)
     worst = Held(0.0)
-    for name, sample in found.items():
-        if len(sample) < _REPLICAS:
-            continue
-        stacked = torch.stack(sample)  # (replicas, slices)
+    for name, stacked in found.items():  # (replicas, slices)
         judged = stacked.isfinite().all(0)  # a truth of zero has no slope
         mean, deviation = stacked.mean(0), stacked.std(0)
         allowed = quantile * deviation / math.sqrt(_REPLICAS) + share

@@ -90,7 +90,7 @@ def _same_state(its: dict[str, Tensor], mine: dict[str, Tensor], meant: str) -> 
 def _optimizer_state(problem: Problem) -> None:
     """A step on the original, its optimizer's state into the candidate's, another step of both: the same weights."""
     reference = problem.make_reference()
-    candidate = problem.make_candidate(problem.make_reference())
+    candidate = problem.another_candidate()
 
     def optimizer(module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(module.parameters(), lr=0.01, foreach=False)

@@ -29,7 +29,7 @@ def compiled(pair: Pair, case: Case) -> Held:
     """
     problem = pair.problem(case)
     plain_pass(problem)
-    candidate = candidate_run(problem, lambda _: problem.make_candidate(problem.make_reference()))
+    candidate = candidate_run(problem, lambda _: problem.another_candidate())
     try:
         got = _run(problem, candidate)
     except Exception as error:

@@ -117,7 +117,7 @@ def _hold_changed(problem: Problem, what: str, change: Change, names: Sequence[s
         problem,
         make_reference=lambda: _changed(problem, problem.make_reference(), change, names),
         # built as without the change: it is done to what is there
-        make_candidate=lambda _: _changed(problem, problem.make_candidate(problem.make_reference()), change, names),
+        make_candidate=lambda _: _changed(problem, problem.another_candidate(), change, names),
         memory_key=(problem.memory_key, where),
     )
     try:

@@ -13,7 +13,7 @@ from equivcheck.cases import Case, arrange
 from equivcheck.checks.holding import Pair
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem
-from equivcheck.transfer import carry_over
+from equivcheck.transfer import Weights, carry_over
 from equivcheck.weights import qkv, sequence, upstream
 
 __all__ = ["NotPlain", "built_on_device", "long_problem", "plain_attention"]
@@ -98,10 +98,10 @@ def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
     """
     original = pair.build_reference(small)
     if pair.kind == "function":
-        return pair.build_candidate(longer, original)
+        return pair.build_candidate(longer, lambda: original)
     module = built_on_device(pair, longer)
     if pair.transfer is not None:
-        carry_over(pair.transfer, original, module, longer.config())
+        carry_over(pair.transfer, Weights.of(original), module, longer.config())
         return module.train(longer.training)
     state, own = original.state_dict(), module.state_dict()
     for name, _ in module.named_buffers():

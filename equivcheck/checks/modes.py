@@ -176,7 +176,7 @@ def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held
         reference = problem.make_reference()
     except Exception as error:  # what the original cannot do is asked of nobody
         return Held(notes=(f"not judged where the original raises {type(error).__name__}",), judged=False)
-    candidate = candidate_run(whole, lambda _: stepped(whole.make_candidate(whole.make_reference())))
+    candidate = candidate_run(whole, lambda _: stepped(whole.another_candidate()))
     held = judge(problem, reference, candidate)
     generator_is_used(problem, reference, candidate)
     return held

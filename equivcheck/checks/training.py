@@ -133,9 +133,7 @@ def _with_dropout(pair: Pair, problem: Problem) -> Held:
     own = torch.stack([losses(problem.make_reference(), seed) for seed in range(_SEEDS)])  # (seeds, steps)
     mine = candidate_run(
         problem,
-        lambda _: torch.stack(
-            [losses(problem.make_candidate(problem.make_reference()), seed) for seed in range(_SEEDS)]
-        ),
+        lambda _: torch.stack([losses(problem.another_candidate(), seed) for seed in range(_SEEDS)]),
     )
     _same_losses(own, mine)
     return replace(held, notes=(*held.notes, *notes))

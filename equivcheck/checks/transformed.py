@@ -48,7 +48,7 @@ def hold_transformed(problem: Problem, what: str, transform: Transform, plainly:
     def original() -> dict[str, Tensor]:
         return run(problem.make_reference())
 
-    candidate = candidate_run(problem, lambda _: problem.make_candidate(problem.make_reference()))
+    candidate = candidate_run(problem, lambda _: problem.another_candidate())
     try:
         got: Results = dict(run(candidate))
     except Exception as error:
