@@ -76,10 +76,13 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
 
 
 def _masked(draws: Mapping[str, Any], count: int) -> Iterator[tuple[Any, int]]:
-    """A class for each shape of masks in which both run, where queries and keys can be mixed up, and one head with another."""
+    """A class for each shape of masks in which both run, where queries and keys can be mixed up, and one head with another.
+
+    And one of additive masks that all heads share: where such a mask is learned, its gradient is a sum over heads.
+    """
     square = frozenset(draws["features"]) - {"lengths", "causal lengths"}
     mixed = {"features": square, "min_seq_len": 2, "max_seq_len": 24, "min_heads": 2}
-    for mask in MASK_SHAPES.values():
+    for mask in (*MASK_SHAPES.values(), "additive"):
         causal = [c for c in draws.get("is_causal", (True,)) if mask_features(mask, is_causal=c) <= square]
         if causal:
             yield cases(**{**draws, **mixed, "masks": (mask,), "is_causal": causal}), count

@@ -18,8 +18,9 @@ from torch import Tensor
 from equivcheck.cases import Case
 from equivcheck.checks.holding import hold
 from equivcheck.comparison import Mismatch
+from equivcheck.function_module import FunctionModule
 from equivcheck.problem import Problem
-from equivcheck.subject import FunctionModule, Subject
+from equivcheck.subject import Subject
 from equivcheck.truth import Memory
 
 __all__ = ["Reading", "attention", "explanation"]
@@ -157,7 +158,11 @@ def _reading_of(subject: Subject, case: Case, reading: Reading) -> Problem:
     """The case with attention as `reading` has it in the place of the original."""
     return replace(
         subject.problem(case),
-        make_reference=lambda: FunctionModule(partial(attention, reading), case).train(case.training),
+        make_reference=lambda: (
+            FunctionModule(partial(attention, reading), case, learned=subject.learns_mask)
+            .train(case.training)
+            .to(subject.device)
+        ),
         memory=Memory(),
         oracle_device=None,
         memory_key=("reading", reading, case),

@@ -55,6 +55,7 @@ def as_functions(subject: Subject) -> Subject:
     ignored = _unfelt(subject)
     told = (f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored)
     subject = _with_features(replace(subject, unfelt=frozenset(ignored), notes=(*subject.notes, *told)))
+    subject = _learning(subject)
     tried = replace(subject, scale_optional="scale" in subject.options)
     left_out = SAMPLE.but(seed=1)  # an one of those that leave it out
     return subject if any(_refuses(tried, left_out, which) for which in ("reference", "candidate")) else tried
@@ -107,6 +108,30 @@ def _with_features(subject: Subject) -> Subject:
                 f"not judged, because the candidate refuses it and the original does not: {words} ({refused[1]})"
             )
     return replace(subject, features=frozenset(found), notes=(*subject.notes, *notes))
+
+
+def _learning(subject: Subject) -> Subject:
+    """The pair with an additive mask that is learned, where the original has a gradient for it and the candidate takes one."""
+    additive = [FEATURES[n][1] for n in ("additive", "causal additive", "bias by heads") if n in subject.features]
+    tried = replace(subject, learns_mask=True)
+    cases = [SAMPLE.but(**fields) for fields in additive]
+    if not cases or not all(_has_gradient(tried, case) for case in cases):
+        return subject
+    refused = next((told for case in cases if (told := _refuses(tried, case, "candidate"))), "")
+    if not refused:
+        return tried
+    words = "the gradient of an additive mask"
+    note = f"not judged, because the candidate refuses it and the original does not: {words} ({refused})"
+    return replace(subject, notes=(*subject.notes, note))
+
+
+def _has_gradient(subject: Subject, case: Case) -> bool:
+    problem = subject.problem(case)
+    try:
+        found = problem.run(problem.reference, problem.inputs, gradients=True).get("grad attn_mask")
+    except Exception:
+        return False
+    return found is not None
 
 
 def _refuses(subject: Subject, case: Case, which: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from equivcheck.comparison import student_quantile
+from equivcheck.quantiles import student_quantile
 from equivcheck.stopwatch import LEARNING, Action, Stopwatch
 
 __all__ = [

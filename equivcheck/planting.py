@@ -60,6 +60,7 @@ _NEEDS = {  # an option that both functions take, or a feature in which both run
     "mask-ignored": "boolean",
     "boolean-mask-inverted": "boolean",
     "mask-of-the-first-head-for-all": "mask by heads",
+    "gradient-of-an-additive-mask-lost": "learned mask",
     "grouped-heads-tiled": "heads",
     "keys-past-the-queries-ignored": "lengths",
     "causal-mask-at-the-other-corner": "causal lengths",
@@ -115,6 +116,7 @@ def planted(
         felt = subject.options - subject.unfelt
         masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
         there = felt | (subject.features if "attn_mask" in felt else subject.features - masks)
+        there |= {"learned mask"} if subject.learns_mask and "attn_mask" in felt else set()
         there |= {"scale left out"} if subject.scale_optional and "scale" in felt else set()
         wrong = [
             (name, seen, partial(around_function, subject.reference, plant))

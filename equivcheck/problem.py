@@ -16,11 +16,11 @@ from equivcheck.exits import held_back
 from equivcheck.generators import seeded
 from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Widened, spelled_out, to_float64
-from equivcheck.transfer import Weights, gradients_of
+from equivcheck.original import Original
+from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
 __all__ = [
-    "Original",
     "Problem",
     "Results",
     "Shell",
@@ -30,7 +30,6 @@ __all__ = [
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
 
-_SMALL_BYTES = 2**24  # of weights: to copy what is larger, or to keep it beside its module, is not worth it
 _LARGE = 2**15  # from so many scores on, two first runs are enough: there are more elements to learn the spread from
 
 
@@ -44,32 +43,6 @@ def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
         torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
     for parameter in module.parameters():
         parameter.grad = None
-
-
-@dataclass(frozen=True)
-class Original:
-    """Makes the original of a case, on the device that is judged or on the one that it is told.
-
-    It is made from the case's seed, so its weights are always the same: they are remembered, where they are small, and a
-    candidate is given them without another original.
-    """
-
-    build: Callable[[torch.device | None], nn.Module]
-    memory: Memory
-    key: Hashable
-
-    def __call__(self, device: torch.device | None = None) -> nn.Module:
-        module = self.build(device)
-        if device is None and self.key not in self.memory.weights:
-            weights = Weights.of(module)
-            if weights.plain and weights.size_bytes <= _SMALL_BYTES:
-                self.memory.weights.keep(self.key, weights.copied())
-        return module
-
-    def weights(self) -> Weights:
-        """Those of an original that nothing has run, on the device that is judged; who gets them may write to them."""
-        known = self.memory.weights.known(self.key)
-        return Weights.of(self()) if known is None else known.copied()
 
 
 @dataclass

@@ -15,14 +15,16 @@ from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import ALIGNED_BYTES, Case, arrange
 from equivcheck.classes import classes_restored
 from equivcheck.exits import held_back
+from equivcheck.function_module import FunctionModule
 from equivcheck.generators import seeded
 from equivcheck.gpt import GPT
-from equivcheck.problem import Original, Problem
+from equivcheck.original import Original
+from equivcheck.problem import Problem
 from equivcheck.transfer import Transfer, Weights, carry_over
 from equivcheck.truth import Memory
-from equivcheck.weights import attn_mask, projections_known, qkv, randomise, sequence, tokens, upstream
+from equivcheck.weights import projections_known, qkv, randomise, sequence, tokens, upstream
 
-__all__ = ["SAMPLE", "FunctionModule", "Subject", "model_outputs", "takes_targets", "to_device"]
+__all__ = ["SAMPLE", "Subject", "model_outputs", "takes_targets", "to_device"]
 
 Factory = Callable[..., Any]
 
@@ -34,37 +36,6 @@ SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_la
 
 MAX_LAYERS = 8
 """More than any case has."""
-
-
-class FunctionModule(nn.Module):
-    """A function of q, k, v as a module without parameters, so that every kind runs in the same way."""
-
-    def __init__(self, function: Factory, case: Case, scale_optional: bool = False) -> None:
-        super().__init__()
-        self.function, self.case, self.scale_optional = function, case, scale_optional
-        self.mask = attn_mask(case)  # drawn here: inside of vmap each run would draw another one
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:
-        rate = self.case.attn_pdrop if self.training else 0.0
-        scale = self.case.head_size**-0.5 if self.case.scale is None else self.case.scale
-        given = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
-        if self.scale_optional and self.case.scale is None and self.case.seed % 2:
-            del given["scale"]
-        if self.case.kv_heads:
-            given["enable_gqa"] = True
-        if self.case.mask:
-            given["attn_mask"] = self._mask(q)
-        return self.function(q, k, v, **given)
-
-    def _mask(self, q: Tensor) -> Tensor:
-        made = self.mask
-        assert made is not None
-        if made.is_floating_point():  # the same numbers in the oracle as in the case's dtype
-            made = made.to(self.case.torch_dtype).to(q.dtype)
-        return made.to(q.device)
-
-    def __deepcopy__(self, memo: Any) -> "FunctionModule":
-        return FunctionModule(self.function, self.case, self.scale_optional).train(self.training)
 
 
 @dataclass(frozen=True)
@@ -85,6 +56,7 @@ class Subject:
     features: frozenset[str] = frozenset()  # of a function: `functions.FEATURES` in which both run
     unfelt: frozenset[str] = frozenset()  # of the options: those that the original takes no notice of
     scale_optional: bool = False  # of a function: whether both run where the scale is left out
+    learns_mask: bool = False  # of a function: whether both take an additive mask that is learned
     notes: tuple[str, ...] = ()  # what was found out about the pair, and is worth telling
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
@@ -126,11 +98,15 @@ class Subject:
             names = [name for name, _ in self.reference(SAMPLE.config()).named_parameters()]
         return projections_known(names)
 
+    def as_module(self, function: Factory, case: Case) -> FunctionModule:
+        """A function with the options of a case, on the CPU."""
+        return FunctionModule(function, case, self.scale_optional, self.learns_mask).train(case.training)
+
     def build_reference(self, case: Case, device: torch.device | None = None) -> nn.Module:
         """The reference with the case's random weights, dtype and mode, on `device` or on the pair's."""
         with seeded(case.seed, self.device):
             if self.kind == "function":
-                return FunctionModule(self.reference, case, self.scale_optional).train(case.training)
+                return self.as_module(self.reference, case).to(device or self.device)
             module: nn.Module = self.reference(case.config())
         # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
         module = module.to(device="cpu", dtype=case.torch_dtype)
@@ -145,7 +121,7 @@ class Subject:
         """The candidate with an original's weights; raises what a user would see raised, a RuntimeError for sys.exit."""
         with held_back(), seeded(case.seed + 1, self.device):
             if self.kind == "function":
-                return FunctionModule(self.candidate, case, self.scale_optional).train(case.training)
+                return self.as_module(self.candidate, case).to(self.device)
             if self.kind == "replacement":
                 reference = make_reference()
                 with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases

@@ -452,3 +452,22 @@ def test_two_perturbed_runs_that_meet_on_one_number_of_float64_accuse_nobody() -
     assert hold(problem, truth, {"output": got}, dict, ["output"]).ratio <= 1.0  # type: ignore[operator]  # it has one
     with pytest.raises(Mismatch):
         hold(problem, truth, {"output": wrong}, dict, ["output"])
+
+
+class OnlyDenseRows(FlashCausalSelfAttention):
+    """Loud where the last dimension is strided, as kernels are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.stride(-1) != 1 and x.size(-1) > 1:
+            raise RuntimeError("rows must be dense")
+        return super().forward(x)
+
+
+def test_a_layout_that_is_refused_is_told_and_not_asked_for_where_the_original_refuses_it_too() -> None:
+    case = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6)
+    check = next(c for c in CHECKS if c.name == "layouts")
+    with pytest.raises(Mismatch, match=r"inputs: strided: the candidate raises RuntimeError: rows must be dense"):
+        check.run(resolve(CausalSelfAttention, OnlyDenseRows, kind="module", device="cpu"), case)
+    held = check.run(resolve(OnlyDenseRows, OnlyDenseRows, kind="module", device="cpu"), case)
+    assert "inputs: strided: not judged where the original itself raises RuntimeError" in held.notes
+    assert held.judged

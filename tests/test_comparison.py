@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from equivcheck.comparison import Comparison, Mismatch, compare, describe, norm_quantile, student_quantile
+from equivcheck.comparison import Comparison, Mismatch, compare, describe
+from equivcheck.quantiles import norm_quantile, student_quantile
 from equivcheck.spread import spread_of
 
 f32, f64, f16 = torch.float32, torch.float64, torch.float16

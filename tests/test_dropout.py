@@ -169,3 +169,18 @@ def test_where_masks_cannot_be_read_off_distributions_are_compared_and_a_note_sa
 
 def test_where_masks_cannot_be_read_off_dropout_that_is_missing_is_still_seen() -> None:
     assert seen(ClosedAndNever, PAIR).startswith("with dropout on, the ")
+
+
+class KeepsAllAtOne(Masked):
+    """What some kernels do at a rate of 1, though they are asked to drop: everything is kept."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        dropped = self.attn_drop(p)
+        return p + 0 * dropped if self.training and self.attn_drop.p == 1 else dropped
+
+
+def test_a_mask_that_is_the_originals_own_is_a_note_and_one_that_is_not_a_difference() -> None:
+    case = CASE.but(attn_pdrop=1.0, resid_pdrop=0.0)
+    same = dropout(resolve(KeepsAllAtOne, KeepsAllAtOne, kind="module", device="cpu"), case)
+    assert any("so it is in the original" in note for note in same.notes)
+    assert "output" in seen(KeepsAllAtOne, case)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
+from equivcheck.comparison import FALSE_ALARM, Mismatch
 from equivcheck.problem import Problem, Results
+from equivcheck.quantiles import student_quantile
 from equivcheck.roundoff import EXP_ULPS, ROUNDINGS, unit_roundoff
 
 __all__ = ["bias", "lengthened"]

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.cases import Case, arrange
+from equivcheck.cases import ALIGNED_BYTES, Case, arrange
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.checks.transformed import together
-from equivcheck.comparison import Mismatch
+from equivcheck.comparison import Mismatch, Raised
+from equivcheck.lost import hold_device
 from equivcheck.problem import Problem, Results
 
 __all__ = ["layouts"]
@@ -89,13 +91,21 @@ def _hold(problem: Problem, what: str, edit: Edit, flowing: Edit) -> Held:
 
 def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Mapping[str, Tensor]) -> Held:
     truth = problem.truth(gradients=True)
-    got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
 
     def own() -> Results:
         return problem.run(problem.reference, inputs, gradients=True, upstream=upstream)
 
     try:
+        got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
         return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+    except Raised as error:
+        try:
+            own()
+        except Exception as its:
+            hold_device(problem.device, f"the original ran on {problem.case.id}", its)
+            note = f"{what}: not judged where the original itself raises {type(its).__name__}"
+            return Held(notes=(note,), judged=False)
+        raise Raised(f"{what}: {error}", where=error.where) from None
     except Mismatch as error:
         raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
@@ -111,5 +121,12 @@ def _one_unlike_the_others(problem: Problem, at: int) -> Held:
 
 def _one_buffer(problem: Problem) -> Held:
     """Inputs that are views of one buffer, as slices of one projection of queries, keys and values are."""
-    inputs = torch.stack(problem.inputs, dim=-2).unbind(-2)
+    width = max(x.shape[-1] for x in problem.inputs)
+    if (
+        problem.device.type != "cpu"
+    ):  # where each begins there is taken for granted by torch's own kernels (`ALIGNED_BYTES`)
+        each = ALIGNED_BYTES // problem.inputs[0].element_size()
+        width = -(-width // each) * each
+    wide = torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in problem.inputs], dim=-2)
+    inputs = tuple(part[..., : x.shape[-1]] for part, x in zip(wide.unbind(-2), problem.inputs, strict=True))
     return _held(problem, "inputs: views of one buffer", inputs, problem.upstream)

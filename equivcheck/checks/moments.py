@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case
 from equivcheck.checks.holding import candidate_run, hold
-from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
+from equivcheck.comparison import FALSE_ALARM, Mismatch
 from equivcheck.generators import generator_state, seeded
 from equivcheck.problem import Problem, backward
+from equivcheck.quantiles import student_quantile
 from equivcheck.roundoff import unit_roundoff
 from equivcheck.truth import Memory
 

@@ -58,8 +58,9 @@ def _accumulated(problem: Problem) -> Held:
     what = "after two backward passes through one graph, each of half the upstream gradient"
     try:
         again(problem.reference)
-    except Exception:  # what the original cannot do is asked of nobody
-        return held
+    except Exception as error:  # what the original cannot do is asked of nobody
+        note = f"a second backward pass through one graph is not judged: the original raises {first_line(error)}"
+        return replace(held, notes=(*held.notes, note))
     try:
         return together((held, _hold_gradients(problem, again, what)))
     except Raised as error:  # loud, as checkpointing and compiled graphs are

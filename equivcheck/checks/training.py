@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.exactly import hold_exactly, must_open
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.comparison import FALSE_ALARM, Mismatch, student_quantile
+from equivcheck.comparison import FALSE_ALARM, Mismatch
 from equivcheck.dropping import NotOpened
 from equivcheck.generators import seeded
 from equivcheck.oracle import Widened, spelled_out
 from equivcheck.problem import Problem, Results
+from equivcheck.quantiles import student_quantile
 from equivcheck.transfer import gradients_of, named_back
 from equivcheck.truth import Sample, Truth
 from equivcheck.weights import tokens

@@ -113,6 +113,11 @@ def _mask_of_the_first_head(f: Function, q: Tensor, k: Tensor, v: Tensor, **opti
     return f(q, k, v, **(options | first))
 
 
+def _mask_detached(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    mask = options.get("attn_mask")
+    return f(q, k, v, **(options | ({} if mask is None else {"attn_mask": mask.detach()})))
+
+
 def _heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     group = q.size(1) // k.size(1)
     return f(q, k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1), **options)
@@ -167,6 +172,7 @@ FUNCTIONS = (
     ("mask-ignored", ("output",), _mask_ignored),
     ("boolean-mask-inverted", ("output",), _mask_inverted),
     ("mask-of-the-first-head-for-all", ("output",), _mask_of_the_first_head),
+    ("gradient-of-an-additive-mask-lost", ("gradients",), _mask_detached),
     ("grouped-heads-tiled", ("output",), _heads_tiled),
     ("keys-past-the-queries-ignored", ("output",), _keys_past_the_queries_ignored),
     ("causal-mask-at-the-other-corner", ("output",), _other_corner),
