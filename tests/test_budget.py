@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.budget import Rounding
 from equivcheck.cases import DTYPES, Case
+from equivcheck.checks import CHECKS
 from equivcheck.error_model import ErrorModel
 from equivcheck.kinds import resolve
 from equivcheck.problem import Problem
@@ -376,3 +377,21 @@ def test_truths_are_kept_up_to_a_limit_of_bytes() -> None:
     other = pair.problem(CASE.but(seed=9)).truth(gradients=True)
     assert pair.problem(CASE.but(seed=9)).truth(gradients=True) is other
     assert pair.problem(CASE).truth(gradients=True) is not truth
+
+
+def test_a_gradient_that_few_runs_do_not_move_and_many_do_is_no_difference() -> None:
+    """Saturated scores: in two runs a key's gradient moves by 1e-35, in most of 32 by more than the right candidate is off."""
+
+    def spelled_out(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float) -> Tensor:
+        s = q @ k.mT * scale
+        hidden = torch.ones(s.shape[-2:], dtype=torch.bool).triu(1)
+        return (s.masked_fill(hidden, -torch.inf) if is_causal else s).softmax(-1) @ v
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=scale)
+
+    case = Case.parse("B1-T182-H1-D31-K182-bfloat16-eval-a0-r0-large_scores-contiguous-s143-S336-full")
+    check = next(c for c in CHECKS if c.name == "gradients")
+    held = check.run(resolve(spelled_out, fused, kind="function", device="cpu"), case)
+    assert held.ratio is not None
+    assert held.ratio < 1

@@ -129,3 +129,11 @@ def test_a_mask_is_learned_in_every_second_case_and_is_the_same_numbers_in_all()
             assert module.attn_mask is not None
             assert torch.equal(module.attn_mask, FunctionModule(original, case).attn_mask)  # type: ignore[arg-type]
     assert made == [0, 1, 0, 1, 0, 0, 0, 0]
+
+
+def test_no_truth_is_remembered_from_before_it_was_known_that_masks_are_learned() -> None:
+    subject = resolve(original, original, kind="function", device="cpu")
+    assert subject.learns_mask
+    case = Case(seq_len=3, block_size=3, mask="additive", is_causal=False)
+    assert ("function", case) not in subject.memory.truths
+    assert "grad attn_mask" in subject.problem(case).truth(gradients=True).values
