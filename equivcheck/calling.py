@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from equivcheck.construction import arguments
-from equivcheck.errors import UsageError
+from equivcheck.errors import UnfitResult, UsageError
 from equivcheck.loading import line_of
 
 __all__ = [
@@ -32,8 +32,17 @@ _THREE = (("q", "k", "v"), ("query", "key", "value"), ("queries", "keys", "value
 _ATTRIBUTES = ("logits", "last_hidden_state")
 
 
-def takes_three(module: nn.Module, name: str) -> bool:
-    """Whether forward takes queries, keys and values rather than one tensor; a UsageError where it is neither."""
+def takes_three(module: nn.Module, name: str, *, judged: bool = False) -> bool:
+    """Whether forward takes queries, keys and values rather than one tensor.
+
+    Args:
+        module: A built module.
+        name: What it is called in messages.
+        judged: Whether it is the candidate's: that it needs more is then for its calls to refuse.
+
+    Raises:
+        UsageError: The forward pass of an original takes something else.
+    """
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
@@ -42,7 +51,7 @@ def takes_three(module: nn.Module, name: str) -> bool:
     required = tuple(p.name for p in named if p.default is p.empty)
     if required in _THREE:
         return True
-    if len(required) > 1 or (required and named[0].name != required[0]):
+    if not judged and (len(required) > 1 or (required and named[0].name != required[0])):
         raise UsageError(f"forward of {name} takes {', '.join(required)}: {HOW_TO_CALL}")
     return False
 
@@ -109,13 +118,13 @@ def form_of(found: Any) -> str:
 
 
 def unwrapping(found: Any) -> Function:
-    """A function that takes the tensor out of what has the form of `found`, and raises TypeError for another form."""
+    """A function that takes the tensor out of what has the form of `found`, and raises UnfitResult for another form."""
     return functools.partial(_unwrapped, form_of(found))
 
 
 def _unwrapped(form: str, found: Any) -> Any:
     if form_of(found) != form:
-        raise TypeError(f"the forward pass returned {form_of(found)}, and the original {form}: {HOW_TO_COMPARE}")
+        raise UnfitResult(f"the forward pass returned {form_of(found)}, and the original {form}: {HOW_TO_COMPARE}")
     return tensor_of(found)
 
 

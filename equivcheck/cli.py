@@ -17,7 +17,7 @@ import click
 from equivcheck import ahead
 from equivcheck import config as configuration
 from equivcheck.bench_cli import bench
-from equivcheck.errors import UsageError
+from equivcheck.errors import ToolError, UsageError
 from equivcheck.gate_cli import gate
 from equivcheck.options import (
     NOT_JUDGED,
@@ -61,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as error:
         # sys.exit(0) in somebody's module must not pass for a verdict
         return _say(f"the code under test called sys.exit({error.code!r}): remove that from it, or guard it")
+    except ToolError as error:
+        hint = "" if os.environ.get(_DEBUG) else f"; {_DEBUG}=1 shows the traceback"
+        return _say(
+            f"equivcheck itself failed, and nothing is said of the pair: {error}{hint}; please report this line"
+        )
     except Exception as error:
         if os.environ.get(_DEBUG):
             traceback.print_exc()

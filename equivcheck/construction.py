@@ -20,8 +20,20 @@ _CONFIGS = ("config", "cfg", "conf", "args", "params", "hparams")
 _OPTIONAL = ("head_size", "block_size", "attn_pdrop", "resid_pdrop", "embd_pdrop", "n_layer", "vocab_size")
 
 
-def factory_of(constructor: Callable[..., Any], config: Callable[..., Any] | None, name: str) -> Callable[..., Any]:
-    """`constructor` as a factory of a minGPT config: itself where it takes one; a UsageError where its parameters are not known."""
+def factory_of(
+    constructor: Callable[..., Any], config: Callable[..., Any] | None, name: str, *, judged: bool = False
+) -> Callable[..., Any]:
+    """`constructor` as a factory of a minGPT config: itself where it takes one, else called by the names of its parameters.
+
+    Args:
+        constructor: A class or a function.
+        config: A user's `config=`, if there is one.
+        name: What the constructor is called in messages.
+        judged: Whether it is the candidate's: what it needs beyond what is known is then for its calls to refuse.
+
+    Raises:
+        UsageError: It is no constructor, or an original needs what is not known.
+    """
     if isinstance(constructor, nn.Module):
         # one instance cannot be built in the shapes and dtypes of the cases, and called it would run forward
         made = type(constructor).__name__
@@ -34,28 +46,28 @@ def factory_of(constructor: Callable[..., Any], config: Callable[..., Any] | Non
         parameters = list(inspect.signature(constructor).parameters.values())
     except (TypeError, ValueError):
         return constructor
-    if not parameters:
+    if not parameters and not judged:
         raise UsageError(f"{name} takes no argument, and is called with a config: {HOW_TO_BUILD}")
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p for p in named if p.default is p.empty]
     unknown = [p.name for p in required if not field_of(p.name)]
     if not named or named[0].name in _CONFIGS or (len(required) == 1 and unknown):
         rest = [p for p in required if p is not named[0]] if named else []
-        if not rest:
-            return constructor
         unknown = [p.name for p in rest if not field_of(p.name)]
+        if not rest or (judged and unknown):
+            return constructor
         if not unknown:
             return _wrapped(constructor, functools.partial(_with_config, {p.name: field_of(p.name) for p in rest}))
     elif not required and not any(field_of(p.name) in ("n_embd", "n_head") for p in named):
         return constructor
-    if unknown:
+    if unknown and not judged:
         raise UsageError(
             f"{name} takes {', '.join(p.name for p in required)}, and {', '.join(unknown)} is not known: {HOW_TO_BUILD}"
         )
     fields = {
         p.name: field_of(p.name)
         for p in named
-        if p in required
+        if (p in required and p.name not in unknown)
         or field_of(p.name) in (*_OPTIONAL, "n_embd", "n_head")
         or (p.name == "batch_first" and p.default is False)
     }

@@ -6,7 +6,9 @@ from typing import Any
 from equivcheck import settings
 from equivcheck.cases import DTYPES, Case
 from equivcheck.errors import UsageError
+from equivcheck.guard import Overwritten
 from equivcheck.lost import hold_device
+from equivcheck.sides import CANDIDATE, REFERENCE, ensure_foreign, running
 from equivcheck.subject import Subject
 
 __all__ = ["usable_dtypes"]
@@ -71,9 +73,13 @@ def _raises(subject: Subject, case: Case, which: str) -> str:
             if which == "oracle":
                 problem.oracle_values(gradients=False)
                 return ""
-            module = problem.reference if which == "reference" else problem.candidate
-            problem.run(module, problem.inputs, gradients=True)
+            with running(CANDIDATE if which == "candidate" else REFERENCE):
+                module = problem.reference if which == "reference" else problem.candidate
+                problem.run(module, problem.inputs, gradients=True)
+    except Overwritten:
+        return ""  # it runs
     except Exception as error:
         hold_device(subject.device, f"the {which} ran on {case.id}", error)
+        ensure_foreign(error)
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""

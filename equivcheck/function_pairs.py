@@ -13,7 +13,9 @@ from equivcheck.cases import Case
 from equivcheck.errors import UsageError
 from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, mask_features, may_take_qkv, normal, options_of
 from equivcheck.generators import seeded
+from equivcheck.guard import Overwritten
 from equivcheck.loading import line_of
+from equivcheck.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign, running
 from equivcheck.subject import SAMPLE, Subject
 
 __all__ = ["as_functions"]
@@ -33,11 +35,8 @@ def as_functions(subject: Subject) -> Subject:
             f"{subject.reference_name} is a function of q, k, v, and {subject.candidate_name} is not: {HOW_TO_CALL_IT}"
         )
     options = [
-        options_of(function, name)
-        for function, name in (
-            (subject.reference, subject.reference_name),
-            (subject.candidate, subject.candidate_name),
-        )
+        options_of(subject.reference, subject.reference_name),
+        options_of(subject.candidate, subject.candidate_name, judged=True),
     ]
     subject = replace(
         subject,
@@ -65,9 +64,10 @@ def _unwrapped(subject: Subject) -> Subject:
     """The pair with the tensor taken out of what both return, where the original returns it in a tuple; as it is otherwise."""
     problem = subject.problem(SAMPLE)
     try:
-        with seeded(0, subject.device), torch.no_grad():
+        with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
             found = problem.reference(*problem.inputs)
-    except Exception:  # where it runs at all is found out with the dtypes
+    except Exception as error:  # where it runs at all is found out with the dtypes
+        ensure_foreign(error)
         return subject
     if isinstance(found, Tensor):
         return subject
@@ -129,7 +129,8 @@ def _has_gradient(subject: Subject, case: Case) -> bool:
     problem = subject.problem(case)
     try:
         found = problem.run(problem.reference, problem.inputs, gradients=True).get("grad attn_mask")
-    except Exception:
+    except Exception as error:
+        ensure_foreign(error)
         return False
     return found is not None
 
@@ -140,13 +141,17 @@ def _refuses(subject: Subject, case: Case, which: str) -> str:
     for dtype in ("float32", "bfloat16"):
         try:
             problem = subject.problem(case.but(dtype=dtype))
-            found = problem.run(getattr(problem, which), problem.inputs, gradients=True)["output"]
+            with running(CANDIDATE if which == "candidate" else REFERENCE):
+                found = problem.run(getattr(problem, which), problem.inputs, gradients=True)["output"]
             if found is not None and found.shape == problem.upstream["output"].shape:
                 if which == "reference":
                     problem.oracle_values(gradients=False)
                 return ""
             told = "a result of another shape"
+        except Overwritten:
+            return ""  # it runs
         except Exception as error:
+            ensure_foreign(error)
             told = f"{type(error).__name__}: {line_of(error)[:80]}"
     return told
 

@@ -90,8 +90,17 @@ def may_take_qkv(function: Callable[..., Any]) -> bool:
     return parameters is None or any(p.kind is p.VAR_POSITIONAL for p in parameters) or takes_qkv(function)
 
 
-def options_of(function: Callable[..., Any], name: str) -> dict[str, str]:
-    """The options that a function takes and what it calls them; a UsageError for one that it needs and that is not known."""
+def options_of(function: Callable[..., Any], name: str, *, judged: bool = False) -> dict[str, str]:
+    """The options that a function takes and what it calls them.
+
+    Args:
+        function: A function of q, k, v.
+        name: What it is called in messages.
+        judged: Whether it is the candidate: an argument that it needs and the original lacks is then for its calls to refuse.
+
+    Raises:
+        UsageError: An original needs an argument that is not known.
+    """
     parameters = _parameters(function)
     if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
         own = {p.name for p in parameters or ()}
@@ -101,7 +110,7 @@ def options_of(function: Callable[..., Any], name: str) -> dict[str, str]:
         option = next((o for o, names in OPTIONS.items() if parameter.name in names), None)
         if option is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
             found.setdefault(option, parameter.name)
-        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL and not judged:
             raise UsageError(f"{name} needs {parameter.name!r}, which is not known: {HOW_TO_CALL_IT}")
     return found
 

@@ -32,6 +32,7 @@ from equivcheck.functions import (
 )
 from equivcheck.generators import seeded
 from equivcheck.loading import find_device, line_of, load, load_candidate, name_of
+from equivcheck.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
 from equivcheck.subject import SAMPLE, Subject
 from equivcheck.transfer import HOW_TO_TRANSFER, Transfer, named_back
 from equivcheck.transfer_search import differs, find_transfer
@@ -105,13 +106,14 @@ def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
     errors = []
     for kind, value in (("module", x), ("model", torch.zeros(2, 3, dtype=torch.long))):
         try:
-            with seeded(0, subject.device), torch.no_grad():
+            with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
                 found = module(value)
         except UsageError:
             if kind == "model":
                 raise
             continue
         except Exception as error:
+            ensure_foreign(error)
             errors.append(f"on {kind} input it raised {type(error).__name__}: {line_of(error)}")
             continue
         y = tensor_of(found)
@@ -127,11 +129,12 @@ def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
 
 def _built(subject: Subject, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
     try:
-        with seeded(0, subject.device):
+        with seeded(0, subject.device), foreign(REFERENCE):
             module = factory(SAMPLE.config())
     except UsageError:
         raise
     except Exception as error:
+        ensure_foreign(error)
         how = "" if subject.adaptation.config else f"; {HOW_TO_BUILD}"
         raise UsageError(
             f"{name} fits no kind: called with a config it raised {type(error).__name__}: {line_of(error)}; {fits}{how}"
@@ -141,10 +144,10 @@ def _built(subject: Subject, factory: Callable[..., Any], name: str, fits: str) 
     return module.eval()
 
 
-def _inputs(module: nn.Module, subject: Subject, name: str) -> Function:
+def _inputs(module: nn.Module, subject: Subject, name: str, *, judged: bool = False) -> Function:
     if subject.adaptation.inputs is not None:
         return subject.adaptation.inputs
-    return three_times if takes_three(module, name) else None
+    return three_times if takes_three(module, name, judged=judged) else None
 
 
 def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
@@ -153,19 +156,20 @@ def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
     What a candidate raises where the forms are known is a difference, and left to the checks.
     """
     said = subject.adaptation
-    factory = factory_of(subject.candidate, said.config, subject.candidate_name)
+    factory = factory_of(subject.candidate, said.config, subject.candidate_name, judged=True)
     try:
-        with held_back(), seeded(0, subject.device):
+        with held_back(), seeded(0, subject.device), foreign(CANDIDATE):
             module = factory(SAMPLE.config())
     except UsageError:
         raise
-    except Exception:
+    except Exception as error:
+        ensure_foreign(error)
         return replace(subject, candidate=factory)
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"{subject.candidate_name} is no {subject.kind}: called with a config it returned {type(module).__name__}"
         )
-    inputs = _inputs(module, subject, subject.candidate_name)
+    inputs = _inputs(module, subject, subject.candidate_name, judged=True)
     subject = replace(subject, candidate=adapt(factory, inputs, outputs))
     if callable(said.transfer):
         return _with_transfer_tried(replace(subject, transfer=Transfer(said.transfer, declared=True)))
@@ -216,7 +220,9 @@ def _distance(subject: Subject, transfer: Transfer) -> tuple[float, float]:
             assert own is not None
             assert mine is not None
             found.append(float((own - mine).abs().max() / own.abs().max()))
-        except Exception:  # whatever does not run with these weights does not agree
+        except Exception as error:  # whatever does not run with these weights does not agree
+            if not isinstance(error, AssertionError):
+                ensure_foreign(error)
             found.append(math.inf)
     return found[0], found[1]
 

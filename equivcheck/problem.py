@@ -14,9 +14,11 @@ from equivcheck.dropping import Injected, Masks, NotOpened, inject
 from equivcheck.error_model import ErrorModel
 from equivcheck.exits import held_back
 from equivcheck.generators import seeded
+from equivcheck.guard import Guard
 from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Widened, spelled_out, to_float64
 from equivcheck.original import Original
+from equivcheck.sides import REFERENCE, foreign, running
 from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
@@ -25,6 +27,8 @@ __all__ = [
     "Results",
     "Shell",
     "backward",
+    "dense",
+    "flow_back",
 ]
 
 Results = dict[str, Tensor | None]
@@ -39,10 +43,23 @@ def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
     Not `torch.autograd.grad`: a right attention may refuse that and train as well as any, as reentrant activation
     checkpointing does.
     """
-    if roots:
-        torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
+    flow_back(roots)
     for parameter in module.parameters():
         parameter.grad = None
+
+
+def flow_back(roots: Sequence[tuple[Tensor, Tensor]], *, retain_graph: bool = False) -> None:
+    """A backward pass from values with their upstream gradients; what it raises is the pair's."""
+    if roots:
+        with foreign():
+            torch.autograd.backward(
+                [value for value, _ in roots], [gradient for _, gradient in roots], retain_graph=retain_graph
+            )
+
+
+def dense(gradient: Tensor | None) -> Tensor | None:
+    """A gradient in the layout in which it is compared: that of an embedding may be sparse."""
+    return gradient if gradient is None or gradient.layout == torch.strided else gradient.to_dense()
 
 
 @dataclass
@@ -64,6 +81,7 @@ class Problem:
     upstream: Mapping[str, Tensor]
     memory: Memory
     memory_key: Hashable
+    guard: Guard
     masks: Masks | None = None
     oracle_device: torch.device | None = None
 
@@ -111,21 +129,27 @@ class Problem:
                 with torch.no_grad():
                     return dict(self.outputs(module, inputs))
             leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
-            parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+            with foreign():
+                parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
             for _, parameter in parameters:
                 parameter.grad = None
-            out = self.outputs(module, leaves)
             flowing = self.upstream if upstream is None else upstream
-            roots = [(value, flowing[name]) for name, value in out.items() if value.requires_grad and name in flowing]
-            results: Results = {name: value.detach() for name, value in out.items()}
-            if roots:
-                torch.autograd.backward([value for value, _ in roots], [gradient for _, gradient in roots])
+            with self.guard.over(module, self.named_inputs(leaves) | {f"upstream {n}": g for n, g in flowing.items()}):
+                out = self.outputs(module, leaves)
+                roots = [(v, flowing[name]) for name, v in out.items() if v.requires_grad and name in flowing]
+                results: Results = {name: value.detach() for name, value in out.items()}
+                flow_back(roots)
             for name, leaf in zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False):
-                results[f"grad {name}"] = leaf.grad
-            results |= {f"grad {name}": gradient for name, gradient in gradients_of(module).items()}
+                results[f"grad {name}"] = dense(leaf.grad)
+            results |= {f"grad {name}": dense(gradient) for name, gradient in gradients_of(module).items()}
             for _, parameter in parameters:
                 parameter.grad = None
             return results
+
+    def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The inputs of a pass by what they are called in messages."""
+        names = self.names or ("idx", "targets")
+        return dict(zip(names, inputs, strict=False))
 
     def original_in_float64(self, device: torch.device | None = None) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """An original of its own and the inputs in float64, on `device`, by default where the oracle runs.
@@ -144,7 +168,18 @@ class Problem:
     ) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
         oracle, inputs = self.original_in_float64()
         upstream = {name: value.to(self.judged_on, torch.float64) for name, value in self.upstream.items()}
-        with self.dropping(oracle, self.judged_on), spelled_out(), maxima or nullcontext(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        # an original that writes to its inputs must not be perturbed on what it has written
+        unchanged = self.guard.over(
+            oracle, self.named_inputs(inputs) | {f"upstream {n}": g for n, g in upstream.items()}
+        )
+        with (
+            running(REFERENCE),
+            unchanged,
+            self.dropping(oracle, self.judged_on),
+            spelled_out(),
+            maxima or nullcontext(),
+            Widened(),  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        ):
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
         # a tensor that the original does not use has no gradient, and nothing to compare
         return {name: value for name, value in found.items() if value is not None}, oracle, inputs, upstream
@@ -162,7 +197,7 @@ class Problem:
 
         def perturbed(count: int) -> Sample:
             noise = torch.Generator(device=self.judged_on).manual_seed(self.case.seed * 64 + count)
-            with spelled_out(), Maxima(detached=True) if detached else nullcontext():
+            with running(REFERENCE), spelled_out(), Maxima(detached=True) if detached else nullcontext():
                 try:
                     return self._together(oracle, inputs, upstream, values, noise, count, gradients)
                 except NotOpened:
@@ -201,8 +236,10 @@ class Problem:
     ) -> Sample:
         """Perturbed runs, one after the other."""
         runs = []
+        named = self.named_inputs(inputs) | {f"upstream {n}": g for n, g in upstream.items()}
         for _ in range(count):
-            with self.dropping(oracle, self.judged_on), self.rounding(noise, 1):
+            unchanged = self.guard.over(oracle, named)
+            with running(REFERENCE), unchanged, self.dropping(oracle, self.judged_on), self.rounding(noise, 1):
                 runs.append(self.run(oracle, inputs, gradients=gradients, upstream=upstream))
         stacked = {name: torch.stack([_present(run[name]) for run in runs]) for name in values}
         return Sample(count, {name: stacked[name] - values[name] for name in values})

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import Check, Held
+from equivcheck.checks.holding import first_line, raised
 from equivcheck.comparison import Mismatch, Raised
-from equivcheck.errors import UsageError
-from equivcheck.loading import line_of
+from equivcheck.errors import ReferenceRaises, ToolError, UsageError
 from equivcheck.lost import hold_device
 from equivcheck.settings import kept
+from equivcheck.sides import REFERENCE, ensure_foreign, failure, raised_by
 from equivcheck.strategies import simpler
 from equivcheck.subject import Subject
 
@@ -79,25 +80,40 @@ class Search:
                 held = self.check.run(self.subject, case)
         except Mismatch as mismatch:
             if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
-                if not self.failed:
-                    self._shrink_until = now + self.shrink_s
-                self.failed[case] = mismatch
-                self.minimal = case
+                self._fails(case, mismatch)
                 raise
             # loud, and what kernels are known for: they keep a head in registers
             held = Held(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
-        except (UsageError, KeyboardInterrupt):
+        except ReferenceRaises as why:
+            held = _not_asked(why)
+        except (UsageError, KeyboardInterrupt, ToolError):
             raise
         except Exception as error:
             hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
-            why = _original_raises(self.subject, case)
-            if not why:
-                raise
-            # what the original cannot do is asked of nobody
-            held = Held(notes=(f"not judged where the original itself raises {why}",), judged=False)
+            held = _not_asked(self._of_reference(case, error))
         self.held[case] = held
         if not self.failed:
             self.told(len(self.held))
+
+    def _fails(self, case: Case, mismatch: Mismatch) -> None:
+        if not self.failed:
+            self._shrink_until = time.monotonic() + self.shrink_s
+        self.failed[case] = mismatch
+        self.minimal = case
+
+    def _of_reference(self, case: Case, error: Exception) -> Exception:
+        """An exception that came out of a check, where it is the original's; a Mismatch where it is the candidate's alone."""
+        try:
+            ensure_foreign(error)
+        except ToolError as its:
+            raise ToolError(f"{its}, in {self.check.name} on {case.id}") from error
+        if raised_by(error) == REFERENCE:
+            return error
+        why = _original_raises(self.subject, case)
+        if why is None:
+            self._fails(case, found := raised(error))
+            raise found from error
+        return why
 
     @property
     def drawn(self) -> Drawn:
@@ -169,16 +185,22 @@ class Search:
         self.minimal = smallest
 
 
-def _original_raises(subject: Subject, case: Case) -> str:
-    """What the original raises on a case, by itself; empty where it runs."""
+def _not_asked(why: Exception) -> Held:
+    """What the original cannot do is asked of nobody."""
+    told = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
+    return Held(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
+
+
+def _original_raises(subject: Subject, case: Case) -> Exception | None:
+    """What the original raises on a case, by itself; None where it runs."""
     inside = subject.within_gpt() if subject.kind == "module" and case.n_layer else subject
-    try:
+
+    def alone() -> None:
         problem = inside.problem(case)
         problem.run(problem.reference, problem.inputs, gradients=True)
         problem.oracle_values(gradients=False)
-    except Exception as error:
-        return f"{type(error).__name__}: {line_of(error)[:120]}"
-    return ""
+
+    return failure(alone)
 
 
 def seed_for(seed: int, name: str) -> int:

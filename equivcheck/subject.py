@@ -14,12 +14,16 @@ from equivcheck.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import ALIGNED_BYTES, Case, arrange
 from equivcheck.classes import classes_restored
+from equivcheck.errors import UnfitResult
 from equivcheck.exits import held_back
 from equivcheck.function_module import FunctionModule
 from equivcheck.generators import seeded
 from equivcheck.gpt import GPT
+from equivcheck.guard import Guard
 from equivcheck.original import Original
 from equivcheck.problem import Problem
+from equivcheck.results import Subclasses, plain
+from equivcheck.sides import CANDIDATE, REFERENCE, foreign
 from equivcheck.transfer import Transfer, Weights, carry_over
 from equivcheck.truth import Memory
 from equivcheck.weights import projections_known, qkv, randomise, sequence, tokens, upstream
@@ -107,9 +111,11 @@ class Subject:
         with seeded(case.seed, self.device):
             if self.kind == "function":
                 return self.as_module(self.reference, case).to(device or self.device)
-            module: nn.Module = self.reference(case.config())
+            with foreign(REFERENCE):
+                module: nn.Module = self.reference(case.config())
         # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
-        module = module.to(device="cpu", dtype=case.torch_dtype)
+        with foreign(REFERENCE):
+            module = module.to(device="cpu", dtype=case.torch_dtype)
         randomise(module, case)
         where = device or self.device
         if where.type != "cpu":
@@ -124,16 +130,20 @@ class Subject:
                 return self.as_module(self.candidate, case).to(self.device)
             if self.kind == "replacement":
                 reference = make_reference()
-                with classes_restored(reference):  # what it sets on classes must not reach the originals of other cases
+                # what it sets on classes must not reach the originals of other cases
+                with classes_restored(reference), foreign(CANDIDATE):
                     replaced = self.candidate(reference)
                 if not isinstance(replaced, nn.Module):
-                    raise TypeError(f"the replacement returned {type(replaced).__name__} instead of the model")
+                    with foreign(CANDIDATE):
+                        raise UnfitResult(f"the replacement returned {type(replaced).__name__} instead of the model")
                 return replaced
-            module: nn.Module = self.candidate(case.config())
-            module = module.to(device=self.device, dtype=case.torch_dtype, non_blocking=True)
+            with foreign(CANDIDATE):
+                module: nn.Module = self.candidate(case.config())
+                module = module.to(device=self.device, dtype=case.torch_dtype, non_blocking=True)
             weights = make_reference.weights() if isinstance(make_reference, Original) else Weights.of(make_reference())
-            carry_over(self.transfer, weights, module, case.config())
-            return module.train(case.training)
+            with foreign(CANDIDATE):
+                carry_over(self.transfer, weights, module, case.config())
+                return module.train(case.training)
 
     def problem(self, case: Case) -> Problem:
         """The case made real; the candidate is only built when a check asks for it."""
@@ -157,6 +167,9 @@ class Subject:
             flowing = {"loss": torch.tensor(scale, dtype=case.torch_dtype, device=self.device)}
         # a replacement's original is a model's; an attention's is not that of the GPT around it
         key = ("model" if self.kind == "replacement" else self.kind, case)
+        steady = dict(zip(names or ("idx", "targets"), inputs, strict=False))
+        guard = Guard(steady | {f"upstream {name}": value for name, value in flowing.items()})
+        outputs = model_outputs if self.kind in ("model", "replacement") else _tensor_output
         return Problem(
             case=case,
             device=self.device,
@@ -164,10 +177,11 @@ class Subject:
             make_candidate=partial(self.build_candidate, case),
             inputs=inputs,
             names=names,
-            outputs=model_outputs if self.kind in ("model", "replacement") else _tensor_output,
+            outputs=partial(_guarded, outputs, guard, self.memory.subclasses, tuple(steady)),
             upstream=flowing,
             memory=self.memory,
             memory_key=key,
+            guard=guard,
             oracle_device=self.oracle_device if case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE else None,
         )
 
@@ -207,10 +221,23 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     return moved.as_strided(x.shape, x.stride(), start)
 
 
+def _guarded(
+    outputs: Callable[..., dict[str, Tensor]],
+    guard: Guard,
+    known: Subclasses,
+    names: Sequence[str],
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+) -> dict[str, Tensor]:
+    """The named results of one forward pass as plain tensors; what it raises is the pair's."""
+    with guard.over(module, dict(zip(names, inputs, strict=False))), foreign():
+        return {name: plain(value, name, known) for name, value in outputs(module, inputs).items()}
+
+
 def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     y = module(*inputs)  # what the original returns in another form has been unwrapped before
     if not isinstance(y, Tensor):
-        raise TypeError(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
+        raise UnfitResult(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
     return {"output": y}
 
 
@@ -227,7 +254,7 @@ def model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tens
     logits = tensor_of(logits)
     if not isinstance(logits, Tensor):
         told = f"the forward pass returned {type(logits).__name__} instead of logits, or (logits, loss)"
-        raise TypeError(f"{told}: {HOW_TO_COMPARE}")
+        raise UnfitResult(f"{told}: {HOW_TO_COMPARE}")
     if not isinstance(loss, Tensor):  # (logits, cache)
         loss = None
     if loss is None:

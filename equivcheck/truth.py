@@ -94,6 +94,7 @@ class Memory:
     def __init__(self, limit_bytes: int = 2**29) -> None:
         self.truths: Latest[Truth] = Latest(limit_bytes)
         self.weights: Latest[Weights] = Latest(limit_bytes // 8)
+        self.subclasses: set[type] = set()  # of Tensor, that the original returns
 
     def shared_by(self, processes: int) -> None:
         """Take no more than the share of one of several processes that each have such a memory."""

@@ -182,7 +182,10 @@ def _text() -> Tensor:
 
 
 def tokens(case: Case) -> tuple[Tensor, Tensor]:
-    """Token ids and the ids that follow them, (B, T) each, on the CPU: from real text or at random; `ties` repeats three."""
+    """Token ids and the ids that follow them, (B, T) each, contiguous, from real text or at random.
+
+    They are on the CPU; `ties` repeats three.
+    """
     shape = (case.batch_size, case.seq_len + 1)
     source = generator(case, "tokens")
     if case.tokens == "text":
@@ -195,8 +198,8 @@ def tokens(case: Case) -> tuple[Tensor, Tensor]:
         ids = ids[:, torch.arange(case.seq_len + 1) % max(1, min(3, case.seq_len))]
     if case.layout == "expanded":
         ids = ids[:1].expand(shape)
-    idx = arrange(ids[:, :-1], case.layout) if case.layout in ("transposed", "offset") else ids[:, :-1]
-    return idx, ids[:, 1:]
+    # as data loaders give them: thousands of models take a view of their targets
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 def upstream(case: Case, name: str, shape: torch.Size) -> Tensor:

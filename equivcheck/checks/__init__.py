@@ -150,7 +150,7 @@ _MODEL = {
     "max_heads": 4,
     "max_head_size": 24,
     "regimes": _MODEL_REGIMES,
-    "layouts": ("contiguous", "transposed", "offset", "expanded"),
+    "layouts": ("contiguous", "expanded"),
 }
 
 

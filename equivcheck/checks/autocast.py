@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import first_line, plain_pass, together
+from equivcheck.checks.transformed import attempted, not_compared, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results
 from equivcheck.truth import Truth
@@ -25,19 +25,15 @@ def autocast(pair: Pair, case: Case) -> Held:
     narrow = pair.problem(case)
     problem = _in_float32(narrow)
     plain_pass(problem)
-    candidate = candidate_run(problem, lambda m: m)
+    candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
     what = f"torch.autocast in {case.dtype}"
-    try:
-        got = _run(problem, candidate, case.torch_dtype)
-    except Exception as error:
-        try:
-            _run(problem, problem.reference, case.torch_dtype)
-        except Exception as its:
-            return Held(
-                notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",),
-                judged=False,
-            )
-        return Held(unsupported=(f"{what}: {first_line(error)}",))
+    refused, got = attempted(
+        problem,
+        lambda: _run(problem, candidate, case.torch_dtype),
+        lambda: _run(problem, problem.make_reference(), case.torch_dtype),
+    )
+    if got is None:
+        return not_compared(what, refused)
     own = _run(problem, problem.reference, case.torch_dtype)
     truth = narrow.truth(gradients=True)
     helds = []

@@ -22,7 +22,10 @@ _CARRIED = "names differ, and weights are carried over by a transfer"
 def checkpoint(pair: Pair, case: Case) -> Held:
     """State dicts have the same keys, order, shapes and dtypes, load strictly both ways, through a file too; so do optimizers'."""
     problem = pair.problem(case)
-    reference, candidate = problem.make_reference(), candidate_run(problem, lambda m: m)
+    reference, candidate = (
+        problem.make_reference(),
+        candidate_run(problem, lambda m: m, reference=problem.make_reference),
+    )
     its, mine = reference.state_dict(), candidate.state_dict()
     if pair.transfer is not None and pair.transfer.declared:
         return _same_when_carried_over(pair.transfer, problem, reference, candidate)
@@ -49,7 +52,7 @@ def checkpoint(pair: Pair, case: Case) -> Held:
             for key, value in module.state_dict().items():
                 if not torch.equal(value, its[key]):
                     raise Mismatch(f"state_dict[{key!r}] of {name} is not what was loaded from a file", where=key)
-    candidate_run(problem, lambda _: _optimizer_state(problem))
+    candidate_run(problem, lambda _: _optimizer_state(problem), reference=problem.make_reference)
     return Held()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.checks.lengths import first_positions
-from equivcheck.checks.transformed import first_line, plain_pass, together
+from equivcheck.checks.transformed import attempted, not_compared, plain_pass, together
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results
 
@@ -29,18 +29,10 @@ def compiled(pair: Pair, case: Case) -> Held:
     """
     problem = pair.problem(case)
     plain_pass(problem)
-    candidate = candidate_run(problem, lambda _: problem.another_candidate())
-    try:
-        got = _run(problem, candidate)
-    except Exception as error:
-        try:
-            _run(problem, problem.make_reference())
-        except Exception as its:
-            return Held(
-                notes=(f"{_WHAT}: the original itself raises {type(its).__name__}, there is nothing to compare",),
-                judged=False,
-            )
-        return Held(unsupported=(f"{_WHAT}: {first_line(error)}",))
+    candidate = candidate_run(problem, lambda _: problem.another_candidate(), reference=problem.make_reference)
+    refused, got = attempted(problem, lambda: _run(problem, candidate), lambda: _run(problem, problem.make_reference()))
+    if got is None:
+        return not_compared(_WHAT, refused)
     helds = []
     for call, found in zip(_calls(problem), got, strict=True):
         truth = call.problem.truth(gradients=True)

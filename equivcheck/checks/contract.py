@@ -1,6 +1,5 @@
 """The contract around the numbers: signatures, attributes, submodules, what is followed, and what is refused."""
 
-import inspect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,10 +11,13 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.following import hold_following
 from equivcheck.checks.holding import Held, Pair, candidate_run
+from equivcheck.checks.signatures import must_bind
 from equivcheck.checks.targets import hold_form
 from equivcheck.comparison import Mismatch
+from equivcheck.exits import held_back
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem, Results
+from equivcheck.sides import CANDIDATE, REFERENCE, failure, foreign
 
 __all__ = ["errors", "interface"]
 
@@ -24,13 +26,15 @@ _CARRIED = "names differ, and weights are carried over by a transfer"
 
 def interface(pair: Pair, case: Case) -> Held:
     """Signatures, attributes and submodules are the original's; hooks, adapters and fields of the config are followed."""
-    _same_signature("the constructor", pair.reference, pair.candidate, pair.kind)
     problem = pair.problem(case)
+    if pair.kind == "function":  # that its options bind is found out where the pair is made, and seen in every call
+        candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
+        return Held()
+    if pair.kind != "replacement":
+        must_bind("the constructor", pair.reference, pair.candidate)
     reference = problem.reference
     candidate = _built(problem)
-    _same_signature("forward", reference.forward, candidate.forward, pair.kind)
-    if pair.kind == "function":
-        return Held()
+    must_bind("forward", reference.forward, candidate.forward)
     if pair.kind != "replacement":
         _same_when_new(pair, case)
     if pair.kind != "module":
@@ -60,42 +64,17 @@ def _built(problem: Problem) -> nn.Module:
         box.append(module)
         return {}
 
-    candidate_run(problem, keep)
+    candidate_run(problem, keep, reference=problem.make_reference)
     return box[0]
-
-
-def _same_signature(what: str, original: Callable[..., Any], candidate: Callable[..., Any], kind: str) -> None:
-    if kind == "replacement" and what == "the constructor":
-        return
-    try:
-        its, mine = inspect.signature(original), inspect.signature(candidate)
-    except (TypeError, ValueError):
-        return
-    variadic = {p.kind for p in mine.parameters.values()} & {
-        inspect.Parameter.VAR_POSITIONAL,
-        inspect.Parameter.VAR_KEYWORD,
-    }
-    for name, parameter in its.parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or variadic:
-            continue
-        if kind == "function" and parameter.default is not parameter.empty:
-            continue  # what callers may leave out, such as attn_mask, is a note of the pair
-        if name not in mine.parameters and (parameter.kind is parameter.KEYWORD_ONLY or what == "forward"):
-            raise Mismatch(f"{what} takes {mine}: {name!r} of the original's {its} is missing", where=what)
-    required = [
-        name
-        for name, p in mine.parameters.items()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and name not in its.parameters
-    ]
-    if what == "forward" and required:
-        raise Mismatch(f"{what} needs {', '.join(required)}, which the original does not take", where=what)
 
 
 def _same_when_new(pair: Pair, case: Case) -> None:
     """As the factories make them, before anybody chose a mode: training, or not, in every submodule."""
     with seeded(case.seed, pair.device):
-        its = {name: m.training for name, m in pair.reference(case.config()).named_modules()}
-        mine = {name: m.training for name, m in pair.candidate(case.config()).named_modules()}
+        with foreign(REFERENCE):
+            its = {name: m.training for name, m in pair.reference(case.config()).named_modules()}
+        with held_back(), foreign(CANDIDATE):
+            mine = {name: m.training for name, m in pair.candidate(case.config()).named_modules()}
     for name, training in its.items():
         if mine.get(name, training) != training:
             raise Mismatch(f"as built, {name or 'the module'} has training={mine[name]}; the original's is {training}")
@@ -178,7 +157,9 @@ def errors(pair: Pair, case: Case) -> Held:
     candidate = _built(problem)
     for what, value in cells.items():
         given = (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:]))
-        if _refuses(problem, problem.reference, given) and not _refuses(problem, candidate, given):
+        if _refuses(problem, problem.reference, given, REFERENCE) and not _refuses(
+            problem, candidate, given, CANDIDATE
+        ):
             raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
     return Held()
 
@@ -188,15 +169,14 @@ def _same_configs(pair: Pair, case: Case) -> None:
     config = case.but(n_head=2).config()
     config.n_embd = 2 * case.head_size + 1
 
-    def refuses(factory: Callable[..., Any]) -> bool:
-        try:
-            with seeded(case.seed, pair.device):
+    def refuses(factory: Callable[..., Any], side: str) -> bool:
+        def build() -> None:
+            with held_back(), seeded(case.seed, pair.device), foreign():
                 factory(config)
-        except Exception:
-            return True
-        return False
 
-    if refuses(pair.reference) and not refuses(pair.candidate):
+        return failure(build, side) is not None
+
+    if refuses(pair.reference, REFERENCE) and not refuses(pair.candidate, CANDIDATE):
         raise Mismatch(f"n_embd={config.n_embd} with n_head=2 is refused by the original's constructor, and not here")
 
 
@@ -205,9 +185,5 @@ def _longer(x: Tensor, case: Case) -> Tensor:
     return torch.cat([x] * times, dim=1)
 
 
-def _refuses(problem: Problem, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
-    try:
-        problem.run(module, inputs, gradients=False)
-    except Exception:
-        return True
-    return False
+def _refuses(problem: Problem, module: nn.Module, inputs: tuple[Tensor, ...], side: str) -> bool:
+    return failure(lambda: problem.run(module, inputs, gradients=False), side) is not None

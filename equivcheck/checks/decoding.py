@@ -14,6 +14,7 @@ from equivcheck.configs import CACHES
 from equivcheck.generators import seeded
 from equivcheck.oracle import Widened, spelled_out
 from equivcheck.problem import Problem, Results
+from equivcheck.sides import ensure_foreign, foreign
 
 __all__ = ["decoding"]
 
@@ -36,8 +37,9 @@ def decoding(pair: Pair, case: Case) -> Held:
             with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
         except Exception as error:  # what the original cannot do is asked of nobody
-            told = f"not judged where the original itself raises {type(error).__name__} with a cache"
-            return Held(notes=(told,), judged=False)
+            ensure_foreign(error)
+            note = f"not judged where the original itself raises {type(error).__name__} with a cache"
+            return Held(notes=(note,), judged=False)
         full = truth.values["logits"]
         if own is None or not float((own - full).abs().max()) <= _SAME * float(full.abs().max()):
             return Held(notes=(f"not judged where the original's own cache gives other logits ({told})",), judged=False)
@@ -78,9 +80,10 @@ def _decoded(problem: Problem, module: nn.Module, idx: Tensor, chunks: Sequence[
     cache, found, start = None, [], 0
     with seeded(problem.case.seed, problem.device), torch.no_grad():
         for chunk in chunks:
-            out = module(idx[:, start : start + chunk], **{name: cache}, **flag)
-            found.append(tensor_of(out))
-            cache = _cache_of(out, name)
+            with foreign():
+                out = module(idx[:, start : start + chunk], **{name: cache}, **flag)
+                found.append(tensor_of(out))
+                cache = _cache_of(out, name)
             start += chunk
     return {"logits": torch.cat(found, 1)}
 

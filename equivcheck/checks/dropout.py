@@ -54,7 +54,7 @@ def dropout(pair: Pair, case: Case) -> Held:
     except NotOpened as why:
         small = pair.problem(problem.case.but(**small_sizes(case)))
         held = Held(
-            hold_moments(small, small.reference, candidate_run(small, lambda m: m)),
+            hold_moments(small, small.reference, candidate_run(small, lambda m: m, reference=small.make_reference)),
             "the distribution over masks",
             notes=(f"masks cannot be read off, and dropout was judged by its distribution alone: {why}",),
         )
@@ -86,7 +86,7 @@ def _hold(problem: Problem) -> Held:
 def _random(problem: Problem) -> tuple[str, ...]:
     """Hold rate and independence of the masks of two calls in a row, those of all layers count as calls; what is worth a note."""
     case = problem.case
-    candidate = candidate_run(problem, lambda m: m)
+    candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
     found = [read_masks(problem, candidate, gradients=True, calls=calls) for calls in range(_CALLS)]
     with inject(found[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
         forward(problem, problem.reference, problem.inputs, gradients=False)
@@ -153,7 +153,7 @@ def generator_is_used(problem: Problem, reference: nn.Module, candidate: nn.Modu
                     raise Mismatch("the same generator state gives two different results", where=name)
         return torch.equal(*states), not torch.equal(before, states[-1])
 
-    reseeded, drawn = candidate_run(problem, lambda _: two_runs(candidate))
+    reseeded, drawn = candidate_run(problem, lambda _: two_runs(candidate), reference=lambda: two_runs(reference))
     if not reseeded and not drawn:
         return
     its_reseeded, its_drawn = two_runs(reference)

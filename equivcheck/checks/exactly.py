@@ -1,6 +1,6 @@
 """A random result held exactly: the candidate's own dropout masks, put into the oracle, for outputs and all gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.dropping import Masks, NotOpened, Recovery, inject
+from equivcheck.errors import ToolError
 from equivcheck.generators import generator_state, seeded, set_generator_state
 from equivcheck.problem import Problem, Results
+from equivcheck.sides import ensure_foreign
 from equivcheck.truth import Memory
 
 __all__ = ["forward", "hold_exactly", "hold_under_masks", "must_open", "read_masks", "under_masks"]
@@ -54,9 +56,10 @@ def _must_take_masks(problem: Problem) -> None:
             before = generator_state(problem.device)
             put_in = forward(problem, problem.reference, problem.inputs, gradients=False)
             after = generator_state(problem.device)
-    except NotOpened:
+    except (NotOpened, ToolError):
         raise
     except Exception as error:
+        ensure_foreign(error)
         raise NotOpened(f"the original raises {type(error).__name__} in float64") from error
     dropped = [
         not bool(kept.diagonal(dim1=-2, dim2=-1).all()) for kept in masks.attention
@@ -119,8 +122,10 @@ def hold_exactly(problem: Problem, candidate: nn.Module) -> tuple[Held, Problem]
     helds: list[Held] = []
     maskeds: list[Problem] = []
     for gradients in (True, False):
-        masks = candidate_run(problem, partial(_masks, problem, candidate, gradients))
-        got = candidate_run(problem, partial(_results, problem, candidate, gradients))
+        run = partial(problem.run, inputs=problem.inputs, gradients=gradients)
+        original = partial(_of_original, problem, run)
+        masks = candidate_run(problem, partial(_masks, problem, candidate, gradients), reference=original)
+        got = candidate_run(problem, lambda _, run=run: run(candidate), reference=original)  # type: ignore[misc]
         # the masks are mostly the same, and the oracle with them
         masked = next((m for m in maskeds if m.masks and m.masks.same(masks)), None) or under_masks(problem, masks)
         maskeds.append(masked)
@@ -132,5 +137,5 @@ def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module
     return read_masks(problem, candidate, gradients=gradients)
 
 
-def _results(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Results:
-    return problem.run(candidate, problem.inputs, gradients=gradients)
+def _of_original(problem: Problem, run: Callable[[nn.Module], Results]) -> Results:
+    return run(problem.make_reference())

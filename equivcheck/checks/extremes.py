@@ -9,6 +9,7 @@ from equivcheck.cases import Case
 from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import Mismatch
 from equivcheck.problem import Problem, Results
+from equivcheck.sides import ensure_foreign
 
 __all__ = ["extremes"]
 
@@ -22,6 +23,7 @@ def extremes(pair: Pair, case: Case) -> Held:
             try:
                 own = problem.run(problem.reference, inputs, gradients=gradients)
             except Exception as error:
+                ensure_foreign(error)
                 notes.append(f"{what}: the original itself raises {type(error).__name__}")
                 continue
             try:

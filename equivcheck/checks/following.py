@@ -17,6 +17,7 @@ from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem, Results
+from equivcheck.sides import ensure_foreign, failure, foreign
 
 __all__ = ["Adapter", "adapted", "hold_following", "hooked", "parts", "with_field"]
 
@@ -91,11 +92,12 @@ def hold_following(pair: Pair, problem: Problem) -> Held:
 
 def _stands(problem: Problem, change: Change, names: Sequence[str]) -> bool:
     """Whether the original runs with the change: what reads the weights of a part cannot have it replaced."""
-    try:
-        problem.run(_changed(problem, problem.make_reference(), change, names), problem.inputs, gradients=False)
-    except Exception:
-        return False
-    return True
+
+    def run() -> None:
+        with foreign():
+            problem.run(_changed(problem, problem.make_reference(), change, names), problem.inputs, gradients=False)
+
+    return failure(run) is None
 
 
 def _differ(one: Results, other: Results) -> bool:
@@ -156,7 +158,8 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
         try:
             changed = rebuilt.problem(case)
             own = _result(changed, changed.reference)
-        except Exception:
+        except Exception as error:
+            ensure_foreign(error)
             continue  # what the original refuses is asked of nobody
         if not _differ(own, before):
             continue

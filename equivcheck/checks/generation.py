@@ -18,6 +18,7 @@ from equivcheck.checks.holding import Held, Pair, candidate_run
 from equivcheck.comparison import Mismatch
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem
+from equivcheck.sides import foreign
 from equivcheck.truth import Memory
 
 __all__ = ["generation"]
@@ -78,7 +79,8 @@ def _generated(
     generate = getattr(module, "generate", None)
     with seeded(problem.case.seed, problem.device), torch.no_grad():
         if callable(generate) and options is not None:
-            found: Tensor = generate(prompt, **options)
+            with foreign():
+                found: Tensor = generate(prompt, **options)
             return found
         idx = prompt
         for _ in range(_NEW):

@@ -16,6 +16,7 @@ from equivcheck.checks.long_problem import NotPlain, plain_attention
 from equivcheck.error_model import ErrorModel
 from equivcheck.origins import Origins
 from equivcheck.problem import Problem
+from equivcheck.sides import ensure_foreign
 from equivcheck.truth import Sample, Truth
 
 __all__ = ["long_truth"]
@@ -48,6 +49,7 @@ def _must_be_plain(pair: Pair, case: Case) -> None:
     try:
         own = problem.oracle_values(gradients=True)
     except Exception as error:
+        ensure_foreign(error)
         raise NotPlain(f"the original raises {type(error).__name__} at T={length}") from error
     plain = plain_attention(pair, problem.make_reference(), short)
     got = problem.run(plain, problem.inputs, gradients=True)

@@ -20,6 +20,7 @@ from equivcheck.comparison import Mismatch
 from equivcheck.dropping import NotOpened
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem
+from equivcheck.sides import ensure_foreign, foreign
 
 __all__ = ["STEPS", "modes"]
 
@@ -159,14 +160,19 @@ def _by_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) ->
 
 def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held]) -> Held:
     """What `judge` says once both have gone through the case's steps."""
-    names = {name for name, m in candidate_run(whole, lambda m: m).named_modules() if isinstance(m, nn.Dropout)}
+    names = {
+        name
+        for name, m in candidate_run(whole, lambda m: m, reference=whole.make_reference).named_modules()
+        if isinstance(m, nn.Dropout)
+    }
     shared = tuple(n for n, m in whole.reference.named_modules() if isinstance(m, nn.Dropout) and n in names)
     steps = whole.case.steps
 
     def stepped(module: nn.Module) -> nn.Module:
         for number, letter in enumerate(steps):
             now = _Now(_problem_now(whole, steps[: number + 1]), shared)
-            module = STEPS[letter][1](now, module) or module
+            with foreign():
+                module = STEPS[letter][1](now, module) or module
             if letter not in _CALLS:
                 _called(now, module)  # what is kept from one call to the next shows in the next
         return module
@@ -175,8 +181,11 @@ def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held
     try:
         reference = problem.make_reference()
     except Exception as error:  # what the original cannot do is asked of nobody
+        ensure_foreign(error)
         return Held(notes=(f"not judged where the original raises {type(error).__name__}",), judged=False)
-    candidate = candidate_run(whole, lambda _: stepped(whole.another_candidate()))
+    candidate = candidate_run(
+        whole, lambda _: stepped(whole.another_candidate()), reference=lambda: stepped(whole.make_reference())
+    )
     held = judge(problem, reference, candidate)
     generator_is_used(problem, reference, candidate)
     return held

@@ -46,12 +46,20 @@ def small_sizes(case: Case) -> dict[str, Any]:
 def hold_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
     """Hold the joint distribution of outputs and input gradients against the original's; a Mismatch, or the ratio to chance."""
     own = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
-    mine = candidate_run(problem, lambda _: _moments(problem, candidate, batch=_BATCH, calls=_CALLS, gradients=True))
+    mine = candidate_run(
+        problem,
+        lambda _: _moments(problem, candidate, batch=_BATCH, calls=_CALLS, gradients=True),
+        reference=lambda: own,
+    )
     if not _is_still(problem, own):
         return _same(problem, own, mine)
     # nothing is random: how far rounding may move a mean is then for the budget to say, as results that cancel move further
     alone = replace(problem, memory=Memory())  # the truth of another module than the problem's own would be remembered
-    got = candidate_run(problem, lambda _: problem.run(candidate, problem.inputs, gradients=True))
+    got = candidate_run(
+        problem,
+        lambda _: problem.run(candidate, problem.inputs, gradients=True),
+        reference=lambda: problem.run(reference, problem.inputs, gradients=True),
+    )
     truth = alone.truth(gradients=True)
     held = hold(alone, truth, got, lambda: problem.run(reference, problem.inputs, gradients=True), tuple(truth.values))
     return max(held.ratio or 0.0, _same(problem, own, mine))

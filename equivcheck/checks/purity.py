@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from equivcheck import settings
 from equivcheck.cases import Case
 from equivcheck.checks.growth import hold_size
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import first_line, together
+from equivcheck.checks.holding import Held, Pair, candidate_run, first_line, hold
+from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch, Raised
 from equivcheck.generators import seeded
-from equivcheck.problem import Problem, Results, backward
+from equivcheck.problem import Problem, Results, backward, dense, flow_back
+from equivcheck.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.transfer import gradients_of
 
 __all__ = ["purity"]
@@ -32,7 +33,7 @@ def purity(pair: Pair, case: Case) -> Held:
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
     candidate_run(problem, lambda module: hold_size(problem, module))
     if pair.kind in ("module", "model"):
-        candidate_run(problem, lambda _: _generators_when_built(pair, case))
+        candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
     return together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
 
 
@@ -56,10 +57,9 @@ def _accumulated(problem: Problem) -> Held:
     )
     again = partial(_twice, problem, retained=True)
     what = "after two backward passes through one graph, each of half the upstream gradient"
-    try:
-        again(problem.reference)
-    except Exception as error:  # what the original cannot do is asked of nobody
-        note = f"a second backward pass through one graph is not judged: the original raises {first_line(error)}"
+    why = failure(lambda: again(problem.reference))
+    if why is not None:  # what the original cannot do is asked of nobody
+        note = f"a second backward pass through one graph is not judged: the original raises {first_line(why)}"
         return replace(held, notes=(*held.notes, note))
     try:
         return together((held, _hold_gradients(problem, again, what)))
@@ -80,9 +80,8 @@ def _twice(problem: Problem, module: nn.Module, *, retained: bool = False) -> Re
             with seeded(problem.case.seed, problem.device):
                 out = dict(problem.outputs(module, leaves))
         made = {n: v for n, v in out.items() if v is not None and v.requires_grad and n in problem.upstream}
-        upstream = [problem.upstream[n] / 2 for n in made]
-        torch.autograd.backward(list(made.values()), upstream, retain_graph=retained and not again)
-    found: Results = {f"grad {name}": g for name, g in gradients_of(module).items()}
+        flow_back([(v, problem.upstream[n] / 2) for n, v in made.items()], retain_graph=retained and not again)
+    found: Results = {f"grad {name}": dense(g) for name, g in gradients_of(module).items()}
     floating = [x for x in leaves if x.is_floating_point()]
     found |= {f"grad {name}": x.grad for name, x in zip(problem.names, floating, strict=False)}
     for parameter in parameters.values():
@@ -147,25 +146,26 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
 def _generators_when_built(pair: Pair, case: Case) -> None:
     """Building a candidate may draw its first weights, as the original does; it neither seeds a generator nor draws Python's."""
 
-    def built(factory: Callable[..., object], seed: int) -> tuple[bytes, bool]:
+    def built(factory: Callable[..., object], side: str, seed: int) -> tuple[bytes, bool]:
         python = random.getstate()
         random.seed(f"before it is built, {seed}")  # not the state that a seeding constructor left the last time
         before = random.getstate()
         try:
             with seeded(seed, pair.device):
-                factory(case.config())
-                state = torch.get_rng_state().numpy().tobytes()
+                with foreign(side):
+                    factory(case.config())
+                state = bytes(torch.get_rng_state().tolist())
             return state, random.getstate() != before
         finally:
             random.setstate(python)
 
-    def found(factory: Callable[..., object]) -> list[str]:
-        (first, moved), (second, _) = built(factory, case.seed), built(factory, case.seed + 1)
+    def found(factory: Callable[..., object], side: str) -> list[str]:
+        (first, moved), (second, _) = built(factory, side, case.seed), built(factory, side, case.seed + 1)
         seen = {"torch's generator is seeded": first == second, "Python's own generator is moved": moved}
         return [what for what, there in seen.items() if there]
 
-    mine = found(pair.candidate)
-    its = found(pair.reference) if mine else []
+    mine = found(pair.candidate, CANDIDATE)
+    its = found(pair.reference, REFERENCE) if mine else []
     for what in mine:
         if what not in its:
             raise Mismatch(

@@ -14,6 +14,7 @@ from equivcheck.checks.replacing import Before, listed, replaced
 from equivcheck.classes import classes_restored
 from equivcheck.comparison import Mismatch
 from equivcheck.exits import held_back
+from equivcheck.sides import CANDIDATE, ensure_foreign, foreign
 
 __all__ = ["blocks", "layers", "others", "process", "returned", "root", "twice"]
 
@@ -116,9 +117,10 @@ def twice(pair: Pair, case: Case) -> Held:
     once = scene.after
     again = replaced(pair, case)  # of another model, for what it raises the first time is not said here
     try:
-        with held_back():
+        with held_back(), foreign(CANDIDATE):
             second = pair.candidate(again.model)
     except Exception as error:
+        ensure_foreign(error)
         raise Mismatch(
             f"replacing again raises {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         ) from error
@@ -190,9 +192,10 @@ def root(pair: Pair, case: Case) -> Held:
     with warnings.catch_warnings(), classes_restored(alone):
         warnings.simplefilter("ignore")
         try:
-            with held_back():
+            with held_back(), foreign(CANDIDATE):
                 got = pair.candidate(alone)
-        except Exception:
+        except Exception as error:
+            ensure_foreign(error)
             return Held()  # loudly
     told = f"a model that is itself a {before.kinds[''].__name__}"
     if not isinstance(got, nn.Module):

@@ -16,6 +16,7 @@ from equivcheck.comparison import Mismatch
 from equivcheck.exits import held_back
 from equivcheck.generators import generator_state, seeded
 from equivcheck.problem import Problem, Results
+from equivcheck.sides import CANDIDATE, ensure_foreign, foreign
 from equivcheck.truth import Memory
 
 __all__ = ["Before", "Scene", "alike", "listed", "replaced"]
@@ -148,9 +149,10 @@ def replaced(
         warnings.simplefilter("ignore")
         state = generator_state(problem.device)
         try:
-            with held_back():
+            with held_back(), foreign(CANDIDATE):
                 returned = pair.candidate(given)
         except Exception as error:
+            ensure_foreign(error)
             text = " ".join(str(error).split())[:300]
             raise Mismatch(
                 f"the replacement raises {type(error).__name__}: {text}", where=type(error).__name__

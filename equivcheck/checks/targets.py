@@ -14,6 +14,7 @@ from equivcheck.checks.holding import Held, candidate_run, hold
 from equivcheck.comparison import Mismatch
 from equivcheck.generators import seeded
 from equivcheck.problem import Problem
+from equivcheck.sides import failure, foreign
 from equivcheck.subject import takes_targets
 from equivcheck.truth import Sample, Truth
 
@@ -25,7 +26,7 @@ _NEAR = 0.25  # of the largest logit: far beyond rounding, in any dtype
 
 
 def _called(problem: Problem, module: nn.Module, *given: Tensor) -> Any:
-    with seeded(problem.case.seed, problem.device), torch.no_grad():
+    with seeded(problem.case.seed, problem.device), torch.no_grad(), foreign():
         return module(*given)
 
 
@@ -120,8 +121,7 @@ def _on_cpu(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> Ten
 
 def _counts(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> bool:
     """Whether a model gives a finite loss with these targets."""
-    try:
-        loss = _on_cpu(problem, module, given)
-    except Exception:
+    found: list[Tensor | None] = []
+    if failure(lambda: found.append(_on_cpu(problem, module, given))) is not None:
         return False
-    return loss is not None and bool(loss.isfinite())
+    return found[0] is not None and bool(found[0].isfinite())

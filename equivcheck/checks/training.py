@@ -23,6 +23,7 @@ from equivcheck.generators import seeded
 from equivcheck.oracle import Widened, spelled_out
 from equivcheck.problem import Problem, Results
 from equivcheck.quantiles import student_quantile
+from equivcheck.sides import foreign
 from equivcheck.transfer import gradients_of, named_back
 from equivcheck.truth import Sample, Truth
 from equivcheck.weights import tokens
@@ -87,7 +88,8 @@ def _trained(
         for batch in batches:
             loss = problem.outputs(module, batch)["loss"]
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with foreign():
+                loss.backward()
             losses.append(loss.detach().clone())
             for name, gradient in gradients_of(module).items():
                 norms[name].append(torch.zeros_like(loss) if gradient is None else torch.linalg.vector_norm(gradient))
@@ -121,7 +123,7 @@ def _with_dropout(pair: Pair, problem: Problem) -> Held:
     notes: tuple[str, ...] = ()
     try:
         must_open(pair, problem.case)
-        held, _ = hold_exactly(problem, candidate_run(problem, lambda m: m))
+        held, _ = hold_exactly(problem, candidate_run(problem, lambda m: m, reference=problem.make_reference))
     except NotOpened as why:
         held = Held()
         notes = (f"masks cannot be read off, and training with dropout was judged by its losses alone: {why}",)
@@ -135,6 +137,7 @@ def _with_dropout(pair: Pair, problem: Problem) -> Held:
     mine = candidate_run(
         problem,
         lambda _: torch.stack([losses(problem.another_candidate(), seed) for seed in range(_SEEDS)]),
+        reference=lambda: own,
     )
     _same_losses(own, mine)
     return replace(held, notes=(*held.notes, *notes))

@@ -3,29 +3,32 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from equivcheck.checks.holding import Held, candidate_run, hold
+from equivcheck import settings
+from equivcheck.checks.holding import Held, candidate_run, first_line, hold, kind_of, raised
 from equivcheck.comparison import Mismatch
+from equivcheck.errors import ReferenceRaises, ToolError, UnfitResult
+from equivcheck.exits import held_back
 from equivcheck.generators import seeded
+from equivcheck.guard import Overwritten
+from equivcheck.lost import hold_device
 from equivcheck.oracle import Widened, spelled_out
-from equivcheck.problem import Problem, Results
+from equivcheck.problem import Problem
+from equivcheck.sides import CANDIDATE, ensure_foreign, failure, foreign, running
 from equivcheck.truth import Sample, Truth
 
-__all__ = ["Transform", "first_line", "hold_transformed", "plain_pass", "together"]
+__all__ = ["Transform", "attempted", "hold_transformed", "not_compared", "plain_pass", "together"]
+
+T = TypeVar("T")
 
 Transform = Callable[[Problem, nn.Module, Sequence[Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 """`transform(problem, module, inputs, upstream)` gives named tensors."""
 
 _FEW, _MANY = 3, 12  # perturbed runs of an original under a transform: to pass on, and to accuse on
-
-
-def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def plain_pass(problem: Problem) -> None:
@@ -48,29 +51,75 @@ def hold_transformed(problem: Problem, what: str, transform: Transform, plainly:
     def original() -> dict[str, Tensor]:
         return run(problem.make_reference())
 
-    candidate = candidate_run(problem, lambda _: problem.another_candidate())
-    try:
-        got: Results = dict(run(candidate))
-    except Exception as error:
-        try:
-            original()
-        except Exception as its:
-            return _nothing(what, its)
-        return Held(unsupported=(f"{what}: {first_line(error)}",))
+    candidate = candidate_run(
+        problem, lambda _: problem.another_candidate(), reference=lambda: problem.make_reference()
+    )
+    refused, got = attempted(problem, lambda: run(candidate), original)
+    if got is None:
+        return not_compared(what, refused)
     try:
         truth = problem.memory.recall((problem.memory_key, what), lambda: _truth(problem, plainly))
     except Exception as its:
-        return _nothing(what, its)
+        ensure_foreign(its)
+        return not_compared(what, ReferenceRaises(first_line(its)))
     try:
-        return hold(problem, truth, got, lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
+        return hold(problem, truth, dict(got), lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
     except Mismatch as error:
         raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
 
-def _nothing(what: str, its: Exception) -> Held:
-    return Held(
-        notes=(f"{what}: the original itself raises {type(its).__name__}, there is nothing to compare",), judged=False
-    )
+def attempted(
+    problem: Problem, run: Callable[[], T], original: Callable[[], object]
+) -> tuple[Exception | None, T | None]:
+    """What the candidate gives under a transform, or why there is nothing: what it refuses there, or what the original does.
+
+    Args:
+        problem: The case made real.
+        run: The transform of the candidate.
+        original: The same of an original.
+
+    Returns:
+        None and the result; or a ReferenceRaises where the original raises too, else what the candidate raised, and None.
+
+    Raises:
+        Mismatch: The candidate's result is none that can be compared, and the original's is.
+        ToolError: Equivcheck's own code raised.
+    """
+    try:
+        with settings.kept(), held_back(), running(CANDIDATE), foreign():
+            return None, run()
+    except Overwritten as overwritten:
+        if failure(lambda: _in_region(original)) is None and overwritten.where in problem.guard.reference_changes:
+            return attempted(problem, run, original)  # the original writes there as well
+        raise
+    except (Mismatch, ToolError):
+        raise
+    except Exception as error:
+        hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
+        with running(CANDIDATE):
+            ensure_foreign(error)
+        with held_back(), settings.kept():
+            why = failure(lambda: _in_region(original))
+        if why is not None:
+            return ReferenceRaises(first_line(why)), None
+        if isinstance(error, UnfitResult):
+            raise raised(error) from error
+        return error, None
+
+
+def _in_region(original: Callable[[], object]) -> None:
+    with foreign():
+        original()
+
+
+def not_compared(what: str, why: Exception | None) -> Held:
+    """A transform under which nothing was compared: a note where the original refuses it too, else it is unsupported."""
+    assert why is not None, "there is a reason, or there is a result"
+    if isinstance(why, ReferenceRaises):
+        return Held(
+            notes=(f"{what}: the original itself raises {kind_of(why)}, there is nothing to compare",), judged=False
+        )
+    return Held(unsupported=(f"{what}: {first_line(why)}",))
 
 
 def _truth(problem: Problem, plainly: Transform) -> Truth:

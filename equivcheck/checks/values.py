@@ -11,7 +11,7 @@ from equivcheck.checks.targets import uncounted, without_targets
 from equivcheck.checks.transformed import together
 from equivcheck.comparison import Mismatch
 from equivcheck.generators import seeded
-from equivcheck.problem import Problem, Results
+from equivcheck.problem import Problem, Results, dense, flow_back
 from equivcheck.transfer import named_back, own_names
 
 __all__ = ["gradients", "logits", "output"]
@@ -101,10 +101,9 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
         with seeded(problem.case.seed, problem.device):
             out = problem.outputs(module, leaves)
             roots = [(v, problem.upstream[n]) for n, v in out.items() if v.requires_grad and n in problem.upstream]
-            if roots:
-                torch.autograd.backward([v for v, _ in roots], [g for _, g in roots])
+            flow_back(roots)
         found: Results = {name: value.detach() for name, value in out.items()}
-        got = named_back(module, {name: p.grad for name, p in trained.items() if name in own})
+        got = named_back(module, {name: dense(p.grad) for name, p in trained.items() if name in own})
         found |= {f"grad {name}": got.get(name) for name in parameters}
         return found | {f"grad {name}": x.grad for name, x in named.items() if name in wanted}
     finally:
