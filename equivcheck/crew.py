@@ -49,8 +49,8 @@ class Workers(Protocol):
     def run(self, search: Search, dtypes: Sequence[str], seed: int) -> bool:
         """Draw and run the cases of one search; False where it has none."""
 
-    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]:
-        """For each planted fault in turn where it was first seen, or nothing."""
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str | None]:
+        """For each planted fault in turn where it was first seen, as `first_sighting` says it."""
 
 
 class Alone:
@@ -67,10 +67,10 @@ class Alone:
         search.run(drawn_from, seed_for(seed, search.check.name))
         return bool(drawn_from)
 
-    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]:
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str | None]:
         for number, sighting in enumerate(sightings):
             told(number)
-            yield first_sighting(sighting.fault.subject, sighting.cases, sighting.until)
+            yield first_sighting(sighting.fault, sighting.cases, sighting.until)
         told(len(sightings))
 
 
@@ -104,7 +104,7 @@ class Crew:
                 break
         return bool(futures)
 
-    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]:
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str | None]:
         futures = [
             self.pool.submit(_see, s.fault.name, s.profile, s.seed, s.checks, s.cases, s.until) for s in sightings
         ]
@@ -225,5 +225,5 @@ def _draw(
     return search.drawn
 
 
-def _see(name: str, profile: str, seed: int, checks: frozenset[str], cases: Sequence[Any], until: float) -> str:
-    return first_sighting(planted_named(_loaded(), checks, profile, seed, name).subject, cases, until)
+def _see(name: str, profile: str, seed: int, checks: frozenset[str], cases: Sequence[Any], until: float) -> str | None:
+    return first_sighting(planted_named(_loaded(), checks, profile, seed, name), cases, until)

@@ -38,12 +38,15 @@ def as_functions(subject: Subject) -> Subject:
         options_of(subject.reference, subject.reference_name),
         options_of(subject.candidate, subject.candidate_name, judged=True),
     ]
+    # what only one of them takes is left at its default in both
+    shared = frozenset(options[0]) & frozenset(options[1])
+    names = [{option: name for option, name in its.items() if option in shared} for its in options]
     subject = replace(
         subject,
         kind="function",
-        reference=normal(subject.reference, options[0]),
-        candidate=normal(subject.candidate, options[1]),
-        options=frozenset(options[0]) & frozenset(options[1]),
+        reference=normal(subject.reference, names[0]),
+        candidate=normal(subject.candidate, names[1]),
+        options=shared,
         notes=tuple(
             f"not judged, because only one of the two takes it: {name}"
             for name in OPTIONS

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-
-from equivcheck.cases import DTYPES, HALF, Case
+from equivcheck.cases import DTYPES, HALF
 from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around_functions import FUNCTIONS, around_function
@@ -16,10 +14,9 @@ from equivcheck.faults.around_models import MODELS, around_model
 from equivcheck.faults.around_modules import MODULES, around_module
 from equivcheck.faults.transforms import CHANGES, around_last_part, around_output, around_result
 from equivcheck.functions import FEATURES
-from equivcheck.settings import kept
 from equivcheck.subject import SAMPLE, Subject
 
-__all__ = ["PlantedFault", "own_in_disguise", "planted"]
+__all__ = ["PlantedFault", "below_reference_error", "planted"]
 
 _FROM_INSIDE = {
     "quick": 0,
@@ -83,18 +80,23 @@ _SIZES = {  # of faults that are as large in float64 as in other dtypes, in shar
     "outputs-scaled-by-one-in-65536": 2.0**-16,
     "logits-scaled-by-one-in-65536": 2.0**-16,
 }
-_PROBE = Case(batch_size=2, seq_len=16, n_head=2, head_size=16, block_size=16)
 _HIDES = 1 / 16  # of a fault's size: an original so far from its own truth allows every candidate twice as much
 
 
 @dataclass(frozen=True)
 class PlantedFault:
-    """A pair whose candidate is the reference with one fault, and the checks whose property the fault breaks."""
+    """A pair whose candidate is the reference with one fault, and the checks whose property the fault breaks.
+
+    `without` is the same pair without the fault. A `doubtful` fault may change nothing around this original, for lack of an
+    option, of a dtype or of a transform: that is looked at before it is planted.
+    """
 
     name: str
     seen_by: tuple[str, ...]
     subject: Subject
+    without: Subject
     shows_in: tuple[str, ...] = DTYPES
+    doubtful: bool = False
 
 
 def planted(
@@ -103,13 +105,13 @@ def planted(
     profile: str,
     seed: int,
     dtypes: Sequence[str] = DTYPES,
-    own: Sequence[str] | None = None,
 ) -> list[PlantedFault]:
     """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside.
 
-    Those that rounding hides in all of `dtypes` are left out, those under a transform that the original itself refuses, and
-    those that are what the original does: `own`, where that is known.
+    Doubtful are those that rounding hides in all of `dtypes`, those of options that the two do not share, those under a
+    transform that the original itself refuses, and those no larger than what the original itself errs by.
     """
+    there: Set[str] = frozenset(_NEEDS.values())
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
     if subject.kind == "function":
         # a fault in what is done with an option shows around no original that does nothing with it
@@ -118,11 +120,7 @@ def planted(
         there = felt | (subject.features if "attn_mask" in felt else subject.features - masks)
         there |= {"learned mask"} if subject.learns_mask and "attn_mask" in felt else set()
         there |= {"scale left out"} if subject.scale_optional and "scale" in felt else set()
-        wrong = [
-            (name, seen, partial(around_function, subject.reference, plant))
-            for name, seen, plant in FUNCTIONS
-            if name not in _NEEDS or _NEEDS[name] in there
-        ]
+        wrong = [(name, seen, partial(around_function, subject.reference, plant)) for name, seen, plant in FUNCTIONS]
         wrong += [(n, seen, partial(around_result, subject.reference, make())) for n, (seen, make) in CHANGES.items()]
     elif subject.kind in ("model", "replacement"):
         wrong = [(name, seen, partial(around_model, subject.reference, plant)) for name, seen, plant in MODELS]
@@ -141,21 +139,37 @@ def planted(
             outside = {name for name, _, _ in wrong}  # some go wrong in the same way, and have the same name
             inside = [f for f in FAULTS if f.seen_by[0] in checks and f.name not in outside]
             random.Random(seed).shuffle(inside)
-            inside = [f for f in inside if not _elsewhere(subject.with_candidate(f.attention, f.name), dtypes)]
             wrong += [(f.name, f.seen_by, f.attention) for f in inside[: _FROM_INSIDE[profile]]]
-    own = own_in_disguise(subject) if own is None else own
+    hidden = below_reference_error(subject)
+    without = subject.with_candidate(subject.reference, "the original")
+
+    def doubtful(name: str) -> bool:
+        return (
+            _NEEDS.get(name, name) not in {*there, name}
+            or not set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
+            or name in hidden
+            or (name in _UNDER and not original_has(subject, _UNDER[name]))
+        )
+
     found = [
-        PlantedFault(name, seen, subject.with_candidate(factory, name), _SHOWS_IN.get(name, DTYPES))
+        PlantedFault(
+            name,
+            seen,
+            subject.with_candidate(factory, name),
+            without,
+            _SHOWS_IN.get(name, DTYPES),
+            doubtful=doubtful(name),
+        )
         for name, seen, factory in wrong
         if seen[0] in checks
-        and set(dtypes) & set(_SHOWS_IN.get(name, DTYPES))
-        and name not in own
-        and (name not in _UNDER or original_has(subject, _UNDER[name]))
     ]
     if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
         found += [
             PlantedFault(
-                f.name, f.seen_by, replace(subject, candidate=f.around(subject.candidate), candidate_name=f.name)
+                f.name,
+                f.seen_by,
+                replace(subject, candidate=f.around(subject.candidate), candidate_name=f.name),
+                subject,
             )
             for f in REPLACEMENTS
             if f.seen_by[0] in checks
@@ -164,28 +178,7 @@ def planted(
     return found
 
 
-def _elsewhere(subject: Subject, dtypes: Sequence[str]) -> bool:
-    """Whether a fault is one of other dtypes alone: in these it gives what the original gives, bit for bit, and elsewhere not."""
-    left_out = [dtype for dtype in DTYPES if dtype not in dtypes]
-    return (
-        bool(left_out)
-        and not any(_differs(subject, dtype) for dtype in dtypes)
-        and any(_differs(subject, dtype) for dtype in left_out)
-    )
-
-
-def _differs(subject: Subject, dtype: str) -> bool:
-    problem = subject.problem(_PROBE.but(dtype=dtype))
-    try:
-        with kept():  # some faults are settings that they switch
-            own, its = (problem.run(m, problem.inputs, gradients=True) for m in (problem.reference, problem.candidate))
-    except Exception:
-        return True
-    pairs = [(value, its.get(name)) for name, value in own.items() if value is not None]
-    return any(mine is None or not torch.equal(value, mine) for value, mine in pairs)
-
-
-def own_in_disguise(subject: Subject) -> list[str]:
+def below_reference_error(subject: Subject) -> list[str]:
     """The faults that are no larger than what the original does itself, as one whose softmax is in float32 in every dtype."""
     case = SAMPLE.but(dtype="float64", n_layer=1 if subject.kind in ("model", "replacement") else 0)
     problem = subject.problem(case)

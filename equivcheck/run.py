@@ -16,7 +16,6 @@ from equivcheck.explaining import explanation
 from equivcheck.implementation import defined_at
 from equivcheck.outcome import kernels_told, result_of
 from equivcheck.plan import SHRINK_S, planned_cases
-from equivcheck.planting import own_in_disguise
 from equivcheck.provenance import device_name, digests, environment, files
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
@@ -101,7 +100,8 @@ class Run:
             self.keep(self.report(complete=False))  # nothing is left of an older report from here on
             self._judge(workers, usable, refused)
             self._plant(workers, usable)
-            self.complete = self.complete and time.monotonic() <= self.until
+            in_time = time.monotonic() <= self.until and not self.sensitivity.untried
+            self.complete = self.complete and in_time
         except KeyboardInterrupt:
             self.complete = False
         return self.report(self.complete)
@@ -124,9 +124,8 @@ class Run:
             self.heard.finished(self.results[-1])
             self.keep(self.report(complete=False))
             self.complete = self.complete and not search.stopped
-        notes = (*self.subject.notes, *_not_planted(self.subject, usable))
-        if self.results and notes:
-            self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
+        if self.results and self.subject.notes:
+            self.results[0] = replace(self.results[0], notes=(*self.subject.notes, *self.results[0].notes))
 
     def _search(self, check: Check, jobs: int) -> Search:
         planned = planned_cases(check, subject=self.subject, profile=self.profile, dtypes=len(self.dtypes), jobs=jobs)
@@ -155,16 +154,6 @@ class Run:
         until = min(self.until, time.monotonic() + max(spent, _PLANT_S))
         told = partial(self.heard.progress, "sensitivity")
         self.sensitivity = sensitivity_of(self.subject, noticing, self.profile, self.seed, until, told, workers, usable)
-
-
-def _not_planted(subject: Subject, dtypes: Sequence[str]) -> Sequence[str]:
-    """A note where the original rounds more coarsely than float64, and hides by that what some faults would show in it."""
-    names = own_in_disguise(subject) if "float64" in dtypes else []
-    if not names:
-        return ()
-    return (
-        f"the original itself rounds so coarsely in float64 that these are not planted as faults: {', '.join(names)}",
-    )
 
 
 def explain(search: Search) -> None:

@@ -9,16 +9,20 @@ from equivcheck import planting
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import Check
 from equivcheck.comparison import Mismatch
+from equivcheck.errors import ReferenceRaises
 from equivcheck.planting import PlantedFault
+from equivcheck.probes import Probes
 from equivcheck.report.model import Sensitivity
 from equivcheck.search import Search
 from equivcheck.settings import kept
+from equivcheck.sides import ensure_foreign
 from equivcheck.subject import Subject
 
 __all__ = ["Sighting", "first_sighting", "planted_named", "sensitivity_of"]
 
 
 _WIDEST = ("float64", "float32", "bfloat16", "float16")
+_BY_VALUE = ("output", "gradients", "logits", "dropout")  # whose faults a plain pass shows
 _AT_ONCE = 12  # cases of one dtype, before it is the next one's turn
 
 
@@ -35,7 +39,7 @@ class Sighting:
 
 
 class _Looks(Protocol):
-    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str]: ...
+    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str | None]: ...
 
 
 def sensitivity_of(
@@ -48,11 +52,33 @@ def sensitivity_of(
     workers: _Looks,
     dtypes: Sequence[str] = DTYPES,
 ) -> Sensitivity:
-    """Which faults the checks of these searches see on the cases of these searches; `told` hears how many of all are done."""
+    """Which faults the checks of these searches see on the cases of these searches.
+
+    A fault that changes nothing in the probe cases is left out: a doubtful one before it is looked for, and one that values
+    show where the run's cases did not show it. What time did not suffice for is neither seen nor survived.
+
+    Args:
+        subject: The pair.
+        searches: What was run, with the cases that were.
+        profile: The run's profile.
+        seed: The run's seed.
+        until: When to end, as a time of `time.monotonic`.
+        told: Hears how many faults of all are done.
+        workers: Who looks.
+        dtypes: Those in which the pair was judged.
+    """
     began = time.monotonic()
     ran = {s.check.name: s for s in searches if s.failed or any(held.judged for held in s.held.values())}
     checks = frozenset(ran)
-    faults = planting.planted(subject, checks, profile, seed, dtypes)
+    probes = Probes(subject, dtypes, {name: search.planned for name, search in ran.items()}, seed)
+
+    def changes(fault: PlantedFault) -> bool:
+        return probes.changed_by(fault.subject, [ran[name].check for name in fault.seen_by if name in ran])
+
+    faults: list[PlantedFault] = []
+    without_effect: list[PlantedFault] = []
+    for fault in planting.planted(subject, checks, profile, seed, dtypes):
+        (without_effect if fault.doubtful and not changes(fault) else faults).append(fault)
     looked = [
         Sighting(
             fault,
@@ -64,13 +90,24 @@ def sensitivity_of(
         )
         for fault in faults
     ]
-    survived, caught_by = [], {}
+    survived, untried, caught_by = [], [], {}
     for fault, seen in zip(faults, workers.sightings(looked, lambda done: told(done, len(faults))), strict=True):
         if seen:
             caught_by[fault.name] = seen
+        elif seen is None:
+            untried.append(fault.name)
+        elif fault.seen_by[0] in _BY_VALUE and not changes(fault):
+            without_effect.append(fault)
         else:
             survived.append(fault.name)
-    return Sensitivity(tuple(fault.name for fault in faults), tuple(survived), caught_by, time.monotonic() - began)
+    return Sensitivity(
+        tuple(fault.name for fault in faults if fault.name in caught_by or fault.name in survived),
+        tuple(survived),
+        caught_by,
+        time.monotonic() - began,
+        without_effect=tuple(sorted(fault.name for fault in without_effect)),
+        untried=tuple(untried),
+    )
 
 
 _latest: list[tuple[Subject, tuple[frozenset[str], str, int], dict[str, PlantedFault]]] = []
@@ -81,21 +118,50 @@ def planted_named(subject: Subject, checks: frozenset[str], profile: str, seed: 
     key = (checks, profile, seed)
     # a subject with a transfer in it may have no hash
     if not _latest or _latest[0][0] is not subject or _latest[0][1] != key:
-        _latest[:] = [(subject, key, {f.name: f for f in planting.planted(subject, checks, profile, seed, own=())})]
+        _latest[:] = [(subject, key, {f.name: f for f in planting.planted(subject, checks, profile, seed)})]
     return _latest[0][2][name]
 
 
-def first_sighting(fault: Subject, cases: Sequence[tuple[Check, Case]], until: float) -> str:
-    """The first of these checks and cases in which the fault is seen, or nothing."""
+def first_sighting(fault: PlantedFault, cases: Sequence[tuple[Check, Case]], until: float) -> str | None:
+    """The first of these checks and cases in which the fault is seen.
+
+    Returns:
+        The check and the case, `""` where it is seen in none of them, None where time ran out before that was known.
+    """
     for check, case in cases:
         if time.monotonic() > until:
-            return ""
-        try:
-            with kept():
-                check.run(fault, case)
-        except Mismatch:
+            return None
+        # what shows without the fault as well is no sight of it
+        if _fails(check, fault.subject, case) and not _fails_without(check, fault.without, case):
             return f"{check.name} on {case.id}"
     return ""
+
+
+def _fails(check: Check, subject: Subject, case: Case) -> bool:
+    try:
+        with kept():
+            check.run(subject, case)
+    except Mismatch:
+        return True
+    except ReferenceRaises:  # as it may now and then
+        return False
+    except Exception as error:
+        ensure_foreign(error)
+    return False
+
+
+_without: list[tuple[Subject, dict[tuple[str, Case], bool]]] = []
+
+
+def _fails_without(check: Check, subject: Subject, case: Case) -> bool:
+    """Whether a check fails on a case where no fault is planted: asked once for all faults."""
+    if not _without or _without[0][0].reference is not subject.reference:
+        _without[:] = [(subject, {})]
+    known = _without[0][1]
+    key = (check.name, case)
+    if key not in known:
+        known[key] = _fails(check, subject, case)
+    return known[key]
 
 
 def _in_turn(searches: Sequence[Search], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:

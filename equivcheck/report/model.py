@@ -61,6 +61,8 @@ class Sensitivity:
     survived: tuple[str, ...] = ()
     caught_by: Mapping[str, str] = field(default_factory=dict)  # fault -> "check on case"
     seconds: float = 0.0
+    without_effect: tuple[str, ...] = ()  # that change nothing in the probe cases, and were left out
+    untried: tuple[str, ...] = ()  # that time did not suffice for
 
     @property
     def caught(self) -> int:

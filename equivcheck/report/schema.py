@@ -67,6 +67,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "survived": "Those of them that no check saw.",
         "caught_by": "Fault to the check and the case that saw it first.",
         "seconds": "How long that took.",
+        "without_effect": "Faults that change nothing around this original in the probe cases, and were left out.",
+        "untried": "Faults that time did not suffice for.",
     },
     Deviation: {
         "name": "The check that may differ.",

@@ -77,12 +77,18 @@ def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def sensitivity_line(report: Report) -> str:
-    """How many faults were planted and caught, with the survivors by name."""
-    planted, survived = report.sensitivity.planted, report.sensitivity.survived
-    if not planted:
-        return "sensitivity: no fault was planted"
-    line = f"sensitivity: {_count(len(planted), 'fault')} planted, {report.sensitivity.caught} caught"
-    return _one_line(f"{line}; survived: {', '.join(survived)}" if survived else line)
+    """How many faults were planted and caught, with the survivors by name, and what was not planted."""
+    of = report.sensitivity
+    parts = [
+        f"{_count(len(of.planted), 'fault')} planted, {of.caught} caught" if of.planted else "no fault was planted"
+    ]
+    if of.survived:
+        parts.append(f"survived: {', '.join(of.survived)}")
+    if of.without_effect:
+        parts.append(f"{len(of.without_effect)} left out, as they change nothing in this original")
+    if of.untried:
+        parts.append(f"out of time before {len(of.untried)} more")
+    return _one_line(f"sensitivity: {'; '.join(parts)}")
 
 
 def verdict_line(report: Report) -> str:
