@@ -46,7 +46,7 @@ class Rounding(Widened):
     """
 
     def __init__(self, model: ErrorModel, own: Mapping[Any, Rule] | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.model, self.own = model, own or {}
 
     def __torch_dispatch__(  # torch's protocol

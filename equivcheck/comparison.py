@@ -16,6 +16,7 @@ __all__ = ["FALSE_ALARM", "Comparison", "Mismatch", "Raised", "compare", "descri
 FALSE_ALARM = 1e-9
 """The chance, under the model of the budget, that one comparison of two right tensors fails."""
 
+LEVELS = ("element", "row", "tensor")
 _VANISHES = (
     1e-150  # of the tensor's greatest: the squares of smaller deviations are zero in float64, and so is their budget
 )
@@ -42,7 +43,10 @@ class Raised(Mismatch):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One tensor held against the oracle; `ratio` up to 1 passes, at the worst of three levels: element, row and tensor."""
+    """One tensor held against the oracle; `ratio` up to 1 passes, at the worst of three levels: element, row and tensor.
+
+    `error` and `allowed` are those of that level, of one element or norms of a row or the tensor: `ratio` is their quotient.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -59,6 +63,7 @@ class Comparison:
     rows_over: int = 0
     reference_ratio: float = 0.0
     unjudged: int = 0  # elements left out because the original itself is not finite there
+    finite: bool = True  # False where the problem is that some elements are not finite
 
     @property
     def passes(self) -> bool:
@@ -78,6 +83,7 @@ def compare(
     device: torch.device | None = None,
     spread: Spread | None = None,
     values: Tensor | None = None,
+    overflows: bool = False,
 ) -> Comparison:
     """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
 
@@ -85,7 +91,8 @@ def compare(
     Without it the spread is taken at its word, and only a pass is.
     Looks at shape, dtype, device and finiteness first, then at values. `device` is where the candidate's must be, where that
     is not where the oracle's is. `spread` is that of the deviations, where it is known; `values` are the candidate's, brought
-    to the oracle's device, where they are there already.
+    to the oracle's device, where they are there already. Where a right implementation `overflows` on the way, elements that are
+    not finite are left out.
     """
     shape = tuple(truth.shape)
     if candidate is None:
@@ -107,6 +114,8 @@ def compare(
     spread = spread or spread_of(deviations)
     error = got - truth
     judged = _judged(got, truth, error, own, spread, dtype)
+    if overflows and judged is not None:
+        judged &= torch.isfinite(got)
     unjudged = 0
     if judged is not None:
         lost = judged & ~torch.isfinite(got)
@@ -120,6 +129,7 @@ def compare(
                 index=index,
                 candidate=float(got[index]),
                 oracle=float(truth[index]),
+                finite=False,
             )
         unjudged = 0 if bool(judged.all()) else truth.numel() - int(judged.sum())
         if unjudged:
@@ -127,43 +137,52 @@ def compare(
             spread = spread_of(torch.where(judged, deviations, 0.0))
     found = _levels(error, spread, certain)
     ratio = max(found.ratios)
-    level = ("element", "row", "tensor")[found.ratios.index(ratio)]
     if ratio <= 1.0 and own is None:  # most pass, and nobody asks where
+        level = LEVELS[found.ratios.index(ratio)]
         return Comparison(name, shape, ratio, level=level, unjudged=unjudged)
-    reference_ratio = 0.0
+    reference_ratio, wider = 0.0, (1.0, 1.0, 1.0)
     if own is not None:
         there = torch.isfinite(own) if judged is None else judged & torch.isfinite(own)
         own_error = torch.where(there, own - truth, 0.0)
         own_found = _levels(own_error, spread, certain)
         reference_ratio = max(own_found.ratios)
         # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
-        shares = [
-            mine / (1.0 if its <= 1.0 else 2.0 * its) for mine, its in zip(found.ratios, own_found.ratios, strict=True)
-        ]
-        if any(
-            math.isnan(share) for share in shares
-        ):  # no budget at all, for either: the errors themselves are compared
-            mine, its = _greatest(error), _greatest(own_error)
-            shares = [mine / (2.0 * its) if its else math.inf if mine else 0.0]
-        ratio = max(shares)
+        wider = tuple(1.0 if its <= 1.0 else 2.0 * its for its in own_found.ratios)  # type: ignore[assignment]  # three
+    shares = [_share(mine, factor) for mine, factor in zip(found.ratios, wider, strict=True)]
     element, row = int(found.elements.argmax()), int(found.rows.argmax())
     position = _index(error, element)
+    sizes = (float(error[position].abs()), *_norms(error, row))
+    allowed = tuple(size / share if share else math.inf for size, share in zip(sizes, shares, strict=True))
+    if any(math.isnan(share) for share in shares):  # no budget at all, for either: the errors themselves are compared
+        mine, its = _greatest(error), _greatest(own_error)
+        shares = [mine / (2.0 * its) if its else math.inf if mine else 0.0]
+        sizes, allowed = (mine, *sizes[1:]), (2.0 * its, *allowed[1:])
+    ratio = max(shares)
+    at = shares.index(ratio)
     return Comparison(
         name,
         shape,
         ratio,
-        level=level,
+        level=LEVELS[at],
         index=position,
         candidate=float(got[position]),
         oracle=float(truth[position]),
-        error=float(error[position].abs()),
-        allowed=float(spread.elements.reshape(-1)[element]) * found.allowed[0] * found.scale,
-        over=int((found.elements > found.allowed[0]).sum()),
+        error=sizes[at],
+        allowed=allowed[at],
+        over=int((found.elements > found.allowed[0] * wider[0]).sum()),
         row=_index(error[..., 0] if error.dim() else error, row),
-        rows_over=int((found.rows > found.allowed[1]).sum()),
+        rows_over=int((found.rows > found.allowed[1] * wider[1]).sum()),
         reference_ratio=reference_ratio,
         unjudged=unjudged,
     )
+
+
+def _norms(error: Tensor, row: int) -> tuple[float, float]:
+    """The norm of the error in one row, and in the whole tensor."""
+    rows = error.reshape(-1, error.shape[-1] if error.dim() else 1)
+    size = _greatest(error) or 1.0  # scaled, so that squares neither overflow nor vanish
+    norms = (torch.linalg.vector_norm(x / size) * size for x in (rows[row], rows))
+    return float(next(norms)), float(next(norms))
 
 
 def _judged(
@@ -250,13 +269,14 @@ def describe(comparison: Comparison, *, dtype: str) -> str:
         return f"{c.name}: {c.problem}{values}"
     n_elements = math.prod(c.shape)
     n_rows = n_elements // (c.shape[-1] if c.shape else 1)
+    of = {"element": f"error{where}", "row": f"norm of the error in row {c.row}", "tensor": "norm of the whole error"}
+    wider = ", twice what the original itself errs by" if c.reference_ratio > 1 else ""
     return "\n".join(
         (
             f"{c.name} {c.shape} is {c.ratio:.3g} times further from the oracle than rounding in {dtype} explains",
-            f"  greatest{where}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}, "
-            f"error {c.error:.3g}, allowed {c.allowed:.3g}",
-            f"  over budget: {c.over} of {n_elements} elements, {c.rows_over} of {n_rows} rows"
-            + (f", worst row {c.row}" if c.row else "")
-            + f"; judged by {c.level}; the original itself is at {c.reference_ratio:.2g} of the budget",
+            f"  {of[c.level]}: {c.error:.3g}, allowed {c.allowed:.3g}{wider}",
+            f"  greatest{where}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}",
+            f"  over budget: {c.over} of {n_elements} elements, {c.rows_over} of {n_rows} rows; "
+            f"the original itself is at {c.reference_ratio:.2g} of the budget",
         )
     )

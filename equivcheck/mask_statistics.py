@@ -155,7 +155,7 @@ def _hold_offsets(
     at, worst = _greatest(products, allowed)
     if worst <= 1:
         return "", _INDEPENDENT
-    told = _told(products, counts, at, rate, kept, axes)
+    told = _told(products, counts, at, kept, visible, axes)
     theirs, dependence = torch.zeros_like(allowed), _INDEPENDENT
     for peer in peers():
         its = _products(peer.reshape(shape), visible)
@@ -172,17 +172,22 @@ def _hold_offsets(
     at, worst = _greatest(products, excused)
     if worst <= 1:
         return f"dropped places are not independent, and neither are torch's own on this device: {told}", dependence
-    told = _told(products, counts, at, rate, kept, axes)
+    told = _told(products, counts, at, kept, visible, axes)
     raise Mismatch(f"dropped places are not independent: {told}", ratio=worst, where="independence")
 
 
 def _products(flat: Tensor, visible: Tensor) -> Tensor:
     """Sums of products of every two places, each less the mean, by their offset."""
-    seen = visible.expand(flat.shape)
-    dropped = (~flat & seen).float()
-    products = _correlated((dropped - float(dropped.sum()) / int(seen.sum())) * seen).double()
+    products = _correlated(_centred(flat, visible)).double()
     products.view(-1)[0] = 0.0  # each place with itself
     return products
+
+
+def _centred(flat: Tensor, visible: Tensor) -> Tensor:
+    """1 where a place is dropped and 0 where it is kept, less the mean; 0 where nothing is seen."""
+    seen = visible.expand(flat.shape)
+    dropped = (~flat & seen).float()
+    return (dropped - float(dropped.sum()) / int(seen.sum())) * seen
 
 
 def _greatest(products: Tensor, allowed: Tensor) -> tuple[int, float]:
@@ -191,15 +196,25 @@ def _greatest(products: Tensor, allowed: Tensor) -> tuple[int, float]:
     return at, float(ratios[at])
 
 
-def _told(products: Tensor, counts: Tensor, at: int, rate: float, kept: Tensor, axes: Sequence[str]) -> str:
+def _told(products: Tensor, counts: Tensor, at: int, kept: Tensor, visible: Tensor, axes: Sequence[str]) -> str:
     index = torch.unravel_index(torch.tensor(at), products.shape)
     masks, *plane = [int(i) - (n if int(i) > n // 2 else 0) for i, n in zip(index, products.shape, strict=True)]
     (rest, heads), samples = divmod(abs(masks), kept.shape[2]), kept.shape[1]
     steps = (rest // samples, rest % samples, heads, *plane)
     apart = ", ".join(f"{step} {name}" for step, name in zip(steps, axes, strict=True) if step)
     pairs = int(counts.reshape(-1)[at])
-    alike = float(products.reshape(-1)[at]) / pairs / (rate * (1 - rate))
+    flat = kept.reshape(-1, *kept.shape[-2:])
+    alike = _correlation(_centred(flat, visible).double(), (masks, *plane))
     return f"those that lie {apart} apart have a correlation of {alike:.3g} over {pairs} pairs"
+
+
+def _correlation(x: Tensor, offset: Sequence[int]) -> float:
+    """The correlation of the places of x, of mean zero, with those at an offset: between -1 and 1."""
+    one = x[tuple(slice(max(0, -step), n - max(0, step)) for step, n in zip(offset, x.shape, strict=True))]
+    other = x[tuple(slice(max(0, step), n - max(0, -step)) for step, n in zip(offset, x.shape, strict=True))]
+    there = (one != 0) & (other != 0)
+    size = float((one[there].square().sum() * other[there].square().sum()).sqrt())
+    return float((one[there] * other[there]).sum()) / size if size else 0.0
 
 
 _counted: dict[Any, Tensor] = {}

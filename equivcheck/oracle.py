@@ -1,6 +1,6 @@
 """The truth: the original evaluated in float64, whatever dtypes its own code asks for on the way."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Widened", "spelled_out", "to_float64"]
+__all__ = ["Greatest", "Widened", "spelled_out", "to_float64"]
 
 _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
@@ -17,14 +17,22 @@ _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
 class Widened(TorchDispatchMode):
     """Runs everything below it in float64: a cast to a narrower float, asked for by the original's own code, stays float64.
 
-    An original that upcasts its softmax to float32, say, would otherwise put float32's rounding into the truth.
+    An original that upcasts its softmax to float32, say, would otherwise put float32's rounding into the truth. `asked` has
+    the dtypes that were asked for so.
     """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.asked: set[torch.dtype] = set()
 
     def __torch_dispatch__(  # torch's protocol
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        args, kwargs = self.widen(args, kwargs or {})
-        return func(*args, **kwargs)
+        wide, options = self.widen(args, kwargs or {})
+        if wide is not args or options != kwargs:
+            given = (*args, *(kwargs or {}).values())
+            self.asked.update(a for a in given if isinstance(a, torch.dtype) and a in _NARROW)
+        return func(*wide, **options)
 
     @staticmethod
     def widen(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -36,6 +44,24 @@ class Widened(TorchDispatchMode):
             for name, value in kwargs.items()
         }
         return args, wide
+
+
+class Greatest(Widened):
+    """The same, and the greatest finite number that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.greatest = 0.0
+
+    def __torch_dispatch__(  # torch's protocol
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = super().__torch_dispatch__(func, types, args, kwargs)
+        for value in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                size = float(torch.nan_to_num(value.detach(), posinf=0.0, neginf=0.0).abs().max())
+                self.greatest = max(self.greatest, size)
+        return found
 
 
 @contextmanager
@@ -61,6 +87,3 @@ def to_float64(
         x.detach().to(device, torch.float64) if x.is_floating_point() else x.detach().clone().to(device) for x in inputs
     )
     return module.to(device, torch.float64), wide
-
-
-Run = Callable[[], dict[str, Tensor]]

@@ -16,7 +16,7 @@ from equivcheck.exits import held_back
 from equivcheck.generators import seeded
 from equivcheck.guard import Guard
 from equivcheck.maxima import Maxima, same_without
-from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.oracle import Greatest, Widened, spelled_out, to_float64
 from equivcheck.original import Original
 from equivcheck.sides import REFERENCE, foreign, running
 from equivcheck.transfer import gradients_of
@@ -34,7 +34,10 @@ __all__ = [
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
 
-_LARGE = 2**15  # from so many scores on, two first runs are enough: there are more elements to learn the spread from
+_LARGE, _FEW = (
+    2**15,
+    2,
+)  # from so many scores on, two first runs are enough: there are more elements to learn the spread from
 
 
 def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
@@ -163,8 +166,18 @@ class Problem:
         """What the original gives in float64."""
         return self._oracle(gradients)[0]
 
+    def may_overflow(self) -> bool:
+        """Whether right implementations may overflow on the way: a number in the original is too large for the dtype.
+
+        Scores are taken as they are before they are scaled, as many compute them.
+        """
+        scale = self.case.head_size**-0.5 if self.case.scale is None else abs(self.case.scale)
+        mode = Greatest()
+        self._oracle(True, widened=mode)
+        return mode.greatest > min(1.0, scale or 1.0) * torch.finfo(self.case.torch_dtype).max
+
     def _oracle(
-        self, gradients: bool, maxima: Maxima | None = None
+        self, gradients: bool, maxima: Maxima | None = None, widened: Widened | None = None
     ) -> tuple[dict[str, Tensor], nn.Module, tuple[Tensor, ...], dict[str, Tensor]]:
         oracle, inputs = self.original_in_float64()
         upstream = {name: value.to(self.judged_on, torch.float64) for name, value in self.upstream.items()}
@@ -178,7 +191,7 @@ class Problem:
             self.dropping(oracle, self.judged_on),
             spelled_out(),
             maxima or nullcontext(),
-            Widened(),  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            widened or Widened(),
         ):
             found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
         # a tensor that the original does not use has no gradient, and nothing to compare
@@ -190,7 +203,9 @@ class Problem:
 
     def _truth(self, gradients: bool) -> Truth:
         maxima = Maxima()
-        values, oracle, inputs, upstream = self._oracle(gradients, maxima)
+        widened = Widened()
+        values, oracle, inputs, upstream = self._oracle(gradients, maxima, widened)
+        coarse = any(torch.finfo(d).eps > torch.finfo(self.case.torch_dtype).eps for d in widened.asked)
         detached = False
         if maxima.met:
             detached = same_without(values, self._oracle(gradients, Maxima(detached=True))[0])
@@ -209,7 +224,8 @@ class Problem:
 
         c = self.case
         large = c.batch_size * c.n_head * c.seq_len**2 > _LARGE
-        return Truth(values, perturbed, first=2) if large else Truth(values, perturbed)
+        first = _FEW if large else Truth.first
+        return Truth(values, perturbed, first=first, coarse=coarse, may_overflow=self.may_overflow)
 
     def rounding(self, noise: torch.Generator, runs: int) -> Rounding:
         """The mode in which `runs` runs at once are perturbed as rounding in the case's dtype may perturb them."""

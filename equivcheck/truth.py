@@ -32,19 +32,32 @@ class Sample:
 class Truth:
     """The oracle's results for one problem, and how far rounding may move them.
 
-    `perturbed` makes a sample of so many runs; `first` of them are enough to pass on, and `many` to accuse on.
+    `perturbed` makes a sample of so many runs; `first` of them are enough to pass on, and `many` to accuse on. A `coarse`
+    original rounds to a narrower dtype than the case's by its own code. `may_overflow` says whether numbers on the way are
+    beyond the dtype. `reference_ratios` has the original's own error over its budget, by tensor, where it was asked.
     """
 
     values: dict[str, Tensor]
     perturbed: Callable[[int], Sample]
     first: int = 4
     many: int = 32
+    coarse: bool = False
+    may_overflow: Callable[[], bool] = lambda: False
+    reference_ratios: dict[str, float] | None = None
+    _overflows: list[bool] = field(default_factory=list)
     _samples: dict[int, Sample] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
         """What it holds once the first sample is taken."""
         return (3 + self.first) * sum(value.nbytes for value in self.values.values())
+
+    @property
+    def overflows(self) -> bool:
+        """Whether numbers on the way are beyond the dtype, so that results of right implementations may not be finite."""
+        if not self._overflows:
+            self._overflows.append(self.may_overflow())
+        return self._overflows[0]
 
     def sample(self, *, refined: bool) -> Sample:
         """Few perturbed runs, enough to pass on; or, `refined`, many more, enough to accuse on."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from equivcheck.cases import Case, arrange, generator
 from equivcheck.checks.holding import Held, Pair, candidate_run, hold
 from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem
+from equivcheck.problem import Problem, Results
 from equivcheck.truth import Truth
 
 __all__ = ["causality"]
@@ -21,7 +21,10 @@ _MOVED = 2.0**-20  # of the largest value, in float64: what rounding at the size
 
 
 def causality(pair: Pair, case: Case) -> Held:
-    """Outputs up to a position stay within budget when everything after it is replaced, and have no gradient there."""
+    """Outputs up to a position stay within budget when everything after it is replaced, and have no gradient there.
+
+    Where the original itself is not causal, or leaks, both are held against the oracle of the replaced input.
+    """
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
     kept = 1 + int(torch.randint(max(case.seq_len - 1, 1), (), generator=generator(case, "split")))
@@ -30,22 +33,43 @@ def causality(pair: Pair, case: Case) -> Held:
     later = [_replaced(problem, x, kept) for x in problem.inputs]
     truth = problem.truth(gradients=False)
     names = [name for name in truth.values if name != "loss"]
-    if not _causal(problem, truth, later, names, kept):
-        return Held(notes=("the original is not causal",), judged=False)
-    own_later = problem.run(problem.reference, later, gradients=False)
-    before = [value[..., :kept, :] for name in names if (value := own_later[name]) is not None]
+    changed = replace(problem, inputs=tuple(later), memory_key=(problem.memory_key, "later"))
+    if not _causal(changed, truth, names, kept):
+        held = _on_that_input(changed)
+        return replace(held, notes=("the original is not causal", *held.notes), judged=False)
+    reference_later = problem.run(problem.reference, later, gradients=False)
+    before = [value[..., :kept, :] for name in names if (value := reference_later[name]) is not None]
     if any(bool(value.isnan().any()) for value in before):
         return Held(None, notes=("later values that the original itself lets through as NaN were not judged",))
-    got = candidate_run(problem, lambda m: problem.run(m, later, gradients=False))
-    held = hold(problem, truth, got, lambda: own_later, names, select=lambda y: y[..., :kept, :])
+    candidate_later = candidate_run(problem, lambda m: problem.run(m, later, gradients=False))
+    held = hold(problem, truth, candidate_later, lambda: reference_later, names, select=lambda y: y[..., :kept, :])
     if problem.names:
         _no_gradient_after(problem, kept)
     return held
 
 
-def _causal(problem: Problem, truth: Truth, later: Sequence[Tensor], names: Sequence[str], kept: int) -> bool:
-    """Whether the original itself, in float64, is not moved by what comes later."""
-    replaced = replace(problem, inputs=tuple(later)).oracle_values(gradients=False)
+def _on_that_input(problem: Problem) -> Held:
+    """Outputs and gradients of an original that is not causal, on an input whose later positions are loud."""
+
+    def run(module: nn.Module) -> Results:
+        return problem.run(module, problem.inputs, gradients=bool(problem.names))
+
+    reference = run(problem.reference)
+    if any(value is not None and bool(value.isnan().any()) for value in reference.values()):
+        return Held(None, notes=("later values that the original itself lets through as NaN were not judged",))
+    truth = problem.truth(gradients=bool(problem.names))
+    candidate = candidate_run(problem, run)
+    names = [name for name in dict.fromkeys((*truth.values, *candidate)) if name != "loss"]
+    try:
+        return hold(problem, truth, candidate, lambda: reference, names)
+    except Mismatch as error:
+        told = f"with later positions replaced, where the original is not causal: {error}"
+        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
+
+
+def _causal(changed: Problem, truth: Truth, names: Sequence[str], kept: int) -> bool:
+    """Whether the original itself, in float64, is not moved by what comes later: by what `changed` has there."""
+    replaced = changed.oracle_values(gradients=False)
     for name in names:
         before, after = truth.values[name][..., :kept, :], replaced[name][..., :kept, :]
         moved = (before - after).abs().nan_to_num()  # where the original is not finite nothing can be told

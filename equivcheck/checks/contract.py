@@ -44,15 +44,20 @@ def interface(pair: Pair, case: Case) -> Held:
         return Held(notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False)
     notes = _same_attributes(reference, candidate)
     _same_submodules(reference, candidate)
-    own = _calls(problem, reference)
-    mine = _calls(problem, candidate)
-    for name, count in own.items():
-        if mine[name] == count:
-            continue
-        told = f"{name} is called {mine[name]} times in a forward pass, and {count} times in the original"
-        if any(True for _ in reference.get_submodule(name).parameters()):
-            raise Mismatch(f"{told}: its hooks and adapters would be missed", where=name)
-        notes.append(told)
+    for gradients, how in ((False, "under no_grad"), (True, "with autograd")):
+        counts = _calls(problem, reference, gradients=gradients)
+        candidate_counts = candidate_run(
+            problem,
+            lambda m, gradients=gradients: _calls(problem, m, gradients=gradients),  # type: ignore[misc]
+        )
+        for name, count in counts.items():
+            if candidate_counts[name] == count:
+                continue
+            here = candidate_counts[name]
+            message = f"{name} is called {_times(here)} in a forward pass {how}, and {_times(count)} in the original"
+            if any(True for _ in reference.get_submodule(name).parameters()):
+                raise Mismatch(f"{message}: its hooks and adapters would be missed", where=name)
+            notes.append(message)
     held = hold_following(pair, problem)
     return replace(held, notes=(*notes, *held.notes))
 
@@ -122,8 +127,12 @@ def _same_submodules(reference: nn.Module, candidate: nn.Module) -> None:
             raise Mismatch(f"parameter {name!r} is missing, or trainable where the original's is not", where=name)
 
 
-def _calls(problem: Problem, module: nn.Module) -> Counter[str]:
-    """How often each submodule's forward hook fires in one forward pass with autograd, and in one without."""
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _calls(problem: Problem, module: nn.Module, *, gradients: bool) -> Counter[str]:
+    """How often each submodule's forward hook fires in one forward pass, with autograd or without."""
     seen: Counter[str] = Counter()
     handles = [
         sub.register_forward_hook(lambda *_, name=name: seen.update([name]))
@@ -131,8 +140,7 @@ def _calls(problem: Problem, module: nn.Module) -> Counter[str]:
         if name and not isinstance(sub, nn.ModuleList | nn.ModuleDict)
     ]
     try:
-        problem.run(module, problem.inputs, gradients=False)
-        problem.run(module, problem.inputs, gradients=True)
+        problem.run(module, problem.inputs, gradients=gradients)
     finally:
         for handle in handles:
             handle.remove()

@@ -34,7 +34,7 @@ def decoding(pair: Pair, case: Case) -> Held:
     for told, chunks in _plans(case.seq_len):
         oracle, inputs = problem.original_in_float64()  # where the truth is
         try:
-            with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            with spelled_out(), Widened():
                 own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
         except Exception as error:  # what the original cannot do is asked of nobody
             ensure_foreign(error)

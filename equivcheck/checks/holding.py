@@ -26,6 +26,9 @@ T = TypeVar("T")
 __all__ = ["Check", "Held", "Pair", "candidate_run", "first_line", "hold", "kind_of", "raised"]
 
 _TOLD = 3  # failing tensors that a message tells of
+_APART = 2.0
+"""Times the candidate's error, beyond which an original that leaves its budget is another one: a candidate may be twice as far off
+as an original that does, so that the relation is the same both ways round."""
 
 
 class Pair(Protocol):
@@ -176,13 +179,26 @@ def hold(
     names: Iterable[str],
     *,
     select: Callable[[Tensor], Tensor] | None = None,
+    reference: Results | None = None,
 ) -> Held:
-    """Hold the candidate's named tensors against the oracle; `own` gives the original's, which are looked at when one fails.
+    """Hold the candidate's named tensors against the oracle, and the original's in the same way.
 
-    `select` picks the part that is compared, where it is not the whole.
+    Args:
+        problem: The case made real.
+        truth: The oracle's results.
+        got: The candidate's results, by name.
+        own: Gives the original's results, which are looked at where one of the candidate's fails.
+        names: The tensors to compare.
+        select: Picks the part that is compared, where it is not the whole.
+        reference: The original's results, where they are known: an original that leaves its budget where the candidate does
+            not is as far from the candidate as the candidate would be from it.
+
+    Raises:
+        Mismatch: One of the two is further from the oracle than rounding explains, and the other one is not.
     """
     worst = Comparison("", (), 0.0)
     failed: list[Comparison] = []
+    ratios: dict[str, float] = {}
     notes: list[str] = []
     names = tuple(names)
     values = _brought({name: got.get(name) for name in names if name in truth.values}, problem)
@@ -200,8 +216,13 @@ def hold(
             found = _compare(name, got.get(name), truth, problem, its, select, certain=True)
             if not found.problem:
                 found = _compare(name, got.get(name), truth, problem, its, select, certain=True, refined=True)
+        if not found.passes and not found.finite and truth.overflows:
+            found = _compare(
+                name, got.get(name), truth, problem, its, select, certain=True, refined=True, overflows=True
+            )
         if not found.passes:
             failed.append(found)
+        ratios[name] = found.ratio
         if found.unjudged:
             notes.append(
                 "values that are not finite in the original, or beyond the dtype, were recorded and not judged"
@@ -214,7 +235,37 @@ def hold(
         if len(failed) > _TOLD:
             message += "\nand so are: " + ", ".join(c.name for c in failed[_TOLD:])
         raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
+    if reference is not None and not truth.coarse:
+        _hold_reference(problem, truth, reference, ratios)
     return Held(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
+
+
+def _hold_reference(problem: Problem, truth: Truth, reference: Results, ratios: Mapping[str, float]) -> None:
+    """Hold the original's own results against the oracle, in the tensors in which the candidate is within its budget."""
+    if truth.reference_ratios is None:
+        truth.reference_ratios = {name: _reference_ratio(name, problem, truth, reference) for name in truth.values}
+    for name, ratio in ratios.items():
+        further = truth.reference_ratios.get(name, 0.0)
+        if further > 1.0 and further > _APART * ratio:
+            raise Mismatch(
+                f"{name}: the original itself is {further:.3g} times further from what it gives in float64 than rounding in "
+                f"{problem.case.dtype} explains, and the candidate is at {ratio:.2g} of the budget: they are not the same",
+                ratio=further,
+                where=name,
+            )
+
+
+def _reference_ratio(name: str, problem: Problem, truth: Truth, reference: Results) -> float:
+    """The original's own error over its budget; 0 where it is not finite, and may overflow on the way."""
+    value = reference.get(name)
+    if value is None:
+        return 0.0
+    found = _compare(name, value, truth, problem, None, None, certain=False)
+    if not found.passes:
+        found = _compare(name, value, truth, problem, None, None, certain=True, refined=True)
+    if not found.passes and not found.finite and truth.overflows:
+        found = _compare(name, value, truth, problem, None, None, certain=True, refined=True, overflows=True)
+    return found.ratio
 
 
 def _brought(got: Results, problem: Problem) -> dict[str, Tensor]:
@@ -242,10 +293,12 @@ def _compare(
     certain: bool,
     refined: bool = False,
     values: Tensor | None = None,
+    overflows: bool = False,
 ) -> Comparison:
     sample = truth.sample(refined=refined)
     moved = sample.deviations[name]
     options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
+    options["overflows"] = overflows
     if got is not None and got.shape != truth.values[name].shape:
         return compare(name, got, truth.values[name], moved, reference=None, **options)
     if select is None:

@@ -131,6 +131,12 @@ def _same(problem: Problem, own: _Moments, mine: _Moments) -> float:
         return 0.0
     if not bool(torch.isfinite(mine.mean).all()):
         raise Mismatch("with dropout on, the results are not finite, and the original's are", where="finiteness")
+    if not still and _is_still(problem, mine):
+        rates = f"attn_pdrop={problem.case.attn_pdrop:g}, resid_pdrop={problem.case.resid_pdrop:g}"
+        raise Mismatch(
+            f"the candidate drops nothing at {rates}: each sample and call has the same result, and the original's vary",
+            where="what is dropped",
+        )
     if mine.repeats and not own.repeats:
         raise Mismatch("every call draws the same dropout mask; the original's differ from call to call", where="calls")
     entries = own.mean.numel() * (1 + 3 * own.mean.numel())

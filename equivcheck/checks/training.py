@@ -106,7 +106,7 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     def oracle() -> nn.Module:
         return problem.original_in_float64()[0]
 
-    with spelled_out(), Widened():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    with spelled_out(), Widened():
         values = _trained(problem, oracle(), batches)
 
     def perturbed(count: int) -> Sample:

@@ -133,7 +133,7 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
     with spelled_out():
-        values = oracle(Widened())  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = oracle(Widened())
 
     def perturbed(count: int) -> Sample:
         noise = torch.Generator(device=on).manual_seed(problem.case.seed * 64 + count)

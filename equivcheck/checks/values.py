@@ -20,7 +20,7 @@ __all__ = ["gradients", "logits", "output"]
 def output(pair: Pair, case: Case) -> Held:
     """The outputs are the original's up to rounding: under no_grad, in inference mode and with autograd, call after call."""
     problem = pair.problem(case)
-    problem.run(problem.reference, problem.inputs, gradients=False)
+    reference = problem.run(problem.reference, problem.inputs, gradients=False)
     truth = problem.truth(gradients=False)
 
     def inferred(module: nn.Module) -> Results:
@@ -38,14 +38,15 @@ def output(pair: Pair, case: Case) -> Held:
     ):
         got = candidate_run(problem, run)
         try:
-            held = max(held, hold(problem, truth, got, own, tuple(truth.values)), key=lambda h: h.ratio or 0.0)
+            found = hold(problem, truth, got, own, tuple(truth.values), reference=None if how else reference)
+            held = max(held, found, key=lambda h: h.ratio or 0.0)
         except Mismatch as error:
             raise Mismatch(f"{how}{error}", ratio=error.ratio, where=error.where) from None
     return held
 
 
 def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
-    problem.run(problem.reference, problem.inputs, gradients=True)
+    reference = problem.run(problem.reference, problem.inputs, gradients=True)
     truth = problem.truth(gradients=True)
     got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
     names = dict.fromkeys((*truth.values, *got))
@@ -55,6 +56,7 @@ def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
         got,
         lambda: problem.run(problem.reference, problem.inputs, gradients=True),
         [name for name in names if outputs or name.startswith("grad ")],
+        reference=reference,
     )
     return max(held, _where_few_are_wanted(problem), key=lambda h: h.ratio or 0.0)
 
