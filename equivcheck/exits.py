@@ -12,4 +12,5 @@ def held_back() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise RuntimeError(f"sys.exit({error.code!r}) was called") from error
+        # with the frames of whoever called it, which say whose it is
+        raise RuntimeError(f"sys.exit({error.code!r}) was called").with_traceback(error.__traceback__) from error

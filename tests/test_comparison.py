@@ -1,6 +1,7 @@
 """The comparison is a pure function: what is looked at first, what fails and what does not, and in which words."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -330,13 +331,41 @@ def test_a_mismatch_of_values_tells_what_how_many_how_big_where_and_what_was_all
     candidate = truth.float()
     candidate[1, 2] += 0.5
     found = held(candidate, truth)
+    of = {"element": "error at (1, 2)", "row": "norm of the error in row (1,)", "tensor": "norm of the whole error"}
     assert describe(found, dtype="float32") == (
         f"output (3, 4) is {found.ratio:.3g} times further from the oracle than rounding in float32 explains\n"
-        f"  greatest at (1, 2): candidate {float(candidate[1, 2]):.9g}, oracle {float(truth[1, 2]):.9g}, "
-        f"error 0.5, allowed {found.allowed:.3g}\n"
-        "  over budget: 1 of 12 elements, 1 of 3 rows, worst row (1,); judged by element; "
-        "the original itself is at 0 of the budget"
+        f"  {of[found.level]}: 0.5, allowed {found.allowed:.3g}\n"
+        f"  greatest at (1, 2): candidate {float(candidate[1, 2]):.9g}, oracle {float(truth[1, 2]):.9g}\n"
+        "  over budget: 1 of 12 elements, 1 of 3 rows; the original itself is at 0 of the budget"
     )
+
+
+@pytest.mark.parametrize("level", ["element", "row", "tensor"])
+@pytest.mark.parametrize("coarse", [False, True], ids=["original-within", "original-beyond"])
+def test_the_ratio_of_a_message_is_its_error_over_what_is_allowed(level: str, coarse: bool) -> None:
+    truth = truth_of(16, 16)
+    deviations = noise(MANY, 16, 16, seed=3, spread=1e-6)
+    off = torch.full((16, 16), 3e-5 if level == "tensor" else 0.0)
+    if level == "element":
+        off[3, 4] = 1e-3
+    elif level == "row":
+        off[3] = 1e-4
+    reference = (truth + deviations[0] * 40).float() if coarse else truth.float()
+    found = compare(
+        "output", (truth + off).float(), truth, deviations, dtype=torch.float32, reference=reference, certain=True
+    )
+    assert not found.passes
+    message = describe(found, dtype="float32")
+    ratio, error, allowed = (
+        float(re.search(pattern, message)[1])  # type: ignore[index]  # a message without it fails here
+        for pattern in (
+            r"is (\S+) times further",
+            r"(?:error|row \S+|error at \(.*\)): (\S+), allowed",
+            r"allowed ([^\s,]+)",
+        )
+    )
+    assert error / allowed == pytest.approx(ratio, rel=0.02)
+    assert ("twice what the original itself errs by" in message) == coarse
 
 
 def test_a_mismatch_before_values_is_told_in_one_line() -> None:
@@ -355,7 +384,8 @@ def test_a_mismatch_of_a_scalar_has_no_place() -> None:
     found = held(torch.tensor(3.0), torch.tensor(2.0, dtype=f64), deviations=noise(MANY, seed=1))
     told = describe(found, dtype="float32")
     assert "loss" not in told
-    assert "greatest: candidate 3, oracle 2, error 1" in told
+    assert "error: 1, allowed" in told or "norm of the whole error: 1, allowed" in told or "row" in told
+    assert "greatest: candidate 3, oracle 2" in told
     assert "1 of 1 elements" in told
 
 

@@ -1,5 +1,6 @@
 """A run of any pair: which counterexample it ends with, what it plants, and what becomes of it where a GPU is lost."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from torch import Tensor, nn
 import equivcheck
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases import DTYPES
+from equivcheck.checks import CHECKS
 from equivcheck.errors import DeviceLost, UsageError
 from equivcheck.faults import FAULTS
 from equivcheck.kinds import resolve
 from equivcheck.lost import hold_device
 from equivcheck.planting import planted
+from equivcheck.probes import Probes
 
 
 class Attention(nn.Module):
@@ -117,20 +120,20 @@ def test_what_is_wrong_from_some_number_on_is_found_and_shrinks_to_it(fault: str
     assert result.counterexample.case.startswith(smallest)
 
 
-def test_a_fault_that_is_no_larger_than_what_the_original_does_is_not_planted() -> None:
+def test_a_fault_that_is_no_larger_than_what_the_original_does_is_doubtful() -> None:
     def names(original: Any) -> set[str]:
         subject = resolve(original, Fast, kind="module", device="cpu")
-        return {fault.name for fault in planted(subject, {"output"}, "quick", 0)}
+        return {fault.name for fault in planted(subject, {"output"}, "quick", 0) if not fault.doubtful}
 
     assert names(Attention) - names(InSingle) == {"outputs-through-float32"}
     assert not names(InSingle) - names(Attention)
 
 
-def test_a_note_says_which_faults_are_not_planted_because_the_original_rounds_so_coarsely() -> None:
-    report = equivcheck.verify(InSingle, Fast, device="cpu", profile="quick", checks=["output"], max_seconds=0.0)
-    assert any(note.endswith("not planted as faults: outputs-through-float32") for note in report.results[0].notes)
-    exact = equivcheck.verify(Attention, Fast, device="cpu", profile="quick", checks=["output"], max_seconds=0.0)
-    assert not exact.results[0].notes
+def test_an_original_that_rounds_coarsely_is_not_called_insensitive_for_what_it_hides() -> None:
+    report = equivcheck.verify(InSingle, Fast, device="cpu", profile="quick", checks=["output"], dtypes=["float64"])
+    assert report.sensitivity.sensitive
+    assert "half-precision-wrong" in report.sensitivity.without_effect
+    assert not {*report.sensitivity.without_effect} & {*report.sensitivity.planted}
 
 
 def test_a_gpu_that_does_not_answer_ends_the_run_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,16 +158,16 @@ def test_a_gpu_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     hold_device(torch.device("cuda"), "it ran", RuntimeError("out of memory"))
 
 
-def test_a_fault_of_a_dtype_that_is_refused_is_not_planted_and_one_of_any_other_condition_is() -> None:
+def test_a_fault_of_a_dtype_that_is_not_run_changes_no_probe_case_and_one_of_any_other_condition_does() -> None:
     subject = resolve(CausalSelfAttention, CausalSelfAttention, kind="module", device="cpu")
-    every, narrower = (
-        {fault.name for fault in planted(subject, {"output", "bias"}, "thorough", 0, dtypes)}
-        for dtypes in (DTYPES, ("float32", "float64", "bfloat16"))
-    )
-    assert "wrong-in-float16" in every - narrower
-    assert {
-        "wrong-past-head-size-64",
-        "wrong-from-three-heads",
-        "wrong-in-bfloat16",
-        "wrong-at-a-full-block",
-    } <= narrower
+    output = [check for check in CHECKS if check.name == "output"]
+    attentions = {fault.name: fault.attention for fault in FAULTS}
+
+    def changed(name: str, dtypes: Sequence[str]) -> bool:
+        probes = Probes(subject, dtypes, {"output": 170}, 0)
+        return probes.changed_by(subject.with_candidate(attentions[name], name), output)
+
+    narrower = ("float32", "float64", "bfloat16")
+    assert changed("wrong-in-float16", DTYPES)
+    assert not changed("wrong-in-float16", narrower)
+    assert all(changed(name, narrower) for name in ("wrong-past-head-size-64", "wrong-in-bfloat16"))

@@ -18,6 +18,7 @@ from equivcheck.cases import Case
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.kinds import resolve
+from equivcheck.planting import PlantedFault
 from equivcheck.search import Search
 from equivcheck.sensitivity import first_sighting
 
@@ -171,5 +172,5 @@ def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(c
     with suppress(Mismatch):
         Search(check, subject, 1, 0.0, math.inf, lambda _: None).visit(case)
     assert settings.now() == before
-    first_sighting(subject, [(check, case)], math.inf)
+    first_sighting(PlantedFault("switched", (check.name,), subject, subject), [(check, case)], math.inf)
     assert settings.now() == before

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equivcheck.cases import Case
 from equivcheck.checks.following import hold_following
 from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.checks.signatures import must_bind
+from equivcheck.checks.signatures import must_bind, must_take_keywords
 from equivcheck.checks.targets import hold_form
 from equivcheck.comparison import Mismatch
 from equivcheck.exits import held_back
@@ -31,7 +31,7 @@ def interface(pair: Pair, case: Case) -> Held:
         candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
         return Held()
     if pair.kind != "replacement":
-        must_bind("the constructor", pair.reference, pair.candidate)
+        must_take_keywords("the constructor", pair.reference, pair.candidate)
     reference = problem.reference
     candidate = _built(problem)
     must_bind("forward", reference.forward, candidate.forward)

@@ -132,7 +132,8 @@ def candidate_run(
         hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
         with running(CANDIDATE):
             ensure_foreign(error)
-        if raised_by(error) == REFERENCE:
+            side = raised_by(error)
+        if side == REFERENCE:
             raise ReferenceRaises(first_line(error)) from error
         why = _raised(problem, original)
         if why is not None:

@@ -7,9 +7,29 @@ from typing import Any
 
 from equivcheck.comparison import Mismatch
 
-__all__ = ["must_bind", "refused_call"]
+__all__ = ["must_bind", "must_take_keywords", "refused_call"]
 
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def must_take_keywords(what: str, reference: Callable[..., Any], candidate: Callable[..., Any]) -> None:
+    """Return where the candidate takes every keyword-only argument of the original: how it is built otherwise is its own affair.
+
+    Raises:
+        Mismatch: One of them is missing.
+    """
+    try:
+        signatures = inspect.signature(reference), inspect.signature(candidate)
+    except (TypeError, ValueError):  # built in: nothing is known of it
+        return
+    taken = signatures[1].parameters
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return
+    for name, parameter in signatures[0].parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in taken:
+            raise Mismatch(
+                f"{what} takes {signatures[1]}: {name!r} of the original's {signatures[0]} is missing", where=what
+            )
 
 
 def must_bind(what: str, reference: Callable[..., Any], candidate: Callable[..., Any]) -> None:
@@ -29,7 +49,9 @@ def must_bind(what: str, reference: Callable[..., Any], candidate: Callable[...,
         return
     refused = refused_call(*signatures)
     if refused:
-        raise Mismatch(f"{what}{signatures[0]} of the original, and {what}{signatures[1]} here: {refused}", where=what)
+        raise Mismatch(
+            f"{what}{signatures[0]} is the original's, and {what}{signatures[1]} is here: {refused}", where=what
+        )
 
 
 def refused_call(reference: Signature, candidate: Signature) -> str:
