@@ -345,11 +345,11 @@ def test_a_mismatch_of_values_tells_what_how_many_how_big_where_and_what_was_all
 def test_the_ratio_of_a_message_is_its_error_over_what_is_allowed(level: str, coarse: bool) -> None:
     truth = truth_of(16, 16)
     deviations = noise(MANY, 16, 16, seed=3, spread=1e-6)
-    off = torch.full((16, 16), 3e-5 if level == "tensor" else 0.0)
+    off = torch.full((16, 16), 1e-3 if level == "tensor" else 0.0)
     if level == "element":
-        off[3, 4] = 1e-3
+        off[3, 4] = 1e-2
     elif level == "row":
-        off[3] = 1e-4
+        off[3] = 1e-2
     reference = (truth + deviations[0] * 40).float() if coarse else truth.float()
     found = compare(
         "output", (truth + off).float(), truth, deviations, dtype=torch.float32, reference=reference, certain=True
