@@ -147,21 +147,21 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
 def _generators_when_built(pair: Pair, case: Case) -> None:
     """Building a candidate may draw its first weights, as the original does; it neither seeds a generator nor draws Python's."""
 
-    def built(factory: Callable[..., object], seed: int) -> tuple[bytes, bool]:
+    def built(factory: Callable[..., object], seed: int) -> tuple[Tensor, bool]:
         python = random.getstate()
         random.seed(f"before it is built, {seed}")  # not the state that a seeding constructor left the last time
         before = random.getstate()
         try:
             with seeded(seed, pair.device):
                 factory(case.config())
-                state = torch.get_rng_state().numpy().tobytes()
+                state = torch.get_rng_state()
             return state, random.getstate() != before
         finally:
             random.setstate(python)
 
     def found(factory: Callable[..., object]) -> list[str]:
         (first, moved), (second, _) = built(factory, case.seed), built(factory, case.seed + 1)
-        seen = {"torch's generator is seeded": first == second, "Python's own generator is moved": moved}
+        seen = {"torch's generator is seeded": torch.equal(first, second), "Python's own generator is moved": moved}
         return [what for what, there in seen.items() if there]
 
     mine = found(pair.candidate)
