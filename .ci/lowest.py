@@ -9,6 +9,7 @@ The floors of pyproject.toml are the only source. A dependency without one is an
 import argparse
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
@@ -27,17 +28,19 @@ def floors(requirements: list[str]) -> dict[str, str]:
     return pins
 
 
+def lowest(but: Collection[str] = ()) -> list[str]:
+    """A pin for each run-time dependency but those."""
+    pins = floors(tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"])
+    for name in but:
+        if name not in pins:
+            raise SystemExit(f"no dependency is called {name!r}: there are {', '.join(pins)}")
+    return [f"{name}=={version}" for name, version in pins.items() if name not in but]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--but", action="append", default=[], metavar="NAME", help="leave NAME out (repeatable)")
-    options = parser.parse_args()
-    pins = floors(tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"])
-    for name in options.but:
-        if name not in pins:
-            parser.error(f"--but {name}: allowed are {', '.join(pins)}")
-    for name, version in pins.items():
-        if name not in options.but:
-            print(f"{name}=={version}")
+    print("\n".join(lowest(parser.parse_args().but)))
 
 
 if __name__ == "__main__":
