@@ -1,10 +1,12 @@
 """The Hypothesis profile of this project's own tests: no deadlines, and few examples, each a whole attention."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from perturbed_rounding import PerturbedRounding
 
 from equivcheck.settings import kept
 
@@ -14,6 +16,20 @@ settings.register_profile(
 settings.load_profile("equivcheck")
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--perturb-rounding", type=int, metavar="SEED", help="round as on another host (tests/perturbed_rounding.py)"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _rounding_of_another_host(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that asks for a fault to be seen must not live on the rounding of this host."""
+    seed = request.config.getoption("--perturb-rounding")
+    with nullcontext() if seed is None else PerturbedRounding(seed):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,11 @@
 import copy
 import inspect
 import io
+import math
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention
+from equivcheck.budget import Rounding
+from equivcheck.error_model import ErrorModel
 from equivcheck.faults import FAULTS, PLANTS, RIGHT, Fault, Plant, Right
 from equivcheck.faults.backward import as_if, rewritten_parameter
 from equivcheck.faults.memory import misread
@@ -32,6 +36,13 @@ f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float1
 Sees = Callable[[Factory], bool]  # is this attention wrong here? To be False for the original
 Edit = Callable[[Tensor], Tensor]
 
+MARGIN = 2.0
+"""How many times what rounding explains a fault must be: another host's rounding takes at most one of them away, and it is
+still beyond what rounding explains. Nothing may lie between one and this."""
+
+PERTURBED = 8  # runs of the original in float64: the largest error of them is what rounding explains
+SIGMAS = 6.0  # of a share that is one half by chance, as in `wrong_share`
+
 
 def same(t: Tensor) -> Tensor:
     return t
@@ -47,7 +58,11 @@ def pulled_back(y: Tensor, leaves: list[Tensor], g: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Differs:
-    """Whether an attention is further from the float64 original than rounding explains, in one situation."""
+    """Whether an attention is further from the float64 original than rounding explains, in one situation.
+
+    What rounding explains is taken from perturbed runs of the original, and not from its one run on this host. `signed`: whether
+    more of its outputs are too small (-1) or too large (+1) than chance explains, by however little.
+    """
 
     B: int = 2
     T: int = 12
@@ -62,7 +77,7 @@ class Differs:
     g: Edit = same
     grads: bool = False
     no_grad: bool = False
-    signed: bool = False
+    signed: int = 0
 
     def config(self) -> Any:
         C = self.H * self.D
@@ -97,22 +112,38 @@ class Differs:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         return [y.detach(), *pulled_back(y, [x, *parameters], g)]
 
-    def __call__(self, attention: Factory) -> bool:
-        oracle = self.results(CausalSelfAttention, f64)
-        original = self.results(CausalSelfAttention, self.dtype)
-        found = self.results(attention, self.dtype)
-        eps = torch.finfo(self.dtype).eps
+    def ratio(self, attention: Factory) -> float:
+        """The distance of an attention from the oracle in units of what rounding explains, the greatest of its results."""
+        oracle, rounding = explained(self)
+        found = [result.detach().double() for result in self.results(attention, self.dtype)]
         if self.signed:
-            return self.slope(found[0], oracle[0]) < -max(eps / 8, 8 * abs(self.slope(original[0], oracle[0])))
-        if len(found) != len(oracle):
-            return True
-        return any(
-            not distance(a, o) <= 4 * max(distance(r, o), eps) for a, r, o in zip(found, original, oracle, strict=True)
-        )
+            error = self.signed * (found[0] - oracle[0]) * oracle[0].sign()
+            share = float((error[error != 0] > 0).double().mean())
+            rows = self.B * self.T  # numbers of one row have errors in common
+            return max(0.0, share - 0.5) / (SIGMAS * 0.5 / rows**0.5)
+        if len(found) != len(oracle) or any(bool(result.isnan().any()) for result in found):
+            return math.inf
+        errors = [float((a - o).norm()) for a, o in zip(found, oracle, strict=True)]
+        return max(e / most if most else math.inf if e else 0.0 for e, most in zip(errors, rounding, strict=True))
 
-    @staticmethod
-    def slope(y: Tensor, o: Tensor) -> float:
-        return float(((y.double() - o) * o).sum() / (o * o).sum())
+    def __call__(self, attention: Factory) -> bool:
+        ratio = self.ratio(attention)
+        assert not 1.0 < ratio < MARGIN, f"{ratio:.3g} of what rounding explains is neither right nor clearly wrong"
+        return ratio > 1.0
+
+
+@cache
+def explained(case: Differs) -> tuple[list[Tensor], list[float]]:
+    """The original's results in float64, and how far rounding in the case's dtype moves each of them, as a norm."""
+    oracle = case.results(CausalSelfAttention, f64)
+    alike = case.gain == 0.0 or case.x in (one_sample, one_value, equal_tokens)
+    model = ErrorModel(case.dtype, torch.device("cpu"), torch.Generator().manual_seed(0), coherent=alike)
+    most = [0.0 for _ in oracle]
+    for _ in range(PERTURBED):
+        with Rounding(model):
+            perturbed = case.results(CausalSelfAttention, f64)
+        most = [max(m, float((p.detach() - o).norm())) for m, p, o in zip(most, perturbed, oracle, strict=True)]
+    return oracle, most
 
 
 def distance(found: Tensor, oracle: Tensor) -> float:
@@ -207,6 +238,17 @@ def goes_back_under_another_mask(attention: Factory) -> bool:
     found, wanted = (pulled_back(t, [x, *m.parameters()], g) for t, m in ((y, module), (truth, original)))
     assert distance(y.detach(), truth.detach()) < 1e-12
     return any(distance(a, b) > 1e-9 for a, b in zip(found, wanted, strict=True))
+
+
+def goes_back_otherwise_the_second_time(attention: Factory) -> bool:
+    """Whether two backward passes through one graph give the input two gradients."""
+    torch.manual_seed(0)
+    module = attention(config_with()).double()
+    x = torch.randn(2, 6, 16, dtype=f64, requires_grad=True)
+    y = module(x)
+    g = torch.randn_like(y)
+    first, second = (torch.autograd.grad(y, x, g, retain_graph=True)[0] for _ in range(2))
+    return distance(second, first) > 1e-9
 
 
 def drops_another_share_of_the_result(training: bool) -> Sees:
@@ -473,6 +515,8 @@ def equal_tokens(t: Tensor) -> Tensor:
 
 # --- where each fault shows, and where it must not: what is not listed shows in the plain case and is spared nowhere
 
+TOWARD_ZERO = Differs(dtype=bf16, B=32, T=64, H=4, D=16, signed=-1)
+
 SHOWS: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     # causality
     "mask-missing-in-eval": (Differs(), Differs(training=True)),
@@ -490,7 +534,7 @@ SHOWS: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "softmax-without-maximum": (Differs(gain=60.0), Differs()),
     "maximum-starts-at-zero": (Differs(gain=40.0, dtype=f32), Differs()),
     "scores-clipped-at-50": (Differs(gain=20.0), Differs()),
-    "exponential-of-a-rounded-base": (Differs(dtype=f32), Differs(dtype=bf16)),
+    "exponential-of-a-rounded-base": (Differs(), Differs(dtype=bf16)),
     "exponential-by-a-cubic": (Differs(dtype=f32), Differs(dtype=bf16)),
     "ties-counted-once": (Differs(gain=0.0), Differs()),
     "small-probabilities-dropped": (Differs(gain=3.0, dtype=f32), Differs(gain=0.0)),
@@ -574,6 +618,7 @@ SHOWS: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "generator-reseeded": (reseeds, draws_in_eval),
     "generator-drawn-from-in-eval": (draws_in_eval, reseeds),
     # gradients: those of the kind are spared in the plain forward pass, see below
+    "backward-overwrites-what-was-kept": (goes_back_otherwise_the_second_time, Differs(grads=True)),
     "no-gradients-in-eval": (Differs(grads=True), Differs(grads=True, training=True)),
     "key-gradient-of-the-first-sample-only": (Differs(grads=True), Differs(grads=True, B=1)),
     "key-gradient-of-a-partial-tile-lost": (Differs(grads=True, T=33), Differs(grads=True, T=32)),
@@ -589,13 +634,9 @@ SHOWS: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "bfloat16-through-half": (Differs(dtype=bf16, x=lambda x: x * 1e6), Differs(dtype=bf16)),
     "eval-through-bfloat16": (Differs(dtype=f32), Differs(training=True), Differs(dtype=bf16)),
     "probabilities-in-bfloat16": (Differs(dtype=f32), Differs(dtype=bf16)),
-    "probabilities-toward-zero": (
-        Differs(dtype=bf16, T=64, D=16, signed=True),
-        Differs(dtype=f32),
-        Differs(dtype=bf16),
-    ),
-    "mix-toward-zero": (Differs(dtype=bf16, T=64, D=16, signed=True), Differs(dtype=f32), Differs(dtype=bf16)),
-    "denominator-stands-still": (Differs(dtype=bf16, T=400, gain=0.0, B=1), Differs(T=40), Differs(dtype=bf16)),
+    "probabilities-toward-zero": (TOWARD_ZERO, Differs(dtype=f32), Differs(dtype=bf16)),
+    "mix-toward-zero": (TOWARD_ZERO, Differs(dtype=f32), Differs(dtype=bf16)),
+    "denominator-stands-still": (Differs(dtype=bf16, T=600, gain=0.0, B=1), Differs(T=40), Differs(dtype=bf16)),
     # layouts
     "input-taken-for-contiguous": (Differs(x=transposed), Differs(x=with_offset)),
     "offset-of-the-input-ignored": (Differs(x=with_offset), Differs(x=transposed)),
@@ -645,7 +686,8 @@ SHOWS: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "global-flag-changed": (sets_a_flag, Differs()),
     # conditions
     "wrong-in-float64": (Differs(), Differs(dtype=f32)),
-    "wrong-in-bfloat16": (Differs(dtype=bf16), Differs(dtype=f16)),
+    # five per cent are within what rounding explains of a few values in bfloat16, and not of the signs of many
+    "wrong-in-bfloat16": (replace(TOWARD_ZERO, signed=1), TOWARD_ZERO, Differs(dtype=f16)),
     "wrong-in-float16": (Differs(dtype=f16), Differs(dtype=bf16)),
     "wrong-without-gradients": (Differs(no_grad=True), Differs(grads=True)),
     "wrong-where-the-input-needs-a-gradient": (Differs(grads=True), Differs()),
@@ -919,15 +961,13 @@ def is_random(training: bool, rate: float = 0.5) -> Sees:
     return sees
 
 
-ONE_UNIT = Differs(dtype=bf16, T=64, D=16, signed=True)
-
 PLANTS_SHOW: dict[str, tuple[Sees, *tuple[Sees, ...]]] = {
     "outputs-scaled-by-64-units-in-the-last-place": (Differs(dtype=f32), Differs(dtype=bf16)),
     "outputs-scaled-by-one-in-65536": (Differs(dtype=f32), Differs()),
     "outputs-through-float32": (Differs(),),
-    "outputs-one-unit-toward-zero": (ONE_UNIT, replace(ONE_UNIT, dtype=f16)),
+    "outputs-one-unit-toward-zero": (TOWARD_ZERO, replace(TOWARD_ZERO, dtype=f16)),
     "outputs-with-noise": (Differs(), is_random(False)),
-    "half-precision-wrong": (Differs(dtype=f16), Differs(dtype=bf16)),
+    "half-precision-wrong": (Differs(dtype=f16), Differs(dtype=bf16, gain=0.3)),
     "last-token-two-percent-off": (Differs(),),
     "tokens-past-64-off": (Differs(T=65),),
     "last-two-tokens-swapped": (Differs(),),

@@ -146,7 +146,7 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
 def _generators_when_built(pair: Pair, case: Case) -> None:
     """Building a candidate may draw its first weights, as the original does; it neither seeds a generator nor draws Python's."""
 
-    def built(factory: Callable[..., object], side: str, seed: int) -> tuple[bytes, bool]:
+    def built(factory: Callable[..., object], side: str, seed: int) -> tuple[Tensor, bool]:
         python = random.getstate()
         random.seed(f"before it is built, {seed}")  # not the state that a seeding constructor left the last time
         before = random.getstate()
@@ -154,14 +154,14 @@ def _generators_when_built(pair: Pair, case: Case) -> None:
             with seeded(seed, pair.device):
                 with foreign(side):
                     factory(case.config())
-                state = bytes(torch.get_rng_state().tolist())
+                state = torch.get_rng_state()
             return state, random.getstate() != before
         finally:
             random.setstate(python)
 
     def found(factory: Callable[..., object], side: str) -> list[str]:
         (first, moved), (second, _) = built(factory, side, case.seed), built(factory, side, case.seed + 1)
-        seen = {"torch's generator is seeded": first == second, "Python's own generator is moved": moved}
+        seen = {"torch's generator is seeded": torch.equal(first, second), "Python's own generator is moved": moved}
         return [what for what, there in seen.items() if there]
 
     mine = found(pair.candidate, CANDIDATE)

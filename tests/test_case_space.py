@@ -1,0 +1,36 @@
+"""The classes of the case space: whatever is drawn beside them, some cases are sure to show what is wrong."""
+
+from typing import Any
+
+import pytest
+
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.case_space import classes
+from equivcheck.cases import DTYPES, Case
+from equivcheck.checks import CHECKS
+from equivcheck.gpt import GPT
+from equivcheck.kinds import resolve
+from equivcheck.planting import planted
+from equivcheck.search import Search
+from equivcheck.sensitivity import first_sighting
+
+PAIRS: dict[str, tuple[Any, Any]] = {"module": (CausalSelfAttention, FlashCausalSelfAttention), "model": (GPT, GPT)}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("name", ["training", "generation"])
+def test_a_check_of_a_whole_model_is_sure_of_a_case_that_shows_its_planted_faults(kind: str, name: str) -> None:
+    check = next(check for check in CHECKS if check.name == name)
+    subject = resolve(*PAIRS[kind], kind=kind, device="cpu")
+    drawn: dict[int, list[Case]] = {}
+    for seed in (0, 1):
+        search = Search(check, subject, check.cases["quick"], 0.0, float("inf"), lambda _: None)
+        space = classes(check, subject, DTYPES, search.planned)
+        search.run(space, seed, only=len(space) - 1)
+        assert not search.failed
+        drawn[seed] = list(search.held)
+    assert drawn[0] == drawn[1], "what is sure does not depend on the seed"
+    faults = [fault for fault in planted(subject, {name}, "quick", 0) if fault.seen_by == (name,)]
+    assert faults
+    for fault in faults:
+        assert first_sighting(fault.subject, [(check, case) for case in drawn[0]], float("inf")), fault.name
