@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.errors import ReportError
+from equivcheck.report.files import read_bounded
 from equivcheck.report.model import Timing
 
 __all__ = ["read"]
@@ -16,7 +17,7 @@ _ROLES = ("original", "reference"), ("flash", "candidate")  # names that a test 
 def read(path: Path) -> dict[str, Timing]:
     """The timings in the record at `path`; a ReportError says in one line what is wrong with the file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path))
     except OSError as error:
         raise ReportError(f"{path}: cannot be read: {error.strerror or error}; give a record of speed") from None
     except (ValueError, RecursionError) as error:
