@@ -240,11 +240,51 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
     }
 
 
-def test_a_record_of_pytest_benchmark_is_read() -> None:
-    found = benchmark.read(Path(__file__).parents[1] / "reports/nvidia-h100/benchmark.json")
-    name, timing = next((name, timing) for name, timing in found.items() if "float32" in name and "T=399" in name)
-    assert timing.speed_up == pytest.approx(timing.reference_ms / timing.candidate_ms)  # type: ignore[operator]
-    assert Text(html.render(FULL, found)).text.count(name) >= 1
+@pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
+def test_a_record_of_the_project_s_own_benchmark_is_read_with_its_dtypes_lengths_and_memory(device: str) -> None:
+    path = Path(__file__).parents[1] / "reports" / device / "benchmark.json"
+    read = benchmark.read(path)
+    sides: dict[str, dict[str, dict[str, object]]] = {}
+    for one in stdlib_json.loads(path.read_text())["benchmarks"]:
+        sides.setdefault(one["group"], {})[one["params"]["side"]] = one
+    assert set(read) == set(sides)
+    for name, timing in read.items():
+        original, flash = (sides[name][side] for side in ("original", "flash"))
+        row = original["params"]["row"]  # type: ignore[index]  # what the test was given, in words that no reader looks at
+        assert f"dtype='{timing.dtype}'" in row
+        assert f" T={timing.seq_len}," in row
+        assert timing.reference_ms == pytest.approx(original["stats"]["median"] * 1000)  # type: ignore[index]
+        assert timing.candidate_ms == pytest.approx(flash["stats"]["median"] * 1000)  # type: ignore[index]
+        assert timing.speed_up == pytest.approx(timing.reference_ms / timing.candidate_ms)  # type: ignore[operator]
+        memory = [side["extra_info"]["peak_above_resident_bytes"] for side in (original, flash)]  # type: ignore[index]
+        assert [timing.reference_bytes, timing.candidate_bytes] == memory
+        assert original["extra_info"]["device"] in timing.what  # type: ignore[index]
+    text = Text(html.render(FULL, read)).text
+    assert all(name in text for name in read)
+
+
+@pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
+def test_a_committed_page_shows_the_committed_record(device: str) -> None:
+    folder = Path(__file__).parents[1] / "reports" / device
+    text = Text((folder / "report.html").read_text()).text
+    assert "unknown dtype" not in text
+    assert all(name in text for name in benchmark.read(folder / "benchmark.json"))
+
+
+def one_benchmark(side: str, **extra: object) -> dict[str, object]:
+    return {"group": "step", "params": {"side": side}, "stats": {"median": 0.002}, "extra_info": extra}
+
+
+def test_another_project_s_benchmark_says_its_dtype_and_length_or_is_refused(tmp_path: Path) -> None:
+    said = {"dtype": "float16", "shape": {"T": 77}}
+    path = tmp_path / "x.json"
+    path.write_text(
+        stdlib_json.dumps({"benchmarks": [one_benchmark("original", **said), one_benchmark("flash", **said)]})
+    )
+    assert benchmark.read(path) == {"step, float16, T=77": Timing("step", "float16", 77, 2.0, 2.0, 1.0)}
+    path.write_text(stdlib_json.dumps({"benchmarks": [one_benchmark("original"), one_benchmark("flash")]}))
+    with pytest.raises(ReportError, match="the benchmark group 'step' does not say its dtype and T; set"):
+        benchmark.read(path)
 
 
 @pytest.mark.parametrize(
