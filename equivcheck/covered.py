@@ -18,7 +18,6 @@ from equivcheck.source_files import (
     is_compiled,
     is_equivcheck,
     is_installed,
-    name_of,
 )
 from equivcheck.subject import Subject
 
@@ -62,12 +61,12 @@ def covered_by(subject: Subject, access: Access) -> Covered:
     data, too_much = _data(access, trees, sources | loaded)
     files = {
         "equivcheck": package_files(),
-        **{role: _hashes(modules, root) for role, modules in pair.items()},
-        "loaded": _hashes(loaded, root),
-        "read": {name_of(file, root): sha for file, sha in data},
+        **{role: _hashes(modules, access) for role, modules in pair.items()},
+        "loaded": _hashes(loaded, access),
+        "read": {access.name_of(file): sha for file, sha in data},
     }
     left_out += [
-        f"the sources of {name_of(file, root)}, which is compiled"
+        f"the sources of {access.name_of(file)}, which is compiled"
         for file in sorted(sources | loaded)
         if is_compiled(file.name)
     ]
@@ -77,8 +76,8 @@ def covered_by(subject: Subject, access: Access) -> Covered:
     return Covered(files, packages, (*left_out, *too_much, *_beyond(access, trees)))
 
 
-def _hashes(files: Iterable[Path], root: Path) -> dict[str, str]:
-    return {name_of(file, root): hash_of(file) for file in sorted(files)}
+def _hashes(files: Iterable[Path], access: Access) -> dict[str, str]:
+    return {access.name_of(file): hash_of(file) for file in sorted(files)}
 
 
 def _foreign(file: Path | None) -> Path | None:
@@ -105,11 +104,9 @@ def _data(access: Access, trees: set[Path], sources: set[Path]) -> tuple[list[tu
             continue
         total += size
         if size > MOST_BYTES:
-            left_out.append(
-                f"{name_of(file, access.root)}, which was read: it is larger than {MOST_BYTES // 2**20} MiB"
-            )
-        elif changed_ns >= access.began_ns:
-            left_out.append(f"{name_of(file, access.root)}, which was read: it was written while the pair ran")
+            left_out.append(f"{access.name_of(file)}, which was read: it is larger than {MOST_BYTES // 2**20} MiB")
+        elif changed_ns > access.began_ns:
+            left_out.append(f"{access.name_of(file)}, which was read: it was written while the pair ran")
         elif len(hashed) >= _MOST_FILES or total > _MOST_TOTAL_BYTES:
             beyond += 1
         else:

@@ -16,12 +16,18 @@ from stat import S_ISREG
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
-from equivcheck.source_files import file_of, is_equivcheck, is_installed
+from equivcheck.source_files import file_of, is_equivcheck, is_installed, name_of
 
 __all__ = ["Access", "Seen", "seen_here", "watch_this_process", "watched"]
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_REALTIME_COARSE = 5  # Linux's clock of that name, for which Python has none
 _SYSTEM = tuple(f"{os.sep}{name}{os.sep}" for name in ("proc", "sys", "dev"))
+
+
+def _file_time_ns() -> int:
+    """The time that a file system gives a file which is written now: it ticks some hundred times a second."""
+    return time.clock_gettime_ns(_REALTIME_COARSE) if sys.platform == "linux" else time.time_ns()
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,10 @@ class Access:
     """What foreign code has used since the pair was about to be loaded."""
 
     root: Path = field(default_factory=lambda: Path.cwd().resolve())  # now: foreign code may change the folder
-    began_ns: int = field(default_factory=time.time_ns)
+    path: tuple[str, ...] = field(
+        default_factory=lambda: tuple(sys.path)
+    )  # a file's folder is added where it is loaded
+    began_ns: int = field(default_factory=_file_time_ns)
     known: frozenset[str] = field(default_factory=lambda: frozenset(sys.modules))
     read: dict[str, tuple[int, int]] = field(default_factory=dict)  # file -> time of change in ns, and size, when read
     written: set[str] = field(default_factory=set)
@@ -61,6 +70,10 @@ class Access:
         self.written |= seen.written
         self.connected |= seen.connected
         self.loaded_elsewhere |= seen.loaded
+
+    def name_of(self, file: Path) -> str:
+        """The name by which a file is recorded."""
+        return name_of(file, self.root, self.path)
 
     @property
     def modules(self) -> dict[Path, ModuleType]:

@@ -66,11 +66,11 @@ def refusals(
 def notes(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
     """What is not refused and worth knowing: what no evidence covers, another environment, checks that judged nothing."""
     for name, report in reports.items():
-        told = [*uncovered(report, demands.root)]
+        of_one = [*uncovered(report, demands.root)]
         if not demands.strict_environment:
-            told += differences(report)
-        told += without_judgement(report, required_checks(report, demands.checks, demands.exclude))
-        yield from (f"{name}: {note}" for note in told)
+            of_one += differences(report)
+        of_one += without_judgement(report, required_checks(report, demands.checks, demands.exclude))
+        yield from (f"{name}: {note}" for note in of_one)
 
 
 def _of_one(report: Report, demands: Demands) -> Iterator[str]:

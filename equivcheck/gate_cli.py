@@ -62,8 +62,8 @@ def gate(
 ) -> int:
     """Judge the reports in FILE..., one a device, against the source as it stands; nothing is run.
 
-    Exit status 0: complete, made from this very source, of enough cases, sensitive and green; 1: refused, for the reasons that
-    are told, one a line; 2: a file cannot be read as a report, or is not what `verify` wrote. What the evidence does not cover
+    Exit status 0: complete, made from this very source, of enough cases, sensitive and green; 1: refused, for reasons, one a
+    line; 2: a file cannot be read as a report, or is not what `verify` wrote. What the evidence does not cover
     is a note.
     """
     from equivcheck.gate import Demands, notes, refusals

@@ -22,8 +22,8 @@ def edited(report: Report) -> Iterator[str]:
     """The packages of the report whose files were changed here, while their version is the same."""
     here = installed(report.packages)
     for name, package in report.packages.items():
-        found = here.get(name)
-        if found and found.version == package.version and package.sha256 and found.sha256 != package.sha256:
+        now = here.get(name)
+        if now and now.version == package.version and package.sha256 and now.sha256 != package.sha256:
             yield f"stale: the package {name} {package.version} has other files here than in the run; {AGAIN}, or install it anew"
 
 

@@ -30,7 +30,7 @@ def packages_of(files: Iterable[Path]) -> tuple[dict[str, Package], list[str], l
     known = None
     for name in sorted(_outside(files)):
         if not _is_installed(name):
-            continue  # the project's own, or installed to be edited: covered file by file
+            continue  # of the project, or installed to be edited: covered file by file
         known = _distributions(tuple(sys.path)) if known is None else known
         if name not in known:
             stray += _files_under(name)
@@ -53,8 +53,8 @@ def version_of(distribution: str) -> str:
 
 def content_of(distribution: str) -> tuple[str, str]:
     """One SHA-256 of all files of an installed package, and nothing; or nothing, and why they are not hashed."""
-    found = importlib.metadata.distribution(distribution)
-    files = {name: path for name, path in _files_of(found) if path.is_file()}
+    listed = _files_of(importlib.metadata.distribution(distribution))
+    files = {name: path for name, path in listed if path.is_file()}
     if not files:
         return "", "it has no list of them"
     if any(is_compiled(name) for name in files):
@@ -100,7 +100,7 @@ def _is_installed(name: str) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _distributions(_path: tuple[str, ...]) -> Mapping[str, list[str]]:
-    return {name: sorted(set(found)) for name, found in importlib.metadata.packages_distributions().items()}
+    return {name: sorted(set(owners)) for name, owners in importlib.metadata.packages_distributions().items()}
 
 
 def _files_of(distribution: Distribution) -> Iterator[tuple[str, Path]]:

@@ -82,14 +82,14 @@ def digest_of(files: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
-def name_of(file: Path, root: Path) -> str:
+def name_of(file: Path, root: Path, path: Iterable[str] | None = None) -> str:
     """The name by which `find` finds a file elsewhere.
 
-    It is relative to `root` where the file lies below it, else to an entry of `sys.path`, else a way up from `root`.
+    It is relative to `root` where the file lies below it, else to an entry of `path` (`sys.path`), else a way up from `root`.
     """
     if file.is_relative_to(root) and not is_installed(str(file)):
         return file.relative_to(root).as_posix()
-    folders = [Path(entry).resolve() for entry in sys.path if entry]
+    folders = [Path(entry).resolve() for entry in (sys.path if path is None else path) if entry]
     around = [folder for folder in folders if folder != Path(folder.anchor) and file.is_relative_to(folder)]
     if around:
         return file.relative_to(max(around, key=lambda folder: len(folder.parts))).as_posix()

@@ -66,6 +66,7 @@ def written(folder: Path) -> Path:
     for name, text in SOURCES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+        os.utime(folder / name, (1, 1))  # long before the run
     return folder
 
 
@@ -136,9 +137,9 @@ def test_whatever_the_pair_depends_on_makes_its_evidence_stale(
     folder, report = project
     with (folder / name).open("a") as file:
         file.write("\n# changed\n")
-    found = reasons(folder, report)
-    assert len(found) == bool(words)
-    assert all(reason.startswith(f"r: stale: {words}") for reason in found) or words in found[0]
+    refused = reasons(folder, report)
+    assert len(refused) == bool(words)
+    assert all(reason.startswith(f"r: stale: {words}") for reason in refused) or words in refused[0]
 
 
 def test_another_version_of_a_helper_package_is_a_note_or_refused(project: tuple[Path, Report]) -> None:
@@ -172,6 +173,31 @@ def test_what_a_file_was_when_it_was_read_is_what_ran(project: tuple[Path, Repor
 def test_what_only_another_process_reads_is_covered_too() -> None:
     report = verify(*PAIR, device="cpu", profile="quick", checks=["modes"], jobs=2, max_seconds=60)
     assert "pairpkg/training.cu" in report.files["read"]
+
+
+def test_a_pair_of_files_in_another_folder_is_found_again_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    for name in ("slow", "fast"):
+        (tmp_path / f"there/{name}_of_a_pair.py").write_text(
+            "from pathlib import Path\n\nfrom equivcheck.attention import CausalSelfAttention\n\n"
+            "Path(__file__).with_name('kernel.cu').read_text()\n\n\nclass A(CausalSelfAttention):\n    pass\n"
+        )
+    (tmp_path / "there/kernel.cu").write_text("")
+    os.utime(tmp_path / "there/kernel.cu", (1, 1))
+    monkeypatch.chdir(tmp_path / "here")
+    before = list(sys.path)
+    pair = ("../there/slow_of_a_pair.py:A", "../there/fast_of_a_pair.py:A")
+    report = verify(*pair, device="cpu", profile="quick", checks=["checkpoint"], dtypes=["float32"])
+    monkeypatch.setattr(sys, "path", before)  # as in the process of a gate
+    demands = {"checks": ("checkpoint",), "dtypes": ("float32",)}
+    assert reasons(tmp_path / "here", report, **demands) == []
+    (tmp_path / "there/kernel.cu").write_text("changed")
+    assert (
+        "stale: ../there/kernel.cu (read by the pair) was changed" in reasons(tmp_path / "here", report, **demands)[0]
+    )
 
 
 def test_a_pair_that_was_loaded_before_says_what_it_may_have_read(project: tuple[Path, Report]) -> None:
@@ -256,7 +282,7 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     assert read_bounded(tmp_path / "x", 5) == b"12345"
     with pytest.raises(OSError, match="larger than"):
         read_bounded(tmp_path / "x", 4)
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(IsADirectoryError):
         read_bounded(tmp_path)
 
 

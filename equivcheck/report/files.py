@@ -22,7 +22,7 @@ def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
     try:
         mode = os.fstat(opened).st_mode
         if S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not S_ISREG(mode) and not S_ISFIFO(mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         if S_ISFIFO(mode):
