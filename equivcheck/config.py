@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.errors import UsageError
+from equivcheck.report.files import read_bounded
 from equivcheck.report.model import Deviation
 
-__all__ = ["KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
+__all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
 KINDS = ("auto", "module", "function", "model", "replacement")
 PROFILES = ("quick", "gate", "thorough")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1  # what torch takes as a seed
 _TABLE = "[tool.equivcheck] in {path}"
 _DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, in which no reason is empty,'
@@ -22,7 +24,7 @@ _DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The keys of `[tool.equivcheck]`; None where the project says nothing, and verify's own default holds."""
+    """The keys of `[tool.equivcheck]`; None where the project says nothing, and the default of the command holds."""
 
     reference: str | None = None
     candidate: str | None = None
@@ -30,6 +32,8 @@ class Config:
     device: str | None = None
     profile: str | None = None
     exclude: tuple[str, ...] = ()
+    min_profile: str | None = None  # this and the next are what `gate` demands
+    require_dtypes: tuple[str, ...] | None = None
     deviations: Mapping[str, str | Deviation] = field(default_factory=dict)  # check -> why its difference is wanted
     seed: int | None = None
     max_seconds: float | None = None
@@ -42,7 +46,7 @@ class Config:
 def load(path: Path) -> Config:
     """The config in the pyproject.toml at `path`, empty where there is none; a UsageError where it is wrong."""
     try:
-        content = tomllib.loads(path.read_bytes().decode("utf-8"))
+        content = tomllib.loads(read_bounded(path).decode("utf-8"))
     except FileNotFoundError:
         return Config()
     except OSError as error:
@@ -80,6 +84,10 @@ def _value(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise _refusal(where, key, value, "a list of names of checks")
         return tuple(value)
+    if key == "require_dtypes":
+        if not isinstance(value, list) or not value or not all(name in DTYPES for name in value):
+            raise _refusal(where, key, value, f"a list of {_list(DTYPES)}")
+        return tuple(value)
     if key == "deviations":
         if not isinstance(value, dict):
             raise _refusal(where, key, value, f"a table of {_DEVIATION}")
@@ -91,7 +99,7 @@ def _value(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
             raise _refusal(where, key, value, "a number of seconds above 0")
         return float(value)
-    elif key in ("kind", "profile"):
+    elif key in ("kind", "profile", "min_profile"):
         allowed = KINDS if key == "kind" else PROFILES
         if value not in allowed:
             raise _refusal(where, key, value, f"one of {_list(allowed)}")

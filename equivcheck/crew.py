@@ -24,6 +24,7 @@ from equivcheck import ahead
 from equivcheck.case_space import classes
 from equivcheck.checks import Check
 from equivcheck.errors import UsageError
+from equivcheck.file_access import Access, Seen, seen_here, watch_this_process
 from equivcheck.kinds import resolve
 from equivcheck.search import Drawn, Search, seed_for
 from equivcheck.sensitivity import Sighting, first_sighting, planted_named
@@ -77,9 +78,10 @@ class Alone:
 class Crew:
     """Several processes; the pieces of every search are handed out at once, and taken back in order."""
 
-    def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, jobs: int, access: Access | None = None) -> None:
         self.pool, self.jobs = pool, jobs
-        self._drawing: dict[str, list[Future[Drawn]]] = {}
+        self._access = access
+        self._drawing: dict[str, list[Future[tuple[Drawn, Seen]]]] = {}
 
     def begin(self, searches: Sequence[Search], dtypes: Sequence[str], seed: int) -> None:
         # what takes longest must not start last
@@ -96,7 +98,10 @@ class Crew:
     def run(self, search: Search, dtypes: Sequence[str], seed: int) -> bool:
         futures = self._drawing.pop(search.check.name)
         for number, future in enumerate(futures):
-            search.take(_result(future))
+            drawn, seen = _result(future)
+            search.take(drawn)
+            if self._access is not None:
+                self._access.add(seen)
             search.told(len(search.held))
             if search.minimal is not None:
                 for rest in futures[number + 1 :]:
@@ -125,9 +130,16 @@ def _result(future: "Future[Any]") -> Any:
 
 @contextmanager
 def crew(
-    reference: Any, candidate: Any, kind: str, device: torch.device, jobs: int, options: Mapping[str, Any]
+    reference: Any,
+    candidate: Any,
+    kind: str,
+    device: torch.device,
+    jobs: int,
+    options: Mapping[str, Any],
+    access: Access | None = None,
 ) -> Iterator[Workers]:
-    """`jobs` processes for this pair, or this one alone; the rest is what `resolve` is given.
+    """`jobs` processes for this pair, or this one alone; the rest is what `resolve` is given, and `access`, to which is added
+    what foreign code uses in them.
 
     A pair can be loaded in other processes where it was given as import strings. They load it at once, while this one does: where
     it cannot be loaded, `resolve` tells so here.
@@ -142,7 +154,7 @@ def crew(
     for _ in range(jobs):
         pool.submit(_nothing)  # a pool starts its processes when it is given something to do
     try:
-        yield Crew(pool, jobs)
+        yield Crew(pool, jobs, access)
     finally:
         for process in list((getattr(pool, "_processes", None) or {}).values()):
             process.terminate()  # whatever they are at is of no use any more
@@ -188,6 +200,7 @@ def _start(
     warnings.simplefilter("ignore")  # the parent has warned already
     sys.path[:] = path
     torch.set_num_threads(threads)
+    watch_this_process()
     try:
         subject = resolve(reference, candidate, kind=kind, device=device, **options)
     except Exception as error:
@@ -218,11 +231,11 @@ def _leave_with(parent: int) -> None:
 
 def _draw(
     check: Check, planned: int, shrink_s: float, until: float, dtypes: Sequence[str], seed: int, number: int
-) -> Drawn:
+) -> tuple[Drawn, Seen]:
     subject = _loaded()
     search = Search(check, subject, planned, shrink_s, until, lambda _: None, dtypes=dtypes)
     search.run(classes(check, subject, dtypes, planned), seed_for(seed, check.name), only=number)
-    return search.drawn
+    return search.drawn, seen_here()
 
 
 def _see(name: str, profile: str, seed: int, checks: frozenset[str], cases: Sequence[Any], until: float) -> str | None:

@@ -8,7 +8,7 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.errors import UsageError
 from equivcheck.subject import Subject
 
-__all__ = ["PROFILES", "SHRINK_S", "choose", "must_judge", "planned_cases", "roughly"]
+__all__ = ["PROFILES", "SHRINK_S", "choose", "least_cases", "must_judge", "planned_cases", "roughly"]
 
 PROFILES = ("quick", "gate", "thorough")
 SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
@@ -65,5 +65,13 @@ def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int, 
     if profile == "gate" and subject.device.type == "cuda" and check.cheap:
         most = most * max(1, _TIMES * min(jobs, _JOBS) // _JOBS)
     # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
-    enough = _ENOUGH * (1 + len(subject.features))
-    return min(most, max(enough, math.ceil(most * dtypes / len(DTYPES))))
+    return _share(most, dtypes, features=len(subject.features))
+
+
+def least_cases(check: Check, profile: str, dtypes: int) -> int:
+    """How few cases of this check a run of this profile plans, whatever the pair, the device and the processes."""
+    return _share(check.cases[profile], dtypes)
+
+
+def _share(most: int, dtypes: int, features: int = 0) -> int:
+    return min(most, max(_ENOUGH * (1 + features), math.ceil(most * dtypes / len(DTYPES))))

@@ -7,10 +7,11 @@ from pathlib import Path
 import hypothesis
 import torch
 
-from equivcheck.implementation import digest_of, files_of, hash_of
+from equivcheck.implementation import files_of
+from equivcheck.source_files import digest_of, hash_of
 from equivcheck.subject import Subject
 
-__all__ = ["BESIDE_THE_VERDICT", "device_name", "digests", "environment", "files", "rooms", "sources"]
+__all__ = ["BESIDE_THE_VERDICT", "device_name", "digests", "environment", "package_files", "sources"]
 
 # What only starts a run or renders its report. Evidence must not go stale because a table is drawn differently, so these
 # are left out of the hash. report/model.py is none of them: it makes the verdict of the results.
@@ -23,6 +24,10 @@ BESIDE_THE_VERDICT = (
     "config.py",
     "gate.py",
     "gate_cli.py",
+    "gate_coverage.py",
+    "gate_environment.py",
+    "gate_history.py",
+    "gate_sources.py",
     "measure.py",
     "options.py",
     "outputs.py",
@@ -71,19 +76,10 @@ def environment(device: torch.device) -> dict[str, str]:
     return found
 
 
-def rooms(package: Path = _PACKAGE) -> dict[str, str]:
-    """SHA-256 of each file of equivcheck that a verdict depends on: the package less `BESIDE_THE_VERDICT`."""
+def package_files(package: Path = _PACKAGE) -> dict[str, str]:
+    """SHA-256 of each source file of equivcheck that a verdict depends on: the package less `BESIDE_THE_VERDICT`."""
     names = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     return {name: hash_of(path) for name, path in sorted(names.items()) if name not in BESIDE_THE_VERDICT}
-
-
-def files(subject: Subject, package: Path = _PACKAGE) -> dict[str, dict[str, str]]:
-    """SHA-256 of every file that a verdict is reached with: the rooms of equivcheck, and the files of the pair."""
-    return {
-        "equivcheck": rooms(package),
-        "reference": files_of(subject.reference),
-        "candidate": files_of(subject.candidate),
-    }
 
 
 def digests(files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -93,4 +89,9 @@ def digests(files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 def sources(subject: Subject, package: Path = _PACKAGE) -> dict[str, str]:
     """SHA-256 of what a verdict is reached with: this package less `BESIDE_THE_VERDICT`, and the files of the pair."""
-    return digests(files(subject, package))
+    files = {
+        "equivcheck": package_files(package),
+        "reference": files_of(subject.reference),
+        "candidate": files_of(subject.candidate),
+    }
+    return digests(files)

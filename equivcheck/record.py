@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.errors import ReportError, UsageError
+from equivcheck.report.files import read_bounded
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -92,7 +93,7 @@ def dumps(record: Record) -> str:
 def read(path: Path) -> Record:
     """The record that `dumps` made; a ReportError says what is wrong with the file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bounded(path).decode("utf-8"))
     except OSError as error:
         raise ReportError(
             f"{path} cannot be read: {error.strerror or error}; give a record of `equivcheck bench`"

@@ -8,15 +8,17 @@ from functools import partial
 from typing import Protocol
 
 from equivcheck.checks import Check
+from equivcheck.covered import covered_by
 from equivcheck.crew import Workers
 from equivcheck.deviations import declared
 from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.explaining import explanation
+from equivcheck.file_access import Access
 from equivcheck.implementation import defined_at
 from equivcheck.outcome import kernels_told, result_of
 from equivcheck.plan import SHRINK_S, planned_cases
-from equivcheck.provenance import device_name, digests, environment, files
+from equivcheck.provenance import device_name, digests, environment
 from equivcheck.report.model import CheckResult, Deviation, Report, Sensitivity
 from equivcheck.search import Search
 from equivcheck.sensitivity import sensitivity_of
@@ -44,6 +46,7 @@ class Run:
     """
 
     subject: Subject
+    access: Access
     checks: Sequence[Check]
     profile: str
     seed: int
@@ -59,9 +62,12 @@ class Run:
     ended: list[Search] = field(default_factory=list)
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     complete: bool = True
+    judged: tuple[str, ...] = ()  # dtypes
+    not_run: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.made_of = files(self.subject)  # as they are now: what is edited while it runs is not what ran
+        # as it is now: what is edited while it runs is not what ran
+        self.covered = covered_by(self.subject, self.access)
 
     def report(self, complete: bool) -> Report:
         """What has been established so far."""
@@ -80,8 +86,12 @@ class Run:
             seconds=time.monotonic() - self.began,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             environment=environment(self.subject.device),
-            sources=digests(self.made_of),
-            files=self.made_of,
+            sources=digests(self.covered.files),
+            files=self.covered.files,
+            packages=self.covered.packages,
+            not_covered=self.covered.not_covered,
+            dtypes=self.judged,
+            dtypes_not_run=self.not_run,
             candidate_file=file,
             candidate_line=line,
             kernels=kernels_told(self.results),
@@ -93,6 +103,12 @@ class Run:
         """Have the workers do it, and return the report: a partial one after `until`, and where it is interrupted."""
         try:
             usable, refused = usable_dtypes(self.subject, self.dtypes)
+            self.judged = tuple(usable)
+            self.not_run = {
+                dtype: refused.get(dtype, "").removeprefix(f"{dtype}: ") or "the original does not run in it"
+                for dtype in self.dtypes
+                if dtype not in usable
+            }
             if missing := sorted(self.required - set(usable)):
                 raise UsageError(
                     f"--require-backend: the pair does not run in {', '.join(missing)}, so nothing can be judged there"
@@ -104,6 +120,7 @@ class Run:
             self.complete = self.complete and in_time
         except KeyboardInterrupt:
             self.complete = False
+        self.covered = self.covered.and_later(covered_by(self.subject, self.access))
         return self.report(self.complete)
 
     def _judge(self, workers: Workers, usable: Sequence[str], refused: Mapping[str, str]) -> None:

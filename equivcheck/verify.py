@@ -15,6 +15,7 @@ from equivcheck.comparison import Mismatch
 from equivcheck.crew import crew, jobs_for
 from equivcheck.deviations import accepted_of
 from equivcheck.errors import UsageError
+from equivcheck.file_access import watched
 from equivcheck.kinds import resolve
 from equivcheck.loading import find_device
 from equivcheck.outcome import result_of
@@ -85,12 +86,13 @@ def verify(
         jobs = jobs_for(where) if roughly(checks, profile, dtypes or DTYPES) >= _WORTH_A_CREW else 1
     if not all(isinstance(function, str | None) for function in said.values()):
         jobs = 1  # other processes load what has an import string
-    with crew(reference, candidate, kind, where, jobs, {"adaptation": said}) as workers:
+    with watched() as access, crew(reference, candidate, kind, where, jobs, {"adaptation": said}, access) as workers:
         subject = resolve(reference, candidate, kind=kind, device=device, adaptation=said)
         chosen = requiring(choose(checks, tuple(exclude), subject.kind), require_backend)
         must_judge(chosen, require_backend)
         return Run(
             subject=subject,
+            access=access,
             checks=chosen,
             profile=profile,
             seed=seed,

@@ -28,6 +28,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         exclude = ["checkpoint"]
         seed = 0
         max_seconds = 60
+        min_profile = "quick"
+        require_dtypes = ["float32", "bfloat16"]
         [tool.equivcheck.deviations]
         interface = " it keeps no weights "
         purity = {reason = "a counter", expires = 2027-01-31}
@@ -48,6 +50,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         },
         seed=0,
         max_seconds=60.0,
+        min_profile="quick",
+        require_dtypes=("float32", "bfloat16"),
     )
 
 

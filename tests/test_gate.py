@@ -7,25 +7,30 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 import equivcheck
 from equivcheck.checks import CHECKS
 from equivcheck.cli import main
 from equivcheck.errors import UsageError
-from equivcheck.gate import Demands, refusals
-from equivcheck.implementation import hash_of
+from equivcheck.gate import Demands, notes, refusals
 from equivcheck.options import SHIPPED
-from equivcheck.provenance import digests, rooms
+from equivcheck.packages import content_of
+from equivcheck.plan import least_cases
+from equivcheck.provenance import digests, package_files
 from equivcheck.report import json
-from equivcheck.report.model import CheckResult, Counterexample, Deviation, Report, Sensitivity, Timing
+from equivcheck.report.model import CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
+from equivcheck.source_files import CHANGED, hash_of
 
 PACKAGE = Path(equivcheck.__file__).parent
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-NAMES = [check.name for check in CHECKS if "module" in check.kinds]
+APPLYING = [check for check in CHECKS if "module" in check.kinds]
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def tree(tmp_path: Path) -> Path:
 def green(tree: Path, **changes: object) -> Report:
     """What `verify` would have written in that tree for the pair that ships."""
     attention = {"equivcheck/attention.py": hash_of(tree / "equivcheck/attention.py")}
-    files = {"equivcheck": rooms(tree / "equivcheck"), "reference": attention, "candidate": attention}
+    files = {"equivcheck": package_files(tree / "equivcheck"), "reference": attention, "candidate": attention}
     facts = {
         "reference": SHIPPED[0],
         "candidate": SHIPPED[1],
@@ -46,7 +51,10 @@ def green(tree: Path, **changes: object) -> Report:
         "device": "cuda:0 (NVIDIA H100 80GB HBM3)",
         "profile": "gate",
         "seed": 0,
-        "results": tuple(CheckResult(name, "equivalent", 12, 1.0, 0.25, CASE, "output") for name in NAMES),
+        "results": tuple(
+            CheckResult(c.name, "equivalent", least_cases(c, "gate", 4), 1.0, 0.25, CASE, "output") for c in APPLYING
+        ),
+        "dtypes": DTYPES,
         "sensitivity": Sensitivity(("mask-off-by-one",), (), {}),
         "complete": True,
         "seconds": 41.2,
@@ -63,6 +71,12 @@ def told(tree: Path, *reports: Report, against: Report | None = None, **demands:
     named = {f"report{number}": report for number, report in enumerate(reports)}
     old = None if against is None else ("old", against)
     return list(refusals(named, Demands(**options), old))  # type: ignore[arg-type]
+
+
+def noted(tree: Path, *reports: Report, **demands: object) -> list[str]:
+    options = {"root": tree, "package": tree / "equivcheck", "now": NOW, **demands}
+    named = {f"report{number}": report for number, report in enumerate(reports)}
+    return list(notes(named, Demands(**options)))  # type: ignore[arg-type]
 
 
 def the_reason(tree: Path, *reports: Report, **demands: object) -> str:
@@ -227,22 +241,140 @@ def test_an_older_report_of_something_else_is_an_error(tree: Path) -> None:
         told(tree, green(tree), against=green(tree, device="cpu"))
 
 
-def test_a_candidate_that_became_slow_trips_the_wire_where_that_is_asked_for(tree: Path) -> None:
-    def timed(speed_up: float | None) -> Report:
-        return green(tree, performance={"attention, T=1024": Timing("attention", "float32", 1024, speed_up=speed_up)})
+# what was judged -------------------------------------------------------------------------------------------------------
 
-    old = timed(2.0)
-    assert told(tree, timed(1.4), against=old) == []
-    assert told(tree, timed(1.61), against=old, tripwire=25.0) == []
-    assert "T=1024 became 43 % slower" in the_reason(tree, timed(1.4), against=old, tripwire=25.0)
-    assert "speed of attention, T=1024 is not recorded" in the_reason(tree, green(tree), against=old, tripwire=25.0)
-    for wrong, words in (
-        ({"tripwire": 25.0}, "--tripwire without --against"),
-        ({"tripwire": 25.0, "against": green(tree)}, "no record of speed"),
-        ({"tripwire": 25.0, "against": replace(old, environment={"torch": "2.12.0"})}, "different torch versions"),
-    ):
-        with pytest.raises(UsageError, match=words):
-            told(tree, timed(2.0), **wrong)  # type: ignore[arg-type]
+
+def test_a_run_of_a_smaller_profile_than_is_wanted_is_named(tree: Path) -> None:
+    quick = green(tree, profile="quick")
+    reason = "profile quick where gate is required; run with --profile gate, or allow it with --min-profile quick"
+    assert the_reason(tree, quick) == f"report0: {reason}"
+    assert told(tree, quick, min_profile="quick") == []
+    assert told(tree, green(tree), min_profile="quick") == []
+    assert "profile gate where thorough is required" in the_reason(tree, green(tree), min_profile="thorough")
+    assert "profile gut where gate is required" in the_reason(tree, green(tree, profile="gut"))
+
+
+def test_a_run_with_one_dtype_is_named_by_each_that_is_missing(tree: Path) -> None:
+    narrow = green(tree, dtypes=("float32",))
+    reasons = told(tree, narrow)
+    assert len(reasons) == 3
+    for dtype, reason in zip(DTYPES[1:], reasons, strict=True):
+        assert reason == (
+            f"report0: dtype {dtype} is required and was not judged; run equivcheck verify again with it, "
+            "or allow it with --require-dtypes float32"
+        )
+    assert told(tree, narrow, dtypes=("float32",)) == []
+
+
+def test_a_dtype_that_cannot_run_is_required_only_where_it_is_named(tree: Path) -> None:
+    refused = green(tree, dtypes=DTYPES[:3], dtypes_not_run={"float16": "RuntimeError: no half"})
+    assert told(tree, refused) == []
+    assert "dtype float16 is required and was not judged (RuntimeError: no half)" in the_reason(
+        tree, refused, dtypes=("float16", "float32")
+    )
+
+
+def test_a_check_of_no_or_few_cases_is_named(tree: Path) -> None:
+    for check in APPLYING:
+        least = max(1, least_cases(check, "gate", 4) // 2)
+        assert told(tree, changed(green(tree), check.name, cases=least)) == []
+        reason = the_reason(tree, changed(green(tree), check.name, cases=least - 1))
+        assert f"check {check.name} ran on {least - 1} case" in reason
+        assert f"where {least} is the least" in reason
+        none = changed(green(tree), check.name, cases=0, outcome="unsupported", detail="no dtype is left")
+        assert f"check {check.name} ran on 0 cases" in the_reason(tree, none)
+
+
+def test_a_check_of_no_cases_has_a_reason_where_its_dtypes_do_not_run(tree: Path) -> None:
+    wide = ("float32", "float64")
+    not_run = dict.fromkeys(("bfloat16", "float16"), "RuntimeError: no half")
+    none = changed(
+        green(tree, dtypes=wide, dtypes_not_run=not_run),
+        "autocast",
+        cases=0,
+        outcome="unsupported",
+        detail="no dtype is left",
+    )
+    assert told(tree, none) == []
+    assert "report0: check autocast judged nothing: no dtype is left" in noted(tree, none)
+    narrowed = replace(none, dtypes_not_run={})
+    assert any("check autocast ran on 0 cases" in reason for reason in told(tree, narrowed))
+    assert told(tree, narrowed, dtypes=wide) == []  # nobody asks for the dtypes of autocast
+
+
+def test_a_check_that_judged_nothing_is_a_note(tree: Path) -> None:
+    report = changed(green(tree), "long", detail="nothing was judged: the check has nothing to say on this pair")
+    assert told(tree, report) == []
+    assert noted(tree, report) == [f"report0: check long: {report.results[-3].detail}"]
+
+
+# with what it was judged -----------------------------------------------------------------------------------------------
+
+
+def test_another_torch_is_a_note_and_refused_where_that_is_asked_for(tree: Path) -> None:
+    here = torch.__version__.partition("+")[0]
+    assert noted(tree, green(tree, environment={"torch": f"{here}+cu999"})) == []  # it was built for another device
+    other = green(tree, environment={"torch": "2.1.10+cu121"})
+    words = f"the run was made with torch 2.1.10+cu121, and here is {torch.__version__}"
+    assert told(tree, other) == []
+    assert noted(tree, other) == [f"report0: {words}"]
+    assert words in the_reason(tree, other, strict_environment=True)
+    assert noted(tree, other, strict_environment=True) == []
+    for fitting in ("2", "2.1", "2.1.10", "2.1.10+cu121"):
+        assert told(tree, other, torch=fitting) == []
+    for wanted in ("2.11", "2.1.1", "2.1.10+cpu", "3"):
+        assert f"torch {wanted} is required, and the run was made with 2.1.10+cu121" in the_reason(
+            tree, other, torch=wanted
+        )
+
+
+def test_another_version_of_a_package_is_a_note_and_refused_where_that_is_asked_for(tree: Path) -> None:
+    report = green(tree, packages={"click": Package("0.1", "0" * 64), "no-such-package": Package("1.2")})
+    words = [
+        f"the run was made with the package click 0.1, and here is {version('click')}",
+        "the run was made with the package no-such-package 1.2, and here is none",
+    ]
+    assert told(tree, report) == []
+    assert noted(tree, report) == [f"report0: {text}" for text in words]
+    reasons = told(tree, report, strict_environment=True)
+    assert [reason.partition(";")[0] for reason in reasons] == [f"report0: {text}" for text in words]
+
+
+def test_a_package_that_was_edited_is_refused(tree: Path) -> None:
+    sha, _ = content_of("click")
+    assert told(tree, green(tree, packages={"click": Package(version("click"), sha)})) == []
+    edited = green(tree, packages={"click": Package(version("click"), "0" * 64)})
+    assert f"stale: the package click {version('click')} has other files here than in the run" in the_reason(
+        tree, edited
+    )
+
+
+def test_what_is_not_covered_is_a_note(tree: Path) -> None:
+    report = green(tree, not_covered=("what the network answered: 10.0.0.1",))
+    assert told(tree, report) == []
+    assert noted(tree, report) == ["report0: not covered: what the network answered: 10.0.0.1"]
+
+
+def test_a_module_or_a_data_file_that_was_used_is_compared_too(tree: Path) -> None:
+    (tree / "kernel.cu").write_text("__global__ void f() {}")
+    for part, words in (("loaded", "loaded by the pair"), ("read", "read by the pair")):
+        files = {**green(tree).files, part: {"kernel.cu": hash_of(tree / "kernel.cu")}}
+        report = green(tree, files=files, sources=digests(files))
+        assert told(tree, report) == []
+        files[part] = {"kernel.cu": CHANGED}
+        reason = the_reason(tree, green(tree, files=files, sources=digests(files)))
+        assert f"stale: kernel.cu ({words}) was changed while the pair ran" in reason
+        files[part] = {"nowhere.cu": "0" * 64}
+        assert "nowhere.cu" in the_reason(tree, green(tree, files=files, sources=digests(files)))
+        files[part] = {"nowhere.so": "0" * 64}
+        compiled = green(tree, files=files, sources=digests(files))
+        assert told(tree, compiled) == []
+        assert noted(tree, compiled) == [f"report0: not covered: nowhere.so ({words}), which is compiled and not here"]
+
+
+def test_a_report_of_an_older_equivcheck_is_one_line(tree: Path) -> None:
+    old = green(tree, schema_version=2, dtypes=())
+    assert "stale: an older equivcheck wrote it (schema version 2)" in the_reason(tree, old)
 
 
 # the command ----------------------------------------------------------------------------------------------------------
@@ -262,7 +394,13 @@ def test_green_is_0_and_a_refusal_1_with_its_reason_on_a_line(
     committed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["gate", "report.json", "--require-device", "cuda", "--max-age", "1d"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "gate: green"
+    *_, evidence, last = capsys.readouterr().out.splitlines()
+    assert last == "gate: green"
+    cases = sum(least_cases(check, "gate", 4) for check in APPLYING)
+    assert evidence == (
+        f"report.json: evidence: profile gate, dtypes {' '.join(DTYPES)}, {cases} cases, torch 2.13.0+cu130, "
+        "2 files and 0 packages of the pair"
+    )
     assert main(["gate", "report.json", "--require-device", "cpu"]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("refused: device cpu is required")
@@ -289,12 +427,37 @@ def test_on_github_every_refusal_is_an_annotation(
     assert "::error title=equivcheck gate::device cpu is required, and" in capsys.readouterr().out
 
 
+def test_the_options_and_the_config_say_what_must_have_been_judged(
+    committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    json.write(replace(Report.load(committed), profile="quick", dtypes=("float32", "bfloat16")), committed)
+    assert main(["gate", "report.json"]) == 1
+    assert capsys.readouterr().out.count("refused: ") == 3
+    assert main(["gate", "report.json", "--min-profile", "quick", "--require-dtypes", "float32,bfloat16"]) == 0
+    Path("pyproject.toml").write_text(
+        "[tool.equivcheck]\nmin_profile = 'quick'\nrequire_dtypes = ['float32', 'bfloat16']\n"
+    )
+    assert main(["gate", "report.json"]) == 0
+    assert main(["gate", "report.json", "--min-profile", "gate"]) == 1
+    assert main(["gate", "report.json", "--require-torch", "2.12"]) == 1
+    assert "torch 2.12 is required, and the run was made with 2.13.0+cu130" in capsys.readouterr().out
+    for wrong in (
+        ["--require-dtypes", "float8"],
+        ["--require-dtypes", ""],
+        ["--min-profile", "slow"],
+        ["--require-torch", "two"],
+        ["--tripwire", "25"],
+    ):
+        assert main(["gate", "report.json", *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def edited(text: str) -> str:
     return text.replace('"outcome": "equivalent"', '"outcome": "unsupported"', 1)
 
 
 def newer(text: str) -> str:
-    return text.replace('"schema_version": 2', '"schema_version": 99', 1)
+    return text.replace('"schema_version": 3', '"schema_version": 99', 1)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +482,17 @@ def test_a_file_that_cannot_be_trusted_is_2_and_one_line(
     assert words in streams.err
     assert len(streams.err.splitlines()) == 1
     assert streams.out == ""
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero here")
+@pytest.mark.parametrize("command", [["gate"], ["report"], ["gate", "report.json", "--against"]])
+def test_a_file_without_an_end_is_2_and_one_line(
+    committed: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert main([*command, "/dev/zero"]) == 2
+    assert capsys.readouterr().err == (
+        "equivcheck: /dev/zero: cannot be read (it is no regular file); give a file written by --json\n"
+    )
 
 
 @pytest.mark.parametrize("spoiled", [None, "equivcheck/attention.py", "equivcheck/report/table.py"])

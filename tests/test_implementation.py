@@ -12,7 +12,8 @@ from torch import nn
 
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.gpt import GPT
-from equivcheck.implementation import defined_at, digest_of, files_of, find, hash_of
+from equivcheck.implementation import defined_at, files_of
+from equivcheck.source_files import MOST_BYTES, digest_of, find, hash_of
 
 SOURCES = {
     "pkg/__init__.py": "",
@@ -88,6 +89,27 @@ def test_what_is_installed_counts_itself_and_not_what_it_imports() -> None:
     assert list(files_of(click.Command)) == ["click/core.py"]
     assert list(files_of(nn.Linear)) == ["torch/nn/modules/linear.py"]
     assert list(files_of(CausalSelfAttention, Path("/nowhere"))) == ["equivcheck/attention.py"]
+
+
+def test_what_is_imported_by_a_name_or_stands_in_a_namespace_is_part_of_it(tree: Path) -> None:
+    (tree / "pkg/spelled.py").write_text("import importlib\n\nimportlib.import_module('.plain', 'pkg')\n")
+    (tree / "pkg/plain.py").write_text("")
+    (tree / "pkg/chosen.py").write_text("def run():\n    pass\n")
+    (tree / "pkg/chooser.py").write_text(
+        "import importlib\n\nchosen = importlib.import_module('.'.join(('pkg', 'chosen'))).run\n\n\ndef make():\n    pass\n"
+    )
+    chooser, spelled = importlib.import_module("pkg.chooser"), importlib.import_module("pkg.spelled")
+    assert {"pkg/chooser.py", "pkg/chosen.py"} <= set(files_of(chooser.make))
+    spelled.make = lambda: None
+    spelled.make.__module__ = "pkg.spelled"
+    assert "pkg/plain.py" in files_of(spelled.make)
+
+
+def test_of_a_file_too_large_only_the_beginning_is_read_and_its_hash_is_no_other_s(tmp_path: Path) -> None:
+    for name, size in (("whole", MOST_BYTES), ("larger", MOST_BYTES + 1), ("largest", MOST_BYTES * 64)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    assert hash_of(tmp_path / "whole") != hash_of(tmp_path / "larger") == hash_of(tmp_path / "largest")
 
 
 def test_what_has_no_file_has_no_files() -> None:

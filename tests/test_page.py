@@ -18,7 +18,7 @@ from test_report import BROKEN, CASE, GRADIENTS, OUTPUT, REPORTS, report_of
 
 from equivcheck.errors import ReportError
 from equivcheck.report import benchmark, html, json, junit, markdown, page, plots, schema, table
-from equivcheck.report.model import CheckResult, Counterexample, Deviation, Report, Sensitivity, Timing
+from equivcheck.report.model import CheckResult, Counterexample, Deviation, Package, Report, Sensitivity, Timing
 from equivcheck.verify import verify
 
 SCHEMA = stdlib_json.loads(schema.FILE.read_text())
@@ -44,7 +44,10 @@ FULL = report_of(
     sensitivity=Sensitivity(("a", "b"), ("b",), {"a": f"output on {CASE}"}, 3.0),
     deviations=(Deviation("errors", "it runs past its block", "2027-01-31", True),),
     kernels={"bfloat16, head size 64": "cudnn"},
-    performance=TIMINGS,
+    dtypes=("float32", "bfloat16"),
+    dtypes_not_run={"float16": "RuntimeError: no"},
+    packages={"einops": Package("0.8.1", "0" * 64)},
+    not_covered=("what the network answered: 10.0.0.1",),
     candidate_file="pkg/fast.py",
     candidate_line=12,
 )
@@ -59,10 +62,13 @@ STRANGE = replace(
         CheckResult("n" * 2000, "equivalent", 1, 0.1, 0.5, "c" * 2000, "w" * 2000, by_dtype={"d" * 2000: 0.5}),
     ),
     environment={SCRIPT: "x" * 2000},
-    performance={"n" * 2000: ONE_LENGTH["GPT $forward$ <b>"], **ONE_LENGTH},
+    dtypes=(SCRIPT,),
+    packages={SCRIPT: Package("1" * 2000)},
+    not_covered=(SCRIPT, "f" * 2000),
 )
 MANY = report_of(*(replace(BROKEN, name=f"check-{number}") for number in range(500)))
 EMPTY = report_of(complete=False, sensitivity=Sensitivity(), environment={}, sources={}, candidate="", reference="")
+SPEED = {"full": TIMINGS, "strange": {"n" * 2000: ONE_LENGTH["GPT $forward$ <b>"], **ONE_LENGTH}}
 PAGES = {"full": FULL, "strange": STRANGE, "many": MANY, "empty": EMPTY, "green": report_of(OUTPUT, GRADIENTS)}
 
 
@@ -89,7 +95,7 @@ class Text(HTMLParser):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_asks_nothing_of_anybody(name: str) -> None:
-    rendered = html.render(PAGES[name])
+    rendered = html.render(PAGES[name], SPEED.get(name))
     found = Text(rendered)
     assert not {"script", "iframe", "object", "embed", "form", "base"} & found.tags
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
@@ -97,7 +103,7 @@ def test_a_page_asks_nothing_of_anybody(name: str) -> None:
 
 
 def test_strange_text_shows_as_text() -> None:
-    found = Text(html.render(STRANGE))
+    found = Text(html.render(STRANGE, SPEED["strange"]))
     assert found.text.count(SCRIPT) >= 5
     assert "\\u202eevil" in found.text
     assert "n" * 2000 in found.text
@@ -209,7 +215,7 @@ def test_the_figure_of_a_speed_up_stands_past_its_interval() -> None:
 
 def test_without_matplotlib_the_page_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    found = Text(html.render(FULL))
+    found = Text(html.render(FULL, TIMINGS))
     assert "Plots need matplotlib" in found.text
     assert "attention, bfloat16, T=4096" in found.text  # the numbers are there all the same
     assert "Plots need" not in Text(html.render(report_of(OUTPUT))).text
@@ -234,11 +240,51 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
     }
 
 
-def test_a_record_of_pytest_benchmark_is_read() -> None:
-    found = benchmark.read(Path(__file__).parents[1] / "reports/nvidia-h100/benchmark.json")
-    name, timing = next((name, timing) for name, timing in found.items() if "float32" in name and "T=399" in name)
-    assert timing.speed_up == pytest.approx(timing.reference_ms / timing.candidate_ms)  # type: ignore[operator]
-    assert Text(html.render(FULL, found)).text.count(name) >= 1
+@pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
+def test_a_record_of_the_project_s_own_benchmark_is_read_with_its_dtypes_lengths_and_memory(device: str) -> None:
+    path = Path(__file__).parents[1] / "reports" / device / "benchmark.json"
+    read = benchmark.read(path)
+    sides: dict[str, dict[str, dict[str, object]]] = {}
+    for one in stdlib_json.loads(path.read_text())["benchmarks"]:
+        sides.setdefault(one["group"], {})[one["params"]["side"]] = one
+    assert set(read) == set(sides)
+    for name, timing in read.items():
+        original, flash = (sides[name][side] for side in ("original", "flash"))
+        row = original["params"]["row"]  # type: ignore[index]  # what the test was given, in words that no reader looks at
+        assert f"dtype='{timing.dtype}'" in row
+        assert f" T={timing.seq_len}," in row
+        assert timing.reference_ms == pytest.approx(original["stats"]["median"] * 1000)  # type: ignore[index]
+        assert timing.candidate_ms == pytest.approx(flash["stats"]["median"] * 1000)  # type: ignore[index]
+        assert timing.speed_up == pytest.approx(timing.reference_ms / timing.candidate_ms)  # type: ignore[operator]
+        memory = [side["extra_info"]["peak_above_resident_bytes"] for side in (original, flash)]  # type: ignore[index]
+        assert [timing.reference_bytes, timing.candidate_bytes] == memory
+        assert original["extra_info"]["device"] in timing.what  # type: ignore[index]
+    text = Text(html.render(FULL, read)).text
+    assert all(name in text for name in read)
+
+
+@pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
+def test_a_committed_page_shows_the_committed_record(device: str) -> None:
+    folder = Path(__file__).parents[1] / "reports" / device
+    text = Text((folder / "report.html").read_text()).text
+    assert "unknown dtype" not in text
+    assert all(name in text for name in benchmark.read(folder / "benchmark.json"))
+
+
+def one_benchmark(side: str, **extra: object) -> dict[str, object]:
+    return {"group": "step", "params": {"side": side}, "stats": {"median": 0.002}, "extra_info": extra}
+
+
+def test_another_project_s_benchmark_says_its_dtype_and_length_or_is_refused(tmp_path: Path) -> None:
+    said = {"dtype": "float16", "shape": {"T": 77}}
+    path = tmp_path / "x.json"
+    path.write_text(
+        stdlib_json.dumps({"benchmarks": [one_benchmark("original", **said), one_benchmark("flash", **said)]})
+    )
+    assert benchmark.read(path) == {"step, float16, T=77": Timing("step", "float16", 77, 2.0, 2.0, 1.0)}
+    path.write_text(stdlib_json.dumps({"benchmarks": [one_benchmark("original"), one_benchmark("flash")]}))
+    with pytest.raises(ReportError, match="the benchmark group 'step' does not say its dtype and T; set"):
+        benchmark.read(path)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +397,7 @@ def tab() -> Iterator[Page]:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_browser_shows_it_to_everybody(tab: Page, tmp_path: Path, name: str, dark: bool, width: int) -> None:
     file = tmp_path / "report.html"
-    file.write_text(html.render(PAGES[name]), encoding="utf-8")
+    file.write_text(html.render(PAGES[name], SPEED.get(name)), encoding="utf-8")
     tab.show(file, width=width, dark=dark)
     assert tab.requested == [file.as_uri()]
     assert tab.complaints == []

@@ -14,7 +14,15 @@ from equivcheck.provenance import BESIDE_THE_VERDICT, device_name, environment, 
 from equivcheck.subject import Subject
 
 PACKAGE = Path(equivcheck.__file__).parent
-RENDERING = ("report/table.py", "report/markdown.py", "report/junit.py", "report/json.py", "report/files.py")
+RENDERING = (
+    "gate_sources.py",
+    "gate_coverage.py",
+    "report/table.py",
+    "report/markdown.py",
+    "report/junit.py",
+    "report/json.py",
+    "report/files.py",
+)
 STARTING = (
     "cli.py",
     "__main__.py",
@@ -25,7 +33,16 @@ STARTING = (
     "pytest_plugin.py",
     "suite.py",
 )
-OF_A_RUN = ("verify.py", "search.py", "outcome.py", "sensitivity.py", "planting.py", "report/model.py", "provenance.py")
+OF_A_RUN = (
+    "verify.py",
+    "search.py",
+    "outcome.py",
+    "sensitivity.py",
+    "planting.py",
+    "report/model.py",
+    "provenance.py",
+    "covered.py",
+)
 OF_A_CASE = ("subject.py", "budget.py", "comparison.py", "cases.py", "__init__.py")
 CHECKS_AND_FAULTS = sorted(
     f"{folder}/{f.name}" for folder in ("checks", "faults") for f in (PACKAGE / folder).glob("*.py")

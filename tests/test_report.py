@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.outcome import kernels_told
 from equivcheck.report import files, json, junit, markdown, table
-from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
+from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Package, Report, Sensitivity
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 OUTPUT = CheckResult("output", "equivalent", 60, 1.5, 0.412, CASE, "y[0, 2, 1]")
@@ -76,6 +76,10 @@ REPORTS = st.builds(
     candidate=TEXT,
     complete=st.booleans(),
     environment=st.dictionaries(TEXT, TEXT, max_size=2),
+    packages=st.dictionaries(TEXT, st.builds(Package, TEXT, TEXT), max_size=2),
+    not_covered=st.tuples(TEXT) | st.just(()),
+    dtypes=st.tuples(TEXT) | st.just(()),
+    dtypes_not_run=st.dictionaries(TEXT, TEXT, max_size=2),
     sensitivity=st.builds(Sensitivity, st.tuples(TEXT), st.tuples(TEXT) | st.just(()), st.dictionaries(TEXT, TEXT)),
 )
 
@@ -117,6 +121,24 @@ def test_the_reason_of_a_deviation_and_a_check_out_of_time_are_told_in_every_tex
     assert "cuda:0 (NVIDIA H200, torch 2.13.0)" in table.verdict_line(report)
 
 
+@pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
+def test_a_report_of_version_2_is_read_and_says_nothing_that_it_did_not_record(device: str) -> None:
+    report = json.read(Path(__file__).parents[1] / "reports" / device / "report.json")
+    assert (report.schema_version, report.verdict) == (2, "equivalent")
+    assert (report.dtypes, report.packages, report.not_covered) == ((), {}, ())
+    assert "dtypes" not in table.evidence_line(report)
+    assert "dtypes" not in markdown.render(report)
+
+
+def test_what_the_evidence_does_not_cover_is_told_in_every_text() -> None:
+    what = "what the network answered: 10.0.0.1"
+    report = report_of(OUTPUT, not_covered=(what,), dtypes=("float32", "bfloat16"))
+    assert f"not covered by the evidence:\n  {what}\n" in table.plain(report)
+    assert f"## Not covered by the evidence\n\n- {what}\n" in markdown.render(report)
+    assert what in junit.render(report)
+    assert "dtypes float32 bfloat16, 60 cases, torch 2.13.0" in table.evidence_line(report)
+
+
 def test_kernels_are_what_the_check_of_them_notes_by_dtype() -> None:
     notes = (
         "bfloat16: flash at 32, 64, with dropout cudnn at 64 (3 cases)",
@@ -136,7 +158,11 @@ def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> 
 
 def test_readers_of_the_file_find_the_verdict_in_it() -> None:
     content = stdlib_json.loads(json.dumps(report_of(BROKEN)))
-    assert (content["verdict"], content["equivalent"], content["schema_version"]) == ("different", False, 2)
+    assert (content["verdict"], content["equivalent"], content["schema_version"]) == (
+        "different",
+        False,
+        SCHEMA_VERSION,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Records of speed, as `equivcheck bench --json` and `pytest --benchmark-json` write them, as timings by name."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from equivcheck.errors import ReportError
+from equivcheck.report.files import read_bounded
 from equivcheck.report.model import Timing
 
 __all__ = ["read"]
@@ -16,7 +18,7 @@ _ROLES = ("original", "reference"), ("flash", "candidate")  # names that a test 
 def read(path: Path) -> dict[str, Timing]:
     """The timings in the record at `path`; a ReportError says in one line what is wrong with the file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path))
     except OSError as error:
         raise ReportError(f"{path}: cannot be read: {error.strerror or error}; give a record of speed") from None
     except (ValueError, RecursionError) as error:
@@ -28,6 +30,8 @@ def read(path: Path) -> dict[str, Timing]:
         )
     try:
         found = dict(reader(content))
+    except ReportError as error:
+        raise ReportError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(f"{path}: not a record of speed that is known here: {error!r}; write it again") from None
     if not found:
@@ -78,13 +82,28 @@ def _pytest(content: Mapping[str, Any]) -> Iterator[tuple[str, Timing]]:
             continue
         before, after = (float(found[role]["stats"]["median"]) * 1e3 for role in (0, 1))  # s -> ms
         extra = [found[role].get("extra_info") or {} for role in (0, 1)]
-        dtype = str(extra[0].get("dtype", "unknown dtype"))
-        length = int((extra[0].get("shape") or {}).get("T", 0))
-        peaks = [_bytes(e.get("above_bytes")) for e in extra]
-        yield (
-            f"{group}, {dtype}, T={length}",
-            Timing(group, dtype, length, before, after, before / after, None, None, peaks[0], peaks[1]),
+        name, work, dtype, length = _described(group, extra[0])
+        peaks = [_bytes(e.get("peak_above_resident_bytes", e.get("above_bytes"))) for e in extra]
+        yield name, Timing(work, dtype, length, before, after, before / after, None, None, peaks[0], peaks[1])
+
+
+def _described(group: str, extra: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    """The group's name, what was timed on which device, its dtype and its length T.
+
+    They are read from `case`, where that is the name of a row of `equivcheck bench`, or from `dtype` and `shape`. Raises
+    ReportError where neither says them.
+    """
+    device = f" on {extra['device']}" if extra.get("device") else ""
+    row = re.fullmatch(r"([^,]+), (\w+), .*?\bT=(\d+)\b.*", str(extra.get("case", "")))
+    if row is not None:
+        return group, f"{row[1]}{device}", row[2], int(row[3])
+    dtype, length = extra.get("dtype"), (extra.get("shape") or {}).get("T")
+    if dtype is None or length is None:
+        raise ReportError(
+            f"the benchmark group {group!r} does not say its dtype and T; "
+            "set extra_info['dtype'] and extra_info['shape'] = {'T': …} in the test"
         )
+    return f"{group}, {dtype}, T={length}", f"{group}{device}", str(dtype), int(length)
 
 
 def _number(value: Any) -> float | None:

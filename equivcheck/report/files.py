@@ -1,12 +1,39 @@
-"""Files that are written whole or not at all, and refused before a run where they could not be written after it."""
+"""Files that are read up to a size, written whole or not at all, and refused before a run where they could not be written."""
 
 import errno
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISFIFO, S_ISREG
 
-__all__ = ["probe_file", "probe_folder", "write_whole"]
+__all__ = ["MOST_BYTES", "probe_file", "probe_folder", "read_bounded", "write_whole"]
+
+MOST_BYTES = 64 * 2**20
+"""The largest file that is read whole."""
+
+
+def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file, or of a pipe, of at most `most` bytes; an OSError for any other.
+
+    A device has no end, and a pipe that nobody writes to is empty: neither is waited for.
+    """
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(opened).st_mode
+        if S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not S_ISREG(mode) and not S_ISFIFO(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if S_ISFIFO(mode):
+            os.set_blocking(opened, True)
+        with open(opened, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    finally:
+        os.close(opened)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most // 2**20} MiB")
+    return content
 
 
 def write_whole(path: Path, text: str) -> None:

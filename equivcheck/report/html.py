@@ -13,11 +13,11 @@ __all__ = ["render"]
 
 
 def render(report: Report, performance: Mapping[str, Timing] | None = None) -> str:
-    """The report as a page; `performance` are further records of `equivcheck bench`, by name.
+    """The report as a page; `performance` are records of speed, by name.
 
     Plots need matplotlib (the extra `report`): without it the page says so, and has the numbers as a table.
     """
-    records = {**report.performance, **(performance or {})}
+    records = performance or {}
     drawn, missing = plots.draw(records)
     page: str = _template().render(**view(report, records), plots=drawn, missing=missing)
     return page if page.endswith("\n") else page + "\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from equivcheck.errors import ReportError
-from equivcheck.report.files import write_whole
+from equivcheck.report.files import read_bounded, write_whole
 from equivcheck.report.model import SCHEMA_VERSION, Report
 
 __all__ = ["dumps", "loads", "read", "write"]
@@ -36,7 +36,7 @@ def write(report: Report, path: Path) -> None:
 def read(path: Path) -> Report:
     """Read a report that `write` wrote; a ReportError says in one line what is wrong with the file."""
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = read_bounded(Path(path)).decode("utf-8")
     except FileNotFoundError:
         raise ReportError(f"{path}: there is no such file; `equivcheck verify --json FILE` writes one") from None
     except OSError as error:
@@ -65,6 +65,8 @@ def loads(text: str, name: str = "the report") -> Report:
         raise ReportError(f"{name}: not a report of equivcheck: no integrity hash; give a file written by --json")
     if content.pop(_INTEGRITY) != _integrity(content):
         raise ReportError(f"{name}: changed by hand since it was written (its hash does not match); run verify again")
+    if version == 2:
+        content.pop("performance", None)  # nothing ever stood there
     try:
         report = _build(Report, {key: value for key, value in content.items() if key not in _DERIVED})
     except (KeyError, TypeError, ValueError) as error:

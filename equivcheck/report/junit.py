@@ -31,9 +31,12 @@ def render(report: Report) -> str:
         "device": report.device,
         "profile": report.profile,
         "seed": str(report.seed),
+        "dtypes": " ".join(report.dtypes),
         "planted_faults": str(len(report.sensitivity.planted)),
         "caught_faults": str(report.sensitivity.caught),
         **{f"environment.{key}": value for key, value in report.environment.items()},
+        **{f"package.{name}": package.version for name, package in report.packages.items()},
+        **{f"not_covered.{number}": what for number, what in enumerate(report.not_covered, 1)},
     }
     _properties(suite, properties)
     for result in report.results:

@@ -19,6 +19,7 @@ def render(report: Report) -> str:
         f"- reference: {_code(report.reference)}",
         f"- candidate: {_code(report.candidate)}",
         f"- kind {_code(report.kind)}, profile {_code(report.profile)}, seed {report.seed}, {_code(report.created)}",
+        *([f"- dtypes {_code(', '.join(report.dtypes))}"] if report.dtypes else []),
         "",
         "## Checks",
         "",
@@ -42,6 +43,8 @@ def render(report: Report) -> str:
             "",
             *(f"- {_code(name)}: {_prose(remark)}" for name, remark in told),
         ]
+    if report.not_covered:
+        lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
     if report.environment:
         lines += ["", "## Environment", "", "| | |", "| --- | --- |"]

@@ -12,12 +12,13 @@ __all__ = [
     "Counterexample",
     "Deviation",
     "Outcome",
+    "Package",
     "Report",
     "Sensitivity",
     "Timing",
 ]
 
-SCHEMA_VERSION = 2  # 1 had no ratios by dtype, no pairs of dimensions, no files, kernels, timings and deviations
+SCHEMA_VERSION = 3  # 2 had no dtypes, no packages and nothing of what is not covered; 1 is not read any more
 
 Outcome = Literal["equivalent", "different", "unsupported", "deviation"]
 
@@ -107,6 +108,14 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Package:
+    """An installed package that the pair imports: its version, and one SHA-256 of its files where they are covered."""
+
+    version: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """A run of `verify`: what was judged, on which device, from which source, and what came of it."""
 
@@ -122,15 +131,19 @@ class Report:
     seconds: float
     created: str  # ISO 8601, UTC
     environment: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)  # equivcheck, reference, candidate -> SHA-256 of its files
-    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # the same -> file -> SHA-256
+    sources: Mapping[str, str] = field(default_factory=dict)  # part -> one SHA-256 of its files
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Part -> file -> SHA-256: equivcheck, reference, candidate; what was loaded, and what was read, while the pair ran."""
+    packages: Mapping[str, Package] = field(default_factory=dict)  # that the pair's own files import, less torch
+    not_covered: tuple[str, ...] = ()  # what the pair depends on, and no hash or version stands for
+    dtypes: tuple[str, ...] = ()  # in which the pair was judged
+    dtypes_not_run: Mapping[str, str] = field(default_factory=dict)  # of those that were asked for, and why not
     candidate_file: str | None = None  # where the candidate is defined, for whoever points at it
     candidate_line: int | None = None
     deviations: tuple[Deviation, ...] = ()
     kernels: Mapping[str, str] = field(
         default_factory=dict
     )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
-    performance: Mapping[str, Timing] = field(default_factory=dict)  # name -> record of `equivcheck bench`
     strict: bool = False  # whether what the candidate refuses loudly counts as a failure
     schema_version: int = SCHEMA_VERSION
 

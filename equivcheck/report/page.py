@@ -142,6 +142,8 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "kernels": _cleaned(report.kernels),
         "performance": [_timing(name, timing) for name, timing in performance.items()],
         "environment": _cleaned(report.environment),
+        "packages": [(clean(name), clean(package.version)) for name, package in sorted(report.packages.items())],
+        "not_covered": [clean(what) for what in report.not_covered],
         "sources": _cleaned(report.sources),
     }
 
@@ -156,11 +158,17 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         "kind": report.kind,
         "device": report.device,
         "profile": report.profile,
+        **({"dtypes": _dtypes(report)} if report.dtypes else {}),
         "seed": str(report.seed),
         "finished" if report.complete else "cut short": report.created,
         "complete": "yes" if report.complete else "no: partial",
     }
     return [(name, clean(value)) for name, value in facts.items()]
+
+
+def _dtypes(report: Report) -> str:
+    not_run = [f"not {dtype}: {why}" for dtype, why in report.dtypes_not_run.items()]
+    return "; ".join([", ".join(report.dtypes), *not_run])
 
 
 def _timing(name: str, timing: Timing) -> tuple[str, ...]:

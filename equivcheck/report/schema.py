@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equivcheck.report.files import write_whole
-from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Report, Sensitivity, Timing
+from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
 
 __all__ = ["FILE", "schema"]
 
@@ -31,13 +31,17 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "seconds": "How long the run took.",
         "created": "When it ended, ISO 8601 in UTC.",
         "environment": "Versions, platform, threads, precision and GPU.",
-        "sources": "SHA-256 of equivcheck's judging rooms, and of the files of both implementations.",
-        "files": "The files behind each of the sources, each with its own SHA-256.",
+        "sources": "One SHA-256 for each part of `files`.",
+        "files": "The source files, each with its SHA-256, in parts: equivcheck's that judge; those of reference and candidate; "
+        "modules of the project that were loaded, and data files that were read, while the pair ran.",
+        "packages": "The installed packages that the files of the pair import, less torch.",
+        "not_covered": "What the pair depends on, and no hash or version stands for.",
+        "dtypes": "The dtypes in which the pair was judged.",
+        "dtypes_not_run": "The other dtypes that were asked for, each with the reason why nothing was judged in it.",
         "candidate_file": "The file that defines the candidate.",
         "candidate_line": "The line on which its definition begins.",
         "deviations": "Differences that were declared, with their reasons.",
         "kernels": "Which kernel ran, by the problem that it ran for.",
-        "performance": "Records of `equivcheck bench`, by name.",
         "strict": "Whether what the candidate refuses loudly counts as a failure.",
         "schema_version": "The version of this schema.",
     },
@@ -76,18 +80,9 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "expires": "The last day on which it is accepted, ISO 8601; null: for good.",
         "observed": "Whether the run saw the difference.",
     },
-    Timing: {
-        "what": "What was timed.",
-        "dtype": "In which dtype.",
-        "seq_len": "At which length T.",
-        "reference_ms": "Median time of the reference; null where it did not fit or was not timed.",
-        "candidate_ms": "Median time of the candidate.",
-        "speed_up": "Time of the reference over time of the candidate, from one paired run.",
-        "speed_up_low": "Lower end of its interval.",
-        "speed_up_high": "Upper end of its interval.",
-        "reference_bytes": "Peak memory of the reference above what is resident.",
-        "candidate_bytes": "Peak memory of the candidate above what is resident.",
-        "remark": "What there is to say, such as that one of them does not fit.",
+    Package: {
+        "version": "The version that was installed.",
+        "sha256": "One SHA-256 of its files; empty where they are not covered.",
     },
 }
 _DERIVED = {

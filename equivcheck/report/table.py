@@ -10,6 +10,7 @@ from equivcheck.report.model import CheckResult, Report
 __all__ = [
     "HEADINGS",
     "clean",
+    "evidence_line",
     "plain",
     "remarks",
     "replayed",
@@ -54,11 +55,12 @@ def rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def sections(report: Report) -> list[tuple[str, list[str]]]:
-    """What the table has no room for, as headings with lines: the counterexamples and the `remarks`."""
+    """What does not fit into the table, as headings with lines: the counterexamples, the `remarks` and what is not covered."""
     counterexamples = [line for result in report.results for line in _counterexample(result)]
     found = [("counterexamples", counterexamples)]
     for heading, told in remarks(report):
         found.append((heading, [_one_line(f"{name}: {remark}") for name, remark in told]))
+    found.append(("not covered by the evidence", [_one_line(what) for what in report.not_covered]))
     return [(heading, lines) for heading, lines in found if lines]
 
 
@@ -114,6 +116,16 @@ def verdict_line(report: Report) -> str:
             facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")
     facts.append(f"{report.seconds:.1f} s")
     return _one_line(f"{report.verdict}: {', '.join(facts)}")
+
+
+def evidence_line(report: Report) -> str:
+    """What the verdict rests on, in one line: profile, dtypes, cases, torch, and how many files and packages are covered."""
+    files = sum(len(names) for part, names in report.files.items() if part != "equivcheck")
+    facts = [f"profile {report.profile}"]
+    facts += [f"dtypes {' '.join(report.dtypes)}"] if report.dtypes else []
+    facts += [_count(report.cases, "case"), f"torch {report.environment.get('torch', 'not recorded')}"]
+    facts.append(f"{_count(files, 'file')} and {_count(len(report.packages), 'package')} of the pair")
+    return _one_line(f"evidence: {', '.join(facts)}")
 
 
 def plain(report: Report) -> str:
