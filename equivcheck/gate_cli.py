@@ -10,7 +10,7 @@ import click
 
 from equivcheck import config as configuration
 from equivcheck.errors import UsageError
-from equivcheck.options import import_from_here, number, show
+from equivcheck.options import import_from_here, number, show_text
 
 __all__ = ["gate"]
 
@@ -81,5 +81,5 @@ def gate(
     for name, report in reports.items():
         lines.append(table.clean(f"{name}: {table.verdict_line(report)}"))
     lines.append(f"gate: refused, {len(told)} reason{'s' if len(told) != 1 else ''}" if told else "gate: green")
-    show(lambda: click.echo("\n".join(lines)))
+    show_text("\n".join(lines) + "\n")
     return 1 if told else 0

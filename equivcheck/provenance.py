@@ -27,6 +27,8 @@ BESIDE_THE_VERDICT = (
     "options.py",
     "outputs.py",
     "peak.py",
+    "places.py",
+    "printed.py",
     "progress.py",
     "pytest_plugin.py",
     "record.py",
@@ -44,7 +46,10 @@ BESIDE_THE_VERDICT = (
     "report/speed.py",
     "report/table.py",
     "report_cli.py",
+    "streams.py",
     "suite.py",
+    "text_stream.py",
+    "verify_cli.py",
     "workload.py",
 )
 _PACKAGE = Path(__file__).parent
@@ -77,12 +82,12 @@ def rooms(package: Path = _PACKAGE) -> dict[str, str]:
     return {name: hash_of(path) for name, path in sorted(names.items()) if name not in BESIDE_THE_VERDICT}
 
 
-def files(subject: Subject, package: Path = _PACKAGE) -> dict[str, dict[str, str]]:
-    """SHA-256 of every file that a verdict is reached with: the rooms of equivcheck, and the files of the pair."""
+def files(subject: Subject, package: Path = _PACKAGE, root: Path | None = None) -> dict[str, dict[str, str]]:
+    """SHA-256 of every file that a verdict is reached with: the rooms of equivcheck, and the files of the pair below `root`."""
     return {
         "equivcheck": rooms(package),
-        "reference": files_of(subject.reference),
-        "candidate": files_of(subject.candidate),
+        "reference": files_of(subject.reference, root),
+        "candidate": files_of(subject.candidate, root),
     }
 
 

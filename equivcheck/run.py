@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from equivcheck.checks import Check
@@ -56,18 +57,21 @@ class Run:
     until: float
     heard: Listener
     keep: Callable[[Report], None]
+    root: Path  # the working folder in which the run began: the pair may have changed it
     results: list[CheckResult] = field(default_factory=list)
     ended: list[Search] = field(default_factory=list)
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     complete: bool = True
 
     def __post_init__(self) -> None:
-        self.made_of = files(self.subject)  # as they are now: what is edited while it runs is not what ran
+        self.made_of = files(
+            self.subject, root=self.root
+        )  # as they are now: what is edited while it runs is not what ran
 
     def report(self, complete: bool) -> Report:
         """What has been established so far."""
         seen = {result.name for result in self.results if result.outcome == "deviation"}
-        file, line = defined_at(self.subject.candidate) or (None, None)
+        file, line = defined_at(self.subject.candidate, self.root) or (None, None)
         return Report(
             reference=self.subject.reference_name,
             candidate=self.subject.candidate_name,

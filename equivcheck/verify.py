@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from equivcheck import working_folder
 from equivcheck.adaptation import Given
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks.backend import requiring
@@ -77,7 +78,7 @@ def verify(
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    began = time.monotonic()
+    began, root = time.monotonic(), working_folder.current()
     said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     accepted = accepted_of(deviations)
     where = find_device(device)
@@ -102,6 +103,7 @@ def verify(
             until=began + max_seconds if max_seconds is not None else float("inf"),
             heard=listener or _Silence(),
             keep=keep or (lambda _: None),
+            root=root,
         ).through(workers)
 
 

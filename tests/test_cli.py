@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -483,7 +484,6 @@ def test_a_reader_that_leaves_early_does_not_change_the_exit_status() -> None:
 
 
 MINE = """
-import sys
 from equivcheck.attention import FlashCausalSelfAttention
 
 class Wrong(FlashCausalSelfAttention):
@@ -493,7 +493,7 @@ class Wrong(FlashCausalSelfAttention):
 
 class Telling(FlashCausalSelfAttention):
     def forward(self, x):
-        print("under way", file=sys.stderr, flush=True)
+        open("under_way", "w").close()
         return super().forward(x)
 """
 
@@ -542,9 +542,8 @@ def test_ctrl_c_ends_in_a_partial_report_that_says_so() -> None:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     ) as run:
-        assert run.stderr is not None
-        while run.stderr.readline() != "under way\n":
-            pass
+        while run.poll() is None and not Path("under_way").exists():
+            time.sleep(0.05)
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=60)
     assert run.returncode == 2
