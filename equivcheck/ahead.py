@@ -6,8 +6,20 @@ A crew of processes each of which imports torch by itself takes seconds to start
 import multiprocessing
 import sys
 from multiprocessing import forkserver
+from typing import Protocol
 
-__all__ = ["METHOD", "start"]
+__all__ = ["METHOD", "Inherited", "inherited", "start"]
+
+
+class Inherited(Protocol):
+    """What a process takes from the one that starts it."""
+
+    def take(self) -> None:
+        """Is called in the process that was started, before anything else; the object was pickled for it."""
+
+
+inherited: list[Inherited] = []
+"""What every process of a run takes from this one."""
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 """How a process starts that has seen nothing of this one: a fork of one that has used CUDA, or threads, cannot."""

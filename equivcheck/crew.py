@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
-from equivcheck import ahead, streams, working_folder
+from equivcheck import ahead, working_folder
 from equivcheck.case_space import classes
 from equivcheck.checks import Check
 from equivcheck.errors import UsageError
@@ -143,8 +143,18 @@ def crew(
         return
     ahead.start()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    inherited = str(working_folder.current()), streams.shared()
-    given = (*inherited, reference, candidate, kind, str(device), dict(options), list(sys.path), threads, jobs)
+    given = (
+        str(working_folder.current()),
+        list(ahead.inherited),
+        reference,
+        candidate,
+        kind,
+        str(device),
+        dict(options),
+        list(sys.path),
+        threads,
+        jobs,
+    )
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context(ahead.METHOD), _start, given)
     for _ in range(jobs):
         _submit(pool, _nothing)  # a pool starts its processes when it is given something to do
@@ -182,7 +192,7 @@ _failure: list[Exception] = []
 
 def _start(
     folder: str,
-    printed_to: streams.Shared | None,
+    inherited: Sequence[ahead.Inherited],
     reference: str,
     candidate: str,
     kind: str,
@@ -192,8 +202,8 @@ def _start(
     threads: int,
     jobs: int,
 ) -> None:
-    if printed_to is not None:
-        printed_to.take()
+    for one in inherited:
+        one.take()
     with suppress(OSError):
         os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from equivcheck.file_modules import imported_as
+
 __all__ = ["defined_at", "digest_of", "files_of", "find", "hash_of"]
 
 _INSTALLED = tuple(
@@ -135,7 +137,7 @@ def _imported(module: ModuleType) -> Iterator[ModuleType]:
         for name in names:
             parts = name.split(".")
             for length in range(1, len(parts) + 1):
-                imported = sys.modules.get(".".join(parts[:length]))
+                imported = imported_as(".".join(parts[:length]), module)
                 if imported is not None:
                     yield imported
 

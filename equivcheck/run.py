@@ -15,6 +15,7 @@ from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.explaining import explanation
 from equivcheck.implementation import defined_at
+from equivcheck.module_files import made_twice
 from equivcheck.outcome import kernels_told, result_of
 from equivcheck.plan import SHRINK_S, planned_cases
 from equivcheck.planting import own_in_disguise
@@ -128,7 +129,7 @@ class Run:
             self.heard.finished(self.results[-1])
             self.keep(self.report(complete=False))
             self.complete = self.complete and not search.stopped
-        notes = (*self.subject.notes, *_not_planted(self.subject, usable))
+        notes = (*self.subject.notes, *made_twice(), *_not_planted(self.subject, usable))
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 

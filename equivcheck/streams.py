@@ -20,7 +20,7 @@ from equivcheck.text_stream import Stream
 if TYPE_CHECKING:  # it takes its time to import, and what only informs captures nothing
     from equivcheck.printed import Printer
 
-__all__ = ["DEBUG", "Shared", "Streams", "captured", "current", "private", "shared"]
+__all__ = ["DEBUG", "Streams", "captured", "current", "private"]
 
 DEBUG = "EQUIVCHECK_DEBUG"
 """The environment variable that leaves the streams alone, for a debugger in the code under test."""
@@ -83,7 +83,7 @@ class _OfTheProcess(Streams):
             for at, name, stream in ((1, "standard output", sys.stdout), (2, "standard error", sys.stderr))
         )
         super().__init__(out, err)
-        self.stay, self._process = stay, os.getpid()
+        self.stay, self._process, self._shared = stay, os.getpid(), _Shared()
         self._in = os.dup(0)
         if stay:
             atexit.register(self.close)  # before any of a stranger's, and so it runs after them
@@ -91,8 +91,10 @@ class _OfTheProcess(Streams):
     def begin(self) -> None:
         """Give descriptors and `sys` streams to the code under test, until the process ends or `close` is called."""
         if self.printer is None:
+            from equivcheck import ahead
             from equivcheck.printed import Printer
 
+            ahead.inherited.append(self._shared)
             self.printer = Printer(_descriptor_of(self.notes()))
             for source, target in ((self.printer.out, 1), (self.printer.err, 2), (os.open(os.devnull, os.O_RDONLY), 0)):
                 os.dup2(source, target)
@@ -103,6 +105,9 @@ class _OfTheProcess(Streams):
         """Show what was printed after the run, and put back what the process had."""
         if self.printer is None or os.getpid() != self._process:  # a child that was forked has nothing to end
             return
+        from equivcheck import ahead
+
+        ahead.inherited.remove(self._shared)
         _flush()
         self.printer.end()
         self.printer = None
@@ -183,7 +188,7 @@ def captured() -> Iterator[None]:
             streams.notes().write(streams.printer.collected())
 
 
-class Shared:
+class _Shared:
     """The descriptors 1 and 2 of this process for one that it starts: to be pickled with what that one is given."""
 
     def __init__(self, out: Any = None, err: Any = None) -> None:
@@ -192,19 +197,13 @@ class Shared:
     def __reduce__(self) -> tuple[Any, ...]:
         from multiprocessing import reduction
 
-        return Shared, (reduction.DupFd(1), reduction.DupFd(2))
+        return _Shared, (reduction.DupFd(1), reduction.DupFd(2))
 
     def take(self) -> None:
         """Write there from now on; called in the process that was started."""
         for sent, descriptor in zip(self._sent, (1, 2), strict=True):
             os.dup2(sent.detach(), descriptor)
         _renew()
-
-
-def shared() -> Shared | None:
-    """What a process that this one starts must be given, so that its streams are captured, too; None where none are."""
-    streams = _current[-1] if _current else None
-    return Shared() if isinstance(streams, _OfTheProcess) and streams.printer is not None else None
 
 
 def _renew() -> None:
