@@ -8,6 +8,8 @@ import sys
 from multiprocessing import forkserver
 from typing import Protocol
 
+from equivcheck import working_folder
+
 __all__ = ["METHOD", "Inherited", "inherited", "start"]
 
 
@@ -30,4 +32,5 @@ def start() -> None:
     if METHOD == "forkserver" and sys.platform != "win32":
         # CUDA must stay untouched in it: nothing in equivcheck looks for a device when it is imported
         multiprocessing.set_forkserver_preload(["equivcheck.crew"])
-        forkserver.ensure_running()
+        with working_folder.elsewhere():  # it asks where it is, and the folder may have been removed
+            forkserver.ensure_running()
