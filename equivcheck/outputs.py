@@ -8,6 +8,7 @@ from pathlib import Path
 from equivcheck.errors import UsageError
 from equivcheck.places import Place, place_of
 from equivcheck.report import github, html, json, junit, markdown
+from equivcheck.report.files import write_whole
 from equivcheck.report.model import Report
 
 __all__ = ["Outputs"]
@@ -39,6 +40,7 @@ class Outputs:
         self.on_github = github.on_github(environment)
         self._summary: Place | None = None
         self._folder: Place | None = None
+        self._older: dict[Place, bytes] = {}
         self._forms: list[tuple[Place, Callable[[Report], str]]] = []
         if json_file is not None:
             self._forms.append((place_of("--json", json_file), json.dumps))
@@ -71,14 +73,29 @@ class Outputs:
 
     def begin(self, report: Report) -> None:
         """Overwrite what an earlier run left: where the process dies while the pair is loaded, nothing looks current."""
-        self._write_files(report, only_older=True)
+        for place, render in self._forms:
+            with suppress(OSError):
+                if place.is_file and place.path.exists():
+                    self._older[place] = place.path.read_bytes()
+                    place.write(render(report))
+
+    def undo(self) -> None:
+        """Put back what `begin` has overwritten: nothing could be judged, and nothing is written."""
+        for place, content in self._older.items():
+            with suppress(OSError):
+                write_whole(place.path, content)
 
     def keep(self, report: Report) -> None:
         """Write what is known so far, so that a run that is killed leaves files that say so, and not those of an earlier one.
 
         What cannot be written now is said at the end, by `write`. Pipes and streams want the report once, when it is whole.
         """
-        self._write_files(report)
+        self._older.clear()
+        for place, render in self._forms:
+            with suppress(OSError):
+                if place.is_file:
+                    self._make_folder(place)
+                    place.write(render(report))
 
     def write(self, report: Report) -> UsageError | None:
         """Write each file whole or not at all; a failure is returned, so that the verdict can be shown first."""
@@ -104,13 +121,6 @@ class Outputs:
         except OSError as error:
             return self._summary.refusal(error)
         return None
-
-    def _write_files(self, report: Report, only_older: bool = False) -> None:
-        for place, render in self._forms:
-            with suppress(OSError):
-                if place.is_file and (place.path.exists() or not only_older):
-                    self._make_folder(place)
-                    place.write(render(report))
 
     @staticmethod
     def _make_folder(place: Place) -> None:

@@ -10,6 +10,7 @@ import click
 
 from equivcheck import ahead, streams, working_folder
 from equivcheck import config as configuration
+from equivcheck.errors import UsageError
 from equivcheck.options import (
     NOT_JUDGED,
     device_of,
@@ -96,6 +97,7 @@ def verify(
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
     outputs.probe()
+    outputs.begin(_nothing_yet(reference, candidate, options))
     import_from_here()
     if jobs != 1 and not checks and options["profile"] != "quick":
         ahead.start()  # beside the imports that follow here; a few cases need no other process
@@ -105,11 +107,13 @@ def verify(
     from equivcheck.verify import verify as judge
 
     if outputs:
-        outputs.begin(_nothing_yet(reference, candidate, options))
         options["keep"] = outputs.keep
-
-    with streams.captured(), working_folder.kept(), follow(streams.current().notes()) as listener:
-        report = judge(reference, candidate, listener=listener, **options, **said)
+    try:
+        with streams.captured(), working_folder.kept(), follow(streams.current().notes()) as listener:
+            report = judge(reference, candidate, listener=listener, **options, **said)
+    except UsageError:
+        outputs.undo()
+        raise
     failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
     show(partial(table.show, report))
     failure = failure or outputs.summary(report)

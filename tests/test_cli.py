@@ -306,6 +306,9 @@ def test_a_run_that_could_not_judge_leaves_no_file(judge: Judge, capsys: pytest.
     assert main(["verify", "a:A", "b:B", "--json", "x.json", "--report", "deep/er", "--junit", "x.xml"]) == 2
     assert the_line(capsys) == "cannot import 'a': ModuleNotFoundError: No module named 'a'"
     assert list(Path().rglob("*")) == []
+    Path("x.json").write_bytes(b"of an earlier run \xff")
+    assert main(["verify", "a:A", "b:B", "--json", "x.json"]) == 2
+    assert Path("x.json").read_bytes() == b"of an earlier run \xff"
 
 
 @pytest.mark.parametrize("report", [EQUIVALENT, DIFFERENT, PARTIAL])
