@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from equivcheck.errors import UsageError
@@ -35,12 +36,12 @@ class Adaptation:
     options: str = ""  # of a command line that says the same
 
     @classmethod
-    def of(cls, **given: Given) -> "Adaptation":
-        """The functions behind import strings, and those given as they are; a UsageError for what cannot be called."""
+    def of(cls, root: Path | None = None, **given: Given) -> "Adaptation":
+        """The functions behind import strings (of `root`), and those given as they are; a UsageError for what cannot be called."""
         loaded: dict[str, Any] = {}
         options = ""
         for name, value in given.items():
-            found = load(value) if isinstance(value, str) and (name, value) != _FIND_IT else value
+            found = load(value, root) if isinstance(value, str) and (name, value) != _FIND_IT else value
             if found is not None and not callable(found) and (name, found) != _FIND_IT:
                 raise UsageError(
                     f"{name}={value!r} is {type(found).__name__}, which cannot be called: give a function or its import string"

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from equivcheck import config as configuration
+from equivcheck import streams, working_folder
 from equivcheck.errors import UsageError
-from equivcheck.options import NOT_JUDGED, device_of, first, import_from_here, number, pair_of, show
+from equivcheck.options import NOT_JUDGED, device_of, first, import_from_here, number, pair_of, show_text
+from equivcheck.progress import bars_on
 
 if TYPE_CHECKING:
     from equivcheck.bench import Told
@@ -71,15 +73,15 @@ def bench(
     from equivcheck import bench as benching
     from equivcheck import record as records
     from equivcheck.loading import find_device
-    from equivcheck.outputs import probe, save_text
+    from equivcheck.places import place_of
     from equivcheck.provenance import device_name
     from equivcheck.report import speed
 
-    if json_file is not None:
-        probe("--json", json_file)
+    place = None if json_file is None else place_of("--json", json_file).probe()
+    pages = None
     if plots is not None:
         speed.plotting()
-        probe("--plots", plots, folder=True)
+        pages = place_of("--plots", plots, folder=True).probe(folder=True)
     before = None if against is None else records.read(against)
     if before is not None:  # before anything is measured
         import torch
@@ -92,7 +94,7 @@ def bench(
     seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:
-        with _followed() as told:
+        with streams.captured(), working_folder.kept(), _followed() as told:
             return benching.bench(
                 reference,
                 candidate,
@@ -106,40 +108,39 @@ def bench(
             )
 
     found = measure()
-    if json_file is not None:
-        save_text("--json", json_file, records.dumps(found))
-    if plots is not None:
-        speed.plot(found, plots)
-        save_text("--plots", plots / "speed.md", speed.markdown(found))
-    show(lambda: click.echo(speed.plain(found), nl=False))
+    if place is not None:
+        place.save(records.dumps(found))
+    if pages is not None:
+        speed.plot(found, pages.path)
+        pages.beside("speed.md").save(speed.markdown(found))
+    show_text(speed.plain(found))
     if before is None:
         return 0 if found.complete else NOT_JUDGED
     percent = first(tripwire, records.TRIPWIRE)
     told, untold = benching.against(before, found, str(against), percent, measure)
     lines = [f"slower: {line}" for line in told] or [f"no row is more than {percent:g} % slower than in {against}"]
     lines += untold
-    show(lambda: click.echo("\n".join(lines)))
+    show_text("\n".join(lines) + "\n")
     return 1 if told else 0 if found.complete else NOT_JUDGED
 
 
 @contextmanager
 def _followed() -> "Iterator[Told]":
     """Inside, what is given hears how far the rows are, and shows it on standard error: as a bar where that is a terminal."""
-    import sys
-
-    if not sys.stderr.isatty():
+    notes = streams.current().notes()
+    if not notes.isatty():
 
         def line(name: str, done: int, total: int) -> None:
             if name:
-                click.echo(f"{done + 1} of {total}: {name}", err=True)
+                with suppress(BrokenPipeError):
+                    print(f"{done + 1} of {total}: {name}", file=notes, flush=True)
 
         yield line
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with bars_on(notes, *columns) as bars:
         task = bars.add_task("", total=None)
 
         def bar(name: str, done: int, total: int) -> None:

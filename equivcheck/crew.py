@@ -15,12 +15,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
 
-from equivcheck import ahead
+from equivcheck import ahead, working_folder
 from equivcheck.case_space import classes
 from equivcheck.checks import Check
 from equivcheck.errors import UsageError
@@ -89,8 +89,8 @@ class Crew:
             count = len(classes(search.check, search.subject, dtypes, search.planned))
             until = min(search.until, time.monotonic() + _PLENTY)
             self._drawing[search.check.name] = [
-                self.pool.submit(
-                    _draw, search.check, search.planned, search.shrink_s, until, tuple(dtypes), seed, number
+                _submit(
+                    self.pool, _draw, search.check, search.planned, search.shrink_s, until, tuple(dtypes), seed, number
                 )
                 for number in range(count)
             ]
@@ -111,12 +111,18 @@ class Crew:
 
     def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str | None]:
         futures = [
-            self.pool.submit(_see, s.fault.name, s.profile, s.seed, s.checks, s.cases, s.until) for s in sightings
+            _submit(self.pool, _see, s.fault.name, s.profile, s.seed, s.checks, s.cases, s.until) for s in sightings
         ]
         for number, future in enumerate(futures):
             told(number)
             yield _result(future)
         told(len(futures))
+
+
+def _submit(pool: ProcessPoolExecutor, *work: Any) -> "Future[Any]":
+    # a process may be started for it, and begins where this one is: in a folder that the pair may have removed
+    with working_folder.elsewhere():
+        return pool.submit(*work)
 
 
 def _result(future: "Future[Any]") -> Any:
@@ -149,10 +155,21 @@ def crew(
         return
     ahead.start()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    given = (reference, candidate, kind, str(device), dict(options), list(sys.path), threads, jobs)
+    given = (
+        str(working_folder.current()),
+        list(ahead.inherited),
+        reference,
+        candidate,
+        kind,
+        str(device),
+        dict(options),
+        list(sys.path),
+        threads,
+        jobs,
+    )
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context(ahead.METHOD), _start, given)
     for _ in range(jobs):
-        pool.submit(_nothing)  # a pool starts its processes when it is given something to do
+        _submit(pool, _nothing)  # a pool starts its processes when it is given something to do
     try:
         yield Crew(pool, jobs, access)
     finally:
@@ -186,6 +203,8 @@ _failure: list[Exception] = []
 
 
 def _start(
+    folder: str,
+    inherited: Sequence[ahead.Inherited],
     reference: str,
     candidate: str,
     kind: str,
@@ -195,6 +214,10 @@ def _start(
     threads: int,
     jobs: int,
 ) -> None:
+    for one in inherited:
+        one.take()
+    with suppress(OSError):
+        os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")  # the parent has warned already

@@ -16,6 +16,7 @@ from stat import S_ISREG
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from equivcheck import working_folder
 from equivcheck.source_files import file_of, is_equivcheck, is_installed, name_of
 
 __all__ = ["Access", "Seen", "seen_here", "watch_this_process", "watched"]
@@ -44,7 +45,7 @@ class Seen:
 class Access:
     """What foreign code has used since the pair was about to be loaded."""
 
-    root: Path = field(default_factory=lambda: Path.cwd().resolve())  # now: foreign code may change the folder
+    root: Path = field(default_factory=working_folder.current)  # now: foreign code may change the folder
     path: tuple[str, ...] = field(
         default_factory=lambda: tuple(sys.path)
     )  # a file's folder is added where it is loaded

@@ -9,7 +9,7 @@ import click
 
 from equivcheck import config as configuration
 from equivcheck.errors import UsageError
-from equivcheck.options import first, import_from_here, show
+from equivcheck.options import first, import_from_here, show_text
 
 __all__ = ["gate"]
 
@@ -102,5 +102,5 @@ def gate(
     lines.append(
         f"gate: refused, {len(reasons)} reason{'s' if len(reasons) != 1 else ''}" if reasons else "gate: green"
     )
-    show(lambda: click.echo("\n".join(lines)))
+    show_text("\n".join(lines) + "\n")
     return 1 if reasons else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from equivcheck.file_modules import imported_as
 from equivcheck.source_files import file_of, hash_of, is_equivcheck, is_installed, name_of
 
 __all__ = ["closure", "defined_at", "definitions", "files_of", "imported_names", "modules_of"]
@@ -121,7 +122,7 @@ def _imported(module: ModuleType) -> Iterator[ModuleType]:
     for name in imported_names(file, module.__package__ or None):
         parts = name.split(".")
         for length in range(1, len(parts) + 1):
-            imported = sys.modules.get(".".join(parts[:length]))
+            imported = imported_as(".".join(parts[:length]), module)
             if imported is not None:
                 yield imported
     for name, value in list(vars(module).items()):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck import settings
+from equivcheck import settings, working_folder
 from equivcheck.adaptation import Adaptation, Given
 from equivcheck.calling import (
     HOW_TO_CALL,
@@ -53,19 +53,20 @@ def resolve(
         raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
     where = find_device(device)
     names = name_of(reference), name_of(candidate)
+    root = working_folder.current()  # the pair may change it while it is loaded
     pair: list[Any] = []
     switched: tuple[str, ...] = ()
     for given, name in zip((reference, candidate), names, strict=True):
         found = given
         if isinstance(given, str):
             # the original's settings are those that it was trained with
-            found, switched = load_candidate(given) if pair else (load(given), ())
+            found, switched = load_candidate(given, root) if pair else (load(given, root), ())
         if not callable(found):
             raise UsageError(
                 f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
             )
         pair.append(found)
-    said = Adaptation.of(**adaptation or {})
+    said = Adaptation.of(root, **adaptation or {})
     subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
     with settings.kept():  # what a candidate switches where it is tried must be seen where it is judged
         return _tried(subject, kind)

@@ -1,9 +1,6 @@
 """What a user wrote and what is meant: objects behind import strings, their names, and devices; what is not there is one line."""
 
-import hashlib
 import importlib
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,17 +9,18 @@ import torch
 
 from equivcheck import settings
 from equivcheck.errors import UsageError
+from equivcheck.file_modules import module_of
 
 __all__ = ["find_device", "line_of", "load", "load_candidate", "name_of"]
 
 _SWITCHED: dict[str, tuple[str, ...]] = {}  # by module: a second import of it switches nothing
 
 
-def load_candidate(spec: str) -> tuple[Any, tuple[str, ...]]:
+def load_candidate(spec: str, root: Path | None = None) -> tuple[Any, tuple[str, ...]]:
     """The object behind an import string, and the settings of the process that importing it switched; they are put back."""
     before = settings.now()
     try:
-        found = load(spec)
+        found = load(spec, root)
     finally:
         switched = tuple(settings.put_back(before))
     place = spec.rpartition(":")[0]
@@ -30,15 +28,22 @@ def load_candidate(spec: str) -> tuple[Any, tuple[str, ...]]:
     return found, _SWITCHED[place]
 
 
-def load(spec: str) -> Any:
-    """The object behind `"package.module:name"` or `"path/to/file.py:name"`; a UsageError says why there is none."""
+def load(spec: str, root: Path | None = None) -> Any:
+    """The object behind `"package.module:name"` or `"path/to/file.py:name"`; a UsageError says why there is none.
+
+    A path is one from `root` (the current folder), which is named where the code under test may have changed the folder.
+    """
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise UsageError(
             f"{spec!r} is no import string: write 'package.module:name' or 'path/to/file.py:name', with a colon before the name"
         )
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = (
+            module_of((root or Path()) / Path(place).expanduser())
+            if place.endswith(".py")
+            else importlib.import_module(place)
+        )
     except UsageError:
         raise
     except BaseException as error:  # whatever a stranger's module raises while it is imported, SystemExit included
@@ -61,30 +66,6 @@ def _public(module: ModuleType) -> list[str]:
     names = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
     own = [n for n in names if getattr(getattr(module, n), "__module__", None) == module.__name__]
     return own or names
-
-
-def _load_file(path: Path) -> ModuleType:
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}: give the path of a Python file before the colon")
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    known = sys.modules.get(name)
-    if known is not None:
-        return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up there
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # so that the file's own neighbours can be imported
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
 
 
 def line_of(error: BaseException) -> str:

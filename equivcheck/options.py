@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
 from equivcheck import config as configuration
+from equivcheck import streams
 from equivcheck.errors import UsageError
 
 __all__ = [
@@ -26,11 +27,12 @@ __all__ = [
     "said_of",
     "seconds",
     "show",
+    "show_text",
     "whole",
 ]
 
-SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
 NOT_JUDGED = 2  # the exit status of what could not be judged
+SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
 
 _ADAPTATION = {
     "config": "Makes of a minGPT config what the constructors take",
@@ -124,16 +126,31 @@ def first(*values: Any) -> Any:
 
 
 def import_from_here() -> None:
-    """Make the modules of the current folder importable, as `python -m` does and an installed command does not."""
+    """Make the modules of the current folder importable, as `python -m` does and an installed command does not.
+
+    They stay importable where code under test changes the folder: no entry of `sys.path` is relative afterwards.
+    """
     with suppress(OSError):  # the folder may have been removed
-        if (here := os.getcwd()) not in sys.path:
+        here = os.getcwd()
+        sys.path[:] = [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path]
+        if here not in sys.path:
             sys.path.insert(0, here)
 
 
-def show(render: Callable[[], object]) -> None:
-    """Call `render`, and let it pass where whoever reads standard output has closed it: the exit status still tells."""
-    try:
-        render()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+def show(render: Callable[[TextIO], object]) -> None:
+    """Have a table or a verdict written where those go, or where that fails to the other stream, so that it is not lost.
+
+    A reader who has left early is no failure: the exit status still tells.
+    """
+    both = streams.current()
+    for stream in (both.text(), both.notes()):
+        with suppress(BrokenPipeError):
+            render(stream)
+            stream.flush()
+        if getattr(stream, "failure", None) is None:
+            return
+
+
+def show_text(text: str) -> None:
+    """As `show`, of a text."""
+    show(lambda stream: stream.write(text))

@@ -1,17 +1,17 @@
 """The files that a run was asked for; their places are tried before it, so that no verdict is lost for a folder."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from equivcheck.errors import UsageError
+from equivcheck.places import Place, place_of
 from equivcheck.report import github, html, json, junit, markdown
-from equivcheck.report.files import probe_file, probe_folder, write_whole
+from equivcheck.report.files import write_whole
 from equivcheck.report.model import Report
 
-__all__ = ["Outputs", "probe", "save_text"]
+__all__ = ["Outputs"]
 
 _FORMS: dict[str, Callable[[Report], str]] = {
     "report.json": json.dumps,
@@ -21,91 +21,108 @@ _FORMS: dict[str, Callable[[Report], str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where the report goes: a JSON file, a JUnit file, a folder with all its forms; None: not asked for."""
+    """Where the report goes, fixed before code under test is imported: files, streams, a folder, GitHub's page of a step."""
 
-    json_file: Path | None = None
-    junit_file: Path | None = None
-    folder: Path | None = None
+    def __init__(
+        self,
+        *,
+        json_file: Path | None = None,
+        junit_file: Path | None = None,
+        folder: Path | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Look at every place; None: not asked for.
+
+        Raises:
+            UsageError: One of them cannot be written to.
+        """
+        self.on_github = github.on_github(environment)
+        self._summary: Place | None = None
+        self._folder: Place | None = None
+        self._older: dict[Place, bytes] = {}
+        self._forms: list[tuple[Place, Callable[[Report], str]]] = []
+        if json_file is not None:
+            self._forms.append((place_of("--json", json_file), json.dumps))
+        if junit_file is not None:
+            self._forms.append((place_of("--junit", junit_file), junit.render))
+        if folder is not None:
+            self._folder = place_of("--report", folder, folder=True)
+            self._forms += [(self._folder.beside(name), render) for name, render in _FORMS.items()]
+        if summary := environment.get("GITHUB_STEP_SUMMARY"):
+            self._summary = place_of("GITHUB_STEP_SUMMARY", Path(summary), alone=False)
+
+    def __bool__(self) -> bool:
+        """Whether any file was asked for."""
+        return bool(self._forms)
 
     def probe(self) -> None:
         """Return where all of it can be written, leaving nothing behind; a UsageError names a place where not."""
-        taken: dict[Path, str] = {}
-        for option, file, _ in self._files():
-            place = file.resolve()
-            if place in taken:
-                raise UsageError(f"{option}: {taken[place]} writes to {file} too; give each a place of its own")
-            taken[place] = option
-        for option, path in (("--json", self.json_file), ("--junit", self.junit_file), ("--report", self.folder)):
-            if path is not None:
-                probe(option, path, folder=path is self.folder)
+        taken: dict[object, str] = {}
+        for place, _ in self._forms:
+            if place.key in taken:
+                raise UsageError(
+                    f"{place.option}: {taken[place.key]} writes to {place.given} too; give each a place of its own"
+                )
+            taken[place.key] = place.option
+        for place, _ in self._forms:
+            if place.option != "--report":
+                place.probe()
+        if self._folder is not None:
+            self._folder.probe(folder=True)
 
-    def write(self, report: Report) -> UsageError | None:
-        """Write each file whole or not at all; a failure is returned, so that the verdict can be told first."""
-        failure = None
-        for option, path, render in self._files():
-            try:
-                if option == "--report":
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, render(report))
-            except OSError as error:
-                failure = failure or _refusal(option, path, error)
-        return failure
+    def begin(self, report: Report) -> None:
+        """Overwrite what an earlier run left: where the process dies while the pair is loaded, nothing looks current."""
+        for place, render in self._forms:
+            with suppress(OSError):
+                if place.is_file and place.path.exists():
+                    self._older[place] = place.path.read_bytes()
+                    place.write(render(report))
 
-    @staticmethod
-    def summary(report: Report) -> UsageError | None:
-        """Append the report to the summary of a GitHub step, in one; a failure is returned."""
-        try:
-            github.append_summary(report)
-        except OSError as error:
-            return _refusal("GITHUB_STEP_SUMMARY", Path(os.environ["GITHUB_STEP_SUMMARY"]), error)
-        return None
+    def undo(self) -> None:
+        """Put back what `begin` has overwritten: nothing could be judged, and nothing is written."""
+        for place, content in self._older.items():
+            with suppress(OSError):
+                write_whole(place.path, content)
 
     def keep(self, report: Report) -> None:
         """Write what is known so far, so that a run that is killed leaves files that say so, and not those of an earlier one.
 
-        What cannot be written now is told of at the end, by `write`.
+        What cannot be written now is said at the end, by `write`. Pipes and streams want the report once, when it is whole.
         """
-        for option, path, render in self._files():
+        self._older.clear()
+        for place, render in self._forms:
             with suppress(OSError):
-                if path.exists() and not path.is_file():
-                    continue  # a pipe wants the report once, when it is whole
-                if option == "--report":
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, render(report))
+                if place.is_file:
+                    self._make_folder(place)
+                    place.write(render(report))
 
-    def _files(self) -> list[tuple[str, Path, Callable[[Report], str]]]:
-        files: list[tuple[str, Path, Callable[[Report], str]]] = []
-        if self.json_file is not None:
-            files.append(("--json", self.json_file, json.dumps))
-        if self.junit_file is not None:
-            files.append(("--junit", self.junit_file, junit.render))
-        if self.folder is not None:
-            files += [("--report", self.folder / name, render) for name, render in _FORMS.items()]
-        return files
+    def write(self, report: Report) -> UsageError | None:
+        """Write each file whole or not at all; a failure is returned, so that the verdict can be shown first."""
+        failure = None
+        for place, render in self._forms:
+            try:
+                self._make_folder(place)
+                place.write(render(report))
+            except OSError as error:
+                failure = failure or place.refusal(error)
+        return failure
 
+    def summary(self, report: Report) -> UsageError | None:
+        """Append the report to the summary of a GitHub step, in one; a failure is returned."""
+        if self._summary is None:
+            return None
+        try:
+            if self._summary.stream is not None:
+                self._summary.write(github.summary(report))
+            else:
+                with self._summary.path.open("ab") as file:
+                    file.write(github.summary(report).encode())
+        except OSError as error:
+            return self._summary.refusal(error)
+        return None
 
-def probe(option: str, path: Path, *, folder: bool = False) -> None:
-    """Return where the file, or files in the folder, can be written, leaving nothing behind; a UsageError where not."""
-    try:
-        if folder:
-            probe_folder(path)
-        else:
-            probe_file(path)
-    except OSError as error:
-        raise _refusal(option, path, error) from None
-
-
-def save_text(option: str, path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all; a UsageError where it cannot be."""
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise _refusal(option, path, error) from None
-
-
-def _refusal(option: str, path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"{option} {path}: cannot be written ({error.strerror or error}); give a place that can be written to"
-    )
+    @staticmethod
+    def _make_folder(place: Place) -> None:
+        if place.option == "--report":
+            place.path.parent.mkdir(parents=True, exist_ok=True)

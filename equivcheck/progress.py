@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from equivcheck.report.model import CheckResult
-from equivcheck.report.table import clean
+from equivcheck.report.table import clean, console
 
 if TYPE_CHECKING:  # rich takes its time to import, and a pipe does not need it
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
-__all__ = ["Progressing", "follow"]
+__all__ = ["Progressing", "bars_on", "follow"]
 
 
 class Progressing(Protocol):
@@ -22,20 +22,31 @@ class Progressing(Protocol):
 
 
 @contextmanager
-def follow() -> Iterator[Progressing]:
-    """A listener for the time of one run, which leaves the terminal as it was."""
-    if not sys.stderr.isatty():
-        yield _Lines()
+def follow(stream: TextIO | None = None) -> Iterator[Progressing]:
+    """A listener for the time of one run, which leaves the terminal as it was; it writes to `stream` (standard error)."""
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        yield _Lines(stream)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with bars_on(stream, *columns) as bars:
         yield _Bars(bars)
 
 
+def bars_on(terminal: TextIO, *columns: "ProgressColumn") -> "Progress":
+    """Bars with these columns on `terminal`, which go away at the end; what others print in the meantime is left alone."""
+    from rich.progress import Progress
+
+    screen = console(terminal)
+    return Progress(*columns, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+
 class _Lines:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
     def progress(self, stage: str, done: int, total: int) -> None:
         if stage == "sensitivity" and done == total:
             self._say(f"{stage}: {total} planted fault{'s' if total != 1 else ''} tried")
@@ -44,10 +55,9 @@ class _Lines:
         ratio = "" if result.worst_ratio is None else f", worst ratio {result.worst_ratio:.3g}"
         self._say(f"{result.name}: {result.outcome}, {result.cases} cases{ratio}, {result.seconds:.1f} s")
 
-    @staticmethod
-    def _say(line: str) -> None:
+    def _say(self, line: str) -> None:
         with suppress(BrokenPipeError):  # nobody listens: no reason to stop the run
-            print(clean(line), file=sys.stderr, flush=True)
+            print(clean(line), file=self._stream, flush=True)
 
 
 class _Bars:

@@ -32,6 +32,8 @@ BESIDE_THE_VERDICT = (
     "options.py",
     "outputs.py",
     "peak.py",
+    "places.py",
+    "printed.py",
     "progress.py",
     "pytest_plugin.py",
     "record.py",
@@ -49,7 +51,10 @@ BESIDE_THE_VERDICT = (
     "report/speed.py",
     "report/table.py",
     "report_cli.py",
+    "streams.py",
     "suite.py",
+    "text_stream.py",
+    "verify_cli.py",
     "workload.py",
 )
 _PACKAGE = Path(__file__).parent

@@ -1,11 +1,12 @@
 """The command `report`: a saved report, rendered again."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from equivcheck.errors import UsageError
-from equivcheck.options import show
+from equivcheck.options import show, show_text
 
 __all__ = ["report"]
 
@@ -22,23 +23,22 @@ def report(file: Path, form: str, bench: Path | None, out: Path | None) -> int:
 
     A record of speed is a file of `equivcheck bench --json` or `pytest --benchmark-json`.
     """
-    from equivcheck.outputs import probe, save_text
+    from equivcheck.places import place_of
     from equivcheck.report import benchmark, html, json, junit, markdown, table
 
     if bench is not None and form != "html":
         raise UsageError(f"--bench with --format {form}: only a page shows speed; add --format html")
-    if out is not None:
-        probe("--out", out)
+    place = None if out is None else place_of("--out", out).probe()
     saved = json.read(file)
-    if out is None and form == "table":
-        show(lambda: table.show(saved))
+    if place is None and form == "table":
+        show(partial(table.show, saved))
         return 0
     if form == "html":
         text = html.render(saved, benchmark.read(bench) if bench is not None else None)
     else:
         text = {"table": table.plain, "markdown": markdown.render, "junit": junit.render}[form](saved)
-    if out is None:
-        show(lambda: click.echo(text, nl=False))
+    if place is None:
+        show_text(text)
     else:
-        save_text("--out", out, text)
+        place.save(text)
     return 0

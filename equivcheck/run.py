@@ -16,6 +16,7 @@ from equivcheck.errors import UsageError
 from equivcheck.explaining import explanation
 from equivcheck.file_access import Access
 from equivcheck.implementation import defined_at
+from equivcheck.module_files import made_twice
 from equivcheck.outcome import kernels_told, result_of
 from equivcheck.plan import SHRINK_S, planned_cases
 from equivcheck.provenance import device_name, digests, environment
@@ -72,7 +73,7 @@ class Run:
     def report(self, complete: bool) -> Report:
         """What has been established so far."""
         seen = {result.name for result in self.results if result.outcome == "deviation"}
-        file, line = defined_at(self.subject.candidate) or (None, None)
+        file, line = defined_at(self.subject.candidate, self.access.root) or (None, None)
         return Report(
             reference=self.subject.reference_name,
             candidate=self.subject.candidate_name,
@@ -141,8 +142,9 @@ class Run:
             self.heard.finished(self.results[-1])
             self.keep(self.report(complete=False))
             self.complete = self.complete and not search.stopped
-        if self.results and self.subject.notes:
-            self.results[0] = replace(self.results[0], notes=(*self.subject.notes, *self.results[0].notes))
+        notes = (*self.subject.notes, *made_twice())
+        if self.results and notes:
+            self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 
     def _search(self, check: Check, jobs: int) -> Search:
         planned = planned_cases(check, subject=self.subject, profile=self.profile, dtypes=len(self.dtypes), jobs=jobs)

@@ -36,17 +36,18 @@ def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Make `text` (UTF-8) the content of `path` in one step: a reader, or a kill, never sees half of it."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Make `content` (of text the UTF-8) that of `path` in one step: a reader, or a kill, never sees half of it."""
+    data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
         # /dev/stdout, a pipe: not ours to replace by a file of the same name; a folder raises here
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_bytes(data)
         return
     target = Path(os.path.realpath(path))  # a link stays a link
     scratch = _scratch(target.parent)
     try:
-        with scratch.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with scratch.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, target)

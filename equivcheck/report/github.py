@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from equivcheck.report import markdown
 from equivcheck.report.model import Report
 from equivcheck.report.table import clean, verdict_line
 
-__all__ = ["annotations", "append_summary", "error", "on_github"]
+__all__ = ["annotations", "error", "on_github", "summary"]
 
 _LARGEST = 1_000_000  # bytes of a step's summary; GitHub drops one of more than 1 MiB whole
 _CUT = "\n\nThe rest is cut off: GitHub shows no summary of more than 1 MiB. The report has all of it.\n"
@@ -41,16 +40,12 @@ def error(message: str, title: str, file: str | None = None, line: int | None = 
     return f"::error {told}::{_data(message)}"
 
 
-def append_summary(report: Report, environment: Mapping[str, str] = os.environ) -> None:
-    """Append the report as markdown to the file that `GITHUB_STEP_SUMMARY` names, where it does; raises the OSError."""
-    place = environment.get("GITHUB_STEP_SUMMARY")
-    if not place:
-        return
-    page = markdown.render(report).encode("utf-8")
-    if len(page) > _LARGEST:
-        page = page[:_LARGEST].decode("utf-8", "ignore").rpartition("\n")[0].encode("utf-8") + _CUT.encode()
-    with Path(place).open("ab") as file:
-        file.write(page + b"\n")
+def summary(report: Report) -> str:
+    """The report as markdown for the summary of a step, cut where GitHub would drop it whole."""
+    page = markdown.render(report)
+    if len(page.encode()) > _LARGEST:
+        page = page.encode()[:_LARGEST].decode("utf-8", "ignore").rpartition("\n")[0] + _CUT
+    return page + "\n"
 
 
 def _told(message: str, replay: str) -> str:

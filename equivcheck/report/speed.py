@@ -122,7 +122,7 @@ def plotting() -> Any:
 def plot(record: Record, folder: Path) -> list[Path]:
     """Write speed.svg and memory.svg into `folder`, which is made where it is missing; a UsageError where that fails."""
     pyplot = plotting()
-    from equivcheck.outputs import save_text
+    from equivcheck.places import Place
 
     groups: dict[str, list[Line]] = {}
     for line in record.lines:
@@ -146,7 +146,7 @@ def plot(record: Record, folder: Path) -> list[Path]:
             raise UsageError(
                 f"--plots {folder}: cannot be made ({error.strerror or error}); give another folder"
             ) from None
-        save_text("--plots", folder / name, drawn.getvalue())
+        Place("--plots", folder / name, folder / name).save(drawn.getvalue())
         written.append(folder / name)
     return written
 

@@ -1,15 +1,22 @@
 """The closing table and the verdict of a run, as pure functions of its report; plain lines where no terminal is."""
 
+import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
 
 from equivcheck.report.model import CheckResult, Report
+
+if TYPE_CHECKING:  # it takes its time to import
+    from rich.console import Console
 
 __all__ = [
     "HEADINGS",
     "clean",
+    "console",
     "evidence_line",
     "plain",
     "remarks",
@@ -26,11 +33,16 @@ HEADINGS = ("check", "outcome", "cases", "worst ratio", "where")
 _RIGHT = (False, False, True, True, False)  # numbers stand under each other by their last digit
 _STYLES = {"equivalent": "green", "different": "bold red", "insensitive": "bold red"}
 _OTHER_STYLE = "yellow"  # unsupported, deviation, partial: true, and worth a look
+_COMMAND = re.compile(r"(?m)^(\s*)(:)(?=:)|()(#)(?=#\[)")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def clean(text: str) -> str:
-    """`text` with every character that could drive a terminal, or that XML cannot hold, spelled out as an escape."""
+    """`text` with every character that could drive a terminal, or that XML cannot hold, spelled out as an escape.
+
+    So is the beginning of a command to GitHub's runner: `::` at the beginning of a line, and `##[` anywhere.
+    """
+    text = _COMMAND.sub(lambda match: f"{match[1] or ''}\\x{ord(match[2] or match[4]):02x}", text)
     return "".join(character if _harmless(character) else _escape(character) for character in text)
 
 
@@ -165,6 +177,17 @@ def replayed(case: str, results: Sequence[CheckResult]) -> tuple[str, str]:
     return word, "\n".join([*lines, "", _one_line(f"{word}: {what}, on {case}")]) + "\n"
 
 
+def console(terminal: TextIO) -> "Console":
+    """A console of rich on `terminal`, as wide as that is: rich asks the process's streams, which may be somebody else's."""
+    from rich.console import Console
+
+    with suppress(OSError, ValueError):
+        width, height = os.get_terminal_size(terminal.fileno())
+        if width and height:
+            return Console(file=terminal, highlight=False, width=width, height=height)
+    return Console(file=terminal, highlight=False)
+
+
 def show(report: Report, file: TextIO | None = None) -> None:
     """Print the closing text to `file` (standard output): with rich on a terminal, as `plain` elsewhere."""
     file = sys.stdout if file is None else file
@@ -173,24 +196,23 @@ def show(report: Report, file: TextIO | None = None) -> None:
         file.flush()
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=file, highlight=False)
+    screen = console(file)
     table = Table(title=Text(title(report)), title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
     for heading, right in zip(HEADINGS, _RIGHT, strict=True):
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for name, outcome, *numbers in rows(report):
         # Text, not str: a name with square brackets in it is no markup
         table.add_row(Text(name), Text(outcome, _style(outcome)), *map(Text, numbers))
-    console.print(table)
+    screen.print(table)
     for heading, body in sections(report):
-        console.print(Text(f"\n{heading}:", "bold"))
+        screen.print(Text(f"\n{heading}:", "bold"))
         for line in body:
-            console.print(Text(f"  {line}"), soft_wrap=True)  # a replay command must survive being copied
-    console.print(Text(f"\n{sensitivity_line(report)}"), soft_wrap=True)
-    console.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
+            screen.print(Text(f"  {line}"), soft_wrap=True)  # a replay command must survive being copied
+    screen.print(Text(f"\n{sensitivity_line(report)}"), soft_wrap=True)
+    screen.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
 
 
 def _counterexample(result: CheckResult) -> Iterator[str]:

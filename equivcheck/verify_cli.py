@@ -1,0 +1,172 @@
+"""The commands `verify` and `replay`: a pair judged, and one case of it in full detail."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from equivcheck import ahead, streams, working_folder
+from equivcheck import config as configuration
+from equivcheck.errors import UsageError
+from equivcheck.options import (
+    NOT_JUDGED,
+    device_of,
+    file_option,
+    first,
+    import_from_here,
+    number,
+    of_a_pair,
+    pair_of,
+    said_of,
+    seconds,
+    show,
+    show_text,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from equivcheck.report.model import Report
+
+__all__ = ["replay", "verify"]
+
+_STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that is not in here could not be judged
+
+
+@click.command()
+@of_a_pair
+@click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
+@click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
+@click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
+@click.option(
+    "--max-seconds",
+    type=number("number of seconds"),
+    metavar="S",
+    help="End after so long, if need be with a partial report.",
+)
+@click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
+@click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
+@click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
+@file_option("--json", "json_file", "FILE", "Write the report as JSON; - is standard output.")
+@file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
+@file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
+def verify(
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
+    profile: str | None,
+    exclude: tuple[str, ...],
+    seed: int | None,
+    max_seconds: float | None,
+    jobs: int | None,
+    deviations: tuple[str, ...],
+    strict: bool,
+    json_file: Path | None,
+    folder: Path | None,
+    junit_file: Path | None,
+    **adaptation: str | None,
+) -> int:
+    """Verify CANDIDATE against REFERENCE, or the pair that ships.
+
+    Each is package.module:name or path/to/file.py:name. Defaults are read from [tool.equivcheck] in the pyproject.toml
+    of the current folder.
+    """
+    from equivcheck.outputs import Outputs
+
+    config = configuration.load(Path("pyproject.toml"))
+    said = said_of(pair, adaptation, config)
+    max_seconds = seconds("--max-seconds", max_seconds)
+    reference, candidate = pair_of(pair, config)
+    options: dict[str, Any] = {
+        "kind": first(kind, config.kind, "auto"),
+        "device": device_of(gpu, device, config),
+        "profile": first(profile, config.profile, "gate"),
+        "checks": checks or None,
+        "exclude": exclude or config.exclude,
+        "seed": first(seed, config.seed, 0),
+        "max_seconds": first(max_seconds, config.max_seconds),
+        "strict": strict,
+        "jobs": jobs,
+        "require_backend": require_backend,
+        "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
+    }
+    outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
+    outputs.probe()
+    outputs.begin(_nothing_yet(reference, candidate, options))
+    import_from_here()
+    if jobs != 1 and not checks and options["profile"] != "quick":
+        ahead.start()  # beside the imports that follow here; a few cases need no other process
+
+    from equivcheck.progress import follow
+    from equivcheck.report import github, table
+    from equivcheck.verify import verify as judge
+
+    if outputs:
+        options["keep"] = outputs.keep
+    try:
+        with streams.captured(), working_folder.kept(), follow(streams.current().notes()) as listener:
+            report = judge(reference, candidate, listener=listener, **options, **said)
+    except UsageError:
+        outputs.undo()
+        raise
+    failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
+    show(partial(table.show, report))
+    failure = failure or outputs.summary(report)
+    if outputs.on_github:
+        show_text("".join(f"{line}\n" for line in github.annotations(report)))
+    if failure is not None:
+        raise failure
+    return 1 if report.verdict == "unsupported" else _STATUS.get(report.verdict, NOT_JUDGED)
+
+
+def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> "Report":
+    """The report of a run that has not loaded its pair."""
+    from equivcheck.report.model import Report, Sensitivity
+
+    return Report(
+        reference=reference,
+        candidate=candidate,
+        results=(),
+        sensitivity=Sensitivity(),
+        complete=False,
+        seconds=0.0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: options[name] for name in ("kind", "device", "profile", "seed", "strict")},
+    )
+
+
+@click.command()
+@click.argument("case_id")
+@of_a_pair
+def replay(
+    case_id: str,
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
+    **adaptation: str | None,
+) -> int:
+    """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
+    config = configuration.load(Path("pyproject.toml"))
+    reference, candidate = pair_of(pair, config)
+    where = device_of(gpu, device, config)
+    import_from_here()
+
+    from equivcheck.report import table
+    from equivcheck.verify import replay as judge
+
+    kind = first(kind, config.kind, "auto")
+    options: dict[str, Any] = {"kind": kind, "device": where, "checks": checks or None}
+    options |= said_of(pair, adaptation, config) | {"require_backend": require_backend}
+    with streams.captured(), working_folder.kept():
+        results = judge(reference, candidate, case_id, **options)
+    verdict, text = table.replayed(case_id, results)
+    show_text(text)
+    return _STATUS.get(verdict, NOT_JUDGED)
