@@ -399,7 +399,7 @@ def test_green_is_0_and_a_refusal_1_with_its_reason_on_a_line(
     cases = sum(least_cases(check, "gate", 4) for check in APPLYING)
     assert evidence == (
         f"report.json: evidence: profile gate, dtypes {' '.join(DTYPES)}, {cases} cases, torch 2.13.0+cu130, "
-        "2 files and 0 packages of the pair"
+        "1 file and 0 packages of the pair"
     )
     assert main(["gate", "report.json", "--require-device", "cpu"]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()

@@ -132,11 +132,11 @@ def verdict_line(report: Report) -> str:
 
 def evidence_line(report: Report) -> str:
     """What the verdict rests on, in one line: profile, dtypes, cases, torch, and how many files and packages are covered."""
-    files = sum(len(names) for part, names in report.files.items() if part != "equivcheck")
+    files = {name for part, names in report.files.items() if part != "equivcheck" for name in names}
     facts = [f"profile {report.profile}"]
     facts += [f"dtypes {' '.join(report.dtypes)}"] if report.dtypes else []
     facts += [_count(report.cases, "case"), f"torch {report.environment.get('torch', 'not recorded')}"]
-    facts.append(f"{_count(files, 'file')} and {_count(len(report.packages), 'package')} of the pair")
+    facts.append(f"{_count(len(files), 'file')} and {_count(len(report.packages), 'package')} of the pair")
     return _one_line(f"evidence: {', '.join(facts)}")
 
 
