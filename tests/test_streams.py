@@ -29,10 +29,10 @@ from equivcheck.report.model import CheckResult, Report, Sensitivity
 
 def judge(reference, candidate, case=None, *, listener=None, keep=None, **options):
     module, _, name = candidate.partition(":")
-    found = getattr(importlib.import_module(module), name)
+    loaded = getattr(importlib.import_module(module), name)
     result = CheckResult("output", "equivalent", 60, 1.5, 0.4)
     if case is not None:
-        found()
+        loaded()
         return (result,)
     report = Report(
         reference=reference, candidate=candidate, kind="module", device="cpu", profile="gate", seed=0, results=(result,),
@@ -40,7 +40,7 @@ def judge(reference, candidate, case=None, *, listener=None, keep=None, **option
     )
     if keep is not None:
         keep(replace(report, complete=False))
-    found()
+    loaded()
     listener.finished(result)
     return report
 
