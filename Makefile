@@ -27,9 +27,9 @@ install: $(INSTALLED)
 clean:
 	rm -rf $(VENV)
 
-# Exit status 0, and the version printed, where a torch >= 2.6 comes from outside the environment that asks.
+# Exit status 0, and the version printed, where a torch that pyproject.toml admits comes from outside the environment that asks.
 define MACHINES_TORCH
-import re, sys
+import re, sys, tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 try:
     torch = distribution("torch")
@@ -37,7 +37,11 @@ except PackageNotFoundError:
     sys.exit(1)
 if str(torch.locate_file("")).startswith(sys.prefix):
     sys.exit(1)
-if tuple(map(int, re.findall(r"\d+", torch.version)[:2])) < (2, 6):
+def release(version):
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+with open("pyproject.toml", "rb") as file:
+    dependencies = tomllib.load(file)["project"]["dependencies"]
+if release(torch.version) < release(next(line for line in dependencies if line.startswith("torch>="))):
     sys.exit(1)
 print(torch.version)
 endef

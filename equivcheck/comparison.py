@@ -274,8 +274,8 @@ def describe(comparison: Comparison, *, dtype: str) -> str:
     return "\n".join(
         (
             f"{c.name} {c.shape} is {c.ratio:.3g} times further from the oracle than rounding in {dtype} explains",
-            f"  {of[c.level]}: {c.error:.3g}, allowed {c.allowed:.3g}{wider}",
-            f"  greatest{where}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}",
+            f"  {of[c.level]}: {c.error:.3g}, allowed {c.allowed:.3g}{wider}; "
+            f"greatest{where}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}",
             f"  over budget: {c.over} of {n_elements} elements, {c.rows_over} of {n_rows} rows; "
             f"the original itself is at {c.reference_ratio:.2g} of the budget",
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from equivcheck.calling import Function, unwrapping
 from equivcheck.cases import Case
 from equivcheck.errors import UsageError
-from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, mask_features, may_take_qkv, normal, options_of
+from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, mask_features, may_take_qkv, needed_by, normal, options_of
 from equivcheck.generators import seeded
 from equivcheck.guard import Overwritten
 from equivcheck.loading import line_of
@@ -38,9 +38,13 @@ def as_functions(subject: Subject) -> Subject:
         options_of(subject.reference, subject.reference_name),
         options_of(subject.candidate, subject.candidate_name, judged=True),
     ]
-    # what only one of them takes is left at its default in both
+    # what only one of them takes is left at its default in both, and passed where it has none
     shared = frozenset(options[0]) & frozenset(options[1])
-    names = [{option: name for option, name in its.items() if option in shared} for its in options]
+    needed = [needed_by(function) for function in (subject.reference, subject.candidate)]
+    names = [
+        {option: name for option, name in taken.items() if option in shared or name in required}
+        for taken, required in zip(options, needed, strict=True)
+    ]
     subject = replace(
         subject,
         kind="function",

@@ -47,10 +47,13 @@ class Probes:
     _drawn: dict[str, list[Case]] = field(default_factory=dict)
     _reference: dict[tuple[bool, Case], list[Results]] = field(default_factory=dict)
 
-    def changed_by(self, fault: Subject, checks: Sequence[Check]) -> bool:
-        """Whether a fault changes any probe case of these checks, by more than the original itself errs there."""
+    def changed_by(self, fault: Subject, checks: Sequence[Check]) -> Iterator[tuple[Check, Case]]:
+        """The probe cases of these checks that a fault changes by more than the original itself errs there."""
         each = max(1, PROBES // max(1, len(checks)))
-        return any(self._changes(fault, check, case) for check in checks for case in self._cases(check)[:each])
+        for check in checks:
+            for case in self._cases(check)[:each]:
+                if self._changes(fault, check, case):
+                    yield check, case
 
     def _cases(self, check: Check) -> list[Case]:
         """Cases drawn from the check's own classes, evenly from all of them."""

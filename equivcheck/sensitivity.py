@@ -73,8 +73,9 @@ def sensitivity_of(
 ) -> Sensitivity:
     """Which faults the checks of these searches see on the cases of these searches.
 
-    A fault that changes nothing in the probe cases is left out: a doubtful one before it is looked for, and one that values
-    show where the run's cases did not show it. What time did not suffice for is neither seen nor survived.
+    A fault that changes nothing in the probe cases is left out: a doubtful one before it is looked for, where what it changes
+    is no more than rounding explains, and one that values show where the run's cases did not show it. What time did not
+    suffice for is neither seen nor survived.
 
     Args:
         subject: The pair.
@@ -91,13 +92,18 @@ def sensitivity_of(
     checks = frozenset(ran)
     probes = Probes(subject, dtypes, {name: search.planned for name, search in ran.items()}, seed)
 
-    def changes(fault: PlantedFault) -> bool:
+    def changed(fault: PlantedFault) -> Iterator[tuple[Check, Case]]:
         return probes.changed_by(fault.subject, [ran[name].check for name in fault.seen_by if name in ran])
+
+    def is_one(fault: PlantedFault) -> bool:
+        if fault.without is subject and ran[fault.seen_by[0]].failed:
+            return False  # the candidate fails there by itself: what is planted around it shows nothing more
+        return not fault.doubtful or any(_fails(check, fault.subject, case) for check, case in changed(fault))
 
     faults: list[PlantedFault] = []
     without_effect: list[PlantedFault] = []
     for fault in planting.planted(subject, checks, profile, seed, dtypes):
-        (without_effect if fault.doubtful and not changes(fault) else faults).append(fault)
+        (faults if is_one(fault) else without_effect).append(fault)
     looked = [
         Sighting(
             fault,
@@ -115,7 +121,7 @@ def sensitivity_of(
             caught_by[fault.name] = seen
         elif seen is None:
             untried.append(fault.name)
-        elif fault.seen_by[0] in _BY_VALUE and not changes(fault):
+        elif fault.seen_by[0] in _BY_VALUE and next(changed(fault), None) is None:
             without_effect.append(fault)
         else:
             survived.append(fault.name)

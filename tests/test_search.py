@@ -165,7 +165,7 @@ def test_a_fault_of_a_dtype_that_is_not_run_changes_no_probe_case_and_one_of_any
 
     def changed(name: str, dtypes: Sequence[str]) -> bool:
         probes = Probes(subject, dtypes, {"output": 170}, 0)
-        return probes.changed_by(subject.with_candidate(attentions[name], name), output)
+        return any(probes.changed_by(subject.with_candidate(attentions[name], name), output))
 
     narrower = ("float32", "float64", "bfloat16")
     assert changed("wrong-in-float16", DTYPES)

@@ -29,10 +29,10 @@ from equivcheck.report.model import CheckResult, Report, Sensitivity
 
 def judge(reference, candidate, case=None, *, listener=None, keep=None, **options):
     module, _, name = candidate.partition(":")
-    found = getattr(importlib.import_module(module), name)
+    loaded = getattr(importlib.import_module(module), name)
     result = CheckResult("output", "equivalent", 60, 1.5, 0.4)
     if case is not None:
-        found()
+        loaded()
         return (result,)
     report = Report(
         reference=reference, candidate=candidate, kind="module", device="cpu", profile="gate", seed=0, results=(result,),
@@ -40,7 +40,7 @@ def judge(reference, candidate, case=None, *, listener=None, keep=None, **option
     )
     if keep is not None:
         keep(replace(report, complete=False))
-    found()
+    loaded()
     listener.finished(result)
     return report
 
@@ -90,13 +90,13 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(does: str, *options: str, **given: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "command.py", "verify", "a:A", f"candidate:{does}", *options]
+    command = [sys.executable, "command.py", "verify", "a:A", f"candidate:{does}", "--jobs", "1", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, **given)
 
 
 def shell(line: str, does: str = "silent") -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which RUN is the command, and what it writes is kept apart from what bash does."""
-    line = line.replace("RUN", f"{sys.executable} command.py verify a:A candidate:{does}")
+    line = line.replace("RUN", f"{sys.executable} command.py verify a:A candidate:{does} --jobs 1")
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
 
 
@@ -214,7 +214,7 @@ def test_the_streams_are_left_alone_for_a_debugger() -> None:
 
 def test_a_call_from_python_gets_its_streams_back() -> None:
     code = (
-        "import command, os, sys; out = sys.stdout; status = command.main(['verify', 'a:A', 'candidate:prints'])\n"
+        "import command, os, sys; out = sys.stdout; status = command.main(['verify', 'a:A', 'candidate:prints', '--jobs', '1'])\n"
         "assert sys.stdout is out; print('after', status, flush=True); os.write(2, b'after\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -379,7 +379,7 @@ def test_a_folder_that_is_gone_from_the_beginning_is_no_traceback(tmp_path: Path
     line = (
         f"mkdir gone && cd gone && rmdir ../gone; PYTHONPATH={tmp_path}:$PYTHONPATH "
         f"{sys.executable} {tmp_path}/command.py verify a:A candidate:silent"
-    )
+    )  # it starts a process of Python's own, which asks where it is
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     done = subprocess.run(["bash", "-c", f"{line} --json x.json"], capture_output=True, text=True, check=False)
