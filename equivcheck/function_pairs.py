@@ -11,7 +11,16 @@ from torch import Tensor
 from equivcheck.calling import Function, unwrapping
 from equivcheck.cases import Case
 from equivcheck.errors import UsageError
-from equivcheck.functions import FEATURES, HOW_TO_CALL_IT, OPTIONS, mask_features, may_take_qkv, needed_by, normal, options_of
+from equivcheck.functions import (
+    FEATURES,
+    HOW_TO_CALL_IT,
+    OPTIONS,
+    mask_features,
+    may_take_qkv,
+    needed_by,
+    normal,
+    options_of,
+)
 from equivcheck.generators import seeded
 from equivcheck.guard import Overwritten
 from equivcheck.loading import line_of
@@ -38,12 +47,13 @@ def as_functions(subject: Subject) -> Subject:
         options_of(subject.reference, subject.reference_name),
         options_of(subject.candidate, subject.candidate_name, judged=True),
     ]
-    # what only one of them takes is left at its default in both, and passed where it has none
+    # what only one of them takes is left at its default in both; the original is given what it needs, the candidate is not:
+    # an argument that callers of the original do not pass is one that it cannot be called without
     shared = frozenset(options[0]) & frozenset(options[1])
-    needed = [needed_by(function) for function in (subject.reference, subject.candidate)]
+    needed = needed_by(subject.reference)
     names = [
-        {option: name for option, name in taken.items() if option in shared or name in required}
-        for taken, required in zip(options, needed, strict=True)
+        {option: name for option, name in options[0].items() if option in shared or name in needed},
+        {option: name for option, name in options[1].items() if option in shared},
     ]
     subject = replace(
         subject,

@@ -33,4 +33,4 @@ def test_a_check_of_a_whole_model_is_sure_of_a_case_that_shows_its_planted_fault
     faults = [fault for fault in planted(subject, {name}, "quick", 0) if fault.seen_by == (name,)]
     assert faults
     for fault in faults:
-        assert first_sighting(fault.subject, [(check, case) for case in drawn[0]], float("inf")), fault.name
+        assert first_sighting(fault, [(check, case) for case in drawn[0]], float("inf")), fault.name

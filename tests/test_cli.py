@@ -361,7 +361,8 @@ class Odd(BaseException):
         (SystemExit("bye"), "the code under test called sys.exit('bye'): remove that from it, or guard it"),
         (
             ValueError("two\nlines"),
-            "internal error: ValueError: two lines; nothing is said of the pair, please report this line; EQUIVCHECK_DEBUG=1 shows the traceback",
+            "internal error: ValueError: two lines; nothing is said of the pair, please report this line; "
+            "EQUIVCHECK_DEBUG=1 shows the traceback",
         ),
         (UsageError("\x1b[2Jcleared"), "\\x1b[2Jcleared"),
     ],

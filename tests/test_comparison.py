@@ -334,7 +334,8 @@ def test_a_mismatch_of_values_tells_what_how_many_how_big_where_and_what_was_all
     of = {"element": "error at (1, 2)", "row": "norm of the error in row (1,)", "tensor": "norm of the whole error"}
     assert describe(found, dtype="float32") == (
         f"output (3, 4) is {found.ratio:.3g} times further from the oracle than rounding in float32 explains\n"
-        f"  {of[found.level]}: 0.5, allowed {found.allowed:.3g}; greatest at (1, 2): candidate {float(candidate[1, 2]):.9g}, oracle {float(truth[1, 2]):.9g}\n"
+        f"  {of[found.level]}: 0.5, allowed {found.allowed:.3g}; "
+        f"greatest at (1, 2): candidate {float(candidate[1, 2]):.9g}, oracle {float(truth[1, 2]):.9g}\n"
         "  over budget: 1 of 12 elements, 1 of 3 rows; the original itself is at 0 of the budget"
     )
 
