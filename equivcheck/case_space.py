@@ -30,6 +30,7 @@ _TYPICAL = _PLAIN | {"vocab_sizes": (17,)}
 """A case of these two in which something can go wrong. Their other cases are drawn, and the first of those is the simplest: with
 one position no gradient comes back to queries and keys, and of two tokens the likelier one is often the same for a wrong model. A
 run that drew no other ones was insensitive, as some seeds, and some versions of Hypothesis, did."""
+_DEEP = {"n_layers": (3,)}
 _SMALL_HEADS = {"min_seq_len": 2, "max_seq_len": 8, "max_head_size": 8}
 _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest, is the only one that is drawn
     {**_SMALL_HEADS, "min_heads": 65, "max_heads": 96, "max_batch_size": 2},
@@ -68,6 +69,8 @@ def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int)
     ]
     if check.name in _FINE:
         found += [(cases(**draws | _PLAIN | {"dtypes": group}), 1) for group in each]
+    if check.name == "logits":
+        found += [(cases(**draws | _TYPICAL | _DEEP | {"dtypes": group}), 1) for group in each]
     if check.name in _WHOLE:
         wide = [d for d in draws["dtypes"] if d not in HALF] or draws["dtypes"]
         found += [(cases(**draws | _TYPICAL | {"dtypes": wide}), 1)] if wide else []

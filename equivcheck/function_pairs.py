@@ -17,7 +17,6 @@ from equivcheck.functions import (
     OPTIONS,
     mask_features,
     may_take_qkv,
-    needed_by,
     normal,
     options_of,
 )
@@ -47,14 +46,10 @@ def as_functions(subject: Subject) -> Subject:
         options_of(subject.reference, subject.reference_name),
         options_of(subject.candidate, subject.candidate_name, judged=True),
     ]
-    # what only one of them takes is left at its default in both; the original is given what it needs, the candidate is not:
-    # an argument that callers of the original do not pass is one that it cannot be called without
+    # what only one of them takes is left at its default in both
     shared = frozenset(options[0]) & frozenset(options[1])
-    needed = needed_by(subject.reference)
-    names = [
-        {option: name for option, name in options[0].items() if option in shared or name in needed},
-        {option: name for option, name in options[1].items() if option in shared},
-    ]
+    names = [{option: name for option, name in taken.items() if option in shared} for taken in options]
+    original = subject.reference
     subject = replace(
         subject,
         kind="function",
@@ -67,6 +62,8 @@ def as_functions(subject: Subject) -> Subject:
             if (name in options[0]) != (name in options[1])
         ),
     )
+    if _refuses(subject, SAMPLE, "reference"):  # it may need one of its options: the candidate is called without
+        subject = replace(subject, reference=normal(original, options[0]))
     subject = _unwrapped(subject)
     ignored = _unfelt(subject)
     told = (f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored)

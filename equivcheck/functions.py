@@ -17,7 +17,6 @@ __all__ = [
     "OPTIONS",
     "mask_features",
     "may_take_qkv",
-    "needed_by",
     "normal",
     "options_of",
     "takes_qkv",
@@ -114,13 +113,6 @@ def options_of(function: Callable[..., Any], name: str, *, judged: bool = False)
         elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL and not judged:
             raise UsageError(f"{name} needs {parameter.name!r}, which is not known: {HOW_TO_CALL_IT}")
     return found
-
-
-def needed_by(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of the arguments without a default that a function needs beyond queries, keys and values."""
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = (_parameters(function) or [])[3:]
-    return frozenset(p.name for p in parameters if p.default is p.empty and p.kind not in variadic)
 
 
 def normal(function: Callable[..., Any], options: Mapping[str, str]) -> Callable[..., Any]:

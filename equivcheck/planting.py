@@ -156,7 +156,7 @@ def planted(
             name,
             seen,
             subject.with_candidate(factory, name),
-            without,
+            subject if seen == ("backend",) else without,  # whether an original runs a kernel is not asked
             _SHOWS_IN.get(name, DTYPES),
             doubtful=doubtful(name),
         )
