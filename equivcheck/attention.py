@@ -132,7 +132,7 @@ def _a_kernel_serves(attention: CausalSelfAttention, q: Tensor, k: Tensor, v: Te
     return (
         type(drop) is nn.Dropout
         and not (drop._forward_hooks or drop._forward_pre_hooks or drop._backward_hooks or drop._backward_pre_hooks)
-        and "forward" not in vars(drop)
+        and "forward" not in drop.__dict__  # torch 2.7 does not compile `vars`
         and 0.0 <= drop.p <= 1.0
         and _rate(drop) < 1.0
         and q.numel() > 0

@@ -20,11 +20,13 @@ from equivcheck.roundoff import accumulation_roundoff, unit_roundoff
 
 _SUM_NAMES = """
     mm bmm addmm baddbmm addbmm addmv mv dot vdot linear convolution convolution_backward
-    sum mean var std norm linalg_vector_norm cumsum logsumexp embedding_dense_backward nll_loss_forward
-    _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm native_layer_norm_backward
+    sum mean var std norm linalg_vector_norm cumsum embedding_dense_backward nll_loss_forward
+    _softmax_backward_data _log_softmax_backward_data native_layer_norm native_layer_norm_backward
     _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
 """
-_FUNCTION_NAMES = "exp exp2 expm1 log log2 log1p tanh sigmoid sin cos erf gelu silu rsqrt pow"
+_FUNCTION_NAMES = """
+    exp exp2 expm1 log log2 log1p tanh sigmoid sin cos erf gelu silu rsqrt pow _softmax _log_softmax logsumexp
+"""
 _HOW = dict.fromkeys(_SUM_NAMES.split(), "sum") | dict.fromkeys(_FUNCTION_NAMES.split(), "function")
 
 _UNITS = 2  # roundoffs of the accumulation, by which an operand of a sum or the value of a function is off at most
@@ -54,20 +56,21 @@ class PerturbedRounding(TorchDispatchMode):
             return out  # whole numbers are added without rounding, in whichever order
         u = _UNITS * accumulation_roundoff(min((x.dtype for x in operands), key=unit_roundoff), torch.device("cpu"))
         wide = tree_map(lambda x: x.double() if _real(x) else x, given)
-        if how == "sum":
-            wide = tree_map(lambda x: self._moved(x, u) if _real(x) else x, wide)
+        if how == "sum":  # what goes by name, such as a mask, is added to a term, which every host does alike
+            wide = (tree_map(lambda x: self._moved(x, u, places=True) if _real(x) else x, wide[0]), wide[1])
         try:
             moved = func(*wide[0], **wide[1])
         except (RuntimeError, TypeError):  # a kernel for narrow dtypes alone
             return out
-        if how == "function":  # the exponential of zero is one everywhere
-            moved = torch.where(moved.abs() == 1.0, moved, self._moved(moved, u))
+        if how == "function":  # of equal numbers it is equal, and the exponential of zero is one everywhere
+            moved = torch.where(moved.abs() == 1.0, moved, self._moved(moved, u, places=False))
         return tree_map(lambda x, by: by.to(x.dtype) if _real(x) else x, out, moved)
 
-    def _moved(self, x: Tensor, u: float) -> Tensor:
-        """Each element off by up to `u` of itself, as a hash of its value, its position and the seed says."""
-        position = torch.arange(x.numel()).reshape(x.shape)
-        mixed = x.detach().contiguous().view(torch.int64) ^ (position * 0x5851F42D4C957F2D) ^ (self.seed * 0x2545F491)
+    def _moved(self, x: Tensor, u: float, *, places: bool) -> Tensor:
+        """Each element off by up to `u` of itself, as a hash of its value, the seed and perhaps its place says."""
+        mixed = x.detach().contiguous().view(torch.int64) ^ (self.seed * 0x2545F491)
+        if places:
+            mixed = mixed ^ (torch.arange(x.numel()).reshape(x.shape) * 0x5851F42D4C957F2D)
         for odd, shift in ((-7046029254386353131, 31), (-4658895280553007687, 29)):
             mixed = mixed * odd
             mixed = mixed ^ (mixed >> shift)

@@ -163,4 +163,7 @@ def around_last_part(factory: Callable[[Any], nn.Module], make: Callable[[], Cha
 
 
 def _first(change: Change, out: Any) -> Any:
-    return (change(out[0]), *out[1:]) if isinstance(out, tuple | list) else change(out)
+    several = isinstance(
+        out, (tuple, list)
+    )  # not `tuple | list`, which torch 2.8 does not compile: the fault would not show
+    return (change(out[0]), *out[1:]) if several else change(out)
