@@ -57,7 +57,9 @@ class PerturbedRounding(TorchDispatchMode):
         u = _UNITS * accumulation_roundoff(min((x.dtype for x in operands), key=unit_roundoff), torch.device("cpu"))
         wide = tree_map(lambda x: x.double() if _real(x) else x, given)
         if how == "sum":  # what goes by name, such as a mask, is added to a term, which every host does alike
-            wide = (tree_map(lambda x: self._moved(x, u, places=True) if _real(x) else x, wide[0]), wide[1])
+            at = 1 if func.overloadpacket.__name__.endswith("softmax_backward_data") else len(args)
+            moved = tree_map(lambda x: self._moved(x, u, places=True) if _real(x) else x, wide[0][:at])
+            wide = ((*moved, *wide[0][at:]), wide[1])  # a probability of one is one in the backward pass, too
         try:
             moved = func(*wide[0], **wide[1])
         except (RuntimeError, TypeError):  # a kernel for narrow dtypes alone
