@@ -86,8 +86,10 @@ class Search:
             held = Held(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
         except ReferenceRaises as why:
             held = _not_asked(why)
-        except (UsageError, KeyboardInterrupt, ToolError):
+        except (UsageError, KeyboardInterrupt):
             raise
+        except ToolError as error:
+            raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
         except Exception as error:
             hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
             held = _not_asked(self._of_reference(case, error))
@@ -105,8 +107,8 @@ class Search:
         """An exception that came out of a check, where it is the original's; a Mismatch where it is the candidate's alone."""
         try:
             ensure_foreign(error)
-        except ToolError as its:
-            raise ToolError(f"{its}, in {self.check.name} on {case.id}") from error
+        except ToolError as mistake:
+            raise ToolError(f"{mistake}, in {self.check.name} on {case.id}") from error
         if raised_by(error) == REFERENCE:
             return error
         why = _original_raises(self.subject, case)
