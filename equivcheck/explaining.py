@@ -20,6 +20,7 @@ from equivcheck.checks.holding import hold
 from equivcheck.comparison import Mismatch
 from equivcheck.function_module import FunctionModule
 from equivcheck.problem import Problem
+from equivcheck.sides import CANDIDATE, ensure_foreign, running
 from equivcheck.subject import Subject
 from equivcheck.truth import Memory
 
@@ -199,11 +200,15 @@ def _explains(subject: Subject, case: Case, reading: Reading, gradients: bool) -
 
     try:
         truth = problem.truth(gradients=gradients)
-        got = run(problem.candidate)
+        with running(CANDIDATE):
+            got = run(problem.candidate)
         output = got["output"]
         if output is None or not torch.equal(output.isnan(), truth.values["output"].isnan()):
             return False
         hold(problem, truth, got, lambda: run(problem.reference), truth.values)
-    except (Mismatch, RuntimeError):
+    except Mismatch:
+        return False
+    except Exception as error:  # what does not run is explained by nothing
+        ensure_foreign(error)
         return False
     return True

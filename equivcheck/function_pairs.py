@@ -56,6 +56,7 @@ def as_functions(subject: Subject) -> Subject:
         reference=normal(subject.reference, names[0]),
         candidate=normal(subject.candidate, names[1]),
         options=shared,
+        reference_alone=tuple(name for name in OPTIONS if name in options[0] and name not in shared),
         notes=tuple(
             f"not judged, because only one of the two takes it: {name}"
             for name in OPTIONS

@@ -97,6 +97,7 @@ class Run:
             candidate_line=line,
             kernels=kernels_told(self.results),
             strict=self.strict,
+            options_not_judged=self.subject.reference_alone,
             deviations=tuple(replace(d, observed=d.name in seen) for d in self.accepted.values()),
         )
 

@@ -61,6 +61,7 @@ class Subject:
     unfelt: frozenset[str] = frozenset()  # of the options: those that the original takes no notice of
     scale_optional: bool = False  # of a function: whether both run where the scale is left out
     learns_mask: bool = False  # of a function: whether both take an additive mask that is learned
+    reference_alone: tuple[str, ...] = ()  # of a function: options that the original takes and the candidate does not
     notes: tuple[str, ...] = ()  # what was found out about the pair, and is worth telling
     adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)

@@ -59,10 +59,13 @@ def refused_call(reference: Signature, candidate: Signature) -> str:
 
     What an original takes by `*args` or `**kwargs` has no names, and is not asked of the candidate.
     """
+    # what else an original takes that passes on what it is given is not known: then no call is taken for a whole one
+    whole = not any(p.kind in _VARIADIC for p in reference.parameters.values())
+    bind = candidate.bind if whole else candidate.bind_partial
     for positional, named in _calls(reference):
         shown = ", ".join((*positional, *(f"{name}=…" for name in named)))
         try:
-            bound = candidate.bind(*positional, **{name: name for name in named})
+            bound = bind(*positional, **{name: name for name in named})
         except TypeError as error:
             return f"called with ({shown}), {error}"
         for name, value in bound.arguments.items():

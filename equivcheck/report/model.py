@@ -144,6 +144,7 @@ class Report:
     kernels: Mapping[str, str] = field(
         default_factory=dict
     )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
+    options_not_judged: tuple[str, ...] = ()  # that the original alone takes
     strict: bool = False  # whether what the candidate refuses loudly counts as a failure
     schema_version: int = SCHEMA_VERSION
 

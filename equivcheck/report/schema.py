@@ -42,6 +42,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "candidate_line": "The line on which its definition begins.",
         "deviations": "Differences that were declared, with their reasons.",
         "kernels": "Which kernel ran, by the problem that it ran for.",
+        "options_not_judged": "Options of an original function that the candidate does not take.",
         "strict": "Whether what the candidate refuses loudly counts as a failure.",
         "schema_version": "The version of this schema.",
     },

@@ -126,6 +126,8 @@ def verdict_line(report: Report) -> str:
             facts.insert(0, "the run was cut short and proves nothing")
         case _:
             facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")
+    if report.options_not_judged:
+        facts.append(f"not judged, as the original alone takes them: {', '.join(report.options_not_judged)}")
     facts.append(f"{report.seconds:.1f} s")
     return _one_line(f"{report.verdict}: {', '.join(facts)}")
 
