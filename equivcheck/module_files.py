@@ -3,7 +3,7 @@
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -28,11 +28,13 @@ def made_of(path: str) -> list[ModuleType]:
     return [module for module in modules if module.__name__ not in _MAIN] or modules[:1]
 
 
-def made_twice() -> list[str]:
-    """A sentence for each file, installed ones apart, of which two modules are made."""
+def made_twice(among: Iterable[Path] | None = None) -> list[str]:
+    """A sentence for each file, installed ones apart, of which two modules are made; `among` these, or of all that are loaded."""
+    wanted = None if among is None else {os.path.realpath(file) for file in among}
     made: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for module, file in files():
-        if module.__name__ not in _MAIN and not installed(file):
+        asked = wanted is None or os.path.realpath(file) in wanted
+        if asked and module.__name__ not in _MAIN and not installed(file):
             with suppress(OSError):
                 there = os.stat(file)
                 made.setdefault((there.st_dev, there.st_ino), []).append((module.__name__, os.path.basename(file)))

@@ -15,7 +15,7 @@ from equivcheck.dtypes import usable_dtypes
 from equivcheck.errors import UsageError
 from equivcheck.explaining import explanation
 from equivcheck.file_access import Access
-from equivcheck.implementation import defined_at
+from equivcheck.implementation import defined_at, modules_of
 from equivcheck.module_files import made_twice
 from equivcheck.outcome import kernels_told, result_of
 from equivcheck.plan import SHRINK_S, planned_cases
@@ -143,7 +143,8 @@ class Run:
             self.heard.finished(self.results[-1])
             self.keep(self.report(complete=False))
             self.complete = self.complete and not search.stopped
-        notes = (*self.subject.notes, *made_twice())
+        sources = {*modules_of(self.subject.reference), *modules_of(self.subject.candidate)}
+        notes = (*self.subject.notes, *made_twice(sources))
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 
