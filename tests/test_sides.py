@@ -370,6 +370,14 @@ def test_the_numbers_of_an_original_that_leaves_its_budget_are_held_against_the_
         values.output(subject, CASE.but(dtype="bfloat16", regime="near_initial"))
 
 
+def test_two_that_leave_their_budget_together_are_the_same() -> None:
+    def again(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False, scale: float | None = None) -> Tensor:
+        return off_in_bfloat16(q, k, v, is_causal=is_causal, scale=scale)
+
+    subject = resolve(off_in_bfloat16, again, kind="function", device="cpu")
+    values.output(subject, CASE.but(dtype="bfloat16", regime="near_initial"))
+
+
 # --- what a function or a forward pass is called with -----------------------------------------------------------------
 
 

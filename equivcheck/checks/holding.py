@@ -223,7 +223,8 @@ def hold(
             )
         if not found.passes:
             failed.append(found)
-        ratios[name] = found.ratio
+        if found.reference_ratio <= 1.0:  # else the two leave their budget together, and were compared with each other
+            ratios[name] = found.ratio
         if found.unjudged:
             notes.append(
                 "values that are not finite in the original, or beyond the dtype, were recorded and not judged"
