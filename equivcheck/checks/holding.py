@@ -263,11 +263,16 @@ def _reference_ratio(name: str, problem: Problem, truth: Truth, reference: Resul
     if value is None:
         return 0.0
     found = _compare(name, value, truth, problem, None, None, certain=False)
-    if not found.passes:
-        found = _compare(name, value, truth, problem, None, None, certain=True, refined=True)
-    if not found.passes and not found.finite and truth.overflows:
-        found = _compare(name, value, truth, problem, None, None, certain=True, refined=True, overflows=True)
-    return found.ratio
+    if found.passes:
+        return found.ratio
+    overflows = not found.finite and truth.overflows
+    # what is not finite is so with any number of perturbed runs
+    found = (
+        _compare(name, value, truth, problem, None, None, certain=False, overflows=overflows) if overflows else found
+    )
+    if found.passes or not found.finite:
+        return found.ratio
+    return _compare(name, value, truth, problem, None, None, certain=True, refined=True, overflows=overflows).ratio
 
 
 def _brought(got: Results, problem: Problem) -> dict[str, Tensor]:
