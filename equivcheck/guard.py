@@ -73,7 +73,13 @@ class Guard:
         try:
             with _disable_current_modes():
                 copies = [*self._of_tensors(tensors), *self._of_weights(module)]
-            yield
+            try:
+                yield
+            except BaseException:  # what was written before it raised must not be the next one's input
+                with _disable_current_modes():
+                    for copy in _changed(copies):
+                        self._put_back(copy)
+                raise
             with _disable_current_modes():
                 changed = _changed(copies)
                 for copy in changed:
@@ -110,12 +116,15 @@ class Guard:
         self._weights[module] = copies
         return copies
 
+    def _put_back(self, copy: _Copy) -> None:
+        copy.words.copy_(copy.before)
+        self._weights.clear()  # what is put back counts as a change of its version
+
     def _judge(self, copy: _Copy) -> None:
         size = copy.tensor.element_size()
         off = copy.words.view(torch.uint8) != copy.before.view(torch.uint8)  # (bytes,)
         count = int(off[: off.numel() // size * size].view(-1, size).any(-1).sum())
-        copy.words.copy_(copy.before)
-        self._weights.clear()  # what is put back counts as a change of its version
+        self._put_back(copy)
         if current_side() != CANDIDATE:
             self.reference_changes.add(copy.name)
         elif copy.name not in self.reference_changes:

@@ -34,7 +34,6 @@ class Probes:
 
     Attributes:
         subject: The pair.
-        profile: The run's profile.
         dtypes: The dtypes in which the pair is judged.
         planned: How many cases each check has in this run, by its name.
         seed: The run's seed.

@@ -303,6 +303,20 @@ def test_what_the_original_overwrites_too_is_put_back_and_no_finding() -> None:
     assert not different(OriginalOverwrites, FlashCausalSelfAttention)
 
 
+def test_what_was_written_before_an_exception_is_put_back() -> None:
+    class WritesAndRaises(CausalSelfAttention):
+        def forward(self, x: Tensor) -> Tensor:
+            x.detach().zero_()
+            raise RuntimeError("after writing")
+
+    problem = resolve(CausalSelfAttention, WritesAndRaises, kind="module", device="cpu").problem(CASE)
+    before = problem.inputs[0].clone()
+    for gradients in (False, True):
+        with pytest.raises(RuntimeError, match="after writing"):
+            problem.run(problem.candidate, problem.inputs, gradients=gradients)
+        assert torch.equal(problem.inputs[0], before)
+
+
 def test_putting_back_keeps_layouts_and_the_parameters_what_they_are() -> None:
     subject = resolve(CausalSelfAttention, OverwritesWeights, kind="module", device="cpu")
     problem = subject.problem(CASE.but(layout="transposed"))

@@ -62,7 +62,7 @@ class Sensitivity:
     survived: tuple[str, ...] = ()
     caught_by: Mapping[str, str] = field(default_factory=dict)  # fault -> "check on case"
     seconds: float = 0.0
-    without_effect: tuple[str, ...] = ()  # that change nothing in the probe cases, and were left out
+    without_effect: tuple[str, ...] = ()  # that were left out, as nothing of them shows around this pair
     untried: tuple[str, ...] = ()  # that time did not suffice for
 
     @property

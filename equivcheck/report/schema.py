@@ -72,7 +72,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "survived": "Those of them that no check saw.",
         "caught_by": "Fault to the check and the case that saw it first.",
         "seconds": "How long that took.",
-        "without_effect": "Faults that change nothing around this original in the probe cases, and were left out.",
+        "without_effect": "Faults that were left out, as nothing of them shows around this pair.",
         "untried": "Faults that time did not suffice for.",
     },
     Deviation: {

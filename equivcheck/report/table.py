@@ -99,7 +99,7 @@ def sensitivity_line(report: Report) -> str:
     if of.survived:
         parts.append(f"survived: {', '.join(of.survived)}")
     if of.without_effect:
-        parts.append(f"{len(of.without_effect)} left out, as they change nothing in this original")
+        parts.append(f"{len(of.without_effect)} left out, as nothing of them would show here")
     if of.untried:
         parts.append(f"out of time before {len(of.untried)} more")
     return _one_line(f"sensitivity: {'; '.join(parts)}")
