@@ -377,7 +377,7 @@ def test_a_run_that_dies_leaves_no_report_that_looks_current(does: str) -> None:
 def test_a_folder_that_is_gone_from_the_beginning_is_no_traceback(tmp_path: Path) -> None:
     shutil.copytree(".", "../elsewhere")
     line = (
-        f"mkdir gone && cd gone && rmdir ../gone; PYTHONPATH={tmp_path}:$PYTHONPATH "
+        f"mkdir gone && cd gone && rmdir ../gone; PYTHONPATH={tmp_path}${{PYTHONPATH:+:$PYTHONPATH}} "
         f"{sys.executable} {tmp_path}/command.py verify a:A candidate:silent"
     )  # it starts a process of Python's own, which asks where it is
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
