@@ -1,19 +1,21 @@
 """Every fault of `equivcheck.faults`, put through the checks of a profile: is it seen, by what, how soon, how small?
 
-    python benchmarks/sightings.py [--profile gate] [--device cpu] [--only NAME] [--no-shrink] [--part I/N] [--out FILE]
+    python benchmarks/sightings.py [--profile gate] [--device cpu] [--only NAME] [--no-shrink] [--by-name] [--part I/N] [--out FILE]
     python benchmarks/sightings.py --merge FILE... --out FILE
 
 Prints a row a fault and the totals; with --out writes the rows as JSON. Checks are run in the order of the registry,
 those of a module as `equivcheck verify` chooses them, from the first on, until one fails: the seconds are what a user
-waits for the first counterexample, and then for the smallest one. Part I/N takes every N-th fault from the I-th on and
-keeps on disk what it has reached; --merge puts together what there is. With --right the subjects are the right ones,
-none of which may be seen. Exit status 1 where one is seen, or a wrong one is not.
+waits for the first counterexample, and then for the smallest one. With --by-name the checks alone are run that should see
+the fault. Part I/N takes every N-th fault from the I-th on and keeps on disk what it has reached; --merge puts together
+what there is. With --right the subjects are the right ones, none of which may be seen. Exit status 1 where one is seen, or
+a wrong one is not.
 """
 
 import argparse
 import statistics
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,19 @@ class _Timed(Search):
             raise
 
 
-def sight(subject: Subject, profile: str, seed: int, shrink_s: float, max_s: float = float("inf")) -> dict[str, object]:
+def sight(
+    subject: Subject,
+    profile: str,
+    seed: int,
+    shrinks: int,
+    max_s: float = float("inf"),
+    among: Collection[str] = (),
+) -> dict[str, object]:
     began, cases = time.monotonic(), 0
     for check in CHECKS:
-        if subject.kind not in check.kinds or not check.judges:
+        if subject.kind not in check.kinds or not check.judges or (among and check.name not in among):
             continue
-        search = _Timed(check, subject, check.cases[profile], shrink_s, began + max_s, lambda _: None)
+        search = _Timed(check, subject, check.cases[profile], shrinks, began + max_s)
         search.started = began
         search.run(classes(check, subject, DTYPES, search.planned), seed_for(seed, check.name))
         if search.minimal is not None:
@@ -79,6 +88,7 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="I/N: every N-th fault from the I-th on")
     parser.add_argument("--right", action="store_true", help="the right ones instead: none may be seen")
     parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--by-name", action="store_true", help="only the checks that should see the fault: quicker")
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="no further fault after so long")
     parser.add_argument("--merge", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
@@ -108,7 +118,8 @@ def study(args: argparse.Namespace, members: Any) -> list[dict[str, Any]]:
         if time.monotonic() - began > args.max_seconds:
             break
         subject = base.with_candidate(fault.attention, fault.name)
-        row = sight(subject, args.profile, args.seed, 0.0 if args.no_shrink else 5.0)
+        among = getattr(fault, "seen_by", ()) if args.by_name else ()
+        row = sight(subject, args.profile, args.seed, 0 if args.no_shrink else 100, among=among)
         row = {"fault": fault.name, "seen_by": list(getattr(fault, "seen_by", ())), **row}
         rows.append(row)
         keep(rows)

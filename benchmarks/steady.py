@@ -38,7 +38,7 @@ def one_run(number: int, device: str, profile: str, names: list[str]) -> list[di
         if check.name not in names:
             continue
         began = time.monotonic()
-        search = Search(check, subject, check.cases[profile], 5.0, float("inf"), lambda _: None)
+        search = Search(check, subject, check.cases[profile], 100, float("inf"))
         search.run(classes(check, subject, DTYPES, search.planned), seed_for(number, check.name))
         ratios = [held.ratio for held in search.held.values() if held.ratio is not None]
         notes = sorted({note for held in search.held.values() for note in held.notes})

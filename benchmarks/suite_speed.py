@@ -32,6 +32,7 @@ from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import CHECKS
 from equivcheck.faults import FAULTS
 from equivcheck.kinds import resolve
+from equivcheck.loading import load
 from equivcheck.oracle import Widened
 from equivcheck.problem import Problem
 from equivcheck.provenance import device_name, environment, sources
@@ -122,7 +123,7 @@ def whole(profile: str, device: str, shared: dict[str, int]) -> dict[str, object
     where = resolve(ORIGINAL, FLASH, kind="module", device=device).device
     plain = verify(ORIGINAL, FLASH, device=device, profile=profile, **shared)
     with Account(where).keeping() as account:
-        kept = verify(ORIGINAL, FLASH, device=device, profile=profile)
+        kept = verify(load(ORIGINAL), load(FLASH), device=device, profile=profile)  # objects run in this process
     s = account.seconds
     pair, oracle, ran, as_plain = s["pair"], s["oracle"], s["perturbed"], s["perturbed as plain"]
     return {
@@ -156,7 +157,7 @@ def growth(device: str) -> dict[str, dict[int, float]]:
     check = next(c for c in CHECKS if c.name == "output")
     by_cases = {}
     for planned in (25, 50, 100, 200):
-        search = Search(check, subject, planned, 1.0, float("inf"), lambda _: None)
+        search = Search(check, subject, planned, 30, float("inf"))
         began = time.perf_counter()
         search.run(classes(check, subject, DTYPES, planned), seed_for(0, check.name))
         by_cases[len(search.held)] = round(time.perf_counter() - began, 3)

@@ -12,6 +12,7 @@ from torch import Tensor
 from equivcheck.configs import CaseConfig
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
+from equivcheck.report.outcomes import DTYPES
 
 __all__ = [
     "ALIGNED_BYTES",
@@ -27,7 +28,6 @@ __all__ = [
     "tiny_factor",
 ]
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALF = ("bfloat16", "float16")
 LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
 REGIMES = (

@@ -11,12 +11,12 @@ from typing import Any
 from equivcheck.errors import UsageError
 from equivcheck.report.files import read_bounded
 from equivcheck.report.model import Deviation
+from equivcheck.report.outcomes import DTYPES
 
 __all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
 KINDS = ("auto", "module", "function", "model", "replacement")
 PROFILES = ("quick", "gate", "thorough")
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1  # what torch takes as a seed
 _TABLE = "[tool.equivcheck] in {path}"
 _DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, in which no reason is empty,'
@@ -37,6 +37,8 @@ class Config:
     deviations: Mapping[str, str | Deviation] = field(default_factory=dict)  # check -> why its difference is wanted
     seed: int | None = None
     max_seconds: float | None = None
+    case_seconds: float | None = None
+    setup: str | None = None  # the import string of what each process calls first
     config: str | None = None  # import strings, as `equivcheck.adaptation` tells
     inputs: str | None = None
     outputs: str | None = None
@@ -95,7 +97,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     if key == "seed":
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SEED:
             raise _refusal(where, key, value, f"a whole number from 0 to {LARGEST_SEED}")
-    elif key == "max_seconds":
+    elif key in ("max_seconds", "case_seconds"):
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
             raise _refusal(where, key, value, "a number of seconds above 0")
         return float(value)

@@ -1,20 +1,18 @@
 """Differences that are wanted: declared with a reason, and if need be until a day."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from equivcheck.checks import CHECKS
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Deviation
 
 __all__ = ["accepted_of", "declared"]
 
 
-def accepted_of(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
-    """The deviations by the names of their checks; a UsageError for a check that there is not, and where a reason is missing."""
+def accepted_of(deviations: Mapping[str, str | Deviation] | None, known: Sequence[str]) -> dict[str, Deviation]:
+    """The deviations by the names of their checks; a UsageError for one that is not `known`, and where a reason is missing."""
     accepted = {}
-    known = [check.name for check in CHECKS]
     for name, given in (deviations or {}).items():
         if name not in known:
             raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")

@@ -19,7 +19,7 @@ from typing import Any
 from equivcheck import working_folder
 from equivcheck.source_files import file_of, is_equivcheck, is_installed, name_of
 
-__all__ = ["Access", "Seen", "seen_here", "watch_this_process", "watched"]
+__all__ = ["Access", "Seen", "watch_this_process", "watched"]
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _REALTIME_COARSE = 5  # Linux's clock of that name, for which Python has none
@@ -112,16 +112,12 @@ def watched() -> Iterator[Access]:
         _access = around
 
 
-def watch_this_process() -> None:
+def watch_this_process() -> Access:
     """Note what foreign code uses from here to the end of this process, which works for another one."""
     global _access
     _access = Access()
     _listen()
-
-
-def seen_here() -> Seen:
-    """What foreign code has used in this process until now."""
-    return Seen() if _access is None else _access.seen()
+    return _access
 
 
 def _listen() -> None:

@@ -36,8 +36,8 @@ _WAYS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {  # an option: two
 }
 
 
-def as_functions(subject: Subject) -> Subject:
-    """The pair as functions of the contract's names, with the options that both take."""
+def as_functions(subject: Subject, allowed: frozenset[str] | None = None) -> Subject:
+    """The pair as functions of the contract's names, with the options that both take, or those of them that are `allowed`."""
     if not may_take_qkv(subject.candidate):
         raise UsageError(
             f"{subject.reference_name} is a function of q, k, v, and {subject.candidate_name} is not: {HOW_TO_CALL_IT}"
@@ -48,6 +48,7 @@ def as_functions(subject: Subject) -> Subject:
     ]
     # what only one of them takes is left at its default in both
     shared = frozenset(options[0]) & frozenset(options[1])
+    shared = shared if allowed is None else shared & allowed
     names = [{option: name for option, name in taken.items() if option in shared} for taken in options]
     original = subject.reference
     subject = replace(

@@ -76,6 +76,10 @@ def notes(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
 def _of_one(report: Report, demands: Demands) -> Iterator[str]:
     if not report.complete or not report.results:
         yield f"partial: the run was cut short and proves nothing; {AGAIN}, and let it end"
+    if report.schema_version == SCHEMA_VERSION and not report.sealed:
+        yield f"unsealed: the pair ran in the process that made the verdict; {AGAIN} of import strings"
+    for finding in report.findings:
+        yield f"{finding}; mend the candidate"
     yield from stale(report, demands.root, demands.package)
     yield from edited(report)
     if demands.strict_environment:

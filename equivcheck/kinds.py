@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck import settings, working_folder
+from equivcheck import beacon, settings, working_folder
 from equivcheck.adaptation import Adaptation, Given
 from equivcheck.calling import (
     HOW_TO_CALL,
@@ -37,15 +37,28 @@ from equivcheck.subject import SAMPLE, Subject
 from equivcheck.transfer import HOW_TO_TRANSFER, Transfer, named_back
 from equivcheck.transfer_search import differs, find_transfer
 
-__all__ = ["KINDS", "resolve"]
+__all__ = ["IMPORTING", "KINDS", "resolve"]
+
+IMPORTING = "importing"
+"""The step at which a side is when it is imported."""
 
 KINDS = ("module", "function", "model", "replacement")
 
 
 def resolve(
-    reference: Any, candidate: Any, *, kind: str, device: str, adaptation: Mapping[str, Given] | None = None
+    reference: Any,
+    candidate: Any,
+    *,
+    kind: str,
+    device: str,
+    adaptation: Mapping[str, Given] | None = None,
+    between: Callable[[Any], None] = lambda reference: None,
+    allowed: frozenset[str] | None = None,
 ) -> Subject:
     """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind.
+
+    `between` is given the reference, which is loaded then, before the candidate is. Of the options that two functions share,
+    those `allowed` are used, by default all.
 
     `adaptation` has the arguments of `Adaptation.of`.
     """
@@ -56,32 +69,40 @@ def resolve(
     root = working_folder.current()  # the pair may change it while it is loaded
     pair: list[Any] = []
     switched: tuple[str, ...] = ()
-    for given, name in zip((reference, candidate), names, strict=True):
+    for side, given, name in zip((REFERENCE, CANDIDATE), (reference, candidate), names, strict=True):
         found = given
+        beacon.note_side(side)
         if isinstance(given, str):
+            beacon.note_step(IMPORTING)
             # the original's settings are those that it was trained with
             found, switched = load_candidate(given, root) if pair else (load(given, root), ())
+            beacon.note_step(beacon.NOTHING)
         if not callable(found):
             raise UsageError(
                 f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
             )
+        if not pair:
+            between(found)
         pair.append(found)
+    beacon.note_case(SAMPLE.id)
     said = Adaptation.of(root, **adaptation or {})
     subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
     with settings.kept():  # what a candidate switches where it is tried must be seen where it is judged
-        return _tried(subject, kind)
+        return _tried(subject, kind, allowed)
 
 
-def _tried(subject: Subject, kind: str) -> Subject:
+def _tried(subject: Subject, kind: str, allowed: frozenset[str] | None) -> Subject:
     said, names = subject.adaptation, (subject.reference_name, subject.candidate_name)
     if takes_qkv(subject.reference):
         found_kind = "function"
-        subject = as_functions(subject)
+        beacon.note_kind(found_kind)
+        subject = as_functions(subject, allowed)
         if said.given:
             raise UsageError(f"{said.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
         subject = replace(subject, reference=factory_of(subject.reference, said.config, names[0]))
         found_kind, inputs, outputs = _find_kind(subject)
+        beacon.note_kind(found_kind)
         subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
     if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:
         raise UsageError(
@@ -246,7 +267,7 @@ def _replaces(candidate: Callable[..., Any]) -> bool:
     if names and names[0] in ("model", "module", "net", "gpt", "network"):
         return True
     try:
-        with held_back(), seeded(0, torch.device("cpu")):
+        with held_back(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
             made: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
             return not isinstance(made, nn.Module)
     except Exception:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ __all__ = [
     "seconds",
     "show",
     "show_text",
+    "size",
     "whole",
 ]
 
@@ -40,6 +42,22 @@ _ADAPTATION = {
     "outputs": "Makes of what forward returns the tensor to compare",
     "transfer": "Makes of the reference's state_dict the candidate's; or the word auto",
 }
+
+_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+}
+_SIZE = re.compile(rf"([0-9.]+)\s*({'|'.join(_UNITS)})?", re.IGNORECASE)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +81,16 @@ def seconds(option: str, value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf:
         raise UsageError(f"{option} {value:g}: a number of seconds above 0 is allowed")
     return value
+
+
+def size(option: str, value: str | None) -> float | None:
+    """The bytes that a text such as `8GiB` or `500 MB` means, if anything was said; a UsageError where it means none."""
+    if value is None:
+        return None
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{option} {value!r}: a size such as 8GiB, 500MB or a number of bytes is allowed")
+    return float(match[1]) * _UNITS[(match[2] or "b").lower()]
 
 
 def of_a_pair(command: F) -> F:

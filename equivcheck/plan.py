@@ -8,12 +8,13 @@ from equivcheck.checks import CHECKS, Check
 from equivcheck.errors import UsageError
 from equivcheck.subject import Subject
 
-__all__ = ["PROFILES", "SHRINK_S", "choose", "least_cases", "must_judge", "planned_cases", "roughly"]
+__all__ = ["PROFILES", "choose", "least_cases", "must_judge", "planned_cases", "roughly", "shrink_calls"]
 
 PROFILES = ("quick", "gate", "thorough")
-SHRINK_S = {"quick": 5.0, "gate": 10.0, "thorough": 60.0}
+_SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
+_FEWEST_CALLS, _TIMES_PLANNED = 8, 4
 _ENOUGH = 8
-_TIMES, _JOBS = 8, 14  # as many times the cases where so many processes share a GPU, and in proportion
+_TIMES_ON_CUDA = 8  # as many times the cases of what is cheap: a GPU has time for them
 
 
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
@@ -56,20 +57,25 @@ def roughly(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) ->
     return sum(c.cases[profile] for c in CHECKS if not chosen or c.name in chosen) * len(dtypes) / len(DTYPES)
 
 
-def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int, jobs: int) -> int:
-    """How many cases of this check are run, where so many of the dtypes are asked for and so many processes share the work.
+def shrink_calls(check: Check, profile: str, planned: int) -> int:
+    """How many more cases are run to make a failing one small: few of a check that has few cases, as each of them takes long."""
+    return min(_SHRINK_CALLS[profile], max(_FEWEST_CALLS, _TIMES_PLANNED * planned))
 
-    The profile `gate` is what fits a minute: on CUDA, the more processes, the more cases of the checks that are cheap.
+
+def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int) -> int:
+    """How many cases of this check are run, where so many of the dtypes are asked for.
+
+    The profile `gate` has more cases of the checks that are cheap on CUDA; how many processes share the work is all one.
     """
     most = check.cases[profile]
     if profile == "gate" and subject.device.type == "cuda" and check.cheap:
-        most = most * max(1, _TIMES * min(jobs, _JOBS) // _JOBS)
+        most *= _TIMES_ON_CUDA
     # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
     return _share(most, dtypes, features=len(subject.features))
 
 
 def least_cases(check: Check, profile: str, dtypes: int) -> int:
-    """How few cases of this check a run of this profile plans, whatever the pair, the device and the processes."""
+    """How few cases of this check a run of this profile plans, whatever the pair and the device."""
     return _share(check.cases[profile], dtypes)
 
 

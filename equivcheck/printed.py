@@ -45,6 +45,15 @@ class Excerpt:
         self._first += data[:free]
         self._last = (self._last + data[free:])[-LAST_BYTES:]
 
+    @property
+    def size(self) -> int:
+        """How many bytes there were."""
+        return self._bytes
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self.__init__()  # type: ignore[misc]  # it begins again
+
     def section(self, heading: str) -> list[str]:
         """The lines under `heading`, each with a prefix and without a character that could drive anything; none for nothing."""
         if not self._bytes:

@@ -18,7 +18,7 @@ from equivcheck.guard import Guard
 from equivcheck.maxima import Maxima, same_without
 from equivcheck.oracle import Greatest, Widened, spelled_out, to_float64
 from equivcheck.original import Original
-from equivcheck.sides import REFERENCE, foreign, running
+from equivcheck.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.transfer import gradients_of
 from equivcheck.truth import Memory, Sample, Truth
 
@@ -130,7 +130,7 @@ class Problem:
         with held_back(), seeded(self.case.seed, self.device):
             if not gradients:
                 with torch.no_grad():
-                    return dict(self.outputs(module, inputs))
+                    return self._taken_over(self.outputs(module, inputs))
             leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
             with foreign():
                 parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
@@ -140,7 +140,7 @@ class Problem:
             with self.guard.over(module, self.named_inputs(leaves) | {f"upstream {n}": g for n, g in flowing.items()}):
                 out = self.outputs(module, leaves)
                 roots = [(v, flowing[name]) for name, v in out.items() if v.requires_grad and name in flowing]
-                results: Results = {name: value.detach() for name, value in out.items()}
+                results = self._taken_over(out)
                 flow_back(roots)
             for name, leaf in zip(self.names, [x for x in leaves if x.is_floating_point()], strict=False):
                 results[f"grad {name}"] = dense(leaf.grad)
@@ -148,6 +148,12 @@ class Problem:
             for _, parameter in parameters:
                 parameter.grad = None
             return results
+
+    def _taken_over(self, values: Mapping[str, Tensor]) -> Results:
+        """Copies of results, once the device has done all that it was given: what writes to them later changes nothing."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return {name: value.detach().clone() for name, value in values.items()}
 
     def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The inputs of a pass by what they are called in messages."""
@@ -186,6 +192,7 @@ class Problem:
             oracle, self.named_inputs(inputs) | {f"upstream {n}": g for n, g in upstream.items()}
         )
         with (
+            finding_truth("the oracle"),
             running(REFERENCE),
             unchanged,
             self.dropping(oracle, self.judged_on),
@@ -212,7 +219,8 @@ class Problem:
 
         def perturbed(count: int) -> Sample:
             noise = torch.Generator(device=self.judged_on).manual_seed(self.case.seed * 64 + count)
-            with running(REFERENCE), spelled_out(), Maxima(detached=True) if detached else nullcontext():
+            detaching = Maxima(detached=True) if detached else nullcontext()
+            with finding_truth("a perturbed run"), running(REFERENCE), spelled_out(), detaching:
                 try:
                     return self._together(oracle, inputs, upstream, values, noise, count, gradients)
                 except NotOpened:

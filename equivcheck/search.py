@@ -1,10 +1,13 @@
 """One check's search: which cases are drawn, in what order they are run, and how a failing one is made small."""
 
 import hashlib
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import hypothesis
@@ -16,72 +19,121 @@ from equivcheck.checks.holding import first_line, raised
 from equivcheck.comparison import Mismatch, Raised
 from equivcheck.errors import ReferenceRaises, ToolError, UsageError
 from equivcheck.lost import hold_device
+from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.settings import kept
 from equivcheck.sides import REFERENCE, ensure_foreign, failure, raised_by
 from equivcheck.strategies import simpler
 from equivcheck.subject import Subject
 
-__all__ = ["Drawn", "Search", "seed_for"]
+__all__ = ["Search", "outcome_of", "seed_for"]
 
 _WIDE = 128
 """The widest head that a candidate must take: of wider ones it may refuse all."""
+_LENGTHS = (1, 16, 64, 128, 256)
 
 
-class _OutOfTime(BaseException):
+class _Ended(BaseException):
     """Ends the drawing of cases at once; no Exception, which Hypothesis would take for a failure and shrink."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What came of some of a search's cases."""
+class _Failure(Exception):
+    """A case fails; failures of each origin have a class of their own, so that none is shrunk into another."""
 
-    held: dict[Case, Held]
-    failed: dict[Case, Mismatch]
-    minimal: Case | None
-    stopped: bool
-    seconds: float
+
+class Recorded(Mismatch):
+    """A difference that another process has seen on a case."""
+
+    def __init__(self, outcome: CaseOutcome) -> None:
+        super().__init__(
+            str(outcome.failed), ratio=math.inf if outcome.ratio is None else outcome.ratio, where=outcome.where
+        )
+        self.origin, self.died = outcome.origin, outcome.died
 
 
 @dataclass
 class Search:
-    """One check's cases, in the order in which they were run, and what came of them."""
+    """One check's cases, in the order in which they were run, and what came of them.
+
+    Attributes:
+        check: The check.
+        subject: The pair.
+        planned: How many cases the check has in all of its classes.
+        shrink_calls: How many more cases are run to make a failing one small, and as many again beyond its class.
+        until: When to end, as a time of `time.monotonic`.
+        told: Hears how many cases are done.
+        known: What came of cases in a process before this one: they are not run again.
+        began: Hears of each case that is about to be run.
+        ended: Hears what came of it.
+        dtypes: Those that a counterexample may have: what is asked for, and what the candidate takes.
+    """
 
     check: Check
     subject: Subject
     planned: int
-    shrink_s: float
+    shrink_calls: float
     until: float
-    told: Callable[[int], None]
+    told: Callable[[int], None] = lambda _: None
+    known: Mapping[str, CaseOutcome] = field(default_factory=dict)
+    began: Callable[[Case], None] = lambda _: None
+    ended: Callable[[CaseOutcome], None] = lambda _: None
+    dtypes: Sequence[str] = DTYPES
     held: dict[Case, Held] = field(default_factory=dict)
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
     stopped: bool = False
-    seconds: float = 0.0  # of work, all processes together
-    explained: str = ""  # the whole difference in one sentence, where it is known
-    dtypes: Sequence[str] = DTYPES  # that a counterexample may have: what is asked for, and what the candidate takes
-    _shrink_until: float = 0.0
+    seconds: float = 0.0
+    _calls: int = 0
+    _error: Exception | None = None  # what is no outcome of a case
 
     def visit(self, case: Case) -> None:
         """Run the check on a case once; later calls repeat the outcome, so that shrinking counts nothing twice."""
+        if case not in self.failed and case not in self.held and not self._recall(case):
+            if self._spent():
+                return
+            self._run(case)
         if case in self.failed:
             self.minimal = case
             raise self.failed[case]
-        if case in self.held:
-            return
-        now = time.monotonic()
-        # out of time: what is not known to fail counts as passing, so that shrinking ends with the smallest known failure
-        if now > self.until or (self.failed and now > self._shrink_until):
-            if self.failed:
-                return
+
+    def _recall(self, case: Case) -> bool:
+        """Take what is known of a case from a process before; False where nothing is."""
+        outcome = self.known.get(case.id)
+        if outcome is None:
+            return False
+        if self.failed and not outcome.died:
+            self._calls += 1  # that process made it small as far as this one does
+        if outcome.failed is not None:
+            self.failed[case] = Recorded(outcome)
+        else:
+            self.held[case] = Held(
+                outcome.ratio, outcome.where, outcome.notes, judged=outcome.judged, unsupported=outcome.unsupported
+            )
+        self.ended(outcome)
+        return True
+
+    def _spent(self) -> bool:
+        """Whether no further case is run: what is not known to fail counts as passing then, and shrinking comes to its end."""
+        late = time.monotonic() > self.until
+        if self.failed:
+            if late or self._calls >= self.shrink_calls:
+                return True
+            self._calls += 1
+        elif late:
             self.stopped = True
-            raise _OutOfTime
+            raise _Ended
+        return False
+
+    def _run(self, case: Case) -> None:
+        self.began(case)
+        first = not self.failed
         try:
             with kept():  # a setting that a candidate switches in one check must not be there before the next looks
                 held = self.check.run(self.subject, case)
         except Mismatch as mismatch:
             if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
-                self._fails(case, mismatch)
-                raise
+                self.failed[case] = mismatch
+                self.ended(outcome_of(case, mismatch))
+                return
             # loud, and what kernels are known for: they keep a head in registers
             held = Held(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
         except ReferenceRaises as why:
@@ -92,16 +144,16 @@ class Search:
             raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
         except Exception as error:
             hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
-            held = _not_asked(self._of_reference(case, error))
+            found = self._of_reference(case, error)
+            if isinstance(found, Mismatch):
+                self.failed[case] = found
+                self.ended(outcome_of(case, found))
+                return
+            held = _not_asked(found)
         self.held[case] = held
-        if not self.failed:
+        self.ended(outcome_of(case, held))
+        if first:
             self.told(len(self.held))
-
-    def _fails(self, case: Case, mismatch: Mismatch) -> None:
-        if not self.failed:
-            self._shrink_until = time.monotonic() + self.shrink_s
-        self.failed[case] = mismatch
-        self.minimal = case
 
     def _of_reference(self, case: Case, error: Exception) -> Exception:
         """An exception that came out of a check, where it is the original's; a Mismatch where it is the candidate's alone."""
@@ -112,24 +164,7 @@ class Search:
         if raised_by(error) == REFERENCE:
             return error
         why = _original_raises(self.subject, case)
-        if why is None:
-            self._fails(case, found := raised(error))
-            raise found from error
-        return why
-
-    @property
-    def drawn(self) -> Drawn:
-        """What came of the cases so far."""
-        return Drawn(self.held, self.failed, self.minimal, self.stopped, self.seconds)
-
-    def take(self, drawn: Drawn) -> None:
-        """Add what another search has come to in a class of its own."""
-        # a case that two classes have drawn counts once, as it does where one search draws both
-        self.held.update({case: held for case, held in drawn.held.items() if case not in self.failed})
-        self.failed.update(drawn.failed)
-        self.minimal = self.minimal or drawn.minimal
-        self.stopped = self.stopped or drawn.stopped
-        self.seconds += drawn.seconds
+        return raised(error).with_traceback(error.__traceback__) if why is None else why
 
     def run(self, classes: Sequence[tuple[Any, int]], seed: int, *, only: int | None = None) -> None:
         """Draw each class's number of cases, or `only` one's; where one fails, shrink it and leave the other classes."""
@@ -162,21 +197,36 @@ class Search:
         )
         @given(strategy)
         def property_holds(case: Case) -> None:
-            self.visit(case)
+            kind = self._failure_of(case)
+            if kind is not None:
+                raise kind
 
-        with suppress(Mismatch, _OutOfTime):
+        with suppress(_Failure, _Ended):
             property_holds()
+        if self._error is not None:
+            raise self._error
+
+    def _failure_of(self, case: Case) -> type[_Failure] | None:
+        """Visit a case; the class of its failure, of which there is one for each origin, or None where it passes."""
+        try:
+            self.visit(case)
+        except Mismatch as mismatch:
+            return _class_of(_origin(mismatch))
+        except Exception as error:  # no outcome of the case: there is nothing to make small
+            self._error = error
+            raise _Ended from error
+        return None
 
     def _polish(self, smallest: Case) -> None:
-        """Go on shrinking beyond the class that the case was drawn from, for as long again."""
-        self._shrink_until = max(self._shrink_until, time.monotonic()) + self.shrink_s
+        """Go on shrinking beyond the class that the case was drawn from, for as many calls again."""
+        self._calls = 0
         tried: set[Case] = set()
         found = True
         while found:
             found = False
             for case in simpler(smallest):
                 # a dtype that is refused as a whole, or was left out, tells nothing of the difference that was found
-                if case in tried or case.dtype not in self.dtypes or time.monotonic() > self._shrink_until:
+                if case in tried or case.dtype not in self.dtypes or self._calls >= self.shrink_calls:
                     continue
                 tried.add(case)
                 try:
@@ -185,6 +235,45 @@ class Search:
                     smallest, found = case, True
                     break
         self.minimal = smallest
+
+
+_classes: dict[str, type[_Failure]] = {}
+
+
+def _class_of(origin: str) -> type[_Failure]:
+    if origin not in _classes:
+        _classes[origin] = type("_Failure", (_Failure,), {})
+    return _classes[origin]
+
+
+def _origin(mismatch: Mismatch) -> str:
+    """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
+    if isinstance(mismatch, Recorded):
+        return mismatch.origin
+    last: TracebackType | None = mismatch.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = "" if last is None else f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
+    return f"{type(mismatch).__name__} {place} {mismatch.where if isinstance(mismatch, Raised) else ''}".strip()
+
+
+def outcome_of(case: Case, found: Held | Mismatch) -> CaseOutcome:
+    """What came of a case, as plain data."""
+    length = next((edge for edge in _LENGTHS if case.seq_len <= edge), None)
+    visited = {
+        "dtype": case.dtype,
+        "regime": case.regime,
+        "mode": "train" if case.training else "eval",
+        "layout": case.layout,
+        "length": "longer" if length is None else f"up to {length}",
+    }
+    if isinstance(found, Recorded):
+        return CaseOutcome(
+            case.id, visited, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
+        )
+    if isinstance(found, Mismatch):
+        return CaseOutcome(case.id, visited, found.ratio, found.where, failed=str(found), origin=_origin(found))
+    return CaseOutcome(case.id, visited, found.ratio, found.where, found.notes, found.unsupported, found.judged)
 
 
 def _not_asked(why: Exception) -> Held:

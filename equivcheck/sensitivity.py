@@ -2,28 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from equivcheck import planting
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases import Case
 from equivcheck.checks import Check
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import ReferenceRaises
 from equivcheck.planting import PlantedFault
 from equivcheck.probes import PROBES, Probes
 from equivcheck.problem import Results
-from equivcheck.report.model import Sensitivity
-from equivcheck.search import Search
 from equivcheck.settings import kept
 from equivcheck.sides import ensure_foreign
 from equivcheck.subject import Subject
 
-__all__ = ["Sighting", "first_sighting", "planted_named", "sensitivity_of"]
-
+__all__ = ["Plants", "Ran", "first_sighting"]
 
 _WIDEST = ("float64", "float32", "bfloat16", "float16")
 _BY_VALUE = ("output", "gradients", "logits", "dropout")  # whose faults a plain pass shows
@@ -49,111 +45,87 @@ _AT_ONCE = 12  # cases of one dtype, before it is the next one's turn
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One planted fault, and the checks and cases in which it should be seen; the rest says how it is planted again elsewhere."""
+class Ran:
+    """A check that judged something in this run, and the cases that it failed on or judged.
 
-    fault: PlantedFault
-    cases: tuple[tuple[Check, Case], ...]
-    checks: frozenset[str]
-    profile: str
-    seed: int
-    until: float
+    Attributes:
+        check: The check.
+        planned: How many cases were planned.
+        cases: Those that it judged, in the order in which they were run, and after them those that failed.
+        failed: Whether any failed.
+    """
+
+    check: Check
+    planned: int
+    cases: tuple[Case, ...]
+    failed: bool
 
 
-class _Looks(Protocol):
-    def sightings(self, sightings: Sequence[Sighting], told: Callable[[int], None]) -> Iterator[str | None]: ...
-
-
-def sensitivity_of(
-    subject: Subject,
-    searches: Sequence[Search],
-    profile: str,
-    seed: int,
-    until: float,
-    told: Callable[[int, int], None],
-    workers: _Looks,
-    dtypes: Sequence[str] = DTYPES,
-) -> Sensitivity:
-    """Which faults the checks of these searches see on the cases of these searches.
+class Plants:
+    """The faults of one run, and where they are seen.
 
     A fault that changes nothing in the probe cases is left out: a doubtful one before it is looked for, where what it changes
-    is no more than rounding explains, and one that values show where the run's cases did not show it. What time did not
-    suffice for is neither seen nor survived.
+    is no more than rounding explains, and one that values show where the run's cases did not show it.
+    """
+
+    def __init__(self, subject: Subject, ran: Sequence[Ran], profile: str, seed: int, dtypes: Sequence[str]) -> None:
+        """Plant nothing as yet.
+
+        Args:
+            subject: The pair.
+            ran: The checks, with their cases.
+            profile: The run's profile.
+            seed: The run's seed.
+            dtypes: Those in which the pair was judged.
+        """
+        self.subject = subject
+        self._ran = {one.check.name: one for one in ran}
+        self._probes = Probes(subject, dtypes, {name: one.planned for name, one in self._ran.items()}, seed)
+        self._planted = {f.name: f for f in planting.planted(subject, frozenset(self._ran), profile, seed, dtypes)}
+
+    def chosen(self) -> tuple[list[str], list[str]]:
+        """The names of the faults to look for, and of those that are left out."""
+        faults: list[str] = []
+        without_effect: list[str] = []
+        for name, fault in self._planted.items():
+            (faults if self._is_one(fault) else without_effect).append(name)
+        return faults, without_effect
+
+    def _is_one(self, fault: PlantedFault) -> bool:
+        if fault.without is self.subject and self._ran[fault.seen_by[0]].failed:
+            return False  # the candidate fails there by itself: what is planted around it shows nothing more
+        planned = sum(self._ran[name].planned for name in fault.seen_by if name in self._ran)
+        return not fault.doubtful or _shows_often(fault, self._changed(fault), planned)
+
+    def _changed(self, fault: PlantedFault) -> Iterator[tuple[Check, Case]]:
+        checks = [self._ran[name].check for name in fault.seen_by if name in self._ran]
+        return self._probes.changed_by(fault.subject, checks)
+
+    def sighting(self, name: str, until: float, began: Callable[[Case], None]) -> str | None:
+        """Where the fault of this name is seen first, as `first_sighting` says it."""
+        fault = self._planted[name]
+        ran = [self._ran[n] for n in fault.seen_by if n in self._ran]
+        return first_sighting(fault, _in_turn(ran, fault.shows_in), until, began)
+
+    def changes_nothing(self, name: str) -> bool:
+        """Whether values would show the fault of this name, and no probe case does."""
+        fault = self._planted[name]
+        return fault.seen_by[0] in _BY_VALUE and next(self._changed(fault), None) is None
+
+
+def first_sighting(
+    fault: PlantedFault,
+    cases: Iterable[tuple[Check, Case]],
+    until: float,
+    began: Callable[[Case], None] = lambda _: None,
+) -> str | None:
+    """The first of these checks and cases in which the fault is seen.
 
     Args:
-        subject: The pair.
-        searches: What was run, with the cases that were.
-        profile: The run's profile.
-        seed: The run's seed.
+        fault: The fault.
+        cases: Where to look, in this order.
         until: When to end, as a time of `time.monotonic`.
-        told: Hears how many faults of all are done.
-        workers: Who looks.
-        dtypes: Those in which the pair was judged.
-    """
-    began = time.monotonic()
-    ran = {s.check.name: s for s in searches if s.failed or any(held.judged for held in s.held.values())}
-    checks = frozenset(ran)
-    probes = Probes(subject, dtypes, {name: search.planned for name, search in ran.items()}, seed)
-
-    def changed(fault: PlantedFault) -> Iterator[tuple[Check, Case]]:
-        return probes.changed_by(fault.subject, [ran[name].check for name in fault.seen_by if name in ran])
-
-    def is_one(fault: PlantedFault) -> bool:
-        if fault.without is subject and ran[fault.seen_by[0]].failed:
-            return False  # the candidate fails there by itself: what is planted around it shows nothing more
-        return not fault.doubtful or _shows_often(
-            fault, changed(fault), sum(ran[n].planned for n in fault.seen_by if n in ran)
-        )
-
-    faults: list[PlantedFault] = []
-    without_effect: list[PlantedFault] = []
-    for fault in planting.planted(subject, checks, profile, seed, dtypes):
-        (faults if is_one(fault) else without_effect).append(fault)
-    looked = [
-        Sighting(
-            fault,
-            tuple(_in_turn([ran[n] for n in fault.seen_by if n in ran], fault.shows_in)),
-            checks,
-            profile,
-            seed,
-            until,
-        )
-        for fault in faults
-    ]
-    survived, untried, caught_by = [], [], {}
-    for fault, seen in zip(faults, workers.sightings(looked, lambda done: told(done, len(faults))), strict=True):
-        if seen:
-            caught_by[fault.name] = seen
-        elif seen is None:
-            untried.append(fault.name)
-        elif fault.seen_by[0] in _BY_VALUE and next(changed(fault), None) is None:
-            without_effect.append(fault)
-        else:
-            survived.append(fault.name)
-    return Sensitivity(
-        tuple(fault.name for fault in faults if fault.name in caught_by or fault.name in survived),
-        tuple(survived),
-        caught_by,
-        time.monotonic() - began,
-        without_effect=tuple(sorted(fault.name for fault in without_effect)),
-        untried=tuple(untried),
-    )
-
-
-_latest: list[tuple[Subject, tuple[frozenset[str], str, int], dict[str, PlantedFault]]] = []
-
-
-def planted_named(subject: Subject, checks: frozenset[str], profile: str, seed: int, name: str) -> PlantedFault:
-    """The fault of this name among those that such a run plants."""
-    key = (checks, profile, seed)
-    # a subject with a transfer in it may have no hash
-    if not _latest or _latest[0][0] is not subject or _latest[0][1] != key:
-        _latest[:] = [(subject, key, {f.name: f for f in planting.planted(subject, checks, profile, seed)})]
-    return _latest[0][2][name]
-
-
-def first_sighting(fault: PlantedFault, cases: Sequence[tuple[Check, Case]], until: float) -> str | None:
-    """The first of these checks and cases in which the fault is seen.
+        began: Hears of each case.
 
     Returns:
         The check and the case, `""` where it is seen in none of them, None where time ran out before that was known.
@@ -161,6 +133,7 @@ def first_sighting(fault: PlantedFault, cases: Sequence[tuple[Check, Case]], unt
     for check, case in cases:
         if time.monotonic() > until:
             return None
+        began(case)
         # what shows without the fault as well is no sight of it
         if _fails(check, fault.subject, case) and not _fails_without(check, fault.without, case):
             return f"{check.name} on {case.id}"
@@ -229,20 +202,19 @@ def _same(one: Results, other: Results) -> bool:
     )
 
 
-def _in_turn(searches: Sequence[Search], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
-    """The run's cases, those of the first search first; within one some of each dtype in turn, those that show the fault first.
+def _in_turn(ran: Sequence[Ran], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
+    """The run's cases, those of the first check first; within one some of each dtype in turn, those that show the fault first.
 
     After these come wide floats. Of one dtype short ones and long ones take turns: what is wrong from some length on is not
     looked for in all shorter ones, nor what is wrong in one dtype in all the others.
     """
-    for search in searches:
-        seen = [c for c in (*search.held, *search.failed) if c in search.failed or search.held[c].judged]
+    for one in ran:
         alike = [
-            [case for case in seen if case.dtype == dtype]  # as they were drawn: short ones first
+            [case for case in one.cases if case.dtype == dtype]  # as they were drawn: short ones first
             for dtype in sorted(_WIDEST, key=lambda d: d not in shows_in)
         ]
         most = max(map(len, alike), default=0)
         for start in range(0, most, _AT_ONCE):
             for of_one in alike:
                 for at in range(start, min(start + _AT_ONCE, len(of_one))):
-                    yield search.check, of_one[at // 2 if at % 2 == 0 else -(at + 1) // 2]
+                    yield one.check, of_one[at // 2 if at % 2 == 0 else -(at + 1) // 2]

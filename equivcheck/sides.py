@@ -13,8 +13,10 @@ from types import TracebackType
 
 import torch
 
+from equivcheck import beacon
 from equivcheck.comparison import Mismatch
 from equivcheck.errors import ReferenceRaises, ToolError
+from equivcheck.exits import as_error
 from equivcheck.loading import line_of
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "current_side",
     "ensure_foreign",
     "failure",
+    "finding_truth",
     "foreign",
+    "place_of",
     "raised_by",
     "running",
 ]
@@ -61,11 +65,11 @@ def current_side() -> str:
 @contextmanager
 def running(side: str) -> Iterator[None]:
     """Inside, code of the pair that does not say whose it is counts as this side's."""
-    _sides.append(side)
+    _enter(side)
     try:
         yield
     finally:
-        _sides.pop()
+        _leave()
 
 
 @contextmanager
@@ -75,16 +79,42 @@ def foreign(side: str | None = None) -> Iterator[None]:
     A mistake in equivcheck's own frames is not marked: a side's code is often called through an adapter.
     """
     if side is not None:
-        _sides.append(side)
+        _enter(side)
     try:
         yield
-    except Exception as error:
+    except BaseException as raised:
+        error = as_error(raised)
+        if error is None:
+            raise
         if not (isinstance(error, _SLIPS) and _is_judging(_last_file(error.__traceback__))):
             _mark(error, _sides[-1])
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     finally:
         if side is not None:
-            _sides.pop()
+            _leave()
+
+
+@contextmanager
+def finding_truth(step: str) -> Iterator[None]:
+    """Inside, the original runs as equivcheck wants it, in float64 or with errors added: what kills the process is equivcheck's."""
+    beacon.note_step(step)
+    try:
+        yield
+    finally:
+        beacon.note_step(beacon.NOTHING)
+
+
+def _enter(side: str) -> None:
+    _sides.append(side)
+    beacon.note_side(side)
+
+
+def _leave() -> None:
+    beacon.left()
+    _sides.pop()
+    beacon.note_side(_sides[-1])
 
 
 def raised_by(error: BaseException) -> str | None:
@@ -118,10 +148,10 @@ def ensure_foreign(error: Exception) -> None:
     if isinstance(error, Mismatch):
         return
     if raised_by(error) is None:
-        raise ToolError(f"{type(error).__name__}: {line_of(error)[:300]} ({_place(error)})") from error
+        raise ToolError(f"{type(error).__name__}: {line_of(error)[:300]} ({place_of(error)})") from error
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """The file and line of equivcheck that an exception came from."""
     last = "an unknown place"
     traceback = error.__traceback__

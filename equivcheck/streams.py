@@ -13,14 +13,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from equivcheck.text_stream import Stream
 
 if TYPE_CHECKING:  # it takes its time to import, and what only informs captures nothing
     from equivcheck.printed import Printer
 
-__all__ = ["DEBUG", "Streams", "captured", "current", "private"]
+__all__ = ["DEBUG", "Streams", "captured", "current", "left_alone", "private", "renew"]
 
 DEBUG = "EQUIVCHECK_DEBUG"
 """The environment variable that leaves the streams alone, for a debugger in the code under test."""
@@ -83,7 +83,7 @@ class _OfTheProcess(Streams):
             for at, name, stream in ((1, "standard output", sys.stdout), (2, "standard error", sys.stderr))
         )
         super().__init__(out, err)
-        self.stay, self._process, self._shared = stay, os.getpid(), _Shared()
+        self.stay, self._process = stay, os.getpid()
         self._in = os.dup(0)
         if stay:
             atexit.register(self.close)  # before any of a stranger's, and so it runs after them
@@ -91,23 +91,18 @@ class _OfTheProcess(Streams):
     def begin(self) -> None:
         """Give descriptors and `sys` streams to the code under test, until the process ends or `close` is called."""
         if self.printer is None:
-            from equivcheck import ahead
             from equivcheck.printed import Printer
 
-            ahead.inherited.append(self._shared)
             self.printer = Printer(_descriptor_of(self.notes()))
             for source, target in ((self.printer.out, 1), (self.printer.err, 2), (os.open(os.devnull, os.O_RDONLY), 0)):
                 os.dup2(source, target)
                 os.close(source)
-        _renew()
+        renew()
 
     def close(self) -> None:
         """Show what was printed after the run, and put back what the process had."""
         if self.printer is None or os.getpid() != self._process:  # a child that was forked has nothing to end
             return
-        from equivcheck import ahead
-
-        ahead.inherited.remove(self._shared)
         _flush()
         self.printer.end()
         self.printer = None
@@ -168,13 +163,8 @@ def captured() -> Iterator[None]:
     if not isinstance(streams, _OfTheProcess) or os.name != "posix":
         yield
     elif os.environ.get(DEBUG):
-        tool = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = sys.__stdout__ or tool[0], sys.__stderr__ or tool[1]
-        try:
+        with left_alone():
             yield
-        finally:
-            _flush()
-            sys.stdout, sys.stderr = tool
     else:
         streams.begin()
         try:
@@ -188,25 +178,20 @@ def captured() -> Iterator[None]:
             streams.notes().write(streams.printer.collected())
 
 
-class _Shared:
-    """The descriptors 1 and 2 of this process for one that it starts: to be pickled with what that one is given."""
-
-    def __init__(self, out: Any = None, err: Any = None) -> None:
-        self._sent = (out, err)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from multiprocessing import reduction
-
-        return _Shared, (reduction.DupFd(1), reduction.DupFd(2))
-
-    def take(self) -> None:
-        """Write there from now on; called in the process that was started."""
-        for sent, descriptor in zip(self._sent, (1, 2), strict=True):
-            os.dup2(sent.detach(), descriptor)
-        _renew()
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Inside, the code under test has the streams of the process: for a debugger."""
+    tool = sys.stdout, sys.stderr
+    if isinstance(current(), _OfTheProcess):
+        sys.stdout, sys.stderr = sys.__stdout__ or tool[0], sys.__stderr__ or tool[1]
+    try:
+        yield
+    finally:
+        _flush()
+        sys.stdout, sys.stderr = tool
 
 
-def _renew() -> None:
+def renew() -> None:
     """Make new streams of Python and of C on the descriptors 0, 1 and 2, which write line by line: a crash loses none."""
     sys.stdin = os.fdopen(0, encoding="utf-8", errors="replace", closefd=False)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):

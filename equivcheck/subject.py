@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equivcheck import beacon
 from equivcheck.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.calling import HOW_TO_COMPARE, tensor_of
 from equivcheck.cases import ALIGNED_BYTES, Case, arrange
@@ -148,6 +149,7 @@ class Subject:
 
     def problem(self, case: Case) -> Problem:
         """The case made real; the candidate is only built when a check asks for it."""
+        beacon.note_case(case.id)
         inputs: tuple[Tensor, ...]
         names: tuple[str, ...]
         if self.kind == "function":

@@ -12,14 +12,13 @@ import torch
 
 from equivcheck.adaptation import Given
 from equivcheck.cases import DTYPES
-from equivcheck.checks import Check
 from equivcheck.errors import UsageError
-from equivcheck.kinds import resolve
-from equivcheck.outcome import NOTHING_JUDGED
-from equivcheck.planting import planted
+from equivcheck.file_access import watched
 from equivcheck.report.model import Deviation, Report
-from equivcheck.subject import Subject
-from equivcheck.verify import choose, verify
+from equivcheck.report.outcomes import NOTHING_JUDGED
+from equivcheck.supervisor import api
+from equivcheck.verify import pair_of, verify
+from equivcheck.worker.judge import Judge
 
 __all__ = ["suite"]
 
@@ -42,6 +41,7 @@ def suite(
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    setup: str | None = None,
 ) -> type:
     """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
 
@@ -51,19 +51,33 @@ def suite(
     the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
     """
     said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
-    subject = resolve(reference, candidate, kind=kind, device="cpu", adaptation=said)
+    if os.environ.get(api.INSIDE):  # a worker has imported the file of these tests: it is there for another thing in it
+        return type("TestEquivalence", (), {})
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    chosen = [check for check in choose(checks, tuple(exclude), subject.kind) if check.judges]
+    asked: dict[str, Any] = {
+        "checks": None if checks is None else list(checks),
+        "exclude": list(exclude),
+        "dtypes": list(dtypes),
+        "profile": profile,
+    }
+    pair = pair_of(reference, candidate, kind, "cpu", said, setup)
+    if pair is not None:
+        loaded, cells = api.ask(pair, "cells", **asked)
+    else:
+        with watched() as access:
+            judge = Judge(access)
+            loaded = judge.load(reference, candidate, kind, "cpu", said)
+            cells = judge.cells(**asked)
 
-    @pytest.mark.parametrize(("check", "where", "dtype"), _cells(subject, chosen, dtypes, profile))
+    @pytest.mark.parametrize(("check", "where", "dtype"), _parameters(cells))
     class TestEquivalence:
         def test_holds(self, check: str, where: str, dtype: str) -> None:
             report = verify(
                 reference,
                 candidate,
-                kind=subject.kind,
+                kind=kind if pair is not None else loaded["kind"],
                 device=_own_gpu() if where == "cuda" else where,
                 profile=profile,
                 checks=[check],
@@ -71,6 +85,8 @@ def suite(
                 seed=seed,
                 max_seconds=max_seconds,
                 deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
+                setup=setup,
+                shared=True,
                 **said,
             )
             _judge(report)
@@ -78,20 +94,13 @@ def suite(
     return TestEquivalence
 
 
-def _cells(subject: Subject, checks: Sequence[Check], dtypes: Sequence[str], profile: str) -> list[Any]:
-    """Check, device and dtype of each test: where there are faults that the check should see in this dtype."""
-    noticing = [
-        (check.name, dtype)
-        for check in checks
-        for dtype in dtypes
-        if dtype in check.draws.get("dtypes", DTYPES)
-        and any(not fault.doubtful for fault in planted(subject, {check.name}, profile, 0, (dtype,)))
-    ]
+def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
+    """Check, device and dtype of each test."""
     return [
         pytest.param(
             check, where, dtype, id=f"{check}-{where}-{dtype}", marks=[pytest.mark.gpu] if where == "cuda" else []
         )
-        for check, dtype in noticing
+        for check, dtype in cells
         for where in ("cpu", "cuda")
     ]
 
@@ -105,10 +114,12 @@ def _own_gpu() -> str:
 def _judge(report: Report) -> None:
     """Pass, skip with the reason, or fail with a short assertion: what, how far over budget, the case and its replay."""
     result = report.results[0] if report.results else None
-    if report.equivalent or (result is not None and result.outcome == "deviation"):
+    if report.equivalent or (result is not None and result.outcome == "deviation" and not report.findings):
         return
     if result is None:
         pytest.fail(f"the run is {report.verdict}: it ended before anything was judged", pytrace=False)
+    if report.findings:
+        pytest.fail("; ".join(report.findings), pytrace=False)
     if result.counterexample is not None:
         c = result.counterexample
         pytest.fail(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", pytrace=False)

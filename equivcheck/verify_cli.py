@@ -1,5 +1,6 @@
 """The commands `verify` and `replay`: a pair judged, and one case of it in full detail."""
 
+import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from equivcheck import ahead, streams, working_folder
 from equivcheck import config as configuration
+from equivcheck import streams
 from equivcheck.errors import UsageError
 from equivcheck.options import (
     NOT_JUDGED,
@@ -24,6 +25,7 @@ from equivcheck.options import (
     seconds,
     show,
     show_text,
+    size,
     whole,
 )
 
@@ -48,6 +50,16 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
 )
 @click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
+@click.option(
+    "--case-seconds",
+    type=number("number of seconds"),
+    metavar="S",
+    help="End a case after so long.  [default: 60, or 20 times the slowest so far]",
+)
+@click.option(
+    "--worker-memory", metavar="SIZE", help="What a process may use, as 8GiB.  [default: 80 % of what is free]"
+)
+@click.option("--setup", metavar="FUNCTION", help="Call this in each process first: an import string.")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @file_option("--json", "json_file", "FILE", "Write the report as JSON; - is standard output.")
 @file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
@@ -64,6 +76,9 @@ def verify(
     seed: int | None,
     max_seconds: float | None,
     jobs: int | None,
+    case_seconds: float | None,
+    worker_memory: str | None,
+    setup: str | None,
     deviations: tuple[str, ...],
     strict: bool,
     json_file: Path | None,
@@ -86,31 +101,39 @@ def verify(
         "kind": first(kind, config.kind, "auto"),
         "device": device_of(gpu, device, config),
         "profile": first(profile, config.profile, "gate"),
-        "checks": checks or None,
-        "exclude": exclude or config.exclude,
         "seed": first(seed, config.seed, 0),
-        "max_seconds": first(max_seconds, config.max_seconds),
         "strict": strict,
-        "jobs": jobs,
-        "require_backend": require_backend,
-        "deviations": {**config.deviations, **dict(map(configuration.deviation, deviations))} or None,
     }
     outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
     outputs.probe()
     outputs.begin(_nothing_yet(reference, candidate, options))
     import_from_here()
-    if jobs != 1 and not checks and options["profile"] != "quick":
-        ahead.start()  # beside the imports that follow here; a few cases need no other process
 
     from equivcheck.progress import follow
     from equivcheck.report import github, table
-    from equivcheck.verify import verify as judge
+    from equivcheck.supervisor import api
+    from equivcheck.supervisor.sealed import Pair
 
-    if outputs:
-        options["keep"] = outputs.keep
+    kind, where = options.pop("kind"), options.pop("device")
     try:
-        with streams.captured(), working_folder.kept(), follow(streams.current().notes()) as listener:
-            report = judge(reference, candidate, listener=listener, **options, **said)
+        api.start()  # beside what follows here
+        with follow(streams.current().notes()) as listener:
+            report = api.verify(
+                Pair(reference, candidate, kind, where, said, first(setup, config.setup)),
+                **options,
+                checks=checks or None,
+                exclude=exclude or config.exclude,
+                max_seconds=first(max_seconds, config.max_seconds),
+                deviations={**config.deviations, **dict(map(configuration.deviation, deviations))},
+                dtypes=configuration.DTYPES,
+                jobs=jobs,
+                require_backend=require_backend,
+                case_seconds=first(seconds("--case-seconds", case_seconds), config.case_seconds),
+                worker_memory=size("--worker-memory", worker_memory),
+                heard=listener,
+                keep=outputs.keep if outputs else lambda report: None,
+                signals=(signal.SIGINT, signal.SIGTERM),
+            )
     except UsageError:
         outputs.undo()
         raise
@@ -136,15 +159,17 @@ def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> 
         complete=False,
         seconds=0.0,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **{name: options[name] for name in ("kind", "device", "profile", "seed", "strict")},
+        **options,
     )
 
 
 @click.command()
 @click.argument("case_id")
+@click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
 @of_a_pair
 def replay(
     case_id: str,
+    in_process: bool,
     pair: tuple[str, ...],
     kind: str | None,
     gpu: bool,
@@ -157,16 +182,39 @@ def replay(
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
     where = device_of(gpu, device, config)
+    said = said_of(pair, adaptation, config)
+    kind = first(kind, config.kind, "auto")
     import_from_here()
 
     from equivcheck.report import table
-    from equivcheck.verify import replay as judge
 
-    kind = first(kind, config.kind, "auto")
-    options: dict[str, Any] = {"kind": kind, "device": where, "checks": checks or None}
-    options |= said_of(pair, adaptation, config) | {"require_backend": require_backend}
-    with streams.captured(), working_folder.kept():
-        results = judge(reference, candidate, case_id, **options)
+    if in_process:
+        from equivcheck.verify import replay as judge
+
+        with streams.left_alone():
+            results = judge(
+                reference,
+                candidate,
+                case_id,
+                kind=kind,
+                device=where,
+                checks=checks or None,
+                require_backend=require_backend,
+                in_process=True,
+                **said,
+            )
+    else:
+        from equivcheck.supervisor import api
+        from equivcheck.supervisor.sealed import Pair
+
+        results = api.replay(
+            Pair(reference, candidate, kind, where, said, config.setup),
+            case_id,
+            checks=checks or None,
+            require_backend=require_backend,
+            case_seconds=config.case_seconds,
+            signals=(signal.SIGINT, signal.SIGTERM),
+        )
     verdict, text = table.replayed(case_id, results)
     show_text(text)
     return _STATUS.get(verdict, NOT_JUDGED)

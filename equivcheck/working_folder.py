@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["current", "elsewhere", "kept"]
+__all__ = ["current", "kept"]
 
 
 def current() -> Path:
@@ -20,18 +20,6 @@ def current() -> Path:
 def kept() -> Iterator[None]:
     """Afterwards the working folder is what it was, where that still exists."""
     before = current()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.chdir(before)
-
-
-@contextmanager
-def elsewhere() -> Iterator[None]:
-    """Inside, the working folder is one that nobody removes: a process that is started begins where this one is."""
-    before = current()
-    os.chdir(os.sep)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """The check `backend`: which kernel ran is recorded, and a required one that did not run is a difference."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,13 +109,17 @@ def test_where_nothing_is_judged_that_is_told() -> None:
         verify(CausalSelfAttention, FlashCausalSelfAttention, checks=["output"], require_backend=["flash"])
 
 
-def test_the_command_ends_in_1_and_says_which_kernel_ran(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_ends_in_1_and_says_which_kernel_ran(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ["--device", "cpu", "--profile", "quick", "--check", "backend"]
     status = cli.main(["verify", *options, "--require-backend", "efficient"])
     assert status == 1
     assert "the kernel that ran is flash, and efficient is required: float32" in capsys.readouterr().out
-    with sdpa_kernel(SDPBackend.MATH):  # as on CUDA, where float32 has no flash kernel
-        assert cli.main(["verify", *options, "--require-backend", "float32=flash"]) == 1
+    (tmp_path / "on_cuda.py").write_text(
+        "from torch.backends import cuda\ndef set_up():\n"  # as on CUDA, where float32 has no flash kernel
+        "    cuda.enable_flash_sdp(False)\n    cuda.enable_mem_efficient_sdp(False)\n"
+    )
+    setup = ["--setup", f"{tmp_path}/on_cuda.py:set_up"]
+    assert cli.main(["verify", *options, *setup, "--require-backend", "float32=flash"]) == 1
     assert "the kernel that ran is math, and flash is required: float32" in capsys.readouterr().out
     assert cli.main(["verify", *options, "--require-backend", "fast"]) == 2
     assert "a kernel is one of flash, cudnn, efficient, math" in capsys.readouterr().err

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +18,8 @@ from equivcheck.cli import main
 from equivcheck.errors import UsageError
 from equivcheck.options import SHIPPED, import_from_here
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
+from equivcheck.supervisor import api
+from equivcheck.supervisor.sealed import Pair
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 OUTPUT = CheckResult("output", "equivalent", 60, 1.5, 0.412, CASE, "y[0, 2, 1]")
@@ -46,17 +47,20 @@ PARTIAL = replace(EQUIVALENT, complete=False)
 
 
 class Judge:
-    """Stands where equivcheck.verify does: answers with a report, or raises, and remembers what it was asked."""
+    """Stands where the supervisor does: answers with a report, or raises, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.answer: Any = EQUIVALENT
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def __call__(self, *pair: Any, **options: Any) -> Any:
-        self.calls.append((pair, options))
+    def __call__(self, pair: Pair, *case: str, **options: Any) -> Any:
+        options |= {"kind": pair.kind, "device": pair.device, "setup": pair.setup, **pair.adaptation}
+        listener = options.pop("heard", None)
+        for name in ("keep", "signals", "dtypes"):
+            options.pop(name, None)
+        self.calls.append(((pair.reference, pair.candidate, *case), options))
         if isinstance(self.answer, BaseException):
             raise self.answer
-        listener = options.get("listener")
         if listener is not None:
             for result in self.answer.results:
                 listener.progress(result.name, 0, result.cases)
@@ -70,9 +74,9 @@ class Judge:
 def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
     """No test judges a real pair unless it starts a process; and none writes outside its own folder."""
     judge = Judge()
-    module = ModuleType("equivcheck.verify")
-    module.verify = module.replay = judge  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "equivcheck.verify", module)
+    for name in ("verify", "replay"):
+        monkeypatch.setattr(api, name, judge)
+    monkeypatch.setattr(api, "start", lambda: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EQUIVCHECK_DEBUG", raising=False)
@@ -117,7 +121,6 @@ def test_a_run_says_one_line_per_finished_check_on_standard_error(capsys: pytest
 def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(judge: Judge) -> None:
     main(["verify"])
     ((pair, options),) = judge.calls
-    del options["listener"]
     assert pair == SHIPPED
     assert options == {
         "kind": "auto",
@@ -128,9 +131,12 @@ def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(jud
         "seed": 0,
         "max_seconds": None,
         "jobs": None,
-        "deviations": None,
+        "deviations": {},
         "require_backend": (),
         "strict": False,
+        "case_seconds": None,
+        "worker_memory": None,
+        "setup": None,
     }
 
 
@@ -139,9 +145,9 @@ def test_every_option_arrives(judge: Judge) -> None:
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
     more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict"]
+    more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
     main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
     ((pair, options),) = judge.calls
-    del options["listener"]
     assert pair == ("a:A", "b:B")
     assert options == {
         "kind": "module",
@@ -155,6 +161,9 @@ def test_every_option_arrives(judge: Judge) -> None:
         "deviations": {"logits": "on purpose"},
         "require_backend": ("bfloat16=flash",),
         "strict": True,
+        "case_seconds": 7.0,
+        "worker_memory": 2.0**31,
+        "setup": "s:S",
     }
 
 
@@ -405,6 +414,7 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
     judge.answer = tuple(replace(result, detail="error 1e-7, budget 2e-7") for result in results)
     assert main(["replay", CASE, "a:A", "b:B", "--check", "output", "--kind", "module"]) == status
     options = {"kind": "module", "device": "auto", "checks": ("output",), "require_backend": ()}
+    options |= {"case_seconds": None, "setup": None}
     assert judge.calls == [(("a:A", "b:B", CASE), options)]
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith(verdict)

@@ -23,7 +23,7 @@ from equivcheck.packages import content_of, version_of
 from equivcheck.plan import least_cases
 from equivcheck.provenance import digests, package_files
 from equivcheck.report import json
-from equivcheck.report.model import CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
+from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
 from equivcheck.source_files import CHANGED, hash_of
 
 PACKAGE = Path(equivcheck.__file__).parent
@@ -62,6 +62,7 @@ def green(tree: Path, **changes: object) -> Report:
         "environment": {"torch": str(torch.__version__)},
         "files": files,
         "sources": digests(files),
+        "sealed": True,
     }
     return Report(**{**facts, **changes})  # type: ignore[arg-type]
 
@@ -457,7 +458,7 @@ def edited(text: str) -> str:
 
 
 def newer(text: str) -> str:
-    return text.replace('"schema_version": 3', '"schema_version": 99', 1)
+    return text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99', 1)
 
 
 @pytest.mark.parametrize(
@@ -525,3 +526,9 @@ def test_a_message_of_a_report_is_told_without_what_drives_a_terminal(
     assert not {"\x1b", "\u202e"} & set(out)
     assert not any(line.startswith("::") for line in out.splitlines())
     assert stdlib_json.loads(committed.read_text())["verdict"] == "different"
+
+
+def test_evidence_of_a_run_that_was_not_sealed_or_that_found_something_is_refused(tree: Path) -> None:
+    assert "unsealed: the pair ran in the process that made the verdict" in the_reason(tree, green(tree, sealed=False))
+    replaced = "the candidate replaced slow.Attention.forward: its output is not what it is alone"
+    assert f"{replaced}; mend the candidate" in told(tree, green(tree, findings=(replaced,)))[0]

@@ -36,7 +36,7 @@ STARTING = (
 OF_A_RUN = (
     "verify.py",
     "search.py",
-    "outcome.py",
+    "report/outcomes.py",
     "sensitivity.py",
     "planting.py",
     "report/model.py",
@@ -109,8 +109,8 @@ def test_a_verdict_is_reached_without_what_is_left_out() -> None:
 import sys
 from pathlib import Path
 import equivcheck
+from equivcheck.attention import CausalSelfAttention as original
 from equivcheck.verify import verify
-original = "equivcheck.attention:CausalSelfAttention"
 verify(original, original, device="cpu", profile="quick", checks=["checkpoint"])
 package = Path(equivcheck.__file__).parent
 for module in list(sys.modules.values()):
@@ -120,9 +120,10 @@ for module in list(sys.modules.values()):
 """
     done = subprocess.run([sys.executable, "-c", judge], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"verify.py", "planting.py", "report/model.py"} <= loaded
-    # the folder of report/model.py is a package, and that file is empty
-    assert loaded & set(BESIDE_THE_VERDICT) == {"report/__init__.py"}
+    assert {"verify.py", "planting.py", "supervisor/run.py", "report/model.py"} <= loaded
+    # the folder of report/model.py is a package, and that file is empty; the others show what a pair in a worker prints
+    printing = {"printed.py", "streams.py", "text_stream.py"}
+    assert loaded & set(BESIDE_THE_VERDICT) == {"report/__init__.py", *printing}
     assert not (PACKAGE / "report/__init__.py").read_text()
 
 

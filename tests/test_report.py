@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equivcheck.errors import ReportError, UsageError
-from equivcheck.outcome import kernels_told
 from equivcheck.report import files, json, junit, markdown, table
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Package, Report, Sensitivity
+from equivcheck.report.outcomes import kernels_told
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 OUTPUT = CheckResult("output", "equivalent", 60, 1.5, 0.412, CASE, "y[0, 2, 1]")

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12)
 def searched(reference: Any, candidate: Any, *checks: str, kind: str = "auto", cases: int = 16) -> list[Search]:
     """The searches of these checks, in few cases; nothing is planted."""
     subject = resolve(reference, candidate, kind=kind, device="cpu")
-    searches = [Search(BY_NAME[name], subject, cases, 1.0, math.inf, lambda _: None) for name in checks or ("output",)]
+    searches = [Search(BY_NAME[name], subject, cases, 30, math.inf, lambda _: None) for name in checks or ("output",)]
     for search in searches:
         search.run(classes(search.check, subject, DTYPES, cases), 0)
     return searches
@@ -148,10 +149,13 @@ def test_what_equivcheck_raises_is_an_error_of_its_own_and_never_a_difference(
 
 
 def test_an_error_of_equivcheck_ends_in_one_line_that_asks_for_a_report(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("equivcheck.checks.purity"), "_states", None)
-    pair = ["equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"]
+    (tmp_path / "breaks.py").write_text(
+        "import importlib\ndef it():\n    importlib.import_module('equivcheck.checks.purity')._states = None\n"
+    )
+    pair = ["--setup", f"{tmp_path}/breaks.py:it"]
+    pair += ["equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"]
     assert main(["verify", *pair, "--check", "purity", "--profile", "quick", "--device", "cpu", "--jobs", "1"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "internal error" in line]
     assert "please report this line" in line

@@ -23,11 +23,18 @@ from equivcheck.text_stream import Stream, put
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="streams are captured by descriptors of POSIX")
 
 COMMAND = """
-import importlib, sys, types
+import importlib, sys
 from dataclasses import replace
+from equivcheck import streams, working_folder
 from equivcheck.report.model import CheckResult, Report, Sensitivity
+from equivcheck.supervisor import api
 
-def judge(reference, candidate, case=None, *, listener=None, keep=None, **options):
+def judge(pair, case=None, **options):
+    # in this process, as `bench` has it
+    with streams.captured(), working_folder.kept():
+        return of_a_pair(pair.reference, pair.candidate, case, **options)
+
+def of_a_pair(reference, candidate, case, *, heard=None, keep=None, **options):
     module, _, name = candidate.partition(":")
     loaded = getattr(importlib.import_module(module), name)
     result = CheckResult("output", "equivalent", 60, 1.5, 0.4)
@@ -41,11 +48,11 @@ def judge(reference, candidate, case=None, *, listener=None, keep=None, **option
     if keep is not None:
         keep(replace(report, complete=False))
     loaded()
-    listener.finished(result)
+    heard.finished(result)
     return report
 
-sys.modules["equivcheck.verify"] = module = types.ModuleType("equivcheck.verify")
-module.verify = module.replay = judge
+api.verify = api.replay = judge
+api.start = lambda: None
 from equivcheck.cli import main
 
 if __name__ == "__main__":
@@ -422,11 +429,9 @@ def test_a_pipe_that_does_not_block_takes_all_of_a_long_text() -> None:
 
 PRINTING = """
 import os
-from multiprocessing import parent_process
 from equivcheck.attention import FlashCausalSelfAttention
 
-where = "a worker" if parent_process() else "the first process"
-os.write(2, f"::error::imported in {where} from {os.getcwd()}\\n".encode())
+os.write(2, f"::error::imported from {os.getcwd()}\\n".encode())
 os.chdir("/")
 
 class Fast(FlashCausalSelfAttention):
@@ -434,15 +439,14 @@ class Fast(FlashCausalSelfAttention):
 """
 
 
-def test_workers_print_to_the_same_place_and_start_in_the_folder_of_the_run(tmp_path: Path) -> None:
+def test_workers_print_to_one_place_and_start_in_the_folder_of_the_run(tmp_path: Path) -> None:
     Path("fast.py").write_text(PRINTING)
     pair = ["equivcheck.attention:CausalSelfAttention", "fast.py:Fast"]
     command = ["verify", *pair, "--profile", "quick", "--check", "checkpoint", "--jobs", "2", "--json", "x.json"]
     done = subprocess.run([sys.executable, "-m", "equivcheck", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("equivalent: ")
-    for where in ("a worker", "the first process"):
-        assert f"| \\x3a:error::imported in {where} from {tmp_path.resolve()}" in done.stderr.splitlines()
+    assert done.returncode == 1, done.stderr
+    assert "the candidate changes the working folder of the process to /" in done.stdout.splitlines()[-1]
+    assert done.stderr.splitlines().count(f"| \\x3a:error::imported from {tmp_path.resolve()}") == 2
     report = json.loads(Path("x.json").read_text())
     assert report["candidate_file"] == "fast.py"
     assert "fast.py" in report["files"]["candidate"]

@@ -18,6 +18,12 @@ TestFlash = equivcheck.suite(
     checks=["interface", "checkpoint"],
 )
 """
+RIGHT_OBJECTS = """
+import equivcheck
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+
+TestFlash = equivcheck.suite(CausalSelfAttention, FlashCausalSelfAttention, checks=["interface", "checkpoint"])
+"""
 WRONG = """
 import equivcheck
 from equivcheck.attention import CausalSelfAttention
@@ -114,8 +120,8 @@ def test_a_declared_deviation_is_green(pytester: pytest.Pytester) -> None:
 
 
 def test_a_run_that_could_not_have_noticed_is_red(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equivcheck.planting.planted", lambda *_: [])
-    result = run(pytester, RIGHT)
+    monkeypatch.setattr("equivcheck.sensitivity.Plants.chosen", lambda _: ([], []))
+    result = run(pytester, RIGHT_OBJECTS)
     result.assert_outcomes(failed=8, deselected=8)
     result.stdout.fnmatch_lines(["*interface is insensitive: planted faults that were not seen: none was planted*"])
 

@@ -23,7 +23,7 @@ def annotations(report: Report) -> list[str]:
     """An `::error` for each check that is different, or one that tells the verdict; none where it is `equivalent`."""
     if report.verdict == "equivalent":
         return []
-    told = [
+    told = [("equivcheck: finding", finding) for finding in report.findings] + [
         (f"equivcheck: {result.name} is different", _told(result.counterexample.message, result.counterexample.replay))
         for result in report.results
         if result.outcome == "different" and result.counterexample is not None

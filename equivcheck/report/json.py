@@ -67,6 +67,8 @@ def loads(text: str, name: str = "the report") -> Report:
         raise ReportError(f"{name}: changed by hand since it was written (its hash does not match); run verify again")
     if version == 2:
         content.pop("performance", None)  # nothing ever stood there
+    if version < 4:
+        content.setdefault("sealed", False)  # no run was
     try:
         report = _build(Report, {key: value for key, value in content.items() if key not in _DERIVED})
     except (KeyError, TypeError, ValueError) as error:

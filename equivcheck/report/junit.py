@@ -31,6 +31,7 @@ def render(report: Report) -> str:
         "device": report.device,
         "profile": report.profile,
         "seed": str(report.seed),
+        "sealed": "yes" if report.sealed else "no",
         "dtypes": " ".join(report.dtypes),
         "planted_faults": str(len(report.sensitivity.planted)),
         "caught_faults": str(report.sensitivity.caught),
@@ -41,6 +42,9 @@ def render(report: Report) -> str:
     _properties(suite, properties)
     for result in report.results:
         _check(suite, report, result)
+    for number, finding in enumerate(report.findings, 1):
+        case = ET.SubElement(suite, "testcase", classname="equivcheck", name=f"finding.{number}", time="0.000")
+        ET.SubElement(case, "failure", message=clean(finding), type="finding").text = verdict_line(report)
     if report.verdict == "insensitive":
         case = ET.SubElement(suite, "testcase", classname="equivcheck", name="sensitivity")
         case.set("time", f"{report.sensitivity.seconds:.3f}")

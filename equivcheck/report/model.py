@@ -18,7 +18,8 @@ __all__ = [
     "Timing",
 ]
 
-SCHEMA_VERSION = 3  # 2 had no dtypes, no packages and nothing of what is not covered; 1 is not read any more
+SCHEMA_VERSION = 4
+"""3 did not say whether a run was sealed; 2 had no dtypes, no packages and nothing of what is not covered; 1 is not read."""
 
 Outcome = Literal["equivalent", "different", "unsupported", "deviation"]
 
@@ -145,6 +146,10 @@ class Report:
         default_factory=dict
     )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
     options_not_judged: tuple[str, ...] = ()  # that the original alone takes
+    findings: tuple[
+        str, ...
+    ] = ()  # what makes the comparison void, or the candidate another one, whatever the checks say
+    sealed: bool = True  # whether the pair ran in processes of its own, apart from what made the verdict
     strict: bool = False  # whether what the candidate refuses loudly counts as a failure
     schema_version: int = SCHEMA_VERSION
 
@@ -155,13 +160,13 @@ class Report:
 
     @property
     def equivalent(self) -> bool:
-        """True where every check ran, none is `different`, the run was sensitive, and if `strict` nothing is unsupported."""
+        """True where every check ran and found nothing, the run was sensitive, and if `strict` nothing is unsupported."""
         return self.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
         """One word: `equivalent`, `different`, `unsupported` (of a strict run only), `insensitive` or `partial`."""
-        if any(result.outcome == "different" for result in self.results):
+        if self.findings or any(result.outcome == "different" for result in self.results):
             return "different"
         if not self.complete or not self.results:
             return "partial"

@@ -43,6 +43,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "deviations": "Differences that were declared, with their reasons.",
         "kernels": "Which kernel ran, by the problem that it ran for.",
         "options_not_judged": "Options of an original function that the candidate does not take.",
+        "findings": "What makes the comparison void, or the candidate another one, whatever the checks say.",
+        "sealed": "Whether the pair ran in processes of its own, apart from the one that made the verdict.",
         "strict": "Whether what the candidate refuses loudly counts as a failure.",
         "schema_version": "The version of this schema.",
     },

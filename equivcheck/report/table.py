@@ -77,7 +77,7 @@ def sections(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What the checks remarked: headings (deviations, notes, unsupported) with pairs of a check and its remark."""
+    """What was remarked: headings (findings, deviations, notes, unsupported) with pairs of a check and its remark."""
     deviations: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     unsupported: list[tuple[str, str]] = []
@@ -86,7 +86,8 @@ def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
             (deviations if result.outcome == "deviation" else notes).append((result.name, result.detail))
         notes += [(result.name, note) for note in result.notes]
         unsupported += [(result.name, what) for what in result.unsupported]
-    found = [("deviations", deviations), ("notes", notes), ("unsupported", unsupported)]
+    findings = [("the run", finding) for finding in report.findings]
+    found = [("findings", findings), ("deviations", deviations), ("notes", notes), ("unsupported", unsupported)]
     return [(heading, told) for heading, told in found if told]
 
 
@@ -111,7 +112,8 @@ def verdict_line(report: Report) -> str:
     planted, survived = report.sensitivity.planted, report.sensitivity.survived
     match report.verdict:
         case "different":
-            facts.insert(0, ", ".join(result.name for result in report.results if result.outcome == "different"))
+            names = [result.name for result in report.results if result.outcome == "different"]
+            facts.insert(0, ", ".join([*names, *report.findings]))
             if not report.complete:
                 facts.append("partial: the run was cut short")
         case "unsupported":
@@ -128,6 +130,8 @@ def verdict_line(report: Report) -> str:
             facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")
     if report.options_not_judged:
         facts.append(f"not judged, as the original alone takes them: {', '.join(report.options_not_judged)}")
+    if not report.sealed:
+        facts.append("unsealed")
     facts.append(f"{report.seconds:.1f} s")
     return _one_line(f"{report.verdict}: {', '.join(facts)}")
 

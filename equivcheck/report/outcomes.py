@@ -1,0 +1,180 @@
+"""What came of one case, as plain data, and the result of a check that is made of all of its cases."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+from equivcheck.report.model import CheckResult, Counterexample
+
+__all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_told"]
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
+_DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
+_PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where two of these meet
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """One case of a check: what was measured where it passed, and in words what differs where it failed.
+
+    Attributes:
+        case: The case's id.
+        visited: Its value of each dimension: dtype, regime, mode, layout, length.
+        ratio: Error / budget, where one was measured.
+        where: The tensor in which that was seen, or the kind of error.
+        notes: What is worth a note.
+        unsupported: What the candidate refuses loudly.
+        judged: Whether a comparison came about.
+        failed: What differs; None where nothing does.
+        origin: Tells failures of different kinds apart.
+        died: How the process ended that ran the case: `died`, `hang`, `memory`, or `""` where it did not.
+    """
+
+    case: str
+    visited: Mapping[str, str] = field(default_factory=dict)
+    ratio: float | None = None
+    where: str = ""
+    notes: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
+    judged: bool = True
+    failed: str | None = None
+    origin: str = ""
+    died: str = ""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
+        """The outcome that `plain` made a mapping of."""
+        return cls(**{**plain, "notes": tuple(plain["notes"]), "unsupported": tuple(plain["unsupported"])})
+
+    def plain(self) -> dict[str, Any]:
+        """As what JSON can hold."""
+        return asdict(self)
+
+
+@dataclass
+class Searched:
+    """The cases of one check, in the order in which they were run: those that passed, and those that failed."""
+
+    passed: dict[str, CaseOutcome] = field(default_factory=dict)
+    failed: dict[str, CaseOutcome] = field(default_factory=dict)
+    minimal: str | None = None  # the smallest case that fails
+    stopped: bool = False  # whether time ran out
+    seconds: float = 0.0  # of work, all processes together
+    explained: str = ""  # the whole difference in one sentence, where it is known
+
+    def add(self, outcome: CaseOutcome) -> None:
+        """Take what came of a case; a case that two classes have drawn counts once."""
+        if outcome.failed is not None:
+            self.failed[outcome.case] = outcome
+            self.passed.pop(outcome.case, None)
+        elif outcome.case not in self.failed:
+            self.passed[outcome.case] = outcome
+
+    def take(self, other: "Searched") -> None:
+        """Take what came of another class of the same check."""
+        for outcome in (*other.passed.values(), *other.failed.values()):
+            self.add(outcome)
+        self.minimal = self.minimal or other.minimal
+        self.stopped = self.stopped or other.stopped
+        self.seconds += other.seconds
+
+    @property
+    def cases(self) -> int:
+        """How many cases there are."""
+        return len(self.passed) + len(self.failed)
+
+
+def check_result(
+    name: str,
+    searched: Searched,
+    *,
+    planned: int,
+    judges: bool,
+    replay: str,
+    refused: Mapping[str, str],
+) -> CheckResult:
+    """The result of a check whose cases have been run, or some of them.
+
+    Args:
+        name: The check's.
+        searched: Its cases.
+        planned: How many of them there should be.
+        judges: Whether the check judges, and does not only record.
+        replay: The command that shows a case again, with `CASE` where its id belongs.
+        refused: Dtype -> why it was left out.
+    """
+    passed = list(searched.passed.values())
+    measured = [(outcome.ratio, outcome) for outcome in passed if outcome.ratio is not None]
+    worst = max(measured, key=lambda m: m[0], default=None)
+    notes = Counter(note for outcome in passed for note in outcome.notes)
+    refusals = Counter(what for outcome in passed for what in outcome.unsupported)
+    detail = f"out of time after {len(passed)} of {planned} cases" if searched.stopped else ""
+    if passed and not searched.failed and judges and not refusals and not any(o.judged for o in passed):
+        detail = detail or NOTHING_JUDGED
+    common: dict[str, Any] = {
+        "cases": searched.cases,
+        "seconds": searched.seconds,
+        "notes": tuple(f"{note} ({count} cases)" for note, count in notes.most_common()),
+        "unsupported": (*refused.values(), *(f"{what} ({count} cases)" for what, count in refusals.most_common())),
+        "visited": _visited((*passed, *searched.failed.values())),
+        "by_dtype": _by_dtype((*passed, *searched.failed.values())),
+        "detail": detail,
+    }
+    if searched.minimal is None:
+        return CheckResult(
+            name,
+            "unsupported" if refusals else "equivalent",
+            worst_ratio=worst[0] if worst else None,
+            worst_case=worst[1].case if worst else None,
+            worst_where=worst[1].where if worst else None,
+            **common,
+        )
+    smallest = searched.failed[searched.minimal]
+    message = f"{smallest.failed}\n  {searched.explained}" if searched.explained else str(smallest.failed)
+    return CheckResult(
+        name,
+        "different",
+        worst_ratio=smallest.ratio,
+        worst_case=smallest.case,
+        worst_where=smallest.where,
+        counterexample=Counterexample(smallest.case, message, replay.replace("CASE", smallest.case), smallest.ratio),
+        **common,
+    )
+
+
+def kernels_told(results: Iterable[CheckResult]) -> dict[str, str]:
+    """Which kernels ran, by dtype: what the check `backend` notes in the form "dtype: which kernel, and where"."""
+    told = (note for result in results if result.name == "backend" for note in result.notes)
+    found = (re.fullmatch(r"(\w+): (.*?)(?: \(\d+ cases\))?", note) for note in told)
+    return {match[1]: match[2] for match in found if match and match[1] in DTYPES}
+
+
+def _by_dtype(outcomes: Iterable[CaseOutcome]) -> dict[str, float]:
+    """The worst ratio in each dtype, of cases that failed too; a ratio that is not a number is the worst there is."""
+    found: dict[str, float] = {}
+    for outcome in outcomes:
+        dtype = outcome.visited.get("dtype")
+        if outcome.ratio is not None and dtype is not None:
+            ratio = math.inf if math.isnan(outcome.ratio) else outcome.ratio
+            found[dtype] = max(found.get(dtype, 0.0), ratio)
+    return dict(sorted(found.items()))
+
+
+def _visited(outcomes: Iterable[CaseOutcome]) -> dict[str, dict[str, int]]:
+    """How many cases had each value of each dimension, and each pair of values of two of `_PAIRED`."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in _DIMENSIONS}
+    found |= {" × ".join(pair): Counter() for pair in combinations(_PAIRED, 2)}
+    for outcome in outcomes:
+        values = outcome.visited
+        if not values:
+            continue
+        for dimension in _DIMENSIONS:
+            found[dimension][values[dimension]] += 1
+        for a, b in combinations(_PAIRED, 2):
+            found[f"{a} × {b}"][f"{values[a]} × {values[b]}"] += 1
+    return {name: dict(sorted(counts.items())) for name, counts in found.items()}

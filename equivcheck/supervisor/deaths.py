@@ -1,0 +1,65 @@
+"""How a process that ran a pair came to its end, in words, and whose code it was at."""
+
+import signal
+from dataclasses import dataclass
+
+from equivcheck.beacon import Place
+from equivcheck.supervisor.workers import Asked
+
+__all__ = ["Death", "confirmed", "death_of"]
+
+_IN_FLOAT64 = ("the oracle", "a perturbed run")
+_IMPORTING = "importing"
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of a process.
+
+    Attributes:
+        how: `died`, `hang`, `memory`, `fork`, `lost` or `closed`.
+        told: What it did, as the end of a sentence: `died of SIGSEGV`.
+        place: What it was at.
+        outside: Whether it may have been ended from outside: by a SIGKILL that nobody here has sent.
+    """
+
+    how: str
+    told: str
+    place: Place
+    outside: bool = False
+
+    @property
+    def side(self) -> str:
+        """Whose code ran: `reference` or `candidate`; `""` where equivcheck had the original run in its own way."""
+        return "" if self.place.step in _IN_FLOAT64 else self.place.side
+
+    @property
+    def importing(self) -> bool:
+        """Whether a side was being imported."""
+        return self.place.step == _IMPORTING
+
+
+def confirmed(first: Death, second: Death) -> str:
+    """What a process did, and did again in a fresh one, as the end of a sentence."""
+    if second.how == "hang":
+        return f"{second.told} in a fresh process (--case-seconds)"
+    option = " (--worker-memory)" if first.how == "memory" else ""
+    return f"{first.told}{option}, and again in a fresh process"
+
+
+def death_of(asked: Asked) -> Death:
+    """How the process ended that was asked this."""
+    if asked.why == "closed" and asked.status == -signal.SIGKILL:
+        return Death("closed", "closed the descriptors of its process", asked.place)
+    if asked.why in ("hang", "memory", "lost", "fork"):
+        return Death(asked.why, asked.told, asked.place)
+    status = asked.status or 0
+    if status == -signal.SIGKILL:
+        return Death("died", "died of SIGKILL", asked.place, outside=True)
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        return Death("died", f"died of {name}", asked.place)
+    return Death("died", f"ended its process with status {status}, as os._exit does", asked.place)

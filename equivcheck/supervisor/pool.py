@@ -1,0 +1,258 @@
+"""The workers of one pair: what each is asked at first, how long they may take, and how much memory they may use."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from equivcheck.errors import ToolError, UsageError
+from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.supervisor.deaths import Death, confirmed, death_of
+from equivcheck.supervisor.limits import CaseTimes
+from equivcheck.supervisor.nursery import Nursery
+from equivcheck.supervisor.workers import Asked, Worker
+
+__all__ = ["CONFIRMING", "Alone", "Interrupted", "Lost", "Pool", "result_of"]
+
+CONFIRMING = 3.0
+"""Times the limit of a case, where a fresh process is to confirm that it does not answer."""
+
+_STEP_S = 0.25
+_IMPORT_S = 120.0
+_LEAST_IMPORT_S = 10.0
+_MOST_OUTSIDE = 40  # processes that may be ended from outside in one run
+_LINGER_S = 0.5
+_GRACE_S = 5.0  # after the time of the run, for the cases that are being run
+
+
+class Interrupted(BaseException):
+    """The run is to end now: it was interrupted, or its time is over."""
+
+
+class Lost(Exception):
+    """A process died of what it was asked beside cases, and another one did again."""
+
+    def __init__(self, first: Death, second: Death) -> None:
+        super().__init__(second.told)
+        self.death = second
+        self.told = confirmed(first, second)
+
+
+@dataclass
+class Alone(Asked):
+    """A case that was run in a fresh process, and for how long."""
+
+    seconds: float = 0.0
+
+
+class Pool:
+    """The workers of one pair.
+
+    Attributes:
+        jobs: How many there are at once.
+        context: What each is asked when it starts.
+        loading: How much of that is about the pair, whatever is asked of it.
+        hangs: Whether a case was confirmed that does not answer: then others have less time.
+        hear: Is given what came of a case, and the worker that ran it.
+    """
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        first: Mapping[str, Any],
+        *,
+        case_seconds: float | None = None,
+        memory_bytes: float = math.inf,
+    ) -> None:
+        """Start no worker as yet.
+
+        Args:
+            nursery: What they are forked from.
+            first: Where a worker begins: folder, environment, `sys.path`.
+            case_seconds: The time limit of a case, where the user has said one.
+            memory_bytes: The memory that one worker may use.
+        """
+        self.nursery, self._first, self.jobs = nursery, dict(first), 1
+        self.context: list[tuple[str, Mapping[str, Any]]] = []
+        self.loading = 0
+        self.times, self._memory_bytes = CaseTimes(case_seconds), memory_bytes
+        self.until = math.inf
+        self._stopping: Callable[[], bool] = lambda: False
+        self.workers: list[Worker] = []
+        self.hangs = False
+        self.hear: Callable[[Worker, CaseOutcome], None] = lambda worker, outcome: None
+        self._own: list[Nursery] = []
+        self._outside = 0
+        self._looked_s = 0.0
+
+    def again(self, until: float, stopping: Callable[[], bool]) -> None:
+        """Begin a run with the workers that there are, of which nothing is known but how they are loaded.
+
+        Args:
+            until: When the run ends, as a time of `time.monotonic`.
+            stopping: Whether it is to end now.
+        """
+        self.until, self._stopping = until, stopping
+        self.context = self.context[: self.loading]
+
+    @property
+    def left_s(self) -> float:
+        """How much of the run's time is left."""
+        return max(0.0, self.until - time.monotonic())
+
+    def start(self, context: Sequence[tuple[str, Mapping[str, Any]]] | None = None) -> Worker:
+        """Start a worker and ask it what each is asked, or `context`."""
+        try:
+            worker = self._nursery().start(self._take, self._first)
+        except ConnectionError:  # it was ended just now, from outside
+            worker = self._nursery().start(self._take, self._first)
+        for name, arguments in self.context if context is None else context:
+            worker.ask(name, **arguments)
+        return worker
+
+    def _nursery(self) -> Nursery:
+        """What workers are forked from: another one where it was ended."""
+        if self.nursery.dead:
+            self.ended_outside()
+            self.nursery = Nursery(streams=self.nursery.streams)
+            self._own.append(self.nursery)
+        return self.nursery
+
+    def add_context(self, name: str, **arguments: Any) -> None:
+        """Ask every worker this, those that are started later too."""
+        self.context.append((name, arguments))
+        for worker in self.workers:
+            worker.ask(name, **arguments)
+
+    def fill(self) -> None:
+        """Start as many workers as there should be."""
+        for worker in [worker for worker in self.workers if not worker.alive]:
+            self.workers.remove(worker)
+            self.ended_outside()  # what is said of the others' ends, who has handed them their work says
+        while len(self.workers) < self.jobs:
+            self.workers.append(self.start())
+
+    def answer(self, name: str, worker: Worker | None = None, **arguments: Any) -> Any:
+        """The answer of a worker that has nothing to do, or of this one; raises what it raised. Of a death it is asked again.
+
+        Raises:
+            Lost: The process died of it twice.
+        """
+        deaths: list[Death] = []
+        for again in (False, True):
+            if worker is None or not worker.alive:
+                self.fill()
+                worker = next((w for w in self.workers if w.idle), self.workers[0])
+            asked = worker.ask(name, **arguments)
+            if again:
+                worker.limit_s = CONFIRMING * self.times.limit_s(0.0)
+            self.wait(asked)
+            worker.limit_s = None
+            if not asked.died:
+                return result_of(asked)
+            deaths.append(death_of(asked))
+            if again:
+                raise Lost(*deaths)
+        raise AssertionError("a second death ends it")
+
+    def wait(self, *asked: Asked) -> None:
+        """Wait until all of these are answered, or their processes have ended."""
+        while not all(one.done for one in asked):
+            self.step()
+
+    def leave(self, worker: Worker) -> None:
+        """End a worker that is of no use any more."""
+        self.nursery.end(worker, "")
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in list(self.workers):
+            self.leave(worker)
+        for nursery in self._own:
+            nursery.close()
+
+    def step(self) -> None:
+        """Take what arrives, and end what does not answer."""
+        if self._stopping():
+            raise Interrupted
+        now = time.monotonic()
+        if now > self.until + _GRACE_S:
+            raise Interrupted
+        self._nursery().step(_STEP_S)
+        if now - self._looked_s >= _STEP_S:
+            self._looked_s = now
+            for worker in self.nursery.workers:
+                self._look(worker)
+
+    def _look(self, worker: Worker) -> None:
+        """End a worker that does not answer in time, or uses too much memory."""
+        if worker.current is None or worker.process is None:
+            return
+        limit = self._limit_s(worker)
+        if time.monotonic() - worker.since > limit:
+            self.nursery.end(worker, "hang", f"did not answer within {limit:g} s")
+        elif self._memory_bytes < math.inf and worker.resident_bytes() > self._memory_bytes:
+            self._too_large(worker)
+
+    def _too_large(self, worker: Worker) -> None:
+        self.nursery.end(worker, "memory", f"used more than {self._memory_bytes / 2**30:.3g} GiB of memory")
+
+    def _limit_s(self, worker: Worker) -> float:
+        if worker.limit_s is not None:
+            return worker.limit_s
+        if worker.current is not None and worker.current.name in ("load", "setup") and worker.beacon.read().step:
+            return _IMPORT_S if self.times.given_s is None else max(_LEAST_IMPORT_S, CONFIRMING * self.times.given_s)
+        limit = self.times.short_s if self.hangs or worker.shrinking else self.times.limit_s
+        return limit(worker.work, worker.check)
+
+    def _take(self, worker: Worker, message: dict[str, Any]) -> None:
+        """Take what a worker says beside answers: what came of a case, that it lost its GPU, or that it has forked."""
+        if "outcome" in message:
+            self.times.add(worker.work, worker.took_s)
+            if message.get("peak", 0) > self._memory_bytes:
+                self._too_large(worker)
+                return
+            worker.case = ""
+            self.hear(worker, CaseOutcome.of(message["outcome"]))
+        elif "lost" in message:
+            self.nursery.end(worker, "lost", f"lost the GPU: {message['lost']}")
+        elif "forked" in message:
+            worker.case, worker.forked_in = str(message.get("case") or worker.case), str(message.get("side"))
+            self.nursery.end(worker, "fork", "returned in a second process, as os.fork does")
+
+    def alone(self, check: str, case: str, work: float = 0.0, *, linger: bool = False) -> "Alone":
+        """Run one case in a fresh process, with more time than it has in a run; `linger` for what comes after its answer."""
+        worker = self.start()
+        self.wait(*worker.asked)
+        began = time.monotonic()
+        worker.limit_s = CONFIRMING * self.times.limit_s(work, check)
+        asked = worker.ask("one", check=check, case=case)
+        self.wait(asked)
+        found = Alone(**vars(asked), seconds=time.monotonic() - began)
+        while linger and worker.alive and time.monotonic() - began < found.seconds + _LINGER_S:
+            self.step()
+        if worker.status is not None and not found.died:
+            found.status, found.why, found.told, found.place = worker.status, worker.why, worker.told, worker.place
+        self.leave(worker)
+        return found
+
+    def ended_outside(self) -> None:
+        """Count a process that was ended from outside, and end the run where they are too many."""
+        self._outside += 1
+        if self._outside > _MOST_OUTSIDE:
+            raise UsageError(
+                f"{self._outside} processes were ended from outside: let them run, or run with fewer --jobs"
+            )
+
+
+def result_of(asked: Asked) -> Any:
+    """The answer; raises the error that came in its place."""
+    if asked.error is None:
+        return asked.answer
+    kind, message = asked.error
+    if kind == "usage":
+        raise UsageError(message)
+    raise ToolError(message)

@@ -1,0 +1,247 @@
+"""The workers of a run as processes of their own: how many, what each is asked at first, and how they share the planted faults."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from equivcheck.supervisor.deaths import death_of
+from equivcheck.supervisor.limits import free_bytes
+from equivcheck.supervisor.look_back import LookBack
+from equivcheck.supervisor.nursery import Nursery
+from equivcheck.supervisor.pieces import Piece, Pieces
+from equivcheck.supervisor.pool import CONFIRMING, Lost, Pool, result_of
+from equivcheck.supervisor.workers import Asked, Worker
+
+__all__ = ["Pair", "Sealed", "where_it_begins"]
+
+_GIB = 2**30
+_PER_JOB_BYTES = 4 * _GIB  # of a GPU's memory: a CUDA context, and the largest case with its truth
+_MOST_ON_CPU, _MOST_ON_CUDA = 8, 14
+_WORTH_SHARING = 300  # cases
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair by its import strings, and what was said about it."""
+
+    reference: str
+    candidate: str
+    kind: str = "auto"
+    device: str = "auto"
+    adaptation: Mapping[str, str] = field(default_factory=dict)
+    setup: str | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for pairs of which everything is the same."""
+        said = tuple(sorted(self.adaptation.items()))
+        return self.reference, self.candidate, self.kind, self.device, said, self.setup
+
+
+def where_it_begins() -> dict[str, Any]:
+    """Where a worker begins: in this process's folder and environment, with its `sys.path` and arguments."""
+    try:
+        folder = os.getcwd()
+    except OSError:
+        folder = os.sep
+    cores = os.cpu_count() or 1
+    return {
+        "folder": folder,
+        "path": [os.path.abspath(entry) if entry else folder for entry in sys.path if isinstance(entry, str)],
+        "environment": dict(os.environ),
+        "arguments": list(sys.argv),
+        "threads": max(1, cores // min(_MOST_ON_CPU, cores)),
+    }
+
+
+class Sealed:
+    """The workers of one pair."""
+
+    sealed = True
+
+    def __init__(
+        self,
+        pair: Pair,
+        nursery: Nursery,
+        first: Mapping[str, Any],
+        *,
+        jobs: int | None,
+        asked: Mapping[str, Any],
+        case_seconds: float | None = None,
+        worker_memory: float | None = None,
+    ) -> None:
+        """Start nothing as yet.
+
+        Args:
+            pair: What is judged.
+            nursery: What workers are forked from.
+            first: Where they begin.
+            jobs: How many there are; None for as many as suit the machine and the plan.
+            asked: Of the plan: checks, profile, dtypes.
+            case_seconds: The time limit of a case.
+            worker_memory: The memory that a worker may use, in bytes.
+        """
+        self._pair, self._jobs, self._asked, self._first = pair, jobs, asked, first
+        memory = free_bytes() if worker_memory is None else worker_memory
+        self.pool = Pool(nursery, first, case_seconds=case_seconds, memory_bytes=memory)
+        self._pieces = Pieces(self.pool)
+        self._loaded: Mapping[str, Any] | None = None
+        self._back: LookBack | None = None
+        self.shared = False
+
+    def again(self, asked: Mapping[str, Any], until: float, stopping: Callable[[], bool], *, shared: bool) -> None:
+        """Begin a run, with the workers that there are; if `shared`, they are for others that follow."""
+        self._asked, self.shared = asked, shared
+        self.pool.again(until, stopping)
+
+    @property
+    def gaps(self) -> list[str]:
+        """In words, what could not be judged for deaths that are not the candidate's."""
+        return self._pieces.gaps
+
+    def open(self) -> Mapping[str, Any]:
+        """Load the pair in the first worker, and have the others load it; its kind, names and device.
+
+        Raises:
+            Lost: A process died of it, and another one again.
+            UsageError: The pair cannot be judged.
+        """
+        pool, pair = self.pool, self._pair
+        if self._loaded is not None:
+            return self._loaded
+        kept = {name: self._asked[name] for name in ("checks", "profile", "dtypes")}
+        pool.workers = [pool.start([])]
+        devices = pool.answer("devices", pool.workers[0], device=pair.device, **kept)
+        pool.jobs = self._jobs or self._suiting(devices)
+        loading = {
+            "reference": pair.reference,
+            "candidate": pair.candidate,
+            "kind": pair.kind,
+            "device": devices["device"],
+            "adaptation": dict(pair.adaptation),
+            "share": pool.jobs,
+        }
+        if pair.setup is not None:
+            pool.context.append(("setup", {"spec": pair.setup}))
+        pool.context.append(("load", loading))
+        asks = [pool.workers[0].ask(name, **arguments) for name, arguments in pool.context]
+        pool.fill()
+        pool.wait(*asks)
+        if asks[-1].died:
+            asks = self._again(asks[-1])
+        for asked in asks:
+            answer = result_of(asked)
+        pool.loading = len(pool.context)
+        self._loaded = answer
+        found: Mapping[str, Any] = answer
+        return found
+
+    def _again(self, asked: Asked) -> list[Asked]:
+        """Load the pair in a fresh process where one has died of it."""
+        death = death_of(asked)
+        if death.importing and not death.outside:
+            raise Lost(death, death)
+        worker = self.pool.start([])
+        worker.limit_s = CONFIRMING * self.pool.times.limit_s(0.0)
+        asks = [worker.ask(name, **arguments) for name, arguments in self.pool.context]
+        self.pool.wait(*asks)
+        worker.limit_s = None
+        if asks[-1].died:
+            raise Lost(death, death_of(asks[-1]))
+        self.pool.workers.append(worker)
+        return asks
+
+    def _suiting(self, devices: Mapping[str, Any]) -> int:
+        """How many processes suit the machine: one a core, and on CUDA no more than its memory takes."""
+        if devices["cases"] < _WORTH_SHARING:
+            return 1
+        cores = os.cpu_count() or 1
+        if devices["type"] != "cuda":
+            return min(_MOST_ON_CPU, cores)
+        # each waits for the GPU most of the time, so a core for every one of them is soon enough
+        return max(1, min(_MOST_ON_CUDA, cores - 2, int(devices["free"]) // _PER_JOB_BYTES))
+
+    def answer(self, name: str, **arguments: Any) -> Any:
+        """The answer of a worker that has nothing to do."""
+        return self.pool.answer(name, **arguments)
+
+    def ready(self, **arguments: Any) -> None:
+        """Prepare every worker for the checks of the plan."""
+        self.pool.add_context("prepare", **arguments)
+
+    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
+        """Be given all pieces."""
+        self._pieces.begin(pieces, heard)
+
+    def finish(self, pieces: Sequence[Piece]) -> None:
+        """Return when these are done, up to the first that fails."""
+        self._pieces.finish(pieces)
+
+    def make_small(self, piece: Piece, *, spend: bool) -> None:
+        """See that a piece ends with a counterexample that is confirmed."""
+        self._pieces.make_small(piece, spend=spend)
+
+    def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell every worker which cases the checks judged."""
+        self._pieces.settle()
+        self.pool.add_context("ran", checks=checks)
+
+    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
+        """Where each fault is seen first; `""` where it is not, None where that is not known."""
+        pool = self.pool
+        found: dict[int, str | None] = {}
+        running: dict[Worker, tuple[int, Asked]] = {}
+        left = list(enumerate(faults))[::-1]
+        tried: dict[int, int] = {}
+        for at in range(len(faults)):
+            while at not in found:
+                pool.fill()
+                for worker in pool.workers:
+                    if left and worker.alive and worker not in running:
+                        number, fault = left.pop()
+                        seconds = min(1e9, max(0.0, until - time.monotonic()))
+                        running[worker] = number, worker.ask("sighting", fault=fault, seconds=seconds)
+                pool.step()
+                for worker, (number, asked) in list(running.items()):
+                    if not asked.done:
+                        continue
+                    del running[worker]
+                    if not asked.died:
+                        found[number] = result_of(asked)
+                    elif tried.setdefault(number, 0):
+                        found[number] = None
+                    else:
+                        tried[number] += 1
+                        left.append((number, faults[number]))
+                    told(len(found))
+            yield found[at]
+        told(len(faults))
+
+    def seen(self) -> list[Mapping[str, Any]]:
+        """What foreign code has used in the workers."""
+        asks = [worker.ask("seen") for worker in self.pool.workers if worker.alive]
+        self.pool.wait(*asks)
+        return [asked.answer for asked in asks if asked.answer]
+
+    def look_at_original(self, cases: Sequence[str]) -> None:
+        """Have a worker that never imports the candidate run the original on these cases, beside what follows."""
+        if self._back is None:
+            assert self._loaded is not None, "the pair is loaded first"
+            self._back = LookBack(self.pool, self._pair, self._loaded, self._first["folder"])
+        self._back.begin(cases)
+
+    def findings(self) -> tuple[list[str], list[str]]:
+        """What makes the comparison void, and notes."""
+        assert self._back is not None, "the original is looked at before"
+        return self._back.findings(last=not self.shared)
+
+    def printed(self) -> str:
+        """What the pair has printed, ready to be shown."""
+        return self.pool.nursery.printed()
+
+    def close(self) -> None:
+        """End all workers."""
+        self.pool.close()

@@ -1,0 +1,176 @@
+"""A worker as the supervisor sees it: what it was asked, what it answers, and how it ended."""
+
+import json
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from equivcheck.beacon import Beacon, Place
+
+__all__ = ["Asked", "Worker"]
+
+_CHUNK = 1 << 16
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_MOST_LINE = 1 << 28  # of one message: more is no answer of ours
+
+
+@dataclass
+class Asked:
+    """A question that a worker was asked, and what came of it: an answer, an error in words, or the end of the process."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    answer: Any = None
+    error: tuple[str, str] | None = None  # its kind, and what it says
+    status: int | None = None  # of the process that has ended
+    why: str = ""  # it was ended for: `hang`, `memory`, `lost`, `fork`, `closed`
+    told: str = ""  # about that
+    place: Place = field(default_factory=Place)
+    done: bool = False
+
+    @property
+    def died(self) -> bool:
+        """Whether the process ended before it answered."""
+        return self.status is not None or bool(self.why)
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker: its socket, what it was asked, and the case that it is at."""
+
+    number: int
+    connection: socket.socket
+    beacon: Beacon
+    hear: Callable[["Worker", dict[str, Any]], None]
+    process: int | None = None
+    waiting: deque[Asked] = field(default_factory=deque)
+    current: Asked | None = None
+    case: str = ""
+    work: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+    closed_s: float | None = None  # when it was seen that nothing more comes from it
+    ended: bool = False  # in good order: what runs at exit has run
+    status: int | None = None
+    why: str = ""  # it was ended
+    told: str = ""  # about that
+    place: Place = field(default_factory=Place)
+    forked_in: str = ""  # the side whose code returned in a second process
+    limit_s: float | None = None  # of its questions, where it has one of its own
+    took_s: float = 0.0  # from the message before the last to the last
+    check: str = ""  # whose case it is at
+    shrinking: bool = False  # that case is to make another one smaller
+    history: list[Any] = field(default_factory=list)
+    text: bytearray = field(default_factory=bytearray)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may still answer."""
+        return self.status is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return self.alive and self.current is None and not self.waiting
+
+    @property
+    def asked(self) -> list[Asked]:
+        """The questions that are not answered."""
+        return [asked for asked in (self.current, *self.waiting) if asked is not None]
+
+    def ask(self, name: str, **arguments: Any) -> Asked:
+        """Ask a question, after those that were asked before."""
+        asked = Asked(name, arguments)
+        if not self.alive:
+            asked.status, asked.why, asked.told, asked.place = self.status, self.why, self.told, self.place
+            asked.done = True
+            return asked
+        self.waiting.append(asked)
+        self.advance()
+        return asked
+
+    def advance(self) -> None:
+        """Send the next question, where the last one is answered."""
+        if self.current is None and self.waiting and self.alive:
+            self.current = self.waiting.popleft()
+            self.case, self.since = "", time.monotonic()
+            self.send({"ask": self.current.name, "with": dict(self.current.arguments)})
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; that nobody reads it is seen when the process has ended."""
+        with suppress(OSError):
+            self.connection.setblocking(True)
+            self.connection.sendall(json.dumps(message).encode() + b"\n")
+        with suppress(OSError):
+            self.connection.setblocking(False)
+
+    def read(self) -> None:
+        """Take what has arrived."""
+        try:
+            data = self.connection.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or len(self.text) > _MOST_LINE:
+            raise EOFError
+        self.text += data
+        while (at := self.text.find(b"\n")) >= 0:
+            line = bytes(self.text[:at])
+            del self.text[: at + 1]
+            try:
+                message = json.loads(line)
+            except ValueError:  # whoever has written that, it is no worker of ours
+                continue
+            if isinstance(message, dict):
+                self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        now = time.monotonic()
+        self.took_s, self.since = now - self.since, now
+        if "forked" in message:
+            self.hear(self, message)
+        elif "case" in message:
+            self.case, self.work = str(message["case"]), float(message.get("work") or 0.0)
+        elif "ended" in message:
+            self.ended = True
+        elif self.current is not None and ("answer" in message or "error" in message):
+            asked, self.current = self.current, None
+            asked.answer = message.get("answer")
+            if "error" in message:
+                asked.error = (str(message["error"]), str(message.get("message")))
+            asked.done = True
+            self.case = ""
+            self.advance()
+        else:
+            self.hear(self, message)
+
+    def resident_bytes(self) -> int:
+        """Memory that the process has now; 0 where that cannot be known."""
+        try:
+            return int(Path(f"/proc/{self.process}/statm").read_text().split()[1]) * _PAGE
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def gone(self, status: int, why: str = "", told: str = "") -> None:
+        """Take note that the process has ended."""
+        if self.status is not None:
+            return
+        self.status, self.why, self.told = status, why, told
+        noted = self.beacon.read()
+        if self.forked_in:  # the process that was forked from has gone on since
+            noted = replace(noted, side=self.forked_in, step="", case=self.case or noted.case)
+        self.place = place = noted
+        for asked in (self.current, *self.waiting):
+            if asked is not None and not asked.done:
+                asked.status, asked.why, asked.told = status, asked.why or why, asked.told or told
+                asked.place, asked.done = place, True
+        self.current = None
+        self.waiting.clear()
+        self.beacon.close()
+        self.connection.close()

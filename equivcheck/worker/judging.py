@@ -1,0 +1,87 @@
+"""What judges, looked at before foreign code is imported and after it has run: the same functions, and the same verdicts."""
+
+import sys
+import types
+from typing import Any
+
+import torch
+
+from equivcheck.cases import Case
+from equivcheck.checks import CHECKS
+from equivcheck.comparison import Mismatch
+from equivcheck.kinds import resolve
+
+__all__ = ["Judging"]
+
+_NAME = "equivcheck"
+_MOST_NAMED = 5
+_KNOWN = Case(batch_size=2, seq_len=9, n_head=2, head_size=4, block_size=12, seed=5)
+_PAIRS = ("equivcheck.attention:FlashCausalSelfAttention", "equivcheck.worker.judging:wrong")
+
+
+def wrong(config: Any) -> torch.nn.Module:
+    """An attention whose difference is known."""
+    from equivcheck.attention import CausalSelfAttention
+
+    class Wrong(CausalSelfAttention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = super().forward(x)
+            return y * 1.001
+
+    return Wrong(config)
+
+
+class Judging:
+    """The functions and methods of equivcheck as they are now, and what they say of two pairs that are known."""
+
+    def __init__(self) -> None:
+        """Look at them."""
+        self._functions = _functions()
+        self._known = _verdicts()
+
+    def changed(self) -> list[str]:
+        """In words, what is not as it was: functions that are others now, and a known pair that is judged otherwise."""
+        now = _functions()
+        names = sorted(name for name, value in self._functions.items() if now.get(name) != value)
+        told = [f"{name} is not the function that it was" for name in names[:_MOST_NAMED]]
+        try:
+            known: Any = _verdicts()
+        except Exception as error:
+            known = f"{type(error).__name__}: {error}"
+        if known != self._known:
+            told.append("what judges gives another result on a pair that is known than before the pair was imported")
+        return told
+
+
+def _functions() -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == _NAME and isinstance(module, types.ModuleType):
+            for key, value in list(vars(module).items()):
+                if isinstance(value, types.FunctionType):
+                    found[f"{name}.{key}"] = (id(value), id(value.__code__))
+                elif isinstance(value, type) and value.__module__ == name:
+                    for inner, method in list(vars(value).items()):
+                        plain = method.fget if isinstance(method, property) else method
+                        plain = getattr(plain, "__func__", plain)
+                        if isinstance(plain, types.FunctionType):
+                            found[f"{name}.{key}.{inner}"] = (id(plain), id(plain.__code__))
+    return found
+
+
+def _verdicts() -> list[str]:
+    """What two checks say of a right and of a wrong attention, to the last digit."""
+    found = []
+    checks = [check for check in CHECKS if check.name in ("output", "gradients")]
+    for candidate in _PAIRS:
+        subject = resolve(
+            "equivcheck.attention:CausalSelfAttention", candidate, kind="module", device="cpu", adaptation=None
+        )
+        for check in checks:
+            try:
+                held = check.run(subject, _KNOWN)
+            except Mismatch as mismatch:
+                found.append(f"{mismatch} {mismatch.ratio!r} {mismatch.where}")
+            else:
+                found.append(f"{held.ratio!r} {held.where}")
+    return found

@@ -1,0 +1,191 @@
+"""A worker: it answers the supervisor's questions about one pair, a line of JSON each, until the other end is closed."""
+
+import atexit
+import importlib
+import json
+import os
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # of another system
+    resource = None  # type: ignore[assignment]
+
+import torch
+
+from equivcheck import beacon, streams
+from equivcheck.errors import DeviceLost, ToolError, UsageError
+from equivcheck.exits import as_error, interrupts_are_foreign
+from equivcheck.file_access import watch_this_process
+from equivcheck.loading import line_of, load
+from equivcheck.sides import current_side, place_of
+from equivcheck.worker.judge import Judge
+from equivcheck.worker.judging import Judging
+
+__all__ = ["INSIDE", "serve"]
+
+INSIDE = "EQUIVCHECK_WORKER"
+"""The environment variable that is set in a worker: equivcheck is not started inside of one."""
+
+_LOST = 70  # the exit status of a process that has lost its GPU
+
+
+class _Channel:
+    """The socket to the supervisor, as whole lines of JSON; a process that was forked from this one is not let in."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket, self._process = connection, os.getpid()
+        self._lock = threading.Lock()
+        self.case = ""  # that is run
+        self._file = connection.makefile("rb")
+
+    def read(self) -> dict[str, Any] | None:
+        """The next question; None where the other end is closed."""
+        line = self._file.readline()
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def write(self, **message: Any) -> None:
+        """Send a message. A fork that has returned from code under test says so, and ends here."""
+        if os.getpid() != self._process:
+            self.returned()
+        with self._lock:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def forked(self) -> None:
+        """Be in a process that was forked from this one: it may run code under test, and not come back from it."""
+        beacon.returned = self.returned
+
+    def returned(self) -> None:
+        """Say that code under test has come back twice, and end this process, which is one too many."""
+        with suppress(OSError):
+            message = {"forked": os.getpid(), "case": self.case, "side": current_side()}
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        os._exit(0)
+
+    def began(self, case: str, work: float) -> None:
+        """Say which case is about to be run, and how much there is to compute."""
+        self.case = case
+        self.write(case=case, work=work)
+
+
+def serve(connection: socket.socket, place: int) -> None:
+    """Answer until the supervisor has gone, or asks for the end.
+
+    Args:
+        connection: The socket to the supervisor.
+        place: The descriptor of the memory in which this process notes what it is at.
+    """
+    channel = _Channel(connection)
+    beacon.shine(place)
+    atexit.register(_last, channel)  # before any of the pair's, and so it runs after them
+    os.register_at_fork(after_in_child=channel.forked)
+    interrupts_are_foreign()
+    first = channel.read()
+    if first is None:
+        return
+    _begin(first)
+    judging = Judging()
+    access = watch_this_process()
+    judge = Judge(
+        access,
+        began=channel.began,
+        ended=lambda outcome: channel.write(outcome=outcome.plain(), peak=_peak_bytes()),
+    )
+    while (question := channel.read()) is not None:
+        name, arguments = question["ask"], question["with"]
+        if name == "end":
+            channel.write(answer=None)
+            return
+        try:
+            answer = _answered(name, arguments, judge, judging)
+        except DeviceLost as error:
+            channel.write(lost=str(error))
+            os._exit(_LOST)
+        except UsageError as error:
+            channel.write(error="usage", message=str(error))
+        except ToolError as error:
+            channel.write(error="tool", message=str(error))
+        except BaseException as error:
+            channel.write(error="other", message=_told(error))
+        else:
+            channel.write(answer=answer)
+
+
+def _answered(name: str, arguments: Mapping[str, Any], judge: Judge, judging: Judging) -> Any:
+    if name == "devices":
+        return _devices(**arguments)
+    if name == "setup":
+        return _set_up(**arguments)
+    if name == "judging":
+        return judging.changed()
+    if name == "folder":
+        return _folder()
+    return getattr(judge, name)(**arguments)
+
+
+def _begin(first: Mapping[str, Any]) -> None:
+    """Be where the supervisor is: folder, environment, `sys.path`, threads."""
+    streams.renew()
+    os.environ.clear()
+    os.environ.update(first["environment"])
+    os.environ[INSIDE] = str(os.getpid())
+    with suppress(OSError):
+        os.chdir(first["folder"])
+    sys.path[:] = first["path"]
+    sys.argv[:] = first["arguments"]
+    importlib.invalidate_caches()
+    warnings.simplefilter("ignore")  # in one line each they would be as many as there are workers
+    torch.set_num_threads(first["threads"])
+
+
+def _devices(device: str, checks: Any, profile: str, dtypes: Any) -> dict[str, Any]:
+    """The device that is meant, how much memory it has free, and how many cases such a run has at most."""
+    from equivcheck.loading import find_device
+    from equivcheck.plan import roughly
+
+    where = find_device(device)
+    free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else None
+    return {"device": str(where), "type": where.type, "free": free, "cases": roughly(checks, profile, dtypes)}
+
+
+def _set_up(spec: str) -> None:
+    """Call the function behind an import string, before the pair is imported."""
+    function = load(spec)
+    if not callable(function):
+        raise UsageError(f"setup={spec!r} is {type(function).__name__}, which cannot be called: give a function")
+    try:
+        function()
+    except BaseException as error:
+        raised = as_error(error) or error
+        raise UsageError(f"setup={spec!r} raised {type(raised).__name__}: {line_of(raised)}") from error
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process had."""
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {line_of(error)[:300]} ({place_of(error)})"
+
+
+def _last(channel: _Channel) -> None:
+    """The last of all that runs at exit: what the pair has registered has come to its end."""
+    with suppress(OSError, ValueError):
+        channel.write(ended=True)
