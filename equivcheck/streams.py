@@ -20,7 +20,7 @@ from equivcheck.text_stream import Stream
 if TYPE_CHECKING:  # it takes its time to import, and what only informs captures nothing
     from equivcheck.printed import Printer
 
-__all__ = ["DEBUG", "Streams", "captured", "current", "left_alone", "private", "renew"]
+__all__ = ["DEBUG", "Streams", "captured", "current", "flush", "left_alone", "private", "renew"]
 
 DEBUG = "EQUIVCHECK_DEBUG"
 """The environment variable that leaves the streams alone, for a debugger in the code under test."""
@@ -103,7 +103,7 @@ class _OfTheProcess(Streams):
         """Show what was printed after the run, and put back what the process had."""
         if self.printer is None or os.getpid() != self._process:  # a child that was forked has nothing to end
             return
-        _flush()
+        flush()
         self.printer.end()
         self.printer = None
         if not self.stay:
@@ -136,7 +136,7 @@ def private(*, stay: bool) -> Iterator[Streams]:
         finally:
             _current.pop()
         return
-    _flush()
+    flush()
     streams = _OfTheProcess(stay)
     _current.append(streams)
     sys.stdout, sys.stderr = streams.out, streams.err
@@ -173,7 +173,7 @@ def captured() -> Iterator[None]:
             sys.stderr = io.StringIO()  # for the empty line that click writes: the pair has not printed that
             raise
         finally:
-            _flush()
+            flush()
             assert streams.printer is not None
             streams.notes().write(streams.printer.collected())
 
@@ -187,7 +187,7 @@ def left_alone() -> Iterator[None]:
     try:
         yield
     finally:
-        _flush()
+        flush()
         sys.stdout, sys.stderr = tool
 
 
@@ -231,7 +231,7 @@ def _descriptor_of(stream: TextIO) -> int:
     return os.open(os.devnull, os.O_WRONLY)
 
 
-def _flush() -> None:
+def flush() -> None:
     """Flush what Python and C have not written yet."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         with suppress(Exception):  # closed, or a stranger's

@@ -124,6 +124,7 @@ class Sealed:
             "adaptation": dict(pair.adaptation),
             "share": pool.jobs,
         }
+        pool.context.append(("look", {}))
         if pair.setup is not None:
             pool.context.append(("setup", {"spec": pair.setup}))
         pool.context.append(("load", loading))

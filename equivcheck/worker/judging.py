@@ -2,6 +2,8 @@
 
 import sys
 import types
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +12,16 @@ from equivcheck.cases import Case
 from equivcheck.checks import CHECKS
 from equivcheck.comparison import Mismatch
 from equivcheck.kinds import resolve
+from equivcheck.subject import Subject
+from equivcheck.truth import Memory
 
 __all__ = ["Judging"]
 
 _NAME = "equivcheck"
 _MOST_NAMED = 5
 _KNOWN = Case(batch_size=2, seq_len=9, n_head=2, head_size=4, block_size=12, seed=5)
+_LOOKED_AT = ("output", "gradients")
+_ORIGINAL = "equivcheck.attention:CausalSelfAttention"
 _PAIRS = ("equivcheck.attention:FlashCausalSelfAttention", "equivcheck.worker.judging:wrong")
 
 
@@ -36,8 +42,9 @@ class Judging:
 
     def __init__(self) -> None:
         """Look at them."""
+        self._subjects = [resolve(_ORIGINAL, candidate, kind="module", device="cpu") for candidate in _PAIRS]
         self._functions = _functions()
-        self._known = _verdicts()
+        self._known = _verdicts(self._subjects)
 
     def changed(self) -> list[str]:
         """In words, what is not as it was: functions that are others now, and a known pair that is judged otherwise."""
@@ -45,7 +52,7 @@ class Judging:
         names = sorted(name for name, value in self._functions.items() if now.get(name) != value)
         told = [f"{name} is not the function that it was" for name in names[:_MOST_NAMED]]
         try:
-            known: Any = _verdicts()
+            known: Any = _verdicts(self._subjects)
         except Exception as error:
             known = f"{type(error).__name__}: {error}"
         if known != self._known:
@@ -69,17 +76,15 @@ def _functions() -> dict[str, tuple[int, int]]:
     return found
 
 
-def _verdicts() -> list[str]:
+def _verdicts(subjects: Sequence[Subject]) -> list[str]:
     """What two checks say of a right and of a wrong attention, to the last digit."""
     found = []
-    checks = [check for check in CHECKS if check.name in ("output", "gradients")]
-    for candidate in _PAIRS:
-        subject = resolve(
-            "equivcheck.attention:CausalSelfAttention", candidate, kind="module", device="cpu", adaptation=None
-        )
-        for check in checks:
+    for subject in subjects:
+        for check in CHECKS:
+            if check.name not in _LOOKED_AT:
+                continue
             try:
-                held = check.run(subject, _KNOWN)
+                held = check.run(replace(subject, memory=Memory()), _KNOWN)
             except Mismatch as mismatch:
                 found.append(f"{mismatch} {mismatch.ratio!r} {mismatch.where}")
             else:

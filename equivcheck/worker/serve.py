@@ -90,7 +90,7 @@ def serve(connection: socket.socket, place: int) -> None:
     if first is None:
         return
     _begin(first)
-    judging = Judging()
+    judging: list[Judging] = []
     access = watch_this_process()
     judge = Judge(
         access,
@@ -117,13 +117,15 @@ def serve(connection: socket.socket, place: int) -> None:
             channel.write(answer=answer)
 
 
-def _answered(name: str, arguments: Mapping[str, Any], judge: Judge, judging: Judging) -> Any:
+def _answered(name: str, arguments: Mapping[str, Any], judge: Judge, judging: list[Judging]) -> Any:
     if name == "devices":
         return _devices(**arguments)
     if name == "setup":
         return _set_up(**arguments)
+    if name == "look":
+        return judging.append(Judging())
     if name == "judging":
-        return judging.changed()
+        return judging[0].changed()
     if name == "folder":
         return _folder()
     return getattr(judge, name)(**arguments)
@@ -186,6 +188,8 @@ def _told(error: BaseException) -> str:
 
 
 def _last(channel: _Channel) -> None:
-    """The last of all that runs at exit: what the pair has registered has come to its end."""
+    """The last of all that runs at exit: what the pair has registered has come to its end, and nobody waits for the rest."""
     with suppress(OSError, ValueError):
         channel.write(ended=True)
+    streams.flush()
+    os._exit(0)
