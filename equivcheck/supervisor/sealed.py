@@ -217,7 +217,8 @@ class Sealed:
                     else:
                         tried[number] += 1
                         left.append((number, faults[number]))
-                    told(len(found))
+                    if len(found) < len(faults):
+                        told(len(found))
             yield found[at]
         told(len(faults))
 
