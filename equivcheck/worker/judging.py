@@ -2,7 +2,7 @@
 
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,11 @@ __all__ = ["Judging"]
 _NAME = "equivcheck"
 _MOST_NAMED = 5
 _KNOWN = Case(batch_size=2, seq_len=9, n_head=2, head_size=4, block_size=12, seed=5)
-_LOOKED_AT = ("output", "gradients")
 _ORIGINAL = "equivcheck.attention:CausalSelfAttention"
-_PAIRS = ("equivcheck.attention:FlashCausalSelfAttention", "equivcheck.worker.judging:wrong")
+_PAIRS = {  # a check, and the candidate that it looks at
+    "output": "equivcheck.worker.judging:wrong",
+    "gradients": "equivcheck.attention:FlashCausalSelfAttention",
+}
 
 
 def wrong(config: Any) -> torch.nn.Module:
@@ -42,7 +44,9 @@ class Judging:
 
     def __init__(self) -> None:
         """Look at them."""
-        self._subjects = [resolve(_ORIGINAL, candidate, kind="module", device="cpu") for candidate in _PAIRS]
+        self._subjects = {
+            name: resolve(_ORIGINAL, candidate, kind="module", device="cpu") for name, candidate in _PAIRS.items()
+        }
         self._functions = _functions()
         self._known = _verdicts(self._subjects)
 
@@ -76,15 +80,13 @@ def _functions() -> dict[str, tuple[int, int]]:
     return found
 
 
-def _verdicts(subjects: Sequence[Subject]) -> list[str]:
-    """What two checks say of a right and of a wrong attention, to the last digit."""
+def _verdicts(subjects: Mapping[str, Subject]) -> list[str]:
+    """What a check says of a wrong attention, and another of a right one, to the last digit."""
     found = []
-    for subject in subjects:
-        for check in CHECKS:
-            if check.name not in _LOOKED_AT:
-                continue
+    for check in CHECKS:
+        if check.name in subjects:
             try:
-                held = check.run(replace(subject, memory=Memory()), _KNOWN)
+                held = check.run(replace(subjects[check.name], memory=Memory()), _KNOWN)
             except Mismatch as mismatch:
                 found.append(f"{mismatch} {mismatch.ratio!r} {mismatch.where}")
             else:
