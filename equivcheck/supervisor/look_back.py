@@ -98,6 +98,9 @@ class LookBack:
             notes.append(f"the candidate replaced {', '.join(names)}, which changes no result of the original")
         if alone.error:
             notes.append(f"the original could not be looked at without the candidate: {alone.error}")
+        elif results.died or results.error is not None:
+            why = death_of(results).told if results.died else str(results.error and results.error[1])
+            notes.append(f"the original could not be looked at after the run: {why}")
         moved = [folder for folder in answers["folder"] if folder != self._folder]
         if moved and alone.folder == self._folder:
             findings.append(

@@ -220,8 +220,12 @@ class Run:
         if searched.minimal is not None and not searched.failed[searched.minimal].died:
             others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
             searched.explained = self._explained(name, [searched.minimal, *others])
+        self._add_result(check, searched)
+        self.complete = self.complete and not searched.stopped
+
+    def _add_result(self, check: Mapping[str, Any], searched: Searched) -> None:
         result = check_result(
-            name,
+            check["name"],
             searched,
             planned=check["planned"],
             judges=check["judges"],
@@ -229,7 +233,6 @@ class Run:
             refused=self._plan["refused"],
         )
         self.results.append(declared(result, self._accepted))
-        self.complete = self.complete and not searched.stopped
 
     def _explained(self, check: str, cases: Sequence[str]) -> str:
         try:
@@ -248,15 +251,7 @@ class Run:
                 searched = Searched()
                 for piece in pieces:
                     searched.take(piece.searched)
-                result = check_result(
-                    check["name"],
-                    searched,
-                    planned=check["planned"],
-                    judges=check["judges"],
-                    replay=check["replay"],
-                    refused=self._plan["refused"],
-                )
-                self.results.append(declared(result, self._accepted))
+                self._add_result(check, searched)
 
     # --- planted faults, and what was done beside the results ---------------------------------------------------------
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
 from equivcheck import beacon
 from equivcheck.case_space import classes
 from equivcheck.cases import DTYPES, Case
@@ -343,11 +341,6 @@ class Judge:
     def take(self, scale_optional: bool, learns_mask: bool) -> None:
         """Take the original of a function for what it is in the pair."""
         self._subject = replace(self.subject, scale_optional=scale_optional, learns_mask=learns_mask)
-
-    def memory(self) -> dict[str, Any]:
-        """Memory of the device that is free, in bytes; None on a CPU."""
-        free = torch.cuda.mem_get_info(self.subject.device)[0] if self.subject.device.type == "cuda" else None
-        return {"free": free}
 
 
 def _quoted(text: str) -> str:
