@@ -10,13 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import hypothesis
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-
 from equivcheck.cases import DTYPES, Case
 from equivcheck.checks import Check, Held
 from equivcheck.checks.holding import first_line, raised
 from equivcheck.comparison import Mismatch, Raised
+from equivcheck.drawing import draw_cases
 from equivcheck.errors import ReferenceRaises, ToolError, UsageError
 from equivcheck.lost import hold_device
 from equivcheck.report.outcomes import CaseOutcome
@@ -185,24 +183,13 @@ class Search:
             self.seconds += time.monotonic() - began
 
     def _draw(self, strategy: Any, count: int, seed: int) -> None:
-        @hypothesis.seed(seed)
-        @settings(
-            max_examples=count,
-            database=None,
-            deadline=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            verbosity=Verbosity.quiet,
-        )
-        @given(strategy)
-        def property_holds(case: Case) -> None:
+        def property_of(case: Case) -> None:
             kind = self._failure_of(case)
             if kind is not None:
                 raise kind
 
         with suppress(_Failure, _Ended):
-            property_holds()
+            draw_cases(strategy, count, seed, property_of)
         if self._error is not None:
             raise self._error
 

@@ -3,10 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from hypothesis import Phase, find, given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.drawing import draw_cases
 from equivcheck.strategies import cases, simpler, sizes
 
 THOROUGH = settings(database=None, max_examples=2000)
@@ -131,12 +132,7 @@ def test_steps_shrink_to_those_that_matter() -> None:
 def test_long_words_come_as_often_as_short_ones() -> None:
     drawn: list[int] = []
 
-    @settings(database=None, max_examples=100, phases=[Phase.generate])
-    @given(cases(steps="etfnia"))
-    def draw(case: Case) -> None:
-        drawn.append(len(case.steps))
-
-    draw()
+    draw_cases(cases(steps="etfnia"), 100, 0, lambda case: drawn.append(len(case.steps)))
     assert sum(size >= 7 for size in drawn) > len(drawn) / 4
     assert sum(size <= 3 for size in drawn) > len(drawn) / 10
 
