@@ -174,7 +174,7 @@ def replay(
     require_backend: Sequence[str] = (),
     in_process: bool = False,
 ) -> tuple[CheckResult, ...]:
-    """Run the checks on one case again; the detail of each result has the whole comparison.
+    """Run the checks on one case again; the detail of each result has the comparison that failed, or the tensor that came nearest.
 
     With `in_process` import strings run in this process, too: for debuggers.
     """

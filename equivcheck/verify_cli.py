@@ -178,7 +178,7 @@ def replay(
     require_backend: tuple[str, ...],
     **adaptation: str | None,
 ) -> int:
-    """Hold a pair against the one case CASE_ID, as a counterexample names it, and show everything."""
+    """Hold a pair against the one case CASE_ID, as a counterexample names it, and show the comparison of each check that fails."""
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
     where = device_of(gpu, device, config)

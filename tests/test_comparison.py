@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from equivcheck.comparison import Comparison, Mismatch, compare, describe
-from equivcheck.quantiles import norm_quantile, student_quantile
 from equivcheck.spread import spread_of
 
 f32, f64, f16 = torch.float32, torch.float64, torch.float16
@@ -258,69 +257,6 @@ def test_few_samples_accuse_sooner_than_many() -> None:
     few = compare("y", error, truth, noise(4, 20, 8, seed=1), dtype=f64, reference=None, certain=False)
     same = compare("y", error, truth, noise(4, 20, 8, seed=1), dtype=f64, reference=None, certain=True)
     assert same.ratio < few.ratio
-
-
-# --- the quantiles ---------------------------------------------------------------------------------------------------
-
-
-def student_tail(t: float, dof: int) -> float:
-    """P(|T| > t) for an even number of degrees of freedom: a finite sum (Abramowitz and Stegun 26.7.4)."""
-    cos2 = 1 / (1 + t * t / dof)
-    sin = math.sqrt(1 - cos2)
-    term = total = 1.0
-    for k in range(1, dof // 2):
-        term *= cos2 * (2 * k - 1) / (2 * k)
-        total += term
-    return 1 - sin * total
-
-
-@pytest.mark.parametrize("dof", [4, 8, 24, 32, 36])
-@pytest.mark.parametrize("tail", [0.05, 1e-3, 1e-6, 1e-9])
-def test_students_quantile_leaves_the_tail_that_it_is_asked_for(dof: int, tail: float) -> None:
-    # never more; at few degrees of freedom the approximation leaves up to four times less
-    assert tail / 4 < student_tail(student_quantile(tail, dof), dof) < tail
-
-
-def test_students_quantile_is_the_normal_one_where_the_spread_is_known() -> None:
-    assert student_quantile(0.05, math.inf) == pytest.approx(1.959964, rel=1e-5)
-    assert student_quantile(0.0027, math.inf) == pytest.approx(3.0, rel=1e-3)
-    assert student_quantile(1e-9, 1e7) == pytest.approx(student_quantile(1e-9, math.inf), rel=1e-4)
-
-
-@given(st.floats(1e-14, 0.5), st.floats(1.0, 1e4))
-def test_students_quantile_is_wider_than_the_normal_one_and_grows_as_the_tail_shrinks(tail: float, dof: float) -> None:
-    assert student_quantile(tail, dof) >= student_quantile(tail, math.inf)
-    assert student_quantile(tail / 2, dof) > student_quantile(tail, dof)
-
-
-def test_a_tail_below_the_smallest_number_is_still_finite() -> None:
-    assert math.isfinite(student_quantile(0.0, 4))
-    assert math.isfinite(student_quantile(0.0, math.inf))
-
-
-def chi_square_tail(x: float, dof: int) -> float:
-    """P(X > x) for an even number of degrees of freedom: a Poisson sum."""
-    return math.exp(-x / 2) * sum((x / 2) ** k / math.factorial(k) for k in range(dof // 2))
-
-
-@pytest.mark.parametrize("dof", [2, 4, 10, 40, 100])
-@pytest.mark.parametrize("tail", [1e-3, 1e-6, 1e-9])
-def test_the_bound_of_a_norm_is_an_upper_bound_of_the_chi_distribution(dof: int, tail: float) -> None:
-    bound = norm_quantile(tail, dof, math.inf)
-    assert chi_square_tail(bound * bound * dof, dof) <= tail
-
-
-@pytest.mark.parametrize("tail", [1e-3, 1e-6, 1e-9])
-def test_the_bound_of_a_norm_is_not_far_beyond_the_normal_quantile_where_all_of_a_tensor_errs_as_one(
-    tail: float,
-) -> None:
-    exact = student_quantile(tail, math.inf)
-    assert exact <= norm_quantile(tail, 1, math.inf) < 1.5 * exact
-
-
-def test_the_bound_of_a_long_norm_comes_near_to_one_and_few_samples_widen_it() -> None:
-    assert 1 < norm_quantile(1e-9, 1e8, math.inf) < 1.01
-    assert norm_quantile(1e-9, 10, 4) > norm_quantile(1e-9, 10, math.inf)
 
 
 # --- the words -------------------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def replay(
 
 
 def replayed(found: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
-    """The results of the checks that ran on one case; the detail of each has the whole comparison."""
+    """The results of the checks that ran on one case: the comparison of each that failed, and where a passing one was worst."""
     results = []
     for one in found:
         outcome = CaseOutcome.of(one["outcome"])
@@ -249,8 +249,13 @@ def replayed(found: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
         searched.add(outcome)
         searched.minimal = outcome.case if outcome.failed is not None else None
         result = check_result(one["name"], searched, planned=1, judges=one["judges"], replay=one["replay"], refused={})
-        told = result.counterexample.message if result.counterexample else "within budget"
-        results.append(replace(result, detail=told))
+        if result.counterexample:
+            detail = result.counterexample.message
+        elif result.outcome == "equivalent" and outcome.where:
+            detail = f"within budget; the largest ratio is that of {outcome.where}"
+        else:
+            detail = ""
+        results.append(replace(result, detail=detail))
     return tuple(results)
 
 
