@@ -180,3 +180,25 @@ def test_nothing_is_said_where_rounding_moves_the_weights_as_much_as_training() 
     found = training(subject, CASE)
     assert not found.judged
     assert found.notes == ("the band of rounding is too near to the movement of the weights to tell",)
+
+
+class FreezesInForward(FlashCausalSelfAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        self.key.weight.requires_grad_(False)
+        return super().forward(x)
+
+
+class FrozenUntilTheFirstForward(FlashCausalSelfAttention):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.key.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.key.weight.requires_grad_(True)
+        return y
+
+
+@pytest.mark.parametrize("candidate", [FreezesInForward, FrozenUntilTheFirstForward])
+def test_a_weight_that_is_not_trained_is_a_difference_whenever_it_was_frozen(candidate: Any) -> None:
+    assert "key.weight" in seen(candidate)

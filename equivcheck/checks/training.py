@@ -31,6 +31,7 @@ from equivcheck.weights import tokens
 __all__ = ["training"]
 
 _STEPS = 5
+_MOVED, _NORMS = "movement of ", "norms of grad "
 _RATE, _EPS = 1e-2, 1e-2
 _FEW, _MANY = 4, 12  # trainings of the perturbed original: to pass on, and to accuse on
 _TELLS = 0.1  # of the movement: a band wider than this tells nothing
@@ -53,7 +54,7 @@ def training(pair: Pair, case: Case) -> Held:
         return dict(_trained(problem, problem.make_reference(), batches))
 
     truth = problem.memory.recall((problem.memory_key, "training"), lambda: _truth(problem, batches))
-    moved = math.sqrt(sum(float(v.square().sum()) for n, v in truth.values.items() if n.startswith("movement")))
+    moved = math.sqrt(sum(float(v.square().sum()) for n, v in truth.values.items() if n.startswith(_MOVED)))
     band = _norm({n: d[0] for n, d in truth.sample(refined=False).deviations.items()})
     if not band <= _TELLS * moved:
         return Held(notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False)
@@ -68,7 +69,7 @@ def training(pair: Pair, case: Case) -> Held:
 
 
 def _norm(of: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(float(d.square().sum()) for n, d in of.items() if n.startswith("movement")))
+    return math.sqrt(sum(float(d.square().sum()) for n, d in of.items() if n.startswith(_MOVED)))
 
 
 def _trained(
@@ -79,9 +80,10 @@ def _trained(
 ) -> dict[str, Tensor]:
     """Loss and norm of each gradient at every step, and how far each weight has moved at the end."""
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    before = {name: p.detach().clone() for name, p in named.items()}
+    everything = dict(module.named_parameters())
+    before = {name: p.detach().clone() for name, p in everything.items()}
     losses: list[Tensor] = []
-    norms: dict[str, list[Tensor]] = {name: [] for name in named_back(module, before)}
+    norms: dict[str, list[Tensor]] = {name: [] for name in named_back(module, named)}
     with seeded(problem.case.seed, problem.device), around():
         # one tensor at a time: each operation of the optimizer can be perturbed
         optimizer = torch.optim.AdamW(named.values(), lr=_RATE, eps=_EPS, foreach=False)
@@ -91,13 +93,17 @@ def _trained(
             with foreign():
                 loss.backward()
             losses.append(loss.detach().clone())
-            for name, gradient in gradients_of(module).items():
-                norms[name].append(torch.zeros_like(loss) if gradient is None else torch.linalg.vector_norm(gradient))
+            gradients = gradients_of(module)
+            nothing = torch.zeros_like(losses[-1])
+            for name in (*norms, *(gradients.keys() - norms.keys())):  # forward may freeze parameters, or thaw them
+                gradient = gradients.get(name)
+                norm = nothing if gradient is None else torch.linalg.vector_norm(gradient)
+                norms.setdefault(name, [nothing] * (len(losses) - 1)).append(norm)
             optimizer.step()
     found = {"losses": torch.stack(losses)}
-    found |= {f"norms of grad {name}": torch.stack(of).detach() for name, of in norms.items()}
-    moved = named_back(module, {name: p.detach() - before[name] for name, p in named.items()})
-    return found | {f"movement of {name}": movement for name, movement in moved.items() if movement is not None}
+    found |= {f"{_NORMS}{name}": torch.stack(of).detach() for name, of in norms.items()}
+    moved = named_back(module, {name: p.detach() - before[name] for name, p in everything.items()})
+    return found | {f"{_MOVED}{name}": movement for name, movement in moved.items() if movement is not None}
 
 
 def _truth(problem: Problem, batches: Batches) -> Truth:
@@ -108,6 +114,7 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
 
     with spelled_out(), Widened():
         values = _trained(problem, oracle(), batches)
+    values = {name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values}  # what is trained
 
     def perturbed(count: int) -> Sample:
         noise = torch.Generator(device=problem.judged_on).manual_seed(problem.case.seed * 64 + count)
