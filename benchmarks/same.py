@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(tempfile.gettempdir()) / "equivcheck-same"
-PAIRS = '''
+PAIRS = """
 import math
 import torch
 from torch import nn
@@ -58,7 +58,7 @@ def forgets_a_layer(model):
     replace_attention_with_flash_attention(model)
     model.blocks[0].attn = CausalSelfAttention(model.config)
     return model
-'''
+"""
 RUNS = {
     "module": ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"),
     "module-wrong": ("equivcheck.attention:CausalSelfAttention", "pairs:DropoutInEval"),
@@ -69,7 +69,7 @@ RUNS = {
     "replacement": ("equivcheck.gpt:GPT", "equivcheck.attention:replace_attention_with_flash_attention"),
     "replacement-wrong": ("equivcheck.gpt:GPT", "pairs:forgets_a_layer"),
 }
-DRAWN = '''
+DRAWN = """
 import importlib, json
 def module(*names):
     for name in names:
@@ -86,8 +86,12 @@ seed_for = module("engine.search", "search").seed_for
 planned_cases = module("engine.plan", "plan").planned_cases
 import pairs
 drawn = {}
-for kind, of in {"module": (pairs.CausalSelfAttention, pairs.FlashCausalSelfAttention), "function": (pairs.slow, pairs.fast),
-                 "model": (pairs.GPT, pairs.Fast), "replacement": (pairs.GPT, pairs.replace_attention_with_flash_attention)}.items():
+for kind, of in {
+    "module": (pairs.CausalSelfAttention, pairs.FlashCausalSelfAttention),
+    "function": (pairs.slow, pairs.fast),
+    "model": (pairs.GPT, pairs.Fast),
+    "replacement": (pairs.GPT, pairs.replace_attention_with_flash_attention),
+}.items():
     pair = resolve(*of, kind=kind, device="cpu")
     for check in CHECKS:
         if kind not in check.kinds:
@@ -99,12 +103,13 @@ for kind, of in {"module": (pairs.CausalSelfAttention, pairs.FlashCausalSelfAtte
             for number, (strategy, count) in enumerate(classes(check, pair, dtypes, planned)):
                 draw_cases(strategy, count, seed_for(0, check.name) + number, lambda case: cases.append(case.id))
 print(json.dumps(drawn, indent=0))
-'''
-PUBLIC = '''
+"""
+PUBLIC = """
 import importlib
 for name, parts in {
     "equivcheck": "verify assert_equivalent suite Case Report CheckResult Mismatch UsageError",
-    "equivcheck.attention": "CausalSelfAttention FlashCausalSelfAttention replace_attention_with_flash_attention restore_original_attention",
+    "equivcheck.attention": "CausalSelfAttention FlashCausalSelfAttention "
+    "replace_attention_with_flash_attention restore_original_attention",
     "equivcheck.gpt": "GPT GPTConfig",
     "equivcheck.pytest_plugin": "pytest_addoption",
     "equivcheck.adapters.huggingface": "",
@@ -115,8 +120,10 @@ for name, parts in {
     module = importlib.import_module(name)
     for part in parts.split():
         print(name, part, callable(getattr(module, part)) or len(getattr(module, part)))
-'''
-_LEFT_OUT = re.compile(r"seconds|_s$|hash|sources|packages|paths?$|created|host|digest|environment|integrity|jobs|files?$")
+"""
+_LEFT_OUT = re.compile(
+    r"seconds|_s$|hash|sources|packages|paths?$|created|host|digest|environment|integrity|jobs|files?$"
+)
 
 
 def plain(value: object) -> object:

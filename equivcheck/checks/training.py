@@ -114,7 +114,9 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
 
     with spelled_out(), Widened():
         values = _trained(problem, oracle(), batches)
-    values = {name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values}  # what is trained
+    values = {
+        name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values
+    }  # what is trained
 
     def perturbed(count: int) -> Sample:
         noise = torch.Generator(device=problem.judged_on).manual_seed(problem.case.seed * 64 + count)
