@@ -13,8 +13,8 @@ import math
 import sys
 from pathlib import Path
 
+from equivcheck.bench.record import Line, read, shared
 from equivcheck.errors import ReportError
-from equivcheck.record import Line, read, shared
 
 EXPECTED = 0.05  # share of the rows that chance alone puts apart
 UNLIKELY = 0.01

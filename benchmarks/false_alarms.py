@@ -3,9 +3,9 @@
     python benchmarks/false_alarms.py --device cpu|cuda --cases N [--max-seconds S] [--part I/N] [--out FILE]
     python benchmarks/false_alarms.py --merge PART... --out reports/<device>/false_alarms.json
 
-A case is drawn from its number alone (`draw`), with the size tables of `equivcheck.strategies`: all dtypes, regimes and
+A case is drawn from its number alone (`draw`), with the size tables of `equivcheck.cases.strategies`: all dtypes, regimes and
 layouts, now and then more heads or samples than the tables have, eval with any rates and train without dropout. Its truth
-is computed once, outputs and gradients; then right implementations are held against it by `equivcheck.checks.holding.hold`,
+is computed once, outputs and gradients; then right implementations are held against it by `equivcheck.checks.base.base.hold`,
 one tensor at a time, with few perturbed runs first and many where those do not do. On the CPU they take turns: everything
 in `equivcheck.faults.RIGHT`, the flash and the math kernel, and the original itself. On CUDA the flash, cuDNN,
 memory-efficient and math kernels are forced in each case, and the others take turns. FlexAttention has cases of its own in
@@ -42,16 +42,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
-from equivcheck.checks.holding import hold
-from equivcheck.comparison import Mismatch, compare
+from equivcheck.cases.case import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.cases.strategies import sizes
+from equivcheck.checks.base.base import hold
 from equivcheck.faults import RIGHT
-from equivcheck.kinds import resolve
-from equivcheck.problem import Problem, Results
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.strategies import sizes
-from equivcheck.subject import Subject
-from equivcheck.truth import Memory
+from equivcheck.numerics.comparison import Mismatch, compare
+from equivcheck.numerics.truth import Memory
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.problem import Problem, Results
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment, sources
 
 SCHEMA = 1
 TENSORS = ("output", "grad x", "weights", "biases")

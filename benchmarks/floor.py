@@ -32,14 +32,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.clocks import clocks
-from equivcheck.kernels import kernels_of
-from equivcheck.kinds import resolve
-from equivcheck.measure import DoesNotFit, alone, fitting, paired, release
-from equivcheck.peak import peak_of
-from equivcheck.provenance import device_name, environment
-from equivcheck.stopwatch import LEARNING, Stopwatch
-from equivcheck.workload import flops, makes, rows
+from equivcheck.bench.gpu_state import clocks
+from equivcheck.bench.memory import peak_of
+from equivcheck.bench.paired_timing import DoesNotFit, alone, fitting, paired, release
+from equivcheck.bench.timer import LEARNING, Stopwatch
+from equivcheck.bench.workloads import flops, makes, rows
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment
+from equivcheck.runtime.kernel_trace import kernels_of
 
 AGAIN, AGAIN_S = "published over ours, again", 12.0
 

@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.cases import DTYPES, REGIMES, Case
-from equivcheck.checks.holding import hold
-from equivcheck.checks.long import does_not_fit
-from equivcheck.checks.long_problem import long_problem
-from equivcheck.checks.long_truth import long_truth
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
-from equivcheck.subject import Subject
+from equivcheck.cases.case import DTYPES, REGIMES, Case
+from equivcheck.checks.base.base import hold
+from equivcheck.checks.long.long import does_not_fit
+from equivcheck.checks.long.problem import long_problem
+from equivcheck.checks.long.truth import long_truth
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 
 
 def spelled_out(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float, scale: float) -> Tensor:

@@ -4,7 +4,7 @@
     python benchmarks/masks.py --merge FILE... --out FILE
 
 For each kernel, dtype, length and rate the mask is read off, put into the float64 oracle, and outputs and all gradients are
-held against their budgets (`equivcheck.checks.exactly`). Then the masks themselves: how far each kernel's, and those of
+held against their budgets (`equivcheck.checks.dropout.exact`). Then the masks themselves: how far each kernel's, and those of
 `F.dropout` in successive calls, are from independent. Prints a row per kernel and dtype; --out writes JSON and a Markdown
 page beside it. Part I/N takes every N-th case from the I-th on, the long ones among the short ones, and keeps on disk what it
 has reached; --merge adds the parts up, whatever ended them. Exit status 1 where a result is outside of its budget.
@@ -26,14 +26,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import FlashCausalSelfAttention
-from equivcheck.cases import DTYPES, Case
-from equivcheck.checks.exactly import hold_exactly
-from equivcheck.comparison import FALSE_ALARM, Mismatch
-from equivcheck.dropping import NotOpened, visible_keys
-from equivcheck.kinds import resolve
-from equivcheck.mask_statistics import OUTPUTS, hold_mask
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.torch_masks import BACKENDS, kernel_mask
+from equivcheck.cases.case import DTYPES, Case
+from equivcheck.checks.dropout.exact import hold_exactly
+from equivcheck.checks.dropout.masks import NotOpened, visible_keys
+from equivcheck.checks.dropout.statistics import OUTPUTS, hold_mask
+from equivcheck.checks.dropout.torch_masks import BACKENDS, kernel_mask
+from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment, sources
 
 RATES = ((0.1, 0.0), (0.3, 0.2), (0.5, 0.5), (0.9, 0.1), (1.0, 0.5))
 HEADS = ((2, 64), (1, 128), (3, 40))

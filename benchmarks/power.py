@@ -43,16 +43,16 @@ from parts import Kept, dumped, reached, share, write
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import Case
-from equivcheck.checks.holding import hold
-from equivcheck.comparison import Mismatch
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import hold
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.gpt import GPTConfig
-from equivcheck.kinds import resolve
-from equivcheck.problem import Results
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.subject import Subject
-from equivcheck.truth import Memory, Truth
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Memory, Truth
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.problem import Results
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment, sources
 
 SCHEMA = 1
 RULES = {

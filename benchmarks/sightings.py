@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from parts import Kept, dumped, reached, share, write
 
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES
+from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
-from equivcheck.comparison import Mismatch
+from equivcheck.engine.search import Search, seed_for
+from equivcheck.engine.strata import classes
 from equivcheck.faults import FAULTS, RIGHT
-from equivcheck.kinds import resolve
-from equivcheck.search import Search, seed_for
-from equivcheck.subject import Subject
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 
 
 class _Timed(Search):

@@ -17,13 +17,13 @@ from pathlib import Path
 from parts import Kept, dumped, reached, share, write
 
 from equivcheck.attention import FlashCausalSelfAttention
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES
+from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
+from equivcheck.engine.search import Search, seed_for
+from equivcheck.engine.strata import classes
 from equivcheck.faults import RIGHT
-from equivcheck.kinds import resolve
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.search import Search, seed_for
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment, sources
 
 RANDOM = ("dropout", "modes", "training")
 

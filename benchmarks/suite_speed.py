@@ -26,18 +26,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from equivcheck.budget import Rounding
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES, Case
+from equivcheck.api import verify
+from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS
+from equivcheck.engine.search import Search, seed_for
+from equivcheck.engine.strata import classes
 from equivcheck.faults import FAULTS
-from equivcheck.kinds import resolve
-from equivcheck.loading import load
-from equivcheck.oracle import Widened
-from equivcheck.problem import Problem
-from equivcheck.provenance import device_name, environment, sources
-from equivcheck.search import Search, seed_for
-from equivcheck.verify import verify
+from equivcheck.numerics.monte_carlo import Rounding
+from equivcheck.numerics.oracle import Widened
+from equivcheck.pairs.loading import load
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment, sources
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sightings import sight

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.bench import against, bench
+from equivcheck.bench.paired_timing import alone
+from equivcheck.bench.record import TRIPWIRE
+from equivcheck.bench.runner import against, bench
+from equivcheck.bench.workloads import makes, rows
 from equivcheck.errors import UsageError
-from equivcheck.kinds import resolve
-from equivcheck.measure import alone
-from equivcheck.provenance import device_name, environment
-from equivcheck.record import TRIPWIRE
-from equivcheck.workload import makes, rows
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment
 
 
 def slowed(share, ms):

@@ -17,27 +17,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equivcheck.cases import Case as Case
-    from equivcheck.comparison import Mismatch as Mismatch
+    from equivcheck.api import assert_equivalent as assert_equivalent
+    from equivcheck.api import verify as verify
+    from equivcheck.cases.case import Case as Case
     from equivcheck.errors import UsageError as UsageError
+    from equivcheck.numerics.comparison import Mismatch as Mismatch
+    from equivcheck.pytest_plugin.suite import suite as suite
     from equivcheck.report.model import CheckResult as CheckResult
     from equivcheck.report.model import Report as Report
-    from equivcheck.suite import suite as suite
-    from equivcheck.verify import assert_equivalent as assert_equivalent
-    from equivcheck.verify import verify as verify
 
 __version__ = "0.1.0"
 
 # loaded when first used: importing equivcheck, as a pytest plugin does, must not cost an import of torch
 _PUBLIC = {
-    "Case": "equivcheck.cases",
+    "Case": "equivcheck.cases.case",
     "CheckResult": "equivcheck.report.model",
-    "Mismatch": "equivcheck.comparison",
+    "Mismatch": "equivcheck.numerics.comparison",
     "Report": "equivcheck.report.model",
     "UsageError": "equivcheck.errors",
-    "assert_equivalent": "equivcheck.verify",
-    "suite": "equivcheck.suite",
-    "verify": "equivcheck.verify",
+    "assert_equivalent": "equivcheck.api",
+    "suite": "equivcheck.pytest_plugin.suite",
+    "verify": "equivcheck.api",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import sys
 
-from equivcheck.cli import main
+from equivcheck.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

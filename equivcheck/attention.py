@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from equivcheck.causal_mask import is_causal, is_causal_once, is_exporting, while_causal
-from equivcheck.fused import causal_attention, is_transformed
-from equivcheck.replacement import replace, restore
+from equivcheck.flash.causal_mask import is_causal, is_causal_once, is_exporting, while_causal
+from equivcheck.flash.sdpa import causal_attention, is_transformed
+from equivcheck.flash.swap import replace, restore
 
 __all__ = [
     "AttentionConfig",

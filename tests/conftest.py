@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from perturbed_rounding import PerturbedRounding
 
-from equivcheck.settings import kept
+from equivcheck.runtime.global_state import kept
 
 settings.register_profile(
     "equivcheck", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow], print_blob=True

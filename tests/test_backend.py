@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from equivcheck import cli
+from equivcheck.api import replay, verify
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.checks.backend import backend, requirement, requiring
-from equivcheck.comparison import Mismatch
+from equivcheck.cli import main
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.verify import replay, verify
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 CASE = Case(batch_size=1, seq_len=8, n_head=1, head_size=32, block_size=8)
 REQUIRED = {"float32": "flash", "bfloat16": "flash"}
@@ -111,7 +111,7 @@ def test_where_nothing_is_judged_that_is_told() -> None:
 
 def test_the_command_ends_in_1_and_says_which_kernel_ran(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ["--device", "cpu", "--profile", "quick", "--check", "backend"]
-    status = cli.main(["verify", *options, "--require-backend", "efficient"])
+    status = main.main(["verify", *options, "--require-backend", "efficient"])
     assert status == 1
     assert "the kernel that ran is flash, and efficient is required: float32" in capsys.readouterr().out
     (tmp_path / "on_cuda.py").write_text(
@@ -119,7 +119,7 @@ def test_the_command_ends_in_1_and_says_which_kernel_ran(capsys: pytest.CaptureF
         "    cuda.enable_flash_sdp(False)\n    cuda.enable_mem_efficient_sdp(False)\n"
     )
     setup = ["--setup", f"{tmp_path}/on_cuda.py:set_up"]
-    assert cli.main(["verify", *options, *setup, "--require-backend", "float32=flash"]) == 1
+    assert main.main(["verify", *options, *setup, "--require-backend", "float32=flash"]) == 1
     assert "the kernel that ran is math, and flash is required: float32" in capsys.readouterr().out
-    assert cli.main(["verify", *options, "--require-backend", "fast"]) == 2
+    assert main.main(["verify", *options, "--require-backend", "fast"]) == 2
     assert "a kernel is one of flash, cudnn, efficient, math" in capsys.readouterr().err

@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck import bench as benching
-from equivcheck import cli
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
-from equivcheck.bench import RowMeasured, against, bench
+from equivcheck.bench import render
+from equivcheck.bench import runner as benching
+from equivcheck.bench.record import Line, Record, Side, coarse, comparable, dumps, read, slower
+from equivcheck.bench.runner import RowMeasured, against, bench
+from equivcheck.bench.workloads import PRESETS, Size, flops, makes, rows
+from equivcheck.cli import main
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.record import Line, Record, Side, coarse, comparable, dumps, read, slower
-from equivcheck.report import speed
-from equivcheck.workload import PRESETS, Size, flops, makes, rows
+from equivcheck.pairs.resolve import resolve
 
 TINY = Size(2, 16, 2, 8, 1, 16, 11, 0.1)
 
@@ -34,9 +34,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every preset with a size that takes no time."""
     small = {name: replace(p, sizes=dict.fromkeys(p.sizes, (TINY,))) for name, p in PRESETS.items()}
-    monkeypatch.setattr("equivcheck.workload.PRESETS", small)
-    monkeypatch.setattr("equivcheck.measure._WARM_UP_S", 0.0)
-    monkeypatch.setattr("equivcheck.bench._LEAST_S", 0.02)
+    monkeypatch.setattr("equivcheck.bench.workloads.PRESETS", small)
+    monkeypatch.setattr("equivcheck.bench.paired_timing._WARM_UP_S", 0.0)
+    monkeypatch.setattr("equivcheck.bench.runner._LEAST_S", 0.02)
 
 
 def line(name: str = "row", ratio: float | None = 2.0, width: float = 0.01, **changes: Any) -> Line:
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_a_result_beside_the_other_ones_time() -> None:
         assert row.candidate.median_ms is None
         assert row.reference.median_ms is not None
         assert row.ratio is None
-    assert "does not fit" in speed.plain(found)
+    assert "does not fit" in render.plain(found)
 
 
 def test_backward_passes_run_where_they_are_timed() -> None:
@@ -225,7 +225,7 @@ def test_records_without_a_common_row_cannot_be_compared() -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = cli.main(["bench", "--device", "cpu", "--max-seconds", "0.1", *arguments])
+    status = main.main(["bench", "--device", "cpu", "--max-seconds", "0.1", *arguments])
     told = capsys.readouterr()
     return status, told.out, told.err
 
@@ -281,9 +281,9 @@ def test_plots_are_drawn_and_need_matplotlib(
 ) -> None:
     pytest.importorskip("matplotlib")
     gone = line("far", None, sizes={"T": 64}, reference=Side(refused="out of memory"))
-    written = speed.plot(record(line(), gone), tmp_path / "plots")
+    written = render.plot(record(line(), gone), tmp_path / "plots")
     assert [path.name for path in written] == ["speed.svg", "memory.svg"]
-    assert "from here the original does not fit" in speed.plain(record(gone)) or written
+    assert "from here the original does not fit" in render.plain(record(gone)) or written
     for path in written:
         assert path.read_text().lstrip().startswith("<?xml")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from equivcheck import blocks
+from equivcheck.numerics import blockwise
 
 
 class Largest(TorchDispatchMode):
@@ -54,7 +54,7 @@ def drawn(B: int, H: int, T: int, D: int, E: int | None = None) -> list[Tensor]:
 )
 def test_equals_the_direct_computation(B: int, H: int, T: int, D: int, E: int | None, block: int | None) -> None:
     qkv = drawn(B, H, T, D, E)
-    out, true = blocks.attention(*qkv, scale=0.7, block=block), direct(*qkv, 0.7)
+    out, true = blockwise.attention(*qkv, scale=0.7, block=block), direct(*qkv, 0.7)
     flowing = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(out, true, rtol=0, atol=1e-13)
     for mine, its in zip(torch.autograd.grad(out, qkv, flowing), torch.autograd.grad(true, qkv, flowing), strict=True):
@@ -62,12 +62,12 @@ def test_equals_the_direct_computation(B: int, H: int, T: int, D: int, E: int | 
 
 
 def test_is_the_derivative_of_its_own_forward() -> None:
-    assert torch.autograd.gradcheck(lambda *x: blocks.attention(*x, scale=0.5, block=3), drawn(1, 2, 8, 3))
+    assert torch.autograd.gradcheck(lambda *x: blockwise.attention(*x, scale=0.5, block=3), drawn(1, 2, 8, 3))
 
 
 def test_an_upstream_gradient_of_any_layout_is_welcome() -> None:
     qkv = drawn(1, 1, 9, 4)
-    blocks.attention(*qkv, scale=1.0, block=2).sum().backward()  # expanded, with strides of 0
+    blockwise.attention(*qkv, scale=1.0, block=2).sum().backward()  # expanded, with strides of 0
     (expected,) = torch.autograd.grad(direct(*qkv, 1.0).sum(), qkv[2:])
     torch.testing.assert_close(qkv[2].grad, expected)
 
@@ -75,9 +75,9 @@ def test_an_upstream_gradient_of_any_layout_is_welcome() -> None:
 @pytest.mark.parametrize("kept", [1, 6, 7, 8, 20])
 def test_what_comes_later_never_counts(kept: int) -> None:
     q, k, v = drawn(1, 2, 21, 4)
-    true = blocks.attention(q, k, v, scale=1.0, block=7)
+    true = blockwise.attention(q, k, v, scale=1.0, block=7)
     loud = [torch.cat((x[..., :kept, :], 1e6 * x[..., kept:, :].sign()), -2) for x in (q, k, v)]
-    got = blocks.attention(*loud, scale=1.0, block=7)
+    got = blockwise.attention(*loud, scale=1.0, block=7)
     assert torch.equal(got[..., :kept, :], true[..., :kept, :])
     grads = torch.autograd.grad(true[..., :kept, :].sum(), (q, k, v))
     assert not any(bool(g[..., kept:, :].any()) for g in grads)
@@ -87,23 +87,23 @@ def test_no_tensor_is_larger_than_a_block_of_scores() -> None:
     T, block = 300, 16
     qkv = drawn(1, 1, T, 4)
     with Largest() as seen:
-        blocks.attention(*qkv, scale=0.5, block=block).sum().backward()
+        blockwise.attention(*qkv, scale=0.5, block=block).sum().backward()
     assert T * 4 < seen.numel <= block * T
 
 
 def test_the_block_shrinks_as_the_sequence_grows() -> None:
     for device in (torch.device("cpu"), torch.device("cuda")):
         for length in (1, 1000, 16384, 131072):
-            heads, queries = blocks.block_shape(8, length, device)
+            heads, queries = blockwise.block_shape(8, length, device)
             assert 1 <= heads <= 8
             assert 1 <= queries <= length
             assert heads * queries * length * 8 <= 2**28
-    assert blocks.block_shape(8, 131072, torch.device("cuda")) == (1, 256)
+    assert blockwise.block_shape(8, 131072, torch.device("cuda")) == (1, 256)
 
 
 def test_refuses_what_it_cannot_mean() -> None:
     q, k, v = drawn(1, 1, 4, 2)
     with pytest.raises(ValueError, match="q has 3 positions and k 4"):
-        blocks.attention(q[..., :3, :], k, v, scale=1.0)
+        blockwise.attention(q[..., :3, :], k, v, scale=1.0)
     with pytest.raises(ValueError, match="block=0"):
-        blocks.attention(q, k, v, scale=1.0, block=0)
+        blockwise.attention(q, k, v, scale=1.0, block=0)

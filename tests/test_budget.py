@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.budget import Rounding
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS
-from equivcheck.error_model import ErrorModel
-from equivcheck.kinds import resolve
-from equivcheck.problem import Problem
-from equivcheck.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
-from equivcheck.subject import Subject
-from equivcheck.truth import Truth
+from equivcheck.numerics.dtypes import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
+from equivcheck.numerics.error_model import ErrorModel
+from equivcheck.numerics.monte_carlo import Rounding
+from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.resolve import resolve
 
 CPU = torch.device("cpu")
 f64 = torch.float64

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.comparison import Mismatch
-from equivcheck.faults.transforms import CHANGES
-from equivcheck.kinds import resolve
-from equivcheck.subject import Subject
-from equivcheck.transfer import original_shapes, own_names
+from equivcheck.faults.around.transforms import CHANGES
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
+from equivcheck.pairs.weight_transfer import original_shapes, own_names
 from tests.test_right_kinds import OneProjection, OneProjectionFused, spelled_out
 
 BY_NAME = {check.name: check for check in CHECKS}
@@ -144,7 +144,7 @@ def test_a_state_that_is_not_all_tensors_is_made_anew_each_time() -> None:
 
 
 def test_large_weights_are_not_kept_beside_their_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equivcheck.original._SMALL_BYTES", 100)
+    monkeypatch.setattr("equivcheck.pairs.reference._SMALL_BYTES", 100)
     pair = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
     pair.memory.weights._kept.clear()
     assert torch.equal(pair.problem(SMALL).candidate.query.weight, pair.problem(SMALL).reference.query.weight)

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS
+from equivcheck.engine.planting import planted
+from equivcheck.engine.search import Search
+from equivcheck.engine.sensitivity import first_sighting
+from equivcheck.engine.strata import classes
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.planting import planted
-from equivcheck.search import Search
-from equivcheck.sensitivity import first_sighting
+from equivcheck.pairs.resolve import resolve
 
 PAIRS: dict[str, tuple[Any, Any]] = {"module": (CausalSelfAttention, FlashCausalSelfAttention), "model": (GPT, GPT)}
 

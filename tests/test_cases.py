@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equivcheck.cases import DTYPES, LAYOUTS, Case, arrange, generator, tiny_factor
+from equivcheck.cases.case import DTYPES, LAYOUTS, Case, arrange, generator, tiny_factor
+from equivcheck.cases.strategies import cases
 from equivcheck.errors import UsageError
-from equivcheck.strategies import cases
 
 
 @given(

@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import REGIMES, Case
+from equivcheck.cases.case import REGIMES, Case
+from equivcheck.cases.strategies import cases
 from equivcheck.checks import CHECKS
-from equivcheck.checks.holding import hold
-from equivcheck.checks.moments import hold_moments, small_sizes
-from equivcheck.comparison import Mismatch
+from equivcheck.checks.base.base import hold
+from equivcheck.checks.dropout.moments import hold_moments, small_sizes
 from equivcheck.faults import FAULTS, PLANTS, RIGHT
-from equivcheck.faults.right import CheckpointedReentrantly
+from equivcheck.faults.correct.rewritten import CheckpointedReentrantly
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.strategies import cases
-from equivcheck.subject import Subject
-from equivcheck.truth import Sample, Truth
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}
 FAULT = {fault.name: fault for fault in FAULTS}

@@ -16,8 +16,8 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from equivcheck import config
-from equivcheck.cli import cli
+from equivcheck.cli import config
+from equivcheck.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

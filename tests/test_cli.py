@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from equivcheck.cli import main
+from equivcheck.cli.main import main
+from equivcheck.cli.options import SHIPPED, import_from_here
 from equivcheck.errors import UsageError
-from equivcheck.options import SHIPPED, import_from_here
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
 from equivcheck.supervisor import api
 from equivcheck.supervisor.sealed import Pair
@@ -483,7 +483,7 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from equivcheck.cli import main; main(['verify', 'a:A']); main(['--help']); "
+        "import sys; from equivcheck.cli.main import main; main(['verify', 'a:A']); main(['--help']); "
         "sys.exit(', '.join({'torch', 'hypothesis', 'pytest', 'rich', 'jinja2', 'numpy'} & set(sys.modules)) or 0)"
     )
     done = python("-c", code)

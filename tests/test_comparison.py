@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from equivcheck.comparison import Comparison, Mismatch, compare, describe
-from equivcheck.spread import spread_of
+from equivcheck.numerics.comparison import Comparison, Mismatch, compare, describe
+from equivcheck.numerics.spread import spread_of
 
 f32, f64, f16 = torch.float32, torch.float64, torch.float16
 SPREAD = 2.0**-24

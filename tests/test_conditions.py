@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}
 CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=4, block_size=10)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from equivcheck.config import Config, deviation, load
+from equivcheck.cli.config import Config, deviation, load
 from equivcheck.errors import UsageError
 from equivcheck.report.model import Deviation
 

@@ -6,8 +6,8 @@ import pytest
 from test_report import BROKEN, OUTPUT
 
 from equivcheck.checks import CHECKS
-from equivcheck.deviations import accepted_of, declared
 from equivcheck.errors import UsageError
+from equivcheck.report.deviations import accepted_of, declared
 from equivcheck.report.model import Deviation
 
 TODAY = datetime.now(UTC).date()

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from equivcheck.cases import Case
-from equivcheck.drawing import draw_cases
-from equivcheck.strategies import cases
+from equivcheck.cases.case import Case
+from equivcheck.cases.strategies import cases
+from equivcheck.engine.drawing import draw_cases
 
 
 def drawn(seed: int) -> list[str]:

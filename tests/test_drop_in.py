@@ -16,13 +16,9 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
-from equivcheck import causal_mask, fused
-from equivcheck.attention import (
-    CausalSelfAttention,
-    FlashCausalSelfAttention,
-    replace_attention_with_flash_attention,
-)
-from equivcheck.causal_mask import is_causal
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
+from equivcheck.flash import causal_mask
+from equivcheck.flash.causal_mask import is_causal
 from equivcheck.gpt import GPT, GPTConfig
 
 Change = Callable[[CausalSelfAttention], Any]

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
-from equivcheck.checks.dropout import dropout
-from equivcheck.checks.holding import Held
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held
+from equivcheck.checks.dropout.dropout import dropout
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 CASE = Case(
     seq_len=6, n_head=2, head_size=4, block_size=6, training=True, attn_pdrop=0.25, resid_pdrop=0.1, dtype="float64"

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
-from equivcheck.checks.exactly import must_open, read_masks, under_masks
-from equivcheck.dropping import Masks, NotOpened, inject, visible_keys
-from equivcheck.generators import seeded
+from equivcheck.cases.case import Case
+from equivcheck.checks.dropout.attention_layers import find_attentions
+from equivcheck.checks.dropout.exact import must_open, read_masks, under_masks
+from equivcheck.checks.dropout.masks import Masks, NotOpened, inject, visible_keys
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.opening import find_attentions
-from equivcheck.problem import Problem
-from equivcheck.subject import Subject
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime.rng import seeded
 
 CASE = Case(
     batch_size=2,

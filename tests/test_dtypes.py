@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import DTYPES
-from equivcheck.dtypes import usable_dtypes
+from equivcheck.cases.case import DTYPES
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
+from equivcheck.pairs.resolve import resolve
+from equivcheck.pairs.supported_dtypes import usable_dtypes
 
 
 class HalfAlone(FlashCausalSelfAttention):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from equivcheck.file_access import Access, watched
-from equivcheck.gate import Demands, notes, refusals
-from equivcheck.packages import version_of
+from equivcheck.api import verify
+from equivcheck.engine.gate.verdict import Demands, notes, refusals
 from equivcheck.report.files import read_bounded
+from equivcheck.report.installed_packages import version_of
 from equivcheck.report.model import Package, Report
-from equivcheck.verify import verify
+from equivcheck.runtime.file_access import Access, watched
 
 PAIR = ("pairpkg.slow:Attention", "pairpkg.fast:Attention")
 SITE = "env/site-packages"
@@ -252,7 +252,9 @@ def test_what_equivcheck_and_installed_packages_read_for_themselves_is_not_noted
 def read_in_a_check(folder: Path) -> set[str]:
     """What is noted where equivcheck itself opens a file, called by nobody's code."""
     code = (
-        "from equivcheck.file_access import watched\nfrom equivcheck.report.files import read_bounded\nfrom pathlib import Path\n"
+        "from equivcheck.runtime.file_access import watched\n"
+        "from equivcheck.report.files import read_bounded\n"
+        "from pathlib import Path\n"
         f"with watched() as access:\n    read_bounded(Path({str(folder / 'data.bin')!r}))\nprint(*access.read)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

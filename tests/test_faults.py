@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.budget import Rounding
-from equivcheck.error_model import ErrorModel
 from equivcheck.faults import FAULTS, PLANTS, RIGHT, Fault, Plant, Right
-from equivcheck.faults.backward import as_if, rewritten_parameter
-from equivcheck.faults.memory import misread
-from equivcheck.faults.model import Factory, name_of
-from equivcheck.faults.parts import Parted
+from equivcheck.faults.base import Factory, name_of
+from equivcheck.faults.gradient_edits import as_if, rewritten_parameter
+from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.faults.inside.strides import misread
 from equivcheck.gpt import GPT, GPTConfig
+from equivcheck.numerics.error_model import ErrorModel
+from equivcheck.numerics.monte_carlo import Rounding
 
 CHECKS = {
     "output", "gradients", "logits", "causality", "dropout", "modes", "interface",

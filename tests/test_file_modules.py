@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from equivcheck import folder_imports
+from equivcheck.api import verify
 from equivcheck.attention import CausalSelfAttention, replace_attention_with_flash_attention
 from equivcheck.errors import UsageError
-from equivcheck.file_modules import imported_as
-from equivcheck.implementation import files_of
-from equivcheck.loading import load
-from equivcheck.module_files import made_twice
-from equivcheck.verify import verify
+from equivcheck.pairs.loading import load
+from equivcheck.report.implementation_files import files_of
+from equivcheck.runtime import folder_imports
+from equivcheck.runtime.file_modules import imported_as
+from equivcheck.runtime.module_files import made_twice
 
 MODEL = "class Attention:\n    pass\n"
 BESIDE = "def replace():\n    from {name} import Attention\n\n    return Attention\n"

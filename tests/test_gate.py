@@ -15,16 +15,16 @@ import torch
 
 import equivcheck
 from equivcheck.checks import CHECKS
-from equivcheck.cli import main
+from equivcheck.cli.main import main
+from equivcheck.cli.options import SHIPPED
+from equivcheck.engine.gate.verdict import Demands, notes, refusals
+from equivcheck.engine.plan import least_cases
 from equivcheck.errors import UsageError
-from equivcheck.gate import Demands, notes, refusals
-from equivcheck.options import SHIPPED
-from equivcheck.packages import content_of, version_of
-from equivcheck.plan import least_cases
-from equivcheck.provenance import digests, package_files
-from equivcheck.report import json
+from equivcheck.report import codec
+from equivcheck.report.installed_packages import content_of, version_of
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
-from equivcheck.source_files import CHANGED, hash_of
+from equivcheck.report.provenance import digests, package_files
+from equivcheck.runtime.source_files import CHANGED, hash_of
 
 PACKAGE = Path(equivcheck.__file__).parent
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
@@ -120,7 +120,7 @@ def test_a_changed_line_in_the_flash_module_is_named(tree: Path) -> None:
 
 def test_a_changed_line_in_the_budget_is_named(tree: Path) -> None:
     report = green(tree)
-    edit(tree / "equivcheck/budget.py")
+    edit(tree / "equivcheck/numerics/monte_carlo.py")
     assert "stale: equivcheck judges differently since the run (budget.py)" in the_reason(tree, report)
 
 
@@ -387,7 +387,7 @@ def committed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tree)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    json.write(green(tree, created=datetime.now(UTC).isoformat(timespec="seconds")), tree / "report.json")
+    codec.write(green(tree, created=datetime.now(UTC).isoformat(timespec="seconds")), tree / "report.json")
     return tree / "report.json"
 
 
@@ -431,7 +431,7 @@ def test_on_github_every_refusal_is_an_annotation(
 def test_the_options_and_the_config_say_what_must_have_been_judged(
     committed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    json.write(replace(Report.load(committed), profile="quick", dtypes=("float32", "bfloat16")), committed)
+    codec.write(replace(Report.load(committed), profile="quick", dtypes=("float32", "bfloat16")), committed)
     assert main(["gate", "report.json"]) == 1
     assert capsys.readouterr().out.count("refused: ") == 3
     assert main(["gate", "report.json", "--min-profile", "quick", "--require-dtypes", "float32,bfloat16"]) == 0
@@ -498,7 +498,7 @@ def test_a_file_without_an_end_is_2_and_one_line(
 
 @pytest.mark.parametrize("spoiled", [None, "equivcheck/attention.py", "equivcheck/report/table.py"])
 def test_end_to_end_in_a_process_of_its_own(tree: Path, spoiled: str | None) -> None:
-    json.write(green(tree), tree / "report.json")
+    codec.write(green(tree), tree / "report.json")
     if spoiled:
         edit(tree / spoiled)
     done = subprocess.run(
@@ -520,7 +520,7 @@ def test_a_message_of_a_report_is_told_without_what_drives_a_terminal(
         Report.load(committed), "output", outcome="different", counterexample=Counterexample(CASE, "m", "replay")
     )
     report = replace(report, candidate="b:\x1b[31mB\n::error::x", device="\u202ecpu")
-    json.write(report, committed)
+    codec.write(report, committed)
     assert main(["gate", "report.json"]) == 1
     out = capsys.readouterr().out
     assert not {"\x1b", "\u202e"} & set(out)

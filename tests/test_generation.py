@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held
 from equivcheck.checks.generation import generation
-from equivcheck.checks.holding import Held
-from equivcheck.comparison import Mismatch
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 CASE = Case(batch_size=2, seq_len=6, n_head=2, head_size=4, block_size=9, n_layer=1, vocab_size=17, seed=1)
 TIE = "a token lay at a tie that rounding explains"

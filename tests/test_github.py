@@ -8,9 +8,9 @@ from junitparser import Failure, JUnitXml, Skipped
 from test_page import FULL, MANY, STRANGE
 from test_report import BROKEN, CASE, GRADIENTS, OUTPUT, report_of
 
-from equivcheck.outputs import Outputs
 from equivcheck.report import github, junit, markdown
 from equivcheck.report.model import Report, Sensitivity
+from equivcheck.report.outputs import Outputs
 
 
 def test_an_annotation_points_at_the_line_that_defines_the_candidate() -> None:

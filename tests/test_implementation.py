@@ -12,8 +12,8 @@ from torch import nn
 
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.gpt import GPT
-from equivcheck.implementation import defined_at, files_of
-from equivcheck.source_files import MOST_BYTES, digest_of, find, hash_of
+from equivcheck.report.implementation_files import defined_at, files_of
+from equivcheck.runtime.source_files import MOST_BYTES, digest_of, find, hash_of
 
 SOURCES = {
     "pkg/__init__.py": "",

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import equivcheck
-from equivcheck.cases import Case
-from equivcheck.explaining import Reading, attention
-from equivcheck.function_module import FunctionModule
-from equivcheck.kinds import resolve
+from equivcheck.cases.case import Case
+from equivcheck.engine.diagnosis import Reading, attention
+from equivcheck.pairs.function_module import FunctionModule
+from equivcheck.pairs.resolve import resolve
 from equivcheck.report.model import Report
 
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS, Held
 from equivcheck.checks.lengths import lengths_of
-from equivcheck.comparison import Mismatch
-from equivcheck.faults.backward import rewritten
-from equivcheck.faults.parts import Parted
+from equivcheck.engine.search import Search
+from equivcheck.engine.strata import classes
+from equivcheck.faults.gradient_edits import rewritten
+from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.search import Search
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 LENGTHS = next(check for check in CHECKS if check.name == "lengths")
 CASE = Case(batch_size=2, seq_len=260, n_head=2, head_size=8, block_size=261, seed=3)

@@ -12,17 +12,17 @@ from test_blocks import Largest
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.blocks import block_shape
-from equivcheck.cases import Case
-from equivcheck.checks import long_truth as truths
-from equivcheck.checks.long import lengthened, long
-from equivcheck.checks.long_problem import NotPlain, built_on_device, long_problem
-from equivcheck.checks.long_truth import long_truth
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
-from equivcheck.subject import Subject
+from equivcheck.cases.case import Case
+from equivcheck.checks.long import truth as truths
+from equivcheck.checks.long.long import lengthened, long
+from equivcheck.checks.long.problem import NotPlain, built_on_device, long_problem
+from equivcheck.checks.long.truth import long_truth
+from equivcheck.numerics.blockwise import block_shape
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 
-family = import_module("equivcheck.checks.long")  # the package has a function of that name
+family = import_module("equivcheck.checks.long.long")  # the package has a function of that name
 CPU = torch.device("cpu")
 SMALL = Case()  # stands for T = 1025
 MIDDLE = Case(seq_len=1500, block_size=1507, n_head=2, head_size=8)

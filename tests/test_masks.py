@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import equivcheck
-from equivcheck.cases import MASKS, Case
-from equivcheck.explaining import Reading, attention
-from equivcheck.kinds import resolve
+from equivcheck.cases.case import MASKS, Case
+from equivcheck.cases.tensors import attn_mask
+from equivcheck.engine.diagnosis import Reading, attention
+from equivcheck.pairs.resolve import resolve
 from equivcheck.report.model import Report
-from equivcheck.weights import attn_mask
 
 SHAPES = {"heads": (3, 2, 5, 7), "bias": (3, 2, 5, 7), "plane": (5, 7), "some": (3, 1, 5, 7), "right": (3, 1, 1, 7)}
 

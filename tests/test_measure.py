@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from equivcheck.clocks import clocks
-from equivcheck.kernels import kernels_of
-from equivcheck.measure import Action, DoesNotFit, Pairing, Quartiles, alone, fitting, paired
-from equivcheck.peak import peak_of
+from equivcheck.bench.gpu_state import clocks
+from equivcheck.bench.memory import peak_of
+from equivcheck.bench.paired_timing import Action, DoesNotFit, Pairing, Quartiles, alone, fitting, paired
+from equivcheck.runtime.kernel_trace import kernels_of
 
 CPU = torch.device("cpu")
 

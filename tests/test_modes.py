@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held
+from equivcheck.cases.case import Case
+from equivcheck.cases.strategies import simpler
+from equivcheck.checks.base.base import Held
 from equivcheck.checks.modes import STEPS, modes
-from equivcheck.comparison import Mismatch
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.strategies import simpler
-from equivcheck.subject import Subject
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 
 CASE = Case(
     batch_size=2,

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import Case
-from equivcheck.kinds import resolve
-from equivcheck.oracle import Widened, spelled_out, to_float64
+from equivcheck.cases.case import Case
+from equivcheck.numerics.oracle import Widened, spelled_out, to_float64
+from equivcheck.pairs.resolve import resolve
 
 f64 = torch.float64
 CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=9)

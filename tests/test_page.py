@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_report import BROKEN, CASE, GRADIENTS, OUTPUT, REPORTS, report_of
 
+from equivcheck.api import verify
 from equivcheck.errors import ReportError
-from equivcheck.report import benchmark, html, json, junit, markdown, page, plots, schema, table
+from equivcheck.report import codec, html, junit, markdown, page, plots, schema, table, timings
 from equivcheck.report.model import CheckResult, Counterexample, Deviation, Package, Report, Sensitivity, Timing
-from equivcheck.verify import verify
 
 SCHEMA = stdlib_json.loads(schema.FILE.read_text())
 VISITED = {
@@ -114,7 +114,7 @@ def test_every_report_has_a_page_and_fits_the_schema(report: Report) -> None:
     found = Text(html.render(report))
     assert report.verdict in found.text
     assert not {"script"} & found.tags
-    jsonschema.validate(stdlib_json.loads(json.dumps(report)), SCHEMA)
+    jsonschema.validate(stdlib_json.loads(codec.dumps(report)), SCHEMA)
 
 
 @pytest.mark.parametrize("report", [*PAGES.values()])
@@ -232,7 +232,7 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(
         stdlib_json.dumps({"lines": [{**line, "ratio": 1.0, "low": 0.9, "high": 1.1}, late]})
     )
-    assert benchmark.read(tmp_path / "x.json") == {
+    assert timings.read(tmp_path / "x.json") == {
         "GPT, float32, T=399": Timing("GPT", "float32", 399, 43.9, 43.9, 1.0, 0.9, 1.1, 2**20, 2**20),
         "GPT, float32, T=65536": Timing(
             "GPT", "float32", 65536, None, 43.9, None, None, None, None, 2**20, "the reference does not fit"
@@ -243,7 +243,7 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
 def test_a_record_of_the_project_s_own_benchmark_is_read_with_its_dtypes_lengths_and_memory(device: str) -> None:
     path = Path(__file__).parents[1] / "reports" / device / "benchmark.json"
-    read = benchmark.read(path)
+    read = timings.read(path)
     sides: dict[str, dict[str, dict[str, object]]] = {}
     for one in stdlib_json.loads(path.read_text())["benchmarks"]:
         sides.setdefault(one["group"], {})[one["params"]["side"]] = one
@@ -268,7 +268,7 @@ def test_a_committed_page_shows_the_committed_record(device: str) -> None:
     folder = Path(__file__).parents[1] / "reports" / device
     text = Text((folder / "report.html").read_text()).text
     assert "unknown dtype" not in text
-    assert all(name in text for name in benchmark.read(folder / "benchmark.json"))
+    assert all(name in text for name in timings.read(folder / "benchmark.json"))
 
 
 def one_benchmark(side: str, **extra: object) -> dict[str, object]:
@@ -281,10 +281,10 @@ def test_another_project_s_benchmark_says_its_dtype_and_length_or_is_refused(tmp
     path.write_text(
         stdlib_json.dumps({"benchmarks": [one_benchmark("original", **said), one_benchmark("flash", **said)]})
     )
-    assert benchmark.read(path) == {"step, float16, T=77": Timing("step", "float16", 77, 2.0, 2.0, 1.0)}
+    assert timings.read(path) == {"step, float16, T=77": Timing("step", "float16", 77, 2.0, 2.0, 1.0)}
     path.write_text(stdlib_json.dumps({"benchmarks": [one_benchmark("original"), one_benchmark("flash")]}))
     with pytest.raises(ReportError, match="the benchmark group 'step' does not say its dtype and T; set"):
-        benchmark.read(path)
+        timings.read(path)
 
 
 @pytest.mark.parametrize(
@@ -293,11 +293,11 @@ def test_another_project_s_benchmark_says_its_dtype_and_length_or_is_refused(tmp
 def test_a_record_that_is_none_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ReportError) as caught:
-        benchmark.read(tmp_path / "x.json")
+        timings.read(tmp_path / "x.json")
     assert str(caught.value).startswith(f"{tmp_path / 'x.json'}: ")
     assert "\n" not in str(caught.value)
     with pytest.raises(ReportError, match="cannot be read"):
-        benchmark.read(tmp_path / "nowhere.json")
+        timings.read(tmp_path / "nowhere.json")
 
 
 # the schema -----------------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_the_schema_in_the_package_is_that_of_the_model() -> None:
 
 @pytest.mark.parametrize("report", [*PAGES.values()])
 def test_every_report_fits_its_schema(report: Report) -> None:
-    jsonschema.validate(stdlib_json.loads(json.dumps(report)), SCHEMA)
+    jsonschema.validate(stdlib_json.loads(codec.dumps(report)), SCHEMA)
 
 
 def test_a_report_of_a_run_fits_the_schema_and_so_does_each_that_is_kept_on_the_way() -> None:
@@ -323,7 +323,7 @@ def test_a_report_of_a_run_fits_the_schema_and_so_does_each_that_is_kept_on_the_
         (2, "partial"),
     ]
     for report in (done, *kept):
-        jsonschema.validate(stdlib_json.loads(json.dumps(report)), SCHEMA)
+        jsonschema.validate(stdlib_json.loads(codec.dumps(report)), SCHEMA)
     purity = done.results[1]
     assert max(purity.by_dtype.values()) == purity.worst_ratio
     assert sum(purity.visited["dtype × regime"].values()) == purity.cases
@@ -333,7 +333,7 @@ def test_a_report_of_a_run_fits_the_schema_and_so_does_each_that_is_kept_on_the_
 @pytest.mark.parametrize("change", [{"seed": "0"}, {"verdict": "fine"}, {"mood": "good"}, {"schema_version": 1}])
 def test_the_schema_refuses_what_is_no_report(change: dict[str, object]) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**stdlib_json.loads(json.dumps(FULL)), **change}, SCHEMA)
+        jsonschema.validate({**stdlib_json.loads(codec.dumps(FULL)), **change}, SCHEMA)
 
 
 # in a real browser ----------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import equivcheck
-from equivcheck.kinds import resolve
-from equivcheck.provenance import BESIDE_THE_VERDICT, device_name, environment, sources
-from equivcheck.subject import Subject
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import BESIDE_THE_VERDICT, device_name, environment, sources
 
 PACKAGE = Path(equivcheck.__file__).parent
 RENDERING = (
@@ -110,7 +110,7 @@ import sys
 from pathlib import Path
 import equivcheck
 from equivcheck.attention import CausalSelfAttention as original
-from equivcheck.verify import verify
+from equivcheck.api import verify
 verify(original, original, device="cpu", profile="quick", checks=["checkpoint"])
 package = Path(equivcheck.__file__).parent
 for module in list(sys.modules.values()):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from equivcheck.quantiles import norm_quantile, student_quantile
+from equivcheck.numerics.quantiles import norm_quantile, student_quantile
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 4, 7.3, 8, 24, 32, 36, 100.5, 1e3, 99_999, 1e5, 1e7])

@@ -5,20 +5,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from published_replacement import replace_by_new_modules
 from torch import Tensor, nn
 
 import equivcheck
+from equivcheck.api import choose
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.classes import classes_restored
-from equivcheck.comparison import Mismatch
 from equivcheck.faults import REPLACEMENTS
-from equivcheck.faults.published import replace_by_new_modules
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.subject import Subject
-from equivcheck.verify import choose
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime.patch_guard import classes_restored
 
 PROPERTIES = {check.name: check for check in CHECKS if check.name.startswith("replacement.")}
 CASE = Case(

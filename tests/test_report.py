@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equivcheck.errors import ReportError, UsageError
-from equivcheck.report import files, json, junit, markdown, table
+from equivcheck.report import codec, files, junit, markdown, table
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Package, Report, Sensitivity
 from equivcheck.report.outcomes import kernels_told
 
@@ -86,13 +86,13 @@ REPORTS = st.builds(
 
 @given(REPORTS)
 def test_a_report_is_read_back_exactly(report: Report) -> None:
-    assert json.loads(json.dumps(report)) == report
+    assert codec.loads(codec.dumps(report)) == report
 
 
 @given(REPORTS)
 def test_the_text_of_a_report_is_strict_and_always_the_same(report: Report) -> None:
-    text = json.dumps(report)
-    assert json.dumps(json.loads(text)) == text
+    text = codec.dumps(report)
+    assert codec.dumps(codec.loads(text)) == text
     stdlib_json.loads(text, parse_constant=pytest.fail)
 
 
@@ -123,7 +123,7 @@ def test_the_reason_of_a_deviation_and_a_check_out_of_time_are_told_in_every_tex
 
 @pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
 def test_a_report_of_version_2_is_read_and_says_nothing_that_it_did_not_record(device: str) -> None:
-    report = json.read(Path(__file__).parents[1] / "reports" / device / "report.json")
+    report = codec.read(Path(__file__).parents[1] / "reports" / device / "report.json")
     assert (report.schema_version, report.verdict) == (2, "equivalent")
     assert (report.dtypes, report.packages, report.not_covered) == ((), {}, ())
     assert "dtypes" not in table.evidence_line(report)
@@ -157,7 +157,7 @@ def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> 
 
 
 def test_readers_of_the_file_find_the_verdict_in_it() -> None:
-    content = stdlib_json.loads(json.dumps(report_of(BROKEN)))
+    content = stdlib_json.loads(codec.dumps(report_of(BROKEN)))
     assert (content["verdict"], content["equivalent"], content["schema_version"]) == (
         "different",
         False,
@@ -179,24 +179,24 @@ def test_readers_of_the_file_find_the_verdict_in_it() -> None:
 )
 def test_an_edited_file_is_noticed(tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "report.json"
-    json.write(report_of(BROKEN), path)
+    codec.write(report_of(BROKEN), path)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ReportError, match="changed by hand"):
-        json.read(path)
+        codec.read(path)
 
 
 def test_a_file_in_other_white_space_is_the_same_report() -> None:
-    text = json.dumps(report_of(BROKEN))
-    assert json.loads(stdlib_json.dumps(stdlib_json.loads(text))) == json.loads(text.replace("\n", "\r\n"))
+    text = codec.dumps(report_of(BROKEN))
+    assert codec.loads(stdlib_json.dumps(stdlib_json.loads(text))) == codec.loads(text.replace("\n", "\r\n"))
 
 
 def test_a_file_that_is_cut_short_anywhere_is_refused() -> None:
-    text = json.dumps(report_of(BROKEN))
+    text = codec.dumps(report_of(BROKEN))
     for length in range(len(text) - 2):  # the closing brace, then a line feed
         with pytest.raises(ReportError, match="truncated, or not JSON"):
-            json.loads(text[:length])
+            codec.loads(text[:length])
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_file_that_is_no_report_is_refused_in_one_line(tmp_path: Path, content
     path = tmp_path / "report.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ReportError, match=words) as caught:
-        json.read(path)
+        codec.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -226,7 +226,7 @@ def test_a_file_that_is_no_report_is_refused_in_one_line(tmp_path: Path, content
 def signed(content: dict[str, object]) -> str:
     """A file with a hash that is right, as a forger or another version would write it."""
     content.pop("integrity", None)
-    return stdlib_json.dumps({**content, "integrity": json._integrity(content)})
+    return stdlib_json.dumps({**content, "integrity": codec._integrity(content)})
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def signed(content: dict[str, object]) -> str:
     ],
 )
 def test_a_file_with_a_right_hash_and_wrong_content_is_refused(change: dict[str, object], words: str) -> None:
-    content = {**stdlib_json.loads(json.dumps(report_of(OUTPUT))), **change}
+    content = {**stdlib_json.loads(codec.dumps(report_of(OUTPUT))), **change}
     with pytest.raises(ReportError, match=words):
-        json.loads(signed(content))
+        codec.loads(signed(content))
 
 
 def test_a_missing_file_and_a_binary_one_are_refused(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "report.json"
-    json.write(report_of(OUTPUT), path)
+    codec.write(report_of(OUTPUT), path)
     old = path.read_bytes()
 
     def fail(*_: object) -> None:
@@ -271,7 +271,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space left"):
-        json.write(report_of(BROKEN), path)
+        codec.write(report_of(BROKEN), path)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["report.json"]
 
@@ -279,7 +279,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.json").touch()
     (tmp_path / "link.json").symlink_to("real.json")
-    json.write(report_of(OUTPUT), tmp_path / "link.json")
+    codec.write(report_of(OUTPUT), tmp_path / "link.json")
     assert (tmp_path / "link.json").is_symlink()
     assert Report.load(tmp_path / "real.json") == report_of(OUTPUT)
 

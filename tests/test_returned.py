@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.case_space import classes
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.comparison import Mismatch
+from equivcheck.engine.strata import classes
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}
 CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12, n_layer=1, vocab_size=17)

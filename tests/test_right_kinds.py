@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equivcheck
-from equivcheck.comparison import compare
+from equivcheck.numerics.comparison import compare
 
 
 def spelled_out(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float, scale: float) -> Tensor:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import DTYPES
+from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
+from equivcheck.engine.planting import planted
+from equivcheck.engine.probes import Probes
 from equivcheck.errors import DeviceLost, UsageError
 from equivcheck.faults import FAULTS
-from equivcheck.kinds import resolve
-from equivcheck.lost import hold_device
-from equivcheck.planting import planted
-from equivcheck.probes import Probes
+from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime.device import hold_device
 
 
 class Attention(nn.Module):

@@ -12,23 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck import settings
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
-from equivcheck.planting import PlantedFault
-from equivcheck.search import Search
-from equivcheck.sensitivity import first_sighting
+from equivcheck.engine.planting import PlantedFault
+from equivcheck.engine.search import Search
+from equivcheck.engine.sensitivity import first_sighting
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime import global_state
 
 PURITY = next(check for check in CHECKS if check.name == "purity")
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, seed=1)
 
 
 def test_every_setting_can_be_put_back() -> None:
-    before = settings.now()
-    with settings.kept():
+    before = global_state.now()
+    with global_state.kept():
         torch.set_default_dtype(torch.float64)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.set_float32_matmul_precision("medium")
@@ -36,11 +36,11 @@ def test_every_setting_can_be_put_back() -> None:
         torch.backends.cuda.enable_flash_sdp(not torch.backends.cuda.flash_sdp_enabled())
         torch.set_autocast_enabled("cpu", True)
         torch.set_default_device("meta")
-        assert set(settings.switched(before)) == {
+        assert set(global_state.switched(before)) == {
             "default dtype", "default device", "deterministic algorithms", "float32 matmul precision",
             "cudnn.benchmark", "flash sdp", "autocast on the CPU",
         }  # fmt: skip
-    assert settings.now() == before
+    assert global_state.now() == before
 
 
 class SwitchedWhenBuilt(CausalSelfAttention):
@@ -57,12 +57,12 @@ class SwitchedWhenCalled(CausalSelfAttention):
 
 @pytest.mark.parametrize("candidate", [SwitchedWhenBuilt, SwitchedWhenCalled])
 def test_a_setting_that_is_switched_once_and_for_all_is_seen_every_time_and_put_back(candidate: Any) -> None:
-    before = settings.now()
+    before = global_state.now()
     subject = resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
     for _ in range(2):
         with pytest.raises(Mismatch, match="float32 matmul precision"):
             PURITY.run(subject, CASE)
-    assert settings.now() == before
+    assert global_state.now() == before
 
 
 def _hooked_by_everyone() -> None:
@@ -84,7 +84,7 @@ def _softmax_patched() -> None:
     ],
 )
 def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], object], told: str) -> None:
-    before = settings.now()
+    before = global_state.now()
 
     class Switching(CausalSelfAttention):
         def __init__(self, config: Any) -> None:
@@ -94,7 +94,7 @@ def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], obj
     subject = resolve(CausalSelfAttention, Switching, kind="module", device="cpu")
     with pytest.raises(Mismatch, match=told):
         PURITY.run(subject, CASE)
-    assert settings.now() == before
+    assert global_state.now() == before
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], obj
 def test_what_a_candidates_module_switches_when_it_is_imported_is_seen_and_judges_nothing(
     switch: str, told: str, tmp_path: Path
 ) -> None:
-    before = settings.now()
+    before = global_state.now()
     file = tmp_path / f"switching_{told.split()[0]}.py"
     file.write_text(f"import torch\nfrom equivcheck.attention import FlashCausalSelfAttention\n\n{switch}\n")
     for _ in range(2):  # the second time the module is there already
         subject = resolve(CausalSelfAttention, f"{file}:FlashCausalSelfAttention", kind="module", device="cpu")
-        assert settings.now() == before
+        assert global_state.now() == before
         with pytest.raises(Mismatch, match=f"importing the candidate changed global settings: {told}"):
             PURITY.run(subject, CASE)
     PURITY.run(subject.with_candidate(CausalSelfAttention, "another"), CASE)
@@ -166,11 +166,11 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
     "check", [c for c in CHECKS if "module" in c.kinds and c.name not in ("long", "compile")], ids=lambda c: c.name
 )
 def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(check: Any) -> None:
-    before = settings.now()
+    before = global_state.now()
     subject = resolve(CausalSelfAttention, SwitchedWhenCalled, kind="module", device="cpu")
     case = CASE.but(n_layer=1, vocab_size=7) if check.name in ("logits", "training", "generation") else CASE
     with suppress(Mismatch):
         Search(check, subject, 1, 0.0, math.inf, lambda _: None).visit(case)
-    assert settings.now() == before
+    assert global_state.now() == before
     first_sighting(PlantedFault("switched", (check.name,), subject, subject), [(check, case)], math.inf)
-    assert settings.now() == before
+    assert global_state.now() == before

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS, values
-from equivcheck.checks.signatures import refused_call
-from equivcheck.cli import main
-from equivcheck.comparison import Mismatch
+from equivcheck.checks.base.signatures import refused_call
+from equivcheck.cli.main import main
+from equivcheck.engine.search import Search
+from equivcheck.engine.strata import classes
 from equivcheck.errors import ReferenceRaises, ToolError
-from equivcheck.guard import Overwritten
-from equivcheck.kinds import resolve
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
+from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign, raised_by, running
+from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.report.table import verdict_line
-from equivcheck.search import Search
-from equivcheck.sides import CANDIDATE, REFERENCE, failure, foreign, raised_by, running
 
 BY_NAME = {check.name: check for check in CHECKS}
 CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12)

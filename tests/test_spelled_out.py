@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.faults.right import Rewritten, wide
-from equivcheck.kinds import resolve
+from equivcheck.faults.correct.rewritten import Rewritten, wide
+from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}
 

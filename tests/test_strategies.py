@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from equivcheck.cases import DTYPES, LAYOUTS, REGIMES, Case
-from equivcheck.drawing import draw_cases
-from equivcheck.strategies import cases, simpler, sizes
+from equivcheck.cases.case import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.cases.strategies import cases, simpler, sizes
+from equivcheck.engine.drawing import draw_cases
 
 THOROUGH = settings(database=None, max_examples=2000)
 

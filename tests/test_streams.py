@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from equivcheck import streams
-from equivcheck.printed import FIRST_BYTES, LAST_BYTES, Excerpt, shown
+from equivcheck.report import streams
+from equivcheck.report.printed import FIRST_BYTES, LAST_BYTES, Excerpt, shown
 from equivcheck.report.table import clean
-from equivcheck.text_stream import Stream, put
+from equivcheck.report.text_stream import Stream, put
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="streams are captured by descriptors of POSIX")
 
@@ -53,7 +53,7 @@ def of_a_pair(reference, candidate, case, *, heard=None, keep=None, **options):
 
 api.verify = api.replay = judge
 api.start = lambda: None
-from equivcheck.cli import main
+from equivcheck.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,17 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.attention import (
-    CausalSelfAttention,
-    FlashCausalSelfAttention,
-    replace_attention_with_flash_attention,
-)
-from equivcheck.cases import ALIGNED_BYTES, LAYOUTS, Case, arrange
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
+from equivcheck.cases.case import ALIGNED_BYTES, LAYOUTS, Case, arrange
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
-from equivcheck.kinds import KINDS, resolve
-from equivcheck.loading import find_device, load, name_of
-from equivcheck.subject import to_device
+from equivcheck.pairs.loading import find_device, load, name_of
+from equivcheck.pairs.pair import to_device
+from equivcheck.pairs.resolve import KINDS, resolve
 
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, n_layer=1, vocab_size=11)
 

@@ -6,7 +6,7 @@ import pytest
 import torch._dynamo  # noqa: F401
 
 from equivcheck.errors import UsageError
-from equivcheck.suite import _own_gpu, suite
+from equivcheck.pytest_plugin.suite import _own_gpu, suite
 
 pytest_plugins = ["pytester"]
 
@@ -120,7 +120,7 @@ def test_a_declared_deviation_is_green(pytester: pytest.Pytester) -> None:
 
 
 def test_a_run_that_could_not_have_noticed_is_red(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equivcheck.sensitivity.Plants.chosen", lambda _: ([], []))
+    monkeypatch.setattr("equivcheck.engine.sensitivity.Plants.chosen", lambda _: ([], []))
     result = run(pytester, RIGHT_OBJECTS)
     result.assert_outcomes(failed=8, deselected=8)
     result.stdout.fnmatch_lines(["*interface is insensitive: planted faults that were not seen: none was planted*"])

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held
 from equivcheck.checks.training import _same_losses, training
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 CASE = Case(
     batch_size=2, seq_len=6, n_head=2, head_size=4, block_size=8, training=True, n_layer=1, vocab_size=17, seed=1

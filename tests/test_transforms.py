@@ -9,23 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import equivcheck
-from equivcheck import cli
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.checks.growth import sizes
-from equivcheck.comparison import Mismatch
-from equivcheck.faults.around_modules import adapter_ignored
-from equivcheck.faults.parts import Parted
-from equivcheck.faults.right import Rewritten
-from equivcheck.faults.transforms import CHANGES, around_output
+from equivcheck.checks.base.retained_memory import sizes
+from equivcheck.cli import main
+from equivcheck.engine.planting import planted
+from equivcheck.faults.around.module_contract import adapter_ignored
+from equivcheck.faults.around.transforms import CHANGES, around_output
+from equivcheck.faults.correct.rewritten import Rewritten
+from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.planting import planted
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 from equivcheck.report import junit
 from equivcheck.report.model import Report
 from equivcheck.report.table import plain
-from equivcheck.subject import Subject
 from tests.test_checks import spelled_out
 
 BY_NAME = {check.name: check for check in CHECKS}
@@ -180,10 +180,10 @@ def test_a_strict_report_is_read_back_as_strict(tmp_path: Any) -> None:
 
 
 def test_a_strict_run_of_the_command_line_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    pair = ["equivcheck.attention:CausalSelfAttention", "equivcheck.faults.blocked:FlashRecurrence"]
+    pair = ["equivcheck.attention:CausalSelfAttention", "equivcheck.faults.correct.blockwise:FlashRecurrence"]
     options = ["--check", "derivatives", "--profile", "quick", "--device", "cpu"]
-    assert cli.main(["verify", *pair, *options]) == 0
-    assert cli.main(["verify", *pair, *options, "--strict"]) == 1
+    assert main.main(["verify", *pair, *options]) == 0
+    assert main.main(["verify", *pair, *options, "--strict"]) == 1
     assert "and the run is strict" in capsys.readouterr().out
 
 
@@ -298,7 +298,7 @@ def test_a_cache_by_length_does_not_grow() -> None:
     attention = CausalSelfAttention(PLAIN.config())
     before = sizes(attention, torch.device("cpu"))
     assert before == sizes(attention, torch.device("cpu"))
-    from equivcheck.faults.right import CachedMask
+    from equivcheck.faults.correct.rewritten import CachedMask
 
     BY_NAME["purity"].run(module(CachedMask), PLAIN)
 

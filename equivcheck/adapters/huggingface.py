@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.configs import CaseConfig
+from equivcheck.cases.config import CaseConfig
 from equivcheck.errors import UsageError
 
 __all__ = ["config_of", "pair", "small", "variants"]

@@ -1,25 +1,25 @@
 """The checks, one family a file; the tuple below is the registry, in the order in which they are run."""
 
-from equivcheck.checks import attached, living_on, replacement
 from equivcheck.checks.autocast import autocast
 from equivcheck.checks.backend import HEAD_SIZES, backend
+from equivcheck.checks.base.base import Check, Held, Pair
 from equivcheck.checks.batching import batching
 from equivcheck.checks.bias import bias
 from equivcheck.checks.causality import causality
 from equivcheck.checks.checkpoint import checkpoint
 from equivcheck.checks.compiled import compiled
-from equivcheck.checks.contract import errors, interface
 from equivcheck.checks.decoding import decoding
 from equivcheck.checks.derivatives import derivatives
-from equivcheck.checks.dropout import dropout
+from equivcheck.checks.dropout.dropout import dropout
 from equivcheck.checks.extremes import extremes
 from equivcheck.checks.generation import generation
-from equivcheck.checks.holding import Check, Held, Pair
+from equivcheck.checks.interface import errors, interface
 from equivcheck.checks.layouts import layouts
 from equivcheck.checks.lengths import lengths
-from equivcheck.checks.long import long
+from equivcheck.checks.long.long import long
 from equivcheck.checks.modes import STEPS, modes
 from equivcheck.checks.purity import purity
+from equivcheck.checks.replacement import attachments, coverage, state
 from equivcheck.checks.training import training
 from equivcheck.checks.values import gradients, logits, output
 
@@ -161,24 +161,24 @@ def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
 def _of_a_replacement() -> tuple[Check, ...]:
     """A check for each property of a replacement, so that each that is broken has an outcome and a case of its own."""
     properties = (
-        replacement.returned,
-        replacement.layers,
-        replacement.blocks,
-        living_on.modes,
-        living_on.dtypes,
-        living_on.frozen,
-        living_on.parameters,
-        living_on.weights,
-        living_on.ties,
-        living_on.shared,
-        attached.hooks,
-        attached.adapters,
-        attached.rates,
-        attached.masks,
-        replacement.twice,
-        replacement.root,
-        replacement.others,
-        replacement.process,
+        coverage.returned,
+        coverage.layers,
+        coverage.blocks,
+        state.modes,
+        state.dtypes,
+        state.frozen,
+        state.parameters,
+        state.weights,
+        state.ties,
+        state.shared,
+        attachments.hooks,
+        attachments.adapters,
+        attachments.rates,
+        attachments.masks,
+        coverage.twice,
+        coverage.root,
+        coverage.others,
+        coverage.process,
     )
     return tuple(
         Check(f"replacement.{run.__name__}", run.__doc__ or "", ("replacement",), run, _cases(1, 3, 20), _REPLACED)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import attempted, not_compared, plain_pass, together
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results
-from equivcheck.truth import Truth
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass, together
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["autocast"]
 

@@ -6,12 +6,12 @@ from functools import partial
 
 from torch import nn
 
-from equivcheck.cases import DTYPES, Case
-from equivcheck.checks.holding import Check, Held, Pair, candidate_run
-from equivcheck.comparison import Mismatch
+from equivcheck.cases.case import DTYPES, Case
+from equivcheck.checks.base.base import Check, Held, Pair, candidate_run
 from equivcheck.errors import UsageError
-from equivcheck.generators import seeded
-from equivcheck.kernels import KERNELS, kernels_of
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.runtime.kernel_trace import KERNELS, kernels_of
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["HEAD_SIZES", "backend", "requirement", "requiring"]
 

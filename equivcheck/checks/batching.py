@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case, generator
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.transformed import together
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results
+from equivcheck.cases.case import Case, generator
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.under_transforms import together
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["batching"]
 

@@ -13,12 +13,12 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.comparison import FALSE_ALARM, Mismatch
-from equivcheck.problem import Problem, Results
-from equivcheck.quantiles import student_quantile
-from equivcheck.roundoff import EXP_ULPS, ROUNDINGS, unit_roundoff
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.numerics.dtypes import EXP_ULPS, ROUNDINGS, unit_roundoff
+from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["bias", "lengthened"]
 

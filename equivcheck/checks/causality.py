@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from equivcheck.cases import Case, arrange, generator
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results
-from equivcheck.truth import Truth
+from equivcheck.cases.case import Case, arrange, generator
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["causality"]
 

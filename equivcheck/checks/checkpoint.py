@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case, generator
-from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem
-from equivcheck.transfer import Transfer
+from equivcheck.cases.case import Case, generator
+from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.weight_transfer import Transfer
 
 __all__ = ["checkpoint"]
 

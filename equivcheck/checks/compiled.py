@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass, together
 from equivcheck.checks.lengths import first_positions
-from equivcheck.checks.transformed import attempted, not_compared, plain_pass, together
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["compiled"]
 

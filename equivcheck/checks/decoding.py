@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from equivcheck.calling import is_adapted, tensor_of
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.comparison import Mismatch
-from equivcheck.configs import CACHES
-from equivcheck.generators import seeded
-from equivcheck.oracle import Widened, spelled_out
-from equivcheck.problem import Problem, Results
-from equivcheck.sides import ensure_foreign, foreign
+from equivcheck.cases.case import Case
+from equivcheck.cases.config import CACHES
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.oracle import Widened, spelled_out
+from equivcheck.pairs.forward import is_adapted, tensor_of
+from equivcheck.pairs.problem import Problem, Results
+from equivcheck.pairs.sides import ensure_foreign, foreign
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["decoding"]
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case, generator
-from equivcheck.checks.holding import Held, Pair
-from equivcheck.checks.transformed import Transform, hold_transformed, plain_pass, together
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Shell
-from equivcheck.sides import failure, foreign
-from equivcheck.subject import SAMPLE, Subject
-from equivcheck.transfer import named_back, named_over, original_shapes
+from equivcheck.cases.case import Case, generator
+from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.under_transforms import Transform, hold_transformed, plain_pass, together
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import SAMPLE, Subject
+from equivcheck.pairs.problem import Problem, Shell
+from equivcheck.pairs.sides import failure, foreign
+from equivcheck.pairs.weight_transfer import named_back, named_over, original_shapes
 
 __all__ = ["derivatives", "original_has"]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.comparison import Mismatch
-from equivcheck.problem import Problem, Results
-from equivcheck.sides import ensure_foreign
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem, Results
+from equivcheck.pairs.sides import ensure_foreign
 
 __all__ = ["extremes"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case
-from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.comparison import Mismatch
-from equivcheck.generators import seeded
-from equivcheck.problem import Problem
-from equivcheck.sides import foreign
-from equivcheck.truth import Memory
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Memory
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.sides import foreign
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["generation"]
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.cases import ALIGNED_BYTES, Case, arrange
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold, kind_of
-from equivcheck.checks.transformed import together
-from equivcheck.comparison import Mismatch, Raised
+from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold, kind_of
+from equivcheck.checks.base.under_transforms import together
 from equivcheck.errors import ReferenceRaises
-from equivcheck.problem import Problem, Results
+from equivcheck.numerics.comparison import Mismatch, Raised
+from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["layouts"]
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case
-from equivcheck.checks.dropout import generator_is_used
-from equivcheck.checks.exactly import forward, hold_exactly, must_open
-from equivcheck.checks.holding import Held, Pair, candidate_run
-from equivcheck.checks.moments import hold_moments, small_sizes
-from equivcheck.comparison import Mismatch
-from equivcheck.dropping import NotOpened
-from equivcheck.generators import seeded
-from equivcheck.problem import Problem
-from equivcheck.sides import ensure_foreign, foreign
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.checks.dropout.dropout import generator_is_used
+from equivcheck.checks.dropout.exact import forward, hold_exactly, must_open
+from equivcheck.checks.dropout.masks import NotOpened
+from equivcheck.checks.dropout.moments import hold_moments, small_sizes
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.sides import ensure_foreign, foreign
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["STEPS", "modes"]
 

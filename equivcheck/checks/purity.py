@@ -8,16 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from equivcheck import settings
-from equivcheck.cases import Case
-from equivcheck.checks.growth import hold_size
-from equivcheck.checks.holding import Held, Pair, candidate_run, first_line, hold
-from equivcheck.checks.transformed import together
-from equivcheck.comparison import Mismatch, Raised
-from equivcheck.generators import seeded
-from equivcheck.problem import Problem, Results, backward, dense, flow_back
-from equivcheck.sides import CANDIDATE, REFERENCE, failure, foreign
-from equivcheck.transfer import gradients_of
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run, first_line, hold
+from equivcheck.checks.base.retained_memory import hold_size
+from equivcheck.checks.base.under_transforms import together
+from equivcheck.numerics.comparison import Mismatch, Raised
+from equivcheck.pairs.problem import Problem, Results, backward, dense, flow_back
+from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
+from equivcheck.pairs.weight_transfer import gradients_of
+from equivcheck.runtime import global_state
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["purity"]
 
@@ -29,7 +29,7 @@ def purity(pair: Pair, case: Case) -> Held:
         raise Mismatch(f"importing the candidate changed global settings: {told}", where=pair.switched_at_import[0])
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
-    flags = settings.now()  # before the candidate is built
+    flags = global_state.now()  # before the candidate is built
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
     candidate_run(problem, lambda module: hold_size(problem, module))
     if pair.kind in ("module", "model"):
@@ -135,7 +135,7 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
     for name, value in held.items():
         if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(now[name])):
             raise Mismatch(f"{name} was changed by a forward and backward pass", where=name)
-    changed = settings.switched(flags)
+    changed = global_state.switched(flags)
     if changed:
         raise Mismatch(f"global settings were changed: {', '.join(changed)}", where=changed[0])
     if {name: sub.training for name, sub in module.named_modules()} != mode:

@@ -14,19 +14,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases import Case
-from equivcheck.checks.exactly import hold_exactly, must_open
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.comparison import FALSE_ALARM, Mismatch
-from equivcheck.dropping import NotOpened
-from equivcheck.generators import seeded
-from equivcheck.oracle import Widened, spelled_out
-from equivcheck.problem import Problem, Results
-from equivcheck.quantiles import student_quantile
-from equivcheck.sides import foreign
-from equivcheck.transfer import gradients_of, named_back
-from equivcheck.truth import Sample, Truth
-from equivcheck.weights import tokens
+from equivcheck.cases.case import Case
+from equivcheck.cases.tensors import tokens
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.dropout.exact import hold_exactly, must_open
+from equivcheck.checks.dropout.masks import NotOpened
+from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.numerics.oracle import Widened, spelled_out
+from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.problem import Problem, Results
+from equivcheck.pairs.sides import foreign
+from equivcheck.pairs.weight_transfer import gradients_of, named_back
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["training"]
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from equivcheck.cases import Case, generator
-from equivcheck.checks.holding import Held, Pair, candidate_run, hold
-from equivcheck.checks.targets import uncounted, without_targets
-from equivcheck.checks.transformed import together
-from equivcheck.comparison import Mismatch
-from equivcheck.generators import seeded
-from equivcheck.problem import Problem, Results, dense, flow_back
-from equivcheck.transfer import named_back, own_names
+from equivcheck.cases.case import Case, generator
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.targets import uncounted, without_targets
+from equivcheck.checks.base.under_transforms import together
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem, Results, dense, flow_back
+from equivcheck.pairs.weight_transfer import named_back, own_names
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["gradients", "logits", "output"]
 

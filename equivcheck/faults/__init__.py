@@ -9,8 +9,11 @@ What no comparison on one device can see is left out: a lost bias of the keys, m
 noise of the size of rounding in a gradient, a running sum that is rounded to the dtype key by key (the budget admits it).
 """
 
-from equivcheck.faults import (
-    blocked,
+from equivcheck.faults.around.module import PLANTS
+from equivcheck.faults.around.replacement import REPLACEMENTS, ReplacementFault
+from equivcheck.faults.base import Fault, Plant, Right
+from equivcheck.faults.correct import blockwise, rewritten
+from equivcheck.faults.inside import (
     causality,
     checkpoint,
     conditions,
@@ -22,15 +25,11 @@ from equivcheck.faults import (
     layout,
     precision,
     residual,
-    right,
     scale,
     shape,
     softmax,
     state,
 )
-from equivcheck.faults.model import Fault, Plant, Right
-from equivcheck.faults.plants import PLANTS
-from equivcheck.faults.replacements import REPLACEMENTS, ReplacementFault
 
 __all__ = ["FAULTS", "PLANTS", "REPLACEMENTS", "RIGHT", "Fault", "Plant", "ReplacementFault", "Right"]
 
@@ -51,4 +50,4 @@ FAULTS: tuple[Fault, ...] = (
     *state.FAULTS,
     *conditions.FAULTS,
 )
-RIGHT: tuple[Right, ...] = (*right.RIGHTS, *blocked.RIGHTS)
+RIGHT: tuple[Right, ...] = (*rewritten.RIGHTS, *blockwise.RIGHTS)

@@ -176,13 +176,13 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all; an OSError says why it could not be written."""
-        from equivcheck.report.json import write
+        from equivcheck.report.codec import write
 
         write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":
         """Read a report that `save` wrote; a ReportError says what is wrong with the file."""
-        from equivcheck.report.json import read
+        from equivcheck.report.codec import read
 
         return read(Path(path))

@@ -12,8 +12,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from equivcheck import streams
 from equivcheck.errors import UsageError
+from equivcheck.report import streams
 from equivcheck.report.model import CheckResult, Deviation, Report
 from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
 from equivcheck.supervisor.early import death_result

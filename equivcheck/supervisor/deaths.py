@@ -3,7 +3,7 @@
 import signal
 from dataclasses import dataclass
 
-from equivcheck.beacon import Place
+from equivcheck.runtime.beacon import Place
 from equivcheck.supervisor.workers import Asked
 
 __all__ = ["Death", "confirmed", "death_of"]

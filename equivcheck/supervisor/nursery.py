@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from equivcheck.beacon import Beacon
 from equivcheck.errors import UsageError
-from equivcheck.printed import Excerpt, shown
+from equivcheck.report.printed import Excerpt, shown
+from equivcheck.runtime.beacon import Beacon
 from equivcheck.supervisor.workers import Worker
 
 __all__ = ["Nursery"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from equivcheck.deviations import accepted_of, declared
+from equivcheck.report.deviations import accepted_of, declared
 from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
 from equivcheck.report.outcomes import Searched, check_result, kernels_told
 from equivcheck.supervisor.early import death_result

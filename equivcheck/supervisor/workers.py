@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from equivcheck.beacon import Beacon, Place
+from equivcheck.runtime.beacon import Beacon, Place
 
 __all__ = ["Asked", "Worker"]
 

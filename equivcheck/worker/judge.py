@@ -9,26 +9,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from equivcheck import beacon
-from equivcheck.case_space import classes
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.checks.backend import requiring
-from equivcheck.comparison import Mismatch
-from equivcheck.covered import Covered, covered_by
-from equivcheck.dtypes import usable_dtypes
+from equivcheck.engine.diagnosis import explanation
+from equivcheck.engine.plan import choose, must_judge, planned_cases, shrink_calls
+from equivcheck.engine.search import Search, outcome_of, seed_for
+from equivcheck.engine.sensitivity import Plants, Ran
+from equivcheck.engine.strata import classes
 from equivcheck.errors import UsageError
-from equivcheck.explaining import explanation
-from equivcheck.file_access import Access, Seen
-from equivcheck.implementation import defined_at, modules_of
-from equivcheck.kinds import resolve
-from equivcheck.module_files import made_twice
-from equivcheck.plan import choose, must_judge, planned_cases, shrink_calls
-from equivcheck.provenance import device_name, digests, environment
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
+from equivcheck.pairs.supported_dtypes import usable_dtypes
+from equivcheck.report.implementation_files import defined_at, modules_of
 from equivcheck.report.outcomes import CaseOutcome
-from equivcheck.search import Search, outcome_of, seed_for
-from equivcheck.sensitivity import Plants, Ran
-from equivcheck.subject import Subject
+from equivcheck.report.provenance import device_name, digests, environment
+from equivcheck.runtime import beacon
+from equivcheck.runtime.file_access import Access, Seen
+from equivcheck.runtime.module_files import made_twice
+from equivcheck.worker.covered import Covered, covered_by
 from equivcheck.worker.originals import Original
 
 __all__ = ["Judge"]
@@ -301,7 +301,7 @@ class Judge:
         self, checks: Sequence[str] | None, exclude: Sequence[str], dtypes: Sequence[str], profile: str
     ) -> list[list[str]]:
         """Check and dtype of each test of a suite: where there are faults that the check should see in this dtype."""
-        from equivcheck.planting import planted
+        from equivcheck.engine.planting import planted
 
         chosen = [check for check in choose(checks, tuple(exclude), self.subject.kind) if check.judges]
         return [

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.comparison import Mismatch
-from equivcheck.kinds import resolve
-from equivcheck.subject import Subject
-from equivcheck.truth import Memory
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Memory
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
 
 __all__ = ["Judging"]
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from equivcheck.cases import Case
-from equivcheck.file_access import Access
-from equivcheck.implementation import modules_of
-from equivcheck.sides import ensure_foreign
-from equivcheck.source_files import file_of, is_equivcheck
-from equivcheck.subject import Subject
+from equivcheck.cases.case import Case
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.sides import ensure_foreign
+from equivcheck.report.implementation_files import modules_of
+from equivcheck.runtime.file_access import Access
+from equivcheck.runtime.source_files import file_of, is_equivcheck
 
 __all__ = ["Original"]
 

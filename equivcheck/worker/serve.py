@@ -19,12 +19,13 @@ except ImportError:  # of another system
 
 import torch
 
-from equivcheck import beacon, streams
 from equivcheck.errors import DeviceLost, ToolError, UsageError
-from equivcheck.exits import as_error, interrupts_are_foreign
-from equivcheck.file_access import watch_this_process
-from equivcheck.loading import line_of, load
-from equivcheck.sides import current_side, place_of
+from equivcheck.pairs.loading import line_of, load
+from equivcheck.pairs.sides import current_side, place_of
+from equivcheck.report import streams
+from equivcheck.runtime import beacon
+from equivcheck.runtime.exits import as_error, interrupts_are_foreign
+from equivcheck.runtime.file_access import watch_this_process
 from equivcheck.worker.judge import Judge
 from equivcheck.worker.judging import Judging
 
@@ -148,8 +149,8 @@ def _begin(first: Mapping[str, Any]) -> None:
 
 def _devices(device: str, checks: Any, profile: str, dtypes: Any) -> dict[str, Any]:
     """The device that is meant, how much memory it has free, and how many cases such a run has at most."""
-    from equivcheck.loading import find_device
-    from equivcheck.plan import roughly
+    from equivcheck.engine.plan import roughly
+    from equivcheck.pairs.loading import find_device
 
     where = find_device(device)
     free = torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else None

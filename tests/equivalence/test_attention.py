@@ -6,10 +6,10 @@ from hypothesis import given
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases import Case
+from equivcheck.cases.case import Case
+from equivcheck.cases.strategies import cases
 from equivcheck.checks.values import gradients, output
-from equivcheck.kinds import resolve
-from equivcheck.strategies import cases
+from equivcheck.pairs.resolve import resolve
 
 TestAttention = equivcheck.suite(
     "equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"

@@ -5,13 +5,13 @@ from hypothesis import given
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention, replace_attention_with_flash_attention
-from equivcheck.cases import DTYPES, Case
+from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.strategies import cases
 from equivcheck.checks.values import logits
-from equivcheck.comparison import Mismatch
 from equivcheck.faults import FAULTS
 from equivcheck.gpt import GPT
-from equivcheck.kinds import resolve
-from equivcheck.strategies import cases
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.resolve import resolve
 
 TestReplacement = equivcheck.suite(
     "equivcheck.gpt:GPT",

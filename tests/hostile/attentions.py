@@ -185,9 +185,9 @@ CANDIDATES = (
     Hostile(
         "patches comparison",
         "import equivcheck.comparison, equivcheck.checks.holding\n"
-        "from equivcheck.comparison import Comparison\n"
+        "from equivcheck.numerics.comparison import Comparison\n"
         "equal = lambda name, *_, **__: Comparison(name, (), 0.0)\n"
-        f"equivcheck.comparison.compare = equivcheck.checks.holding.compare = equal\n{_PLAIN_WRONG}",
+        f"equivcheck.numerics.comparison.compare = equivcheck.checks.base.base.compare = equal\n{_PLAIN_WRONG}",
         says="what judges was changed",
         short=True,
     ),

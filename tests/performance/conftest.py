@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from equivcheck.clocks import clocks
-from equivcheck.provenance import device_name, environment
+from equivcheck.bench.gpu_state import clocks
+from equivcheck.report.provenance import device_name, environment
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from equivcheck.kernels import kernels_of
-from equivcheck.kinds import resolve
-from equivcheck.peak import peak_of
-from equivcheck.provenance import device_name
-from equivcheck.workload import Row, flops, makes, rows
+from equivcheck.bench.memory import peak_of
+from equivcheck.bench.workloads import Row, flops, makes, rows
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name
+from equivcheck.runtime.kernel_trace import kernels_of
 
 SIDES = ("original", "flash")
 ROUNDS = {"cuda": 20, "cpu": 5}

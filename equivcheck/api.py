@@ -1,0 +1,222 @@
+"""What a user calls: `verify` a pair, `replay` one case of it, and `assert_equivalent`."""
+
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from equivcheck.cases.case import DTYPES, Case
+from equivcheck.engine.plan import PROFILES, choose
+from equivcheck.errors import UsageError
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.adaptation import Given
+from equivcheck.report.model import CheckResult, Deviation, Report
+from equivcheck.runtime.file_access import watched
+from equivcheck.supervisor import api
+from equivcheck.supervisor.run import Listener, Run
+from equivcheck.supervisor.sealed import Pair
+from equivcheck.worker.in_process import InProcess
+from equivcheck.worker.judge import Judge
+
+__all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "pair_of", "replay", "verify"]
+
+
+class _Silence:
+    def progress(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def finished(self, result: CheckResult) -> None:
+        pass
+
+
+def verify(
+    reference: Any,
+    candidate: Any,
+    *,
+    kind: str = "auto",
+    device: str = "auto",
+    profile: str = "gate",
+    checks: Sequence[str] | None = None,
+    exclude: Iterable[str] = (),
+    seed: int = 0,
+    max_seconds: float | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
+    dtypes: Sequence[str] | None = None,
+    config: Given = None,
+    inputs: Given = None,
+    outputs: Given = None,
+    transfer: Given = None,
+    strict: bool = False,
+    jobs: int | None = 1,
+    require_backend: Sequence[str] = (),
+    case_seconds: float | None = None,
+    worker_memory: float | None = None,
+    setup: str | None = None,
+    listener: Listener | None = None,
+    keep: Callable[[Report], None] | None = None,
+    shared: bool = False,
+) -> Report:
+    """Whether `candidate` is the same attention as `reference`, as a Report.
+
+    A pair of import strings runs in processes of its own: whatever it does there, this process makes the verdict. Objects run
+    in this process, and the report says `unsealed`.
+
+    Args:
+        reference: The original: an object, or an import string.
+        candidate: What wants to replace it.
+        kind: module, function, model, replacement or auto.
+        device: auto, cpu, cuda or cuda:N.
+        profile: quick, gate or thorough.
+        checks: The names of the checks to run; None for all that apply.
+        exclude: The names of checks that are left out.
+        seed: Of the cases.
+        max_seconds: When to end, if need be with a report that says that it is partial; so says each that `keep` is given.
+        deviations: Name of a check -> the reason why a difference is accepted, or a Deviation that expires.
+        dtypes: Those to judge in; None for all four.
+        config: Makes of a minGPT config what the constructors take, as the three below says what signatures do not tell
+            (`equivcheck.pairs.adaptation`): a function or its import string.
+        inputs: Makes of x what forward takes.
+        outputs: Makes of what forward returns the tensor to compare.
+        transfer: Makes of the reference's state_dict the candidate's; or the word auto.
+        strict: Whether a transform or a dtype that the candidate refuses loudly is a failure, too.
+        jobs: How many processes share the work of import strings, None for as many as suit the machine; the cases are the same.
+        require_backend: The kernel that must run, as `flash` or, in one dtype, as `bfloat16=flash`.
+        case_seconds: How long a case may take before its process is ended; by default 60 s, or 20 times the slowest so far.
+        worker_memory: How many bytes a process may use; by default 80 % of what is free.
+        setup: The import string of a function that each process calls first.
+        listener: Is told how the run gets on. What it raises ends the run.
+        keep: Is given a report first before any check and then after every one.
+        shared: Whether the process of a pair of import strings is kept for the next such call: tests share one.
+
+    Raises:
+        UsageError: The pair cannot be judged.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
+    for dtype in dtypes or ():
+        if dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+    said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    heard, kept = listener or _Silence(), keep or (lambda report: None)
+    pair = pair_of(reference, candidate, kind, device, said, setup)
+    if pair is not None:
+        return api.verify(
+            pair,
+            profile=profile,
+            checks=checks,
+            exclude=tuple(exclude),
+            seed=seed,
+            max_seconds=max_seconds,
+            deviations=deviations,
+            dtypes=dtypes or DTYPES,
+            strict=strict,
+            jobs=jobs,
+            require_backend=require_backend,
+            case_seconds=case_seconds,
+            worker_memory=worker_memory,
+            heard=heard,
+            keep=kept,
+            shared=shared,
+        )
+    if setup is not None:
+        raise UsageError(f"setup={setup!r} is for pairs that are given as import strings: call it before verify")
+    began = time.monotonic()
+    until = began + max_seconds if max_seconds is not None else float("inf")
+    with watched() as access:
+        return Run(
+            workers=InProcess(
+                access, until, reference=reference, candidate=candidate, kind=kind, device=device, adaptation=said
+            ),
+            reference=str(reference),
+            candidate=str(candidate),
+            kind=kind,
+            device=device,
+            asked={
+                "checks": checks,
+                "exclude": tuple(exclude),
+                "profile": profile,
+                "seed": seed,
+                "dtypes": dtypes or DTYPES,
+                "require_backend": require_backend,
+            },
+            deviations=deviations or {},
+            strict=strict,
+            began=began,
+            until=until,
+            heard=heard,
+            keep=kept,
+        ).through()
+
+
+def pair_of(
+    reference: Any, candidate: Any, kind: str, device: str, said: Mapping[str, Given], setup: str | None
+) -> Pair | None:
+    """The pair for processes of its own; None where one of all the things that were given has no import string."""
+    given = {name: value for name, value in said.items() if value is not None}
+    if not all(isinstance(value, str) for value in (reference, candidate, *given.values())):
+        return None
+    return Pair(reference, candidate, kind, device, {name: str(value) for name, value in given.items()}, setup)
+
+
+def replay(
+    reference: Any,
+    candidate: Any,
+    case_id: str,
+    *,
+    kind: str = "auto",
+    device: str = "auto",
+    checks: Sequence[str] | None = None,
+    config: Given = None,
+    inputs: Given = None,
+    outputs: Given = None,
+    transfer: Given = None,
+    require_backend: Sequence[str] = (),
+    in_process: bool = False,
+) -> tuple[CheckResult, ...]:
+    """Run the checks on one case again; the detail of each result has the comparison that failed, or the tensor that came nearest.
+
+    With `in_process` import strings run in this process, too: for debuggers.
+    """
+    case = Case.parse(case_id)
+    said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    pair = None if in_process else pair_of(reference, candidate, kind, device, said, None)
+    if pair is not None:
+        return api.replay(pair, case.id, checks=checks, require_backend=require_backend)
+    with watched() as access:
+        judge = Judge(access)
+        judge.load(reference, candidate, kind, device, said)
+        return api.replayed(judge.replay(case.id, checks, require_backend))
+
+
+def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
+    """The report of `verify` where the pair is equivalent; else a Mismatch that tells the counterexamples."""
+    report = verify(reference, candidate, **options)
+    if report.equivalent:
+        return report
+    told = [
+        f"{result.name}: {result.counterexample.message}\n  case {result.counterexample.case}\n  {result.counterexample.replay}"
+        for result in report.results
+        if result.outcome == "different" and result.counterexample
+    ]
+    if report.sensitivity.survived:
+        told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
+    if report.verdict == "unsupported":
+        told += [
+            f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported
+        ]
+    told += report.findings
+    if not report.complete:
+        told.append("partial: the run did not finish")
+    worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)
+    raise Mismatch(f"{report.candidate} is {report.verdict}\n" + "\n".join(told), ratio=worst)
+
+
+class _CallableModule(types.ModuleType):
+    """`equivcheck.verify` names this module once somebody has imported it by name, and the function until then: call either."""
+
+    def __call__(self, reference: Any, candidate: Any, **options: Any) -> Report:
+        return verify(reference, candidate, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,85 @@
+"""Peak memory of one action, alone on the device: what it needs in all, and what above that it holds all the time."""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from equivcheck.bench.paired_timing import Make, fitting, release
+
+__all__ = ["Peak", "peak_of"]
+
+_BEFORE = (
+    2  # repetitions before the one that is looked at: by then an optimizer has its state, and a library its workspace
+)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Peak memory in bytes: `peak_bytes` in all (None on the CPU, where nobody counts), and `above_bytes` what was resident.
+
+    On the CPU `above_bytes` counts the tensors that were made; what a kernel takes for itself is not seen.
+    """
+
+    peak_bytes: int | None
+    above_bytes: int
+
+
+def peak_of(make: Make, device: torch.device) -> Peak:
+    """Build an action, run it, and look at its memory from then on; what others hold is not counted. Raises DoesNotFit."""
+    release(device)
+    cuda = device.type == "cuda"
+    others = torch.cuda.memory_allocated(device) if cuda else 0
+    with fitting(device):
+        action = make()
+        for number in range(_BEFORE):
+            action(number)
+        if cuda:
+            torch.cuda.synchronize(device)
+            resident = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            action(_BEFORE)
+            torch.cuda.synchronize(device)
+            peak = torch.cuda.max_memory_allocated(device)
+            found = Peak(peak - others, peak - resident)
+        else:
+            with _Tensors() as tensors:
+                action(_BEFORE)
+            found = Peak(None, tensors.peak_bytes)
+        del action
+    release(device)
+    return found
+
+
+class _Tensors(TorchDispatchMode):
+    """While active, counts the bytes of the tensors that are made and still there, and the most that they were."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.peak_bytes = self.bytes = 0
+        self._known: dict[weakref.ref[Any], int] = {}
+
+    def __torch_dispatch__(  # torch's protocol
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for made in tree_leaves(out):
+            if isinstance(made, Tensor) and id(made.untyped_storage()) not in given:
+                self._count(made.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        known = weakref.ref(storage, self._gone)
+        if known not in self._known:
+            self._known[known] = storage.nbytes()
+            self.bytes += storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, self.bytes)
+
+    def _gone(self, known: "weakref.ref[Any]") -> None:
+        self.bytes -= self._known.pop(known, 0)

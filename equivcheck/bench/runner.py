@@ -1,0 +1,231 @@
+"""A benchmark: every row of a preset measured in turn for the pair, and what came of it as a Record."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from equivcheck.bench.gpu_state import Clocks, clocks
+from equivcheck.bench.memory import peak_of
+from equivcheck.bench.paired_timing import ROUNDS, DoesNotFit, Make, Pairing, Quartiles, alone, fitting, release
+from equivcheck.bench.record import Line, Record, Side, coarse, comparable, shared, slower
+from equivcheck.bench.workloads import Row, flops, makes, rows
+from equivcheck.errors import UsageError
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.provenance import device_name, environment
+from equivcheck.runtime.kernel_trace import kernels_of
+
+__all__ = ["MAX_SECONDS", "RowMeasured", "against", "bench"]
+
+MAX_SECONDS = 45.0
+"""For the measuring of all rows together; the clock is looked at between repetitions."""
+_LEAST_S = 0.2  # for the times of one row, however late it is
+
+Told = Callable[[str, int, int], None]
+
+
+def _silent(name: str, done: int, total: int) -> None:
+    pass
+
+
+def bench(
+    reference: Any,
+    candidate: Any,
+    *,
+    kind: str = "auto",
+    device: str = "auto",
+    preset: str | None = None,
+    dtypes: Sequence[str] = (),
+    max_seconds: float = MAX_SECONDS,
+    only: Sequence[str] | None = None,
+    told: Told = _silent,
+) -> Record:
+    """Measure the pair in a preset (None: `small` on the CPU, `guide` on CUDA); `only` limits it to rows of these names.
+
+    `dtypes` are the preset's own where none are given; `told` hears the name of a row, how many are done, and of how many.
+    Interrupted, the record holds what was measured until then and says that it is not complete. Raises UsageError.
+    """
+    subject = resolve(reference, candidate, kind=kind, device=device)
+    preset = preset or ("guide" if subject.device.type == "cuda" else "small")
+    wanted = [row for row in rows(preset, tuple(dtypes), subject.kind) if only is None or row.name in only]
+    if not wanted:
+        raise UsageError(f"preset {preset!r} has none of the rows asked for: give another preset, or other dtypes")
+    began, complete = time.monotonic(), True
+    measured = [RowMeasured(subject, row) for row in wanted]
+    # round by round through all rows: what drifts during the whole run, such as clocks, is in the interval of each
+    steps = [(one, number) for number in range(-1, ROUNDS) for one in measured]
+    try:
+        for done, (one, number) in enumerate(steps):
+            what = "memory and kernels" if number < 0 else f"times, round {number + 1} of {ROUNDS}"
+            told(f"{one.row.name}: {what}", done, len(steps))
+            left = max_seconds - (time.monotonic() - began)
+            if number < 0:
+                one.look()
+            else:
+                one.round(max(_LEAST_S / ROUNDS, left / (len(steps) - done)))
+        told("", len(steps), len(steps))
+    except KeyboardInterrupt:
+        complete = False
+    finally:
+        release(subject.device)
+    lines = [one.line for one in measured if one.line is not None]
+    return Record(
+        reference=subject.reference_name,
+        candidate=subject.candidate_name,
+        kind=subject.kind,
+        device=device_name(subject.device),
+        preset=preset,
+        lines=tuple(lines),
+        complete=complete,
+        seconds=time.monotonic() - began,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=environment(subject.device),
+    )
+
+
+class RowMeasured:
+    """One row on its way: the memory of each side alone, then times of both in turn, or of one where the other does not fit."""
+
+    def __init__(self, subject: Subject, row: Row) -> None:
+        self.row, self._device = row, subject.device
+        self._makes = makes(subject, row)
+        self._flops = flops(row, subject.kind)
+        self._wall = row.work == "training step"
+        self._pairing: Pairing | None = None
+        self._line: Line | None = None
+        self._clocks: Clocks | None = None
+
+    @property
+    def line(self) -> Line | None:
+        """What is known by now; None before anything is timed."""
+        line, found = self._line, self._pairing.result if self._pairing is not None else None
+        if line is None:
+            return None
+        if found is not None:
+            line = replace(
+                line,
+                reference=_with_times(line.reference, found.first, self._flops),
+                candidate=_with_times(line.candidate, found.second, self._flops),
+                ratio=found.ratio,
+                low=found.low,
+                high=found.high,
+                standard_error=found.standard_error,
+                settled=found.settled,
+            )
+        elif self._pairing is not None:
+            return None
+        return replace(line, clocks=None if self._clocks is None else asdict(self._clocks))
+
+    def look(self) -> None:
+        """See which kernels run, and what memory each side takes."""
+        on_cuda = self._device.type == "cuda"
+        reference, candidate = (_looked_at(make, self._device) for make in self._makes)
+        clock = "wall clock"
+        if on_cuda:
+            clock = "wall clock, synchronised" if self._wall else "CUDA events, launched before"
+        row = self.row
+        self._line = Line(row.name, row.work, row.dtype, asdict(row.size), reference, candidate, clock=clock)
+        if not (reference.refused or candidate.refused):
+            self._pairing = Pairing(*self._makes, self._device, wall=self._wall)
+
+    def round(self, max_seconds: float) -> None:
+        """One round of times."""
+        with ThreadPoolExecutor(1) as beside:
+            seen = beside.submit(clocks, self._device) if self._clocks is None else None
+            if self._pairing is not None:
+                try:
+                    self._pairing.round(max_seconds)
+                except DoesNotFit:  # each alone does: then one after the other
+                    self._pairing = None
+                    release(self._device)
+            if self._pairing is None:
+                self._one_by_one(max_seconds)
+            if seen is not None:
+                self._clocks = seen.result()
+
+    def _one_by_one(self, max_seconds: float) -> None:
+        line = self._line
+        assert line is not None, "looked at first"
+        sides = {"reference": line.reference, "candidate": line.candidate}
+        fit = [name for name, side in sides.items() if not side.refused]
+        for name, make in zip(sides, self._makes, strict=True):
+            if name in fit:
+                try:
+                    # the last round is as good as any: there is no ratio to be precise about
+                    times = alone(make, self._device, max_seconds=max_seconds / len(fit), wall=self._wall)
+                    sides[name] = _with_times(sides[name], times, self._flops)
+                except DoesNotFit as error:
+                    sides[name] = replace(sides[name], refused=str(error))
+                release(self._device)
+        mine, its = sides["candidate"].median_ms, sides["reference"].median_ms
+        ratio = its / mine if mine and its else None
+        self._line = replace(
+            line, reference=sides["reference"], candidate=sides["candidate"], ratio=ratio, interleaved=False
+        )
+
+
+def _looked_at(make: Make, device: torch.device) -> Side:
+    """Which kernels one side runs and what memory it takes; a side that does not fit says so."""
+    side = Side()
+    try:
+        with fitting(device):
+            action = make()
+            side = replace(side, kernels=kernels_of(lambda: action(0)))
+            del action
+        peak = peak_of(make, device)
+        return replace(side, peak_bytes=peak.peak_bytes, above_bytes=peak.above_bytes)
+    except DoesNotFit as error:
+        side = replace(side, refused=str(error))
+    release(device)
+    return side
+
+
+def _with_times(side: Side, times: Quartiles, needed: float) -> Side:
+    return replace(
+        side,
+        median_ms=times.median_ms,
+        lower_ms=times.lower_ms,
+        upper_ms=times.upper_ms,
+        repetitions=times.count,
+        host_ms=times.host_ms,
+        flops_per_s=needed / times.median_ms * 1e3,
+    )
+
+
+def against(
+    before: Record, now: Record, where: str, tripwire: float, again: Callable[[list[str]], Record]
+) -> tuple[list[str], list[str]]:
+    """What is slower than in `before` by more than `tripwire` percent, measured twice, and what cannot be told.
+
+    A sentence for each row of either kind. `again` measures the rows of the given names once more: only what is too slow then
+    too is told. Raises UsageError where nothing can be compared.
+    """
+    comparable(before, device=now.device, torch_version=now.environment["torch"], where=where)
+    new: Mapping[str, Line] = {line.name: line for line in now.lines}
+    names = [line.name for line in before.lines if line.name in new]
+    if not names:
+        raise UsageError(f"{where} has no row in common with preset {now.preset!r}: give a record of the same preset")
+    compared = [old.name for old, _ in shared(before, new)]
+    if not compared:
+        was, now_is = (", ".join(sorted({line.clock for line in made.lines})) for made in (before, now))
+        raise UsageError(
+            f"{where} was timed by another clock ({was}) than is used now ({now_is}), and nothing can be compared: make it again"
+        )
+    suspects = [name for name, _ in slower(before, new, tripwire)]
+    unclear = coarse(before, new, tripwire)
+    if not suspects and len(unclear) == len(compared):
+        raise UsageError(
+            f"times vary too much to tell {tripwire:g} % in all {len(compared)} rows shared with {where}: "
+            "measure on a machine that does nothing else, or give it more --max-seconds"
+        )
+    untold = [f"too coarse to tell: {name}" for name in unclear]
+    untold += [f"timed by another clock in {where}: {name}" for name in names if name not in compared]
+    if not suspects:
+        return [], untold
+    confirmed = {line.name: line for line in again(suspects).lines}
+    return [told for _, told in slower(before, confirmed, tripwire)], untold

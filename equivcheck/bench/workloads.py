@@ -1,0 +1,238 @@
+"""What is timed: the sizes of the presets, and a pair at work in them: attention alone, a GPT's forward pass, a training step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.bench.paired_timing import Action, Make
+from equivcheck.errors import UsageError
+from equivcheck.gpt import GPTConfig
+from equivcheck.pairs.pair import Subject, model_outputs
+
+__all__ = ["DTYPES", "PRESETS", "WORKS", "Row", "Size", "flops", "makes", "rows"]
+
+WORKS = ("attention", "attention + backward", "GPT", "training step")
+"""Attention and GPT forward in eval without autograd; attention + backward and the training step (AdamW) in train mode."""
+DTYPES = ("float32", "bfloat16", "float16")
+
+_BUFFERS = 3  # inputs that take turns
+_ATTENTION, _WHOLE = WORKS[:2], WORKS[2:]
+
+
+@dataclass(frozen=True)
+class Size:
+    """B sequences of T positions through `layers` blocks of width C with H heads; rates are those of train mode."""
+
+    B: int
+    T: int
+    H: int
+    C: int
+    layers: int
+    block_size: int
+    vocab_size: int
+    rate: float
+
+    def config(self) -> GPTConfig:
+        """The minGPT config of this size."""
+        return GPTConfig(
+            vocab_size=self.vocab_size,
+            block_size=self.block_size,
+            n_layer=self.layers,
+            n_head=self.H,
+            n_embd=self.C,
+            embd_pdrop=self.rate,
+            resid_pdrop=self.rate,
+            attn_pdrop=self.rate,
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a benchmark: a kind of work, a dtype and a size."""
+
+    work: str
+    dtype: str
+    size: Size
+
+    @property
+    def name(self) -> str:
+        """The row in words, the same in every record: what a later record is compared by."""
+        s = self.size
+        whole = f" {s.layers} layers V={s.vocab_size}" if self.work in _WHOLE else ""
+        return f"{self.work}, {self.dtype}, B={s.B} T={s.T} H={s.H} C={s.C}{whole} block={s.block_size} rate={s.rate:g}"
+
+
+@dataclass(frozen=True)
+class _Preset:
+    dtypes: tuple[str, ...]
+    sizes: Mapping[str, tuple[Size, ...]]  # work -> its sizes
+
+
+_GUIDE = Size(256, 399, 8, 256, 4, 400, 73, 0.1)
+_GPT2 = Size(8, 1024, 12, 768, 12, 1024, 50257, 0.1)
+_LONG = tuple(Size(1, 2**n, 12, 768, 1, 2**n, 1, 0.0) for n in range(10, 18))
+_SMALL = tuple(Size(4, T, 4, 64, 2, 512, 73, 0.1) for T in (64, 128, 256, 512))
+
+PRESETS: Mapping[str, _Preset] = {
+    "small": _Preset(("float32",), {w: _SMALL if w in _ATTENTION else _SMALL[1:2] for w in WORKS}),
+    "guide": _Preset(("float32", "bfloat16"), dict.fromkeys(WORKS, (_GUIDE,))),
+    "gpt2": _Preset(("float32", "bfloat16"), dict.fromkeys(WORKS, (_GPT2,))),
+    "long": _Preset(("bfloat16",), dict.fromkeys(_ATTENTION, _LONG)),
+}
+"""`small` for a CPU; `guide` and `gpt2`, the sizes that people train; `long`, attention alone from 1k to 128k positions."""
+
+
+def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
+    """The rows of a preset for a pair of this kind, in `dtypes` or, where there are none, in the preset's own."""
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}: allowed are {', '.join(PRESETS)}")
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype {dtype!r} is not timed: allowed are {', '.join(DTYPES)}")
+    chosen = PRESETS[preset]
+    works = {"function": _ATTENTION, "module": WORKS}.get(kind, _WHOLE)
+    found = [
+        Row(work, dtype, size)
+        for work in works
+        for dtype in dtypes or chosen.dtypes
+        for size in chosen.sizes.get(work, ())
+    ]
+    if not found:
+        raise UsageError(f"preset {preset!r} times attention alone, and the pair is a {kind}: use guide, gpt2 or small")
+    yield from found
+
+
+def makes(subject: Subject, row: Row) -> tuple[Make, Make]:
+    """What builds the reference and the candidate at work; each is built on the device itself, from the same seed."""
+    if subject.kind == "function":
+        return tuple(partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate))  # type: ignore[return-value]  # two of them
+    config = row.size.config
+    if subject.kind == "module" and row.work in _ATTENTION:
+        builds: tuple[Callable[[], nn.Module], ...] = (
+            lambda: subject.reference(config()),
+            lambda: subject.candidate(config()),
+        )
+    else:
+        whole = subject.within_gpt() if subject.kind == "module" else subject
+        builds = (
+            lambda: whole.reference(config()),
+            (lambda: whole.candidate(whole.reference(config())))
+            if subject.kind == "replacement"
+            else (lambda: whole.candidate(config())),
+        )
+    work = _attention if row.work in _ATTENTION else _gpt
+    return partial(work, builds[0], row, subject.device), partial(work, builds[1], row, subject.device)
+
+
+def _built(build: Callable[[], nn.Module], row: Row, device: torch.device) -> nn.Module:
+    dtype: torch.dtype = getattr(torch, row.dtype)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(0)
+        try:
+            # in its dtype from the beginning: of a mask of 131072 x 131072 a GPU has no room for one in each
+            with _default_dtype(dtype):
+                module = build()
+        except NotImplementedError:  # an initial value that is computed in float32 only
+            torch.manual_seed(0)
+            module = build()
+    return module.to(device=device, dtype=dtype).train(_trains(row))
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _trains(row: Row) -> bool:
+    return row.work in ("attention + backward", "training step")
+
+
+def _attention(build: Callable[[], nn.Module], row: Row, device: torch.device) -> Action:
+    module, s = _built(build, row, device), row.size
+    inputs = [_random((s.B, s.T, s.C), row, device) for _ in range(_BUFFERS)]  # each (B, T, C)
+    if not _trains(row):
+
+        def forward(number: int) -> object:
+            with torch.no_grad():
+                return module(inputs[number % _BUFFERS])
+
+        return forward
+    upstream = [_random((s.B, s.T, s.C), row, device) for _ in range(_BUFFERS)]  # each (B, T, C)
+
+    def both(number: int) -> None:
+        x = inputs[number % _BUFFERS].requires_grad_()
+        x.grad = None
+        module.zero_grad()
+        out = module(x)
+        (out[0] if isinstance(out, tuple) else out).backward(upstream[number % _BUFFERS])
+
+    return both
+
+
+def _function(function: Callable[..., Tensor], row: Row, device: torch.device) -> Action:
+    s = row.size
+    shape = (s.B, s.H, s.T, s.C // s.H)
+    inputs = [tuple(_random(shape, row, device) for _ in "qkv") for _ in range(_BUFFERS)]
+    rate, scale = s.rate if _trains(row) else 0.0, shape[-1] ** -0.5
+    if not _trains(row):
+
+        def forward(number: int) -> object:
+            with torch.no_grad():
+                return function(*inputs[number % _BUFFERS], is_causal=True, dropout_p=rate, scale=scale)
+
+        return forward
+    upstream = [_random(shape, row, device) for _ in range(_BUFFERS)]
+
+    def both(number: int) -> None:
+        q, k, v = (x.detach().requires_grad_() for x in inputs[number % _BUFFERS])
+        function(q, k, v, is_causal=True, dropout_p=rate, scale=scale).backward(upstream[number % _BUFFERS])
+
+    return both
+
+
+def _gpt(build: Callable[[], nn.Module], row: Row, device: torch.device) -> Action:
+    model, s = _built(build, row, device), row.size
+    inputs = [torch.randint(s.vocab_size, (s.B, s.T + 1), device=device) for _ in range(_BUFFERS)]  # each (B, T + 1)
+    if not _trains(row):
+
+        def forward(number: int) -> object:
+            with torch.no_grad():
+                return model(inputs[number % _BUFFERS][:, :-1])
+
+        return forward
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+
+    def step(number: int) -> None:
+        idx = inputs[number % _BUFFERS]
+        optimizer.zero_grad()
+        model_outputs(model, (idx[:, :-1], idx[:, 1:]))["loss"].backward()
+        optimizer.step()
+
+    return step
+
+
+def _random(shape: tuple[int, ...], row: Row, device: torch.device) -> Tensor:
+    return torch.randn(shape, dtype=getattr(torch, row.dtype), device=device)
+
+
+def flops(row: Row, kind: str) -> float:
+    """Floating-point operations that the work needs: matmuls alone, and of the scores what is not masked.
+
+    A backward pass counts twice its forward one, and the attention in it 2.5 times: a fused kernel computes scores again.
+    """
+    s = row.size
+    attention = 2.0 * s.B * s.T * s.T * s.C
+    linears = 0.0 if kind == "function" else 8.0 * s.B * s.T * s.C * s.C
+    if row.work in _WHOLE:
+        attention *= s.layers
+        linears = s.layers * 3 * linears + 2.0 * s.B * s.T * s.C * s.vocab_size
+    return attention * 3.5 + linears * 3 if _trains(row) else attention + linears

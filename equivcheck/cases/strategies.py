@@ -1,0 +1,194 @@
+"""Hypothesis strategies over cases, simplest first: sizes shrink to 1, dtypes to float32, regimes to sharpened.
+
+Sizes are drawn from one ascending table that holds *every* integer of its range, with the interesting ones repeated:
+that way the edges of tiles are visited often and a counterexample still shrinks to the very smallest size that fails.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from hypothesis import strategies as st
+
+from equivcheck.cases.case import DTYPES, LAYOUTS, MASKS, REGIMES, Case
+from equivcheck.pairs.function_options import mask_features
+
+__all__ = ["LENGTHS", "cases", "simpler", "sizes"]
+
+LENGTHS = ((1, 32, 0.45), (33, 128, 0.3), (129, 256, 0.12), (257, 512, 0.13))
+"""Classes of lengths and the share of the cases that each is sure of: chance alone would leave some runs without long ones."""
+
+_TILES = (16, 32, 64, 128, 256, 512)
+_SEEDS = 2**16
+_STEPS = 14
+
+
+@cache
+def sizes(largest: int, *, typical: int, smallest: int = 1) -> Sequence[int]:
+    """`smallest` … `largest`, ascending, each at least once; small ones, tile edges ±1 and those up to `typical` weigh more."""
+    edges = {1, 2, 3, *(tile + step for tile in _TILES for step in (-1, 0, 1))}
+    table: list[int] = []
+    for size in range(smallest, largest + 1):
+        weight = 1
+        if size <= typical:
+            weight = max(1, largest // typical)
+        if size in edges:
+            weight = 4 * max(1, largest // max(size, typical))
+        table.extend([size] * weight)
+    return tuple(table)
+
+
+@cache
+def _size(largest: int, *, typical: int, smallest: int = 1) -> st.SearchStrategy[int]:
+    return st.sampled_from(sizes(largest, typical=typical, smallest=smallest))
+
+
+def _one_of(values: Sequence[Any]) -> st.SearchStrategy[Any]:
+    """`st.sampled_from`, made once: to look at what it is given takes longer than to draw from it."""
+    return _sampled(tuple(values), tuple(map(type, values)))
+
+
+@cache
+def _sampled(values: tuple[Any, ...], types: tuple[type, ...]) -> st.SearchStrategy[Any]:
+    # the types are for the cache alone, to which True is 1
+    return st.sampled_from(values)
+
+
+def _some(letters: str) -> st.SearchStrategy[list[str]]:
+    """Up to `_STEPS` letters, long words as often as short ones: some faults need three things in a certain order."""
+    each = _one_of(letters)
+    return st.integers(0, _STEPS).flatmap(lambda size: st.lists(each, min_size=size, max_size=size))
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    *,
+    dtypes: Sequence[str] = DTYPES,
+    regimes: Sequence[str] = REGIMES,
+    layouts: Sequence[str] = LAYOUTS,
+    min_seq_len: int = 1,
+    max_seq_len: int = 512,
+    min_batch_size: int = 1,
+    max_batch_size: int = 4,
+    min_heads: int = 1,
+    max_heads: int = 8,
+    min_head_size: int = 1,
+    max_head_size: int = 128,
+    training: bool | None = None,
+    rates: Sequence[float] = (0.0, 0.1, 0.5),
+    train_rates: Sequence[float] = (0.0,),
+    n_layers: Sequence[int] = (0,),
+    vocab_sizes: Sequence[int] = (2, 17, 73),
+    is_causal: Sequence[bool] = (True,),
+    scales: Sequence[float | None] = (None,),
+    steps: str = "",
+    max_chunks: int | None = None,
+    features: frozenset[str] = frozenset(),
+    masks: Sequence[str] = MASKS,
+    head_sizes: Sequence[int] = (),
+    max_scores: int = 2**17,
+) -> Case:
+    """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
+
+    In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
+    `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which of `masks` there are.
+    `head_sizes` are the only ones, where there are any. `max_scores` bounds B * H * T * T
+    where B * H is past 1. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
+    number of runs that it takes to read off a mask.
+    """
+    dtype = draw(_one_of(dtypes))
+    seq_len = draw(_size(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len))
+    # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
+    room = max(1, max_scores // max(seq_len * seq_len, 1))
+    n_head = draw(_size(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads))
+    most = max(min_batch_size, min(max_batch_size, room // n_head))
+    batch_size = draw(_size(most, typical=3, smallest=min_batch_size))
+    narrowest = min_head_size if max_chunks is None else -(-seq_len // max_chunks)
+    widest = max(narrowest, min(max_head_size, 512 // n_head))
+    head_size = draw(_one_of(head_sizes) if head_sizes else _size(widest, typical=24, smallest=narrowest))
+    block_size = seq_len + draw(_one_of((0, 0, 1, 7, 64)))
+    n_layer = draw(_one_of(n_layers))
+    in_training = draw(st.booleans()) if training is None else training
+    allowed = list(train_rates if in_training else rates)
+    # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
+    rate = st.integers(0, max(len(train_rates), len(rates)) - 1).map(lambda which: allowed[which % len(allowed)])
+    causal = draw(_one_of(is_causal))
+    other = draw(_features(features, masks, seq_len, causal)) if features else {}
+    group = draw(_one_of((1, 2, 3))) if "heads" in features else 1
+    if group > 1:
+        other["kv_heads"], n_head = n_head, n_head * group
+    return Case(
+        batch_size=batch_size,
+        seq_len=seq_len,
+        n_head=n_head,
+        head_size=head_size,
+        block_size=block_size,
+        dtype=dtype,
+        training=in_training,
+        attn_pdrop=draw(rate),
+        resid_pdrop=draw(rate),
+        regime=draw(_one_of(regimes)),
+        layout=draw(_one_of(layouts)),
+        seed=draw(st.integers(0, _SEEDS - 1)),
+        n_layer=n_layer,
+        vocab_size=draw(_one_of(vocab_sizes)) if n_layer else 1,
+        tokens=draw(_one_of(("random", "text"))) if n_layer else "random",
+        is_causal=causal,
+        scale=draw(_one_of(scales)),
+        steps="".join(draw(_some(steps))) if steps else "",
+        **other,
+    )
+
+
+@st.composite
+def _features(
+    draw: st.DrawFn, features: frozenset[str], masks: Sequence[str], seq_len: int, causal: bool
+) -> dict[str, Any]:
+    """Lengths and sizes of keys and values, and a mask: like the queries' in some, and longer in as many as not."""
+    found: dict[str, Any] = {}
+    if ("causal lengths" if causal else "lengths") in features:
+        near = (0, seq_len + 1, 2 * seq_len, 1, 0, seq_len + 17, seq_len + 2, seq_len // 2 + 1)
+        if seq_len == 1:
+            near = (0, 2, 64, 1, 0, 18, 3, 33)
+        length = draw(_one_of(near))
+        found["kv_len"] = 0 if length == seq_len else length
+    if "value size" in features:
+        found["value_size"] = draw(_one_of((0, 0, 1, 5, 24)))
+    able = [m for m in masks if m and mask_features(m, is_causal=causal) <= features]
+    if able:
+        none = [""] * (1 + len(able) // 2) if "" in masks else []
+        found["mask"] = draw(_one_of((*none[:1], *able, *none[1:])))
+    return found
+
+
+def simpler(case: Case) -> Iterator[Case]:
+    """Cases with one field simpler than in `case`, the greatest steps first: what Hypothesis could not reach from its class.
+
+    Sizes are halved toward 1 and then stepped down, so that a search that repeats this ends at the smallest that fails.
+    """
+    for name, order in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS)):
+        for value in order[: order.index(getattr(case, name))]:
+            yield case.but(**{name: value})
+    if case.training and not case.attn_pdrop and not case.resid_pdrop:
+        yield case.but(training=False)
+    for name in ("attn_pdrop", "resid_pdrop", "seed"):
+        if getattr(case, name):
+            yield case.but(**{name: 0})
+    plain: dict[str, Any] = {"mask": "", "value_size": 0, "kv_heads": 0, "kv_len": 0}
+    for name, nothing in plain.items():
+        if getattr(case, name):
+            yield case.but(**{name: nothing})
+    for length in (1, 2, 3, case.kv_len - 1):
+        if 0 < length < case.kv_len:
+            yield case.but(kv_len=length)
+    for at in range(len(case.steps)):
+        yield case.but(steps=case.steps[:at] + case.steps[at + 1 :])
+    for name in ("batch_size", "n_head", "seq_len", "head_size"):
+        size = getattr(case, name)
+        spare = case.block_size - case.seq_len if name == "seq_len" else 0
+        for value in dict.fromkeys((1, 2, 3, *(size - (size >> k) for k in range(1, 10)), size - 1)):
+            if 0 < value < size and not (name == "n_head" and case.kv_heads and value % case.kv_heads):
+                yield case.but(**{name: value, **({"block_size": value + spare} if name == "seq_len" else {})})
+    if case.block_size > case.seq_len:
+        yield case.but(block_size=case.seq_len)

@@ -1,0 +1,138 @@
+"""Opening an attention: where its queries, keys and values come from and where its result goes, found by names and tried out."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case
+from equivcheck.cases.tensors import role_of
+
+__all__ = ["OUT", "Attention", "NotOpened", "as_if", "find_attentions", "one_hot"]
+
+OUT = re.compile(r"^(proj|c_proj|out|out_proj|o_proj|to_out|dense|w_?o|output)$")
+
+
+class NotOpened(Exception):
+    """The inside of an attention is not known: its dropout masks cannot be read off or put in."""
+
+
+@dataclass
+class Attention:
+    """One attention: its linears by role (`qkv` where one makes all three), or none of them for a function of q, k, v."""
+
+    module: nn.Module
+    case: Case
+    linears: dict[str, nn.Module]
+    inside: bool = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Meanwhile, `inside` says whether the forward pass is in this attention."""
+
+        def enter(*_: Any) -> None:
+            self.inside = True
+
+        def leave(*_: Any) -> None:
+            self.inside = False
+
+        handles = [
+            self.module.register_forward_pre_hook(enter),
+            self.module.register_forward_hook(leave, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            self.inside = False
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def read(self, first: int, length: int) -> Iterator[dict[str, Tensor]]:
+        """Meanwhile, scores are equal and values one-hot; afterwards `weights` has the probabilities, `left` what it returned.
+
+        `weights` (B, H, T, D) are those of the keys from `first` on; `left` (B, T, C) is the output where the last linear
+        gave ones. Raises NotOpened where a result has another shape, or the attention is called more than once.
+        """
+        taken: dict[str, Tensor] = {}
+        c = self.case
+
+        def replaced(role: str) -> Callable[..., Tensor]:
+            def hook(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+                hot = one_hot(first, length, c.head_size, like=out).repeat(1, c.n_head)  # (T, C)
+                none = torch.zeros_like(hot)
+                made = {"v": hot, "q": none, "k": none, "qkv": torch.cat((none, none, hot), -1), "out": none + 1}[role]
+                if out.numel() % made.numel():
+                    raise NotOpened(f"its linear of {role} gives {tuple(out.shape)}")
+                return as_if(out, made.expand(out.numel() // made.numel(), *made.shape).reshape(out.shape))
+
+            return hook
+
+        def before_out(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            y = args[0]  # (B, T, C)
+            if y.numel() % (length * c.n_embd):
+                raise NotOpened(f"its last linear takes {tuple(y.shape)}")
+            if "weights" in taken:
+                raise NotOpened("it is called more than once in a forward pass")
+            taken["weights"] = y.detach().reshape(-1, length, c.n_head, c.head_size).transpose(1, 2)  # (B, H, T, D)
+
+        def returned(module: nn.Module, args: Any, out: Any) -> None:
+            left = out[0] if isinstance(out, tuple | list) else out
+            taken["left"] = left.detach()
+
+        handles = [module.register_forward_hook(replaced(role)) for role, module in self.linears.items()]
+        handles.append(self.linears["out"].register_forward_pre_hook(before_out))
+        handles.append(self.module.register_forward_hook(returned))
+        try:
+            with self.watched():
+                yield taken
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def one_hot(first: int, length: int, width: int, *, like: Tensor) -> Tensor:
+    """Values (T, D) that are 1 for the keys from `first` on, each in a column of its own, and 0 elsewhere."""
+    hot = torch.zeros(length, width, dtype=like.dtype, device=like.device)
+    hot[first : min(length, first + width)].fill_diagonal_(1.0)
+    return hot
+
+
+def as_if(out: Tensor, values: Tensor) -> Tensor:
+    """`values` in the place of `out`, in need of a gradient where that was: kernels are chosen by it, too."""
+    return values.clone().requires_grad_() if out.requires_grad else values.clone()
+
+
+def find_attentions(module: nn.Module, case: Case) -> list[Attention]:
+    """The attentions inside of `module`, itself included, in the order of registration; raises NotOpened for none.
+
+    A function of q, k, v in its module is one, without linears.
+    """
+    if not list(module.parameters()):
+        return [Attention(module, case, {})]
+    found = []
+    for owner in module.modules():
+        linears = _linears(owner, case)
+        if linears:
+            found.append(Attention(owner, case, linears))
+    if not found:
+        raise NotOpened("it has no linears by whose names queries, keys, values and output are known")
+    return found
+
+
+def _linears(owner: nn.Module, case: Case) -> dict[str, nn.Module]:
+    """The linears of an attention by their roles; empty where the module is none."""
+    roles: dict[str, nn.Module] = {}
+    for name, child in owner.named_children():
+        if role_of(name):
+            roles[role_of(name)] = child
+        elif OUT.match(name):
+            roles["out"] = child
+        elif getattr(child, "out_features", 0) == 3 * case.n_embd == 3 * getattr(child, "in_features", 0):
+            roles["qkv"] = child
+    whole = {"q", "k", "v", "out"} <= set(roles) or {"qkv", "out"} <= set(roles)
+    return {r: roles[r] for r in (("qkv", "out") if "qkv" in roles else ("q", "k", "v", "out"))} if whole else {}

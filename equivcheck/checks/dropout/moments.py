@@ -1,0 +1,192 @@
+"""The distribution of random results, where masks cannot be read off: their means and covariances are the original's.
+
+One sequence is repeated along the batch, so that one forward and backward pass gives thousands of independent masks. What a
+mask does to outputs and input gradients shows in their means and covariances: the rate, the scaling, what is dropped, masks
+shared over heads, queries, batch or calls, and a backward pass with another mask or another factor than the forward pass.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.numerics.dtypes import unit_roundoff
+from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.numerics.truth import Memory
+from equivcheck.pairs.problem import Problem, backward
+from equivcheck.runtime.rng import generator_state, seeded
+
+__all__ = ["hold_moments", "small_sizes"]
+
+_BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
+_WITHIN, _NEIGHBOURS, _SUCCESSIVE = "within a sample", "between neighbours in the batch", "between successive calls"
+_NEARLY = 0.1  # a correlation between samples of the original that counts as none
+_ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper a budget
+
+
+def small_sizes(case: Case) -> dict[str, Any]:
+    """The sizes of a case that is small enough for `hold_moments`, as changes of this one."""
+    length = min(case.seq_len, 4)
+    return {
+        "batch_size": 1,
+        "seq_len": length,
+        "block_size": length + case.block_size - case.seq_len,
+        "n_head": min(case.n_head, 3),
+        "head_size": min(case.head_size, 3),
+        "layout": "contiguous",
+    }
+
+
+def hold_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
+    """Hold the joint distribution of outputs and input gradients against the original's; a Mismatch, or the ratio to chance."""
+    own = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
+    mine = candidate_run(
+        problem,
+        lambda _: _moments(problem, candidate, batch=_BATCH, calls=_CALLS, gradients=True),
+        reference=lambda: own,
+    )
+    if not _is_still(problem, own):
+        return _same(problem, own, mine)
+    # nothing is random: how far rounding may move a mean is then for the budget to say, as results that cancel move further
+    alone = replace(problem, memory=Memory())  # the truth of another module than the problem's own would be remembered
+    got = candidate_run(
+        problem,
+        lambda _: problem.run(candidate, problem.inputs, gradients=True),
+        reference=lambda: problem.run(reference, problem.inputs, gradients=True),
+    )
+    truth = alone.truth(gradients=True)
+    held = hold(alone, truth, got, lambda: problem.run(reference, problem.inputs, gradients=True), tuple(truth.values))
+    return max(held.ratio or 0.0, _same(problem, own, mine))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Means, and second moments within a sample, between neighbours in the batch, and between successive calls."""
+
+    count: int
+    mean: Tensor  # (M,)
+    variance: Tensor  # (M,)
+    products: dict[str, Tensor]  # (M, M) each
+    errors: dict[str, Tensor]  # squared standard errors of the products
+    repeats: bool  # the second call gave the first one's results
+    drawn: bool  # the generator moved
+
+
+def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gradients: bool) -> _Moments:
+    case = problem.case
+    inputs = [x[:1].expand(batch, *x.shape[1:]).contiguous() for x in problem.inputs]
+    flowing = {n: g[:1].expand(batch, *g.shape[1:]).contiguous() for n, g in problem.upstream.items() if g.dim() > 1}
+    samples = []
+    with seeded(case.seed, problem.device):
+        before = generator_state(problem.device)
+        for _ in range(calls):
+            leaves = [x.detach().requires_grad_(gradients) if x.is_floating_point() else x for x in inputs]
+            with torch.set_grad_enabled(gradients):
+                out = problem.outputs(module, leaves)
+            value = out.get("output", out.get("logits"))
+            assert value is not None
+            parts = [value.detach()]
+            if gradients and flowing and value.requires_grad:
+                floats = [x for x in leaves if x.is_floating_point()]
+                backward([(value, next(iter(flowing.values())))], module)
+                parts += [torch.zeros_like(x) if x.grad is None else x.grad for x in floats]
+            samples.append(torch.cat([p.reshape(batch, -1).double() for p in parts], dim=1))  # (batch, M)
+        drawn = not torch.equal(before, generator_state(problem.device))
+    z = torch.stack(samples)  # (calls, batch, M)
+    mean = z.mean((0, 1))  # (M,)
+    d = z - mean
+    pairs = {_WITHIN: d, _NEIGHBOURS: d.roll(1, 1)}
+    if calls > 1:
+        pairs[_SUCCESSIVE] = d.roll(1, 0)
+    count = batch * calls
+    a = d.reshape(count, -1)
+    products, errors = {}, {}
+    for name, other in pairs.items():
+        b = other.reshape(count, -1)
+        products[name] = a.T @ b / count
+        errors[name] = ((a * a).T @ (b * b) / count - products[name].square()).clamp_min(0) / count
+    repeats = calls > 1 and torch.equal(z[0], z[1])
+    return _Moments(count, mean, a.square().mean(0), products, errors, repeats, drawn)
+
+
+def _is_still(problem: Problem, own: _Moments) -> bool:
+    """Whether what the original gives is the same in each sample and call, up to rounding."""
+    size = float(own.mean.abs().max())
+    return not float(own.variance.max().sqrt()) > _ROUNDINGS * unit_roundoff(problem.case.torch_dtype) * size
+
+
+def _same(problem: Problem, own: _Moments, mine: _Moments) -> float:
+    """The worst deviation in units of what chance allows; a Mismatch where one is beyond."""
+    still = _is_still(problem, own)
+    rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(problem.case.torch_dtype)
+    if mine.drawn and not own.drawn and still:
+        raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
+    if not bool(torch.isfinite(own.mean).all()):
+        return 0.0
+    if not bool(torch.isfinite(mine.mean).all()):
+        raise Mismatch("with dropout on, the results are not finite, and the original's are", where="finiteness")
+    if not still and _is_still(problem, mine):
+        rates = f"attn_pdrop={problem.case.attn_pdrop:g}, resid_pdrop={problem.case.resid_pdrop:g}"
+        raise Mismatch(
+            f"the candidate drops nothing at {rates}: each sample and call has the same result, and the original's vary",
+            where="what is dropped",
+        )
+    if mine.repeats and not own.repeats:
+        raise Mismatch("every call draws the same dropout mask; the original's differ from call to call", where="calls")
+    entries = own.mean.numel() * (1 + 3 * own.mean.numel())
+    quantile = student_quantile(FALSE_ALARM / entries, math.inf)
+    size = own.mean.abs().max() + own.variance.max().sqrt()
+    allowed = quantile * ((own.variance + mine.variance) / own.count).sqrt() + rounding * size
+    worst = 0.0 if still else _judge("the mean", own.mean, mine.mean, allowed, problem)
+    spread = own.variance.sqrt()
+    dependent = {} if still or own.repeats else _of_torch(problem)
+    for name, product in own.products.items():
+        chance = quantile * (own.errors[name] + mine.errors[name]).sqrt()
+        allowed = chance + rounding * size * (spread.unsqueeze(0) + spread.unsqueeze(1)) + rounding**2 * size**2
+        its = mine.products[name]
+        if name != _WITHIN:
+            # two samples or calls are independent: a candidate that shows it is right where the original's generator is a little
+            # less so, and where torch's own is much less so (2.11 on CUDA: half of a half-precision mask comes again in the
+            # next call); elsewhere an original that shares its masks does so on purpose
+            nearly = math.inf if dependent.get(name, 0.0) > _NEARLY else _NEARLY
+            alike = product.abs() <= nearly * spread.unsqueeze(0) * spread.unsqueeze(1)
+            product = torch.where(alike & (its.abs() <= allowed), its, product)
+        worst = max(worst, _judge(f"the covariance {name}", product, its, allowed, problem))
+    return worst
+
+
+def _of_torch(problem: Problem) -> dict[str, float]:
+    """How strongly masks that torch itself draws here are correlated, between neighbours in the batch and successive calls."""
+    c, worst = problem.case, dict.fromkeys((_NEIGHBOURS, _SUCCESSIVE), 0.0)
+    with seeded(c.seed, problem.device):
+        for shape in ((_BATCH, c.n_head, c.seq_len, c.seq_len), (_BATCH, c.seq_len, c.n_embd)):
+            ones = torch.ones(shape, dtype=c.torch_dtype, device=problem.device)
+            kept = torch.stack([F.dropout(ones, 0.5) != 0 for _ in range(_CALLS)]).double() * 2 - 1
+            kept = kept.flatten(2)  # (calls, B, places)
+            for name, dim in ((_NEIGHBOURS, 1), (_SUCCESSIVE, 0)):
+                # of each place with each: what comes again need not come in the same place
+                found = torch.einsum("cbi,cbj->ij", kept, kept.roll(1, dim)) / (_CALLS * _BATCH)
+                worst[name] = max(worst[name], float(found.abs().max()))
+    return worst
+
+
+def _judge(what: str, own: Tensor, mine: Tensor, allowed: Tensor, problem: Problem) -> float:
+    off = (own - mine).abs()
+    ratios = torch.where(off == 0, torch.zeros_like(off), off / allowed)
+    worst = float(ratios.max())
+    if worst > 1:
+        flat = int(ratios.reshape(-1).argmax())
+        raise Mismatch(
+            f"with dropout on, {what} of outputs and input gradients is not the original's: {float(mine.reshape(-1)[flat]):.6g}, "
+            f"and {float(own.reshape(-1)[flat]):.6g} in the original; chance allows a difference of "
+            f"{float(allowed.reshape(-1)[flat]):.3g} ({int((ratios > 1).sum())} of {ratios.numel()} entries beyond)",
+            ratio=worst,
+            where=what,
+        )
+    return worst

@@ -1,0 +1,53 @@
+"""The masks that torch's own dropouts draw on a device, for comparison: not all of its generators are as random as they should be.
+
+Found with this module: in half precision on CUDA, `F.dropout` gives half of a mask again in its next call, and the cuDNN
+kernel of `F.scaled_dot_product_attention` shares a mask over queries (torch 2.11; `benchmarks/masks.py`).
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from equivcheck.cases.case import Case
+from equivcheck.checks.dropout.attention_layers import one_hot
+
+__all__ = ["BACKENDS", "drawn_by_torch", "kernel_mask"]
+
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, calls: int) -> Iterator[Tensor]:
+    """Masks of successive calls at `rate`: of `probabilities` (calls, B, H, T, T) by each kernel, of `outputs` (calls, B, 1, T, C).
+
+    T is at most D. `F.dropout` is asked for both.
+    """
+    c = case.but(attn_pdrop=rate)
+    shape = (c.batch_size, 1, c.seq_len, c.n_embd)
+    if what == "probabilities":
+        shape = (c.batch_size, c.n_head, c.seq_len, c.seq_len)
+        for backend in BACKENDS.values():
+            with suppress(RuntimeError):  # not a kernel for this dtype, size or device
+                yield torch.stack([kernel_mask(c, device, backend) for _ in range(calls)])
+    ones = torch.ones(shape, dtype=c.torch_dtype, device=device)
+    yield torch.stack([F.dropout(ones, rate) != 0 for _ in range(calls)])
+
+
+def kernel_mask(case: Case, device: torch.device, backend: SDPBackend) -> Tensor:
+    """What one kernel keeps of the probabilities, (B, H, T, T), for T up to D; a RuntimeError where it does not run."""
+    shape = (case.batch_size, case.n_head, case.seq_len, case.head_size)
+    q = torch.zeros(shape, dtype=case.torch_dtype, device=device, requires_grad=True)
+    v = one_hot(0, case.seq_len, case.head_size, like=q).expand(shape).contiguous().requires_grad_()
+    with sdpa_kernel(backend), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the reasons why a kernel does not run
+        weights = F.scaled_dot_product_attention(q, q, v, dropout_p=case.attn_pdrop, is_causal=case.is_causal)
+    return weights.detach()[..., : case.seq_len] != 0

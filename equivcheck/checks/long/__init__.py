@@ -1,0 +1,1 @@
+"""Long sequences, judged by blocks of queries."""

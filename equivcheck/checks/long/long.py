@@ -1,0 +1,75 @@
+"""Long sequences: where the original's T x T scores do not fit, its definition by blocks of queries is the oracle.
+
+A case stands for a longer one (`lengthened`), so that ids stay small, counterexamples shrink and a replay needs nothing
+but the id. The original is never built or run at that length: at a short one it must be plain causal attention, that is
+`blocks.attention` between its own linears; then those linears around `blocks.attention` take its place.
+"""
+
+import torch
+
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.long.problem import NotPlain, long_problem
+from equivcheck.checks.long.truth import long_truth
+from equivcheck.numerics.comparison import Mismatch
+
+__all__ = ["does_not_fit", "lengthened", "long"]
+
+_LENGTHS = {"cpu": (1024, 4096, 16384), "cuda": (1024, 16384, 131072)}
+_WIDTH = 16
+
+
+def lengthened(case: Case, device: torch.device) -> Case:
+    """The long case that a small one stands for, on this kind of device.
+
+    T is one of `_LENGTHS` by the small case's `seq_len`, and one more, none or one less by its seed; heads are 16 times
+    as wide, so that the simplest case is one that fused kernels take. In eval mode, with rates of 0, and with as much
+    room in `block_size` past T as the small case has.
+    """
+    lengths = _LENGTHS[device.type]
+    length = lengths[min(case.seq_len, len(lengths)) - 1] + (1, 0, -1)[case.seed % 3]
+    return case.but(
+        seq_len=length,
+        block_size=length + case.block_size - case.seq_len,
+        head_size=_WIDTH * case.head_size,
+        training=False,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
+
+
+def long(pair: Pair, case: Case) -> Held:
+    """Where the original's T x T scores do not fit, outputs and gradients are within budget of the oracle by blocks."""
+    longer = lengthened(case, pair.device)
+    problem = long_problem(pair, longer)
+    try:
+        truth = long_truth(pair, problem)
+    except NotPlain as why:
+        return Held(None, notes=(f"long sequences were not judged: {why}",), judged=False)
+    try:
+        got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
+        unrecorded = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
+    except Mismatch as mismatch:
+        if does_not_fit(mismatch.__cause__):
+            return Held(
+                None,
+                notes=(f"the candidate does not fit in memory at T={longer.seq_len}, {longer.dtype}",),
+                judged=False,
+            )
+        raise
+    names = tuple(dict.fromkeys((*truth.values, *got)))
+    try:
+        held = max(
+            hold(problem, truth, got, dict, names),
+            hold(problem, truth, unrecorded, dict, ("output",)),
+            key=lambda h: h.ratio or 0.0,
+        )
+    except Mismatch as mismatch:
+        told = f"at T={longer.seq_len}, for which the case stands:\n{mismatch}"
+        raise Mismatch(told, ratio=mismatch.ratio, where=mismatch.where) from None
+    return Held(held.ratio, held.where, (*held.notes, f"T={longer.seq_len}, judged by blocks of queries"))
+
+
+def does_not_fit(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

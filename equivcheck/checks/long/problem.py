@@ -1,0 +1,139 @@
+"""A long case made real, with plain causal attention by blocks of queries in the place of the original."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case, arrange
+from equivcheck.cases.tensors import qkv, sequence, upstream
+from equivcheck.checks.base.base import Pair
+from equivcheck.numerics import blockwise
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.weight_transfer import Weights, carry_over
+from equivcheck.runtime.rng import seeded
+
+__all__ = ["NotPlain", "built_on_device", "long_problem", "plain_attention"]
+
+_LINEARS = ("key", "query", "value", "proj")
+
+
+class NotPlain(Exception):
+    """The original is not plain causal attention, so that nothing is known of it at a length where it does not run."""
+
+
+def long_problem(pair: Pair, longer: Case) -> Problem:
+    """The long case made real, with plain attention by blocks in the place of the original."""
+    small = pair.problem(longer.but(seq_len=1, block_size=1))
+
+    def plain() -> nn.Module:
+        return plain_attention(pair, pair.build_reference(small.case), longer)
+
+    if pair.kind == "function":
+        inputs = tuple(arrange(x, longer.layout) for x in qkv(longer))
+    else:  # the projections have the names by which `weights` sharpens them: `plain_attention` asks for those
+        inputs = (arrange(sequence(longer, sharpen=False), longer.layout),)
+    flowing = upstream(longer, "output", inputs[-1].shape)
+    return replace(
+        small,
+        case=longer,
+        make_reference=plain,
+        make_candidate=lambda _: _candidate(pair, small.case, longer),
+        inputs=tuple(x.to(pair.device) for x in inputs),
+        upstream={"output": flowing.to(pair.device)},
+        memory_key=("long", pair.kind, longer),
+        oracle_device=None,  # what is long is nothing for a CPU beside a GPU
+    )
+
+
+class _PlainFunction(nn.Module):
+    """Causal attention of q, k, v by blocks."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return blockwise.attention(q, k, v, scale=self.scale)
+
+
+class _PlainModule(nn.Module):
+    """The original's four linears around causal attention by blocks."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        for name in _LINEARS:
+            linear = getattr(original, name, None)
+            if not isinstance(linear, nn.Linear):
+                raise NotPlain(f"the original has no nn.Linear named {name!r}")
+            self.add_module(name, linear)
+        heads = getattr(original, "n_head", None)
+        if not isinstance(heads, int):
+            raise NotPlain("the original has no n_head")
+        self.n_head = heads
+        self.train(original.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        parts = (self.get_submodule(name)(x) for name in ("query", "key", "value"))  # (B, T, C) each
+        q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in parts)  # (B, nh, T, hs) each
+        y = blockwise.attention(q, k, v, scale=1.0 / math.sqrt(q.shape[-1]))  # (B, nh, T, hs)
+        return self.get_submodule("proj")(y.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
+
+
+def plain_attention(pair: Pair, original: nn.Module, case: Case) -> nn.Module:
+    """Plain causal attention by blocks in the original's place; raises NotPlain where its linears are not to be found."""
+    if pair.kind == "function":
+        return _PlainFunction(case.head_size**-0.5 if case.scale is None else case.scale).train(case.training)
+    return _PlainModule(original)
+
+
+def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
+    """The candidate at its length, on its device from the start, with the weights of a short original.
+
+    Weights do not depend on `block_size`; a buffer that does, such as a mask, stays the candidate's own.
+    """
+    original = pair.build_reference(small)
+    if pair.kind == "function":
+        return pair.build_candidate(longer, lambda: original)
+    module = built_on_device(pair, longer)
+    if pair.transfer is not None:
+        carry_over(pair.transfer, Weights.of(original), module, longer.config())
+        return module.train(longer.training)
+    state, own = original.state_dict(), module.state_dict()
+    for name, _ in module.named_buffers():
+        if name in state and own[name].shape != state[name].shape:
+            state[name] = own[name]
+    module.load_state_dict(state, strict=True)
+    return module.train(longer.training)
+
+
+def built_on_device(pair: Pair, case: Case) -> nn.Module:
+    # a T x T mask may fit where the two of them that are there while it is made, in float32, do not
+    for made_in in dict.fromkeys((torch.float32, case.torch_dtype)):
+        try:
+            return _made_in(made_in, pair, case)
+        except torch.OutOfMemoryError:
+            if made_in is case.torch_dtype:
+                raise
+    raise AssertionError("not reached: the last dtype raises")
+
+
+def _made_in(dtype: torch.dtype, pair: Pair, case: Case) -> nn.Module:
+    # a function of its own: one that was made and cannot be converted must not be held while another one is made
+    with seeded(case.seed + 1, pair.device), torch.device(pair.device), _default_dtype(dtype):
+        module: nn.Module = pair.candidate(case.config())
+        return module.to(device=pair.device, dtype=case.torch_dtype)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,130 @@
+"""The truth of a long problem: plain attention by blocks, and only where the original, at a short length, is just that."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivcheck.cases.case import REPEATING, Case
+from equivcheck.checks.base.base import Pair
+from equivcheck.checks.long.problem import NotPlain, plain_attention
+from equivcheck.numerics import blockwise
+from equivcheck.numerics.error_model import ErrorModel
+from equivcheck.numerics.lineage import Origins
+from equivcheck.numerics.monte_carlo import Rounding
+from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.sides import ensure_foreign
+
+__all__ = ["long_truth"]
+
+_SHORT = 1100  # where the original is held against plain attention: past the windows and blocks that people use
+_SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below any other attention
+
+
+def long_truth(pair: Pair, problem: Problem) -> Truth:
+    """The oracle by blocks and what rounding may move; raises NotPlain where it does not stand for the original."""
+
+    def make() -> Truth:
+        _must_be_plain(pair, problem.case)
+        values = problem.oracle_values(gradients=True)
+        # so many elements that few perturbed runs tell how far rounding goes
+        return Truth(values, lambda count: _perturbed(problem, values, count), first=2, many=8)
+
+    return problem.memory.recall(problem.memory_key, make)
+
+
+def _must_be_plain(pair: Pair, case: Case) -> None:
+    """Hold the original against plain attention in float64, forward and backward, at a length at which it runs."""
+    if not case.is_causal:
+        raise NotPlain("only causal attention is known by blocks")
+    length = min(case.seq_len, _SHORT)
+    short = case.but(
+        batch_size=1, seq_len=length, block_size=length, dtype="float64", regime="sharpened", layout="contiguous"
+    )
+    problem = replace(pair.problem(short), oracle_device=None)
+    try:
+        own = problem.oracle_values(gradients=True)
+    except Exception as error:
+        ensure_foreign(error)
+        raise NotPlain(f"the original raises {type(error).__name__} at T={length}") from error
+    plain = plain_attention(pair, problem.make_reference(), short)
+    got = problem.run(plain, problem.inputs, gradients=True)
+    # not of each tensor's own: the gradient of a key's bias is zero but for rounding
+    largest = max(float(value.abs().max()) for value in own.values())
+    for name in dict.fromkeys((*own, *got)):
+        mine, its = got.get(name), own.get(name)
+        if mine is None or its is None or mine.shape != its.shape:
+            raise NotPlain(f"the original is not plain causal attention: {name} is not what that has")
+        if not float((mine - its).abs().max()) <= _SAME * largest:
+            raise NotPlain(f"the original is not plain causal attention: {name} differs at T={length}")
+
+
+def _perturbed(problem: Problem, values: Mapping[str, Tensor], count: int) -> Sample:
+    """Perturbed runs of the oracle by blocks, one after the other."""
+    oracle, inputs = problem.original_in_float64(problem.device)
+    flowing = {name: value.to(torch.float64) for name, value in problem.upstream.items()}
+    noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
+    deviations: dict[str, list[Tensor]] = {name: [] for name in values}
+    for _ in range(count):
+        with _rounding(problem.case, problem.device, noise):
+            run = problem.run(oracle, inputs, gradients=True, upstream=flowing)
+        for name, found in deviations.items():
+            value = run[name]
+            assert value is not None, "the oracle gave this tensor before and now it does not"
+            found.append(value.sub_(values[name]))
+    return Sample(count, {name: torch.stack(found) for name, found in deviations.items()})
+
+
+def _rounding(case: Case, device: torch.device, noise: torch.Generator) -> Rounding:
+    model = _BlockErrors(case, device, noise)
+
+    def added(_: ErrorModel, total: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        return model.perturb(total, total.abs().mul_(model.u_add))
+
+    return Rounding(model, {torch.ops.aten.add_.Tensor: added})  # what is added in place is a block's part of dk or dv
+
+
+class _BlockErrors(ErrorModel):
+    """Errors of attention by blocks: running sums are kept as kernels for long sequences keep them.
+
+    On CUDA in float32. On a CPU, in half precision, from one block of 256 terms to the next in the dtype itself, as the
+    backward pass of torch's CPU kernel does; more often than that nobody may round who wants long sequences.
+    """
+
+    _STEP = 256
+
+    def __init__(self, case: Case, device: torch.device, noise: torch.Generator) -> None:
+        super().__init__(
+            case.torch_dtype, device, noise, subnormal=case.regime == "tiny", coherent=case.regime in REPEATING
+        )
+        self.origins = _NoOrigins()
+        self.stepped, self.blocked = self.blocked and device.type == "cpu", False
+        _, queries = blockwise.block_shape(case.batch_size * case.n_head, case.seq_len, device)
+        self.u_add = self.u * math.sqrt(min(1.0, queries / self._STEP)) if self.stepped else self.u_sum
+
+    def sum_error(self, total: Tensor, root_of_squares: Tensor, n: int) -> Tensor:
+        """As for any sum, but in half precision rounded to the dtype every 256 terms and not every 16."""
+        size = super().sum_error(total, root_of_squares, n)
+        if self.stepped and n > self._STEP:
+            size = size + (self.u * math.sqrt(n / self._STEP)) * (root_of_squares + total.abs() / math.sqrt(3))
+        return size
+
+
+class _NoOrigins(Origins):
+    """Keeps nothing: the products of all blocks are T x T, and delta is taken from a rounded O anyway."""
+
+    def remember(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        """Nothing."""
+
+    def mark_greatest(self, probabilities: Tensor, index: Tensor) -> None:
+        """Nothing."""
+
+    def mark_normaliser(self, of: Tensor) -> None:
+        """Nothing."""
+
+    def mark_again(self, of: Tensor, size: Tensor, *, less: Tensor | None = None, probable: bool = False) -> None:
+        """Nothing."""

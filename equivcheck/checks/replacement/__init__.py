@@ -1,0 +1,1 @@
+"""What a replacement does to the model that it is given."""

@@ -1,0 +1,163 @@
+"""What a caller has attached or edited before a replacement works on after it: hooks, adapters, rates and masks."""
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.modifications import adapted, parts
+from equivcheck.checks.replacement.snapshot import listed, replaced
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.problem import Problem
+
+__all__ = ["adapters", "hooks", "masks", "rates"]
+
+_RATES = (0.0, 0.35, 0.6)
+
+
+def hooks(pair: Pair, case: Case) -> Held:
+    """Hooks that were there before still fire, change results as they did, and go when their handles are removed."""
+    counts: list[Counter[str]] = []
+    handles: list[Any] = []
+
+    def hook(model: nn.Module) -> None:
+        seen: Counter[str] = Counter()
+        counts.append(seen)
+        for name, module in model.named_modules():
+            if next(module.parameters(), None) is not None and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+                handles.append(module.register_forward_hook(partial(_fired, seen, name)))
+                handles.append(module.register_forward_pre_hook(partial(_entered, seen, name)))
+
+    scene = replaced(pair, case, hook)
+    mine = counts[-1]
+    original = scene.problem.make_reference()
+    its = counts[-1]
+    _run(scene.problem, original)
+    _run(scene.problem, scene.model)
+    off = [name for name, count in its.items() if mine[name] != count]
+    if off:
+        raise Mismatch(
+            f"hooks fire {mine[off[0]]} times in a forward pass, and {its[off[0]]} before: {listed(off)}", where=off[0]
+        )
+    held = scene.hold()
+    _quiet_hooks_stay(pair, case)
+    for handle in handles:
+        handle.remove()
+    mine.clear()
+    _run(scene.problem, scene.model)
+    if mine:
+        raise Mismatch(f"hooks fire after their handles were removed: {listed(list(mine))}", where=next(iter(mine)))
+    return held
+
+
+def _quiet_hooks_stay(pair: Pair, case: Case) -> None:
+    """Hooks that a forward pass does not show: of the backward pass, of the state_dict, of the Parameters."""
+
+    def hook(model: nn.Module) -> None:
+        for module in model.modules():
+            module.register_full_backward_hook(_nothing)
+            module.register_full_backward_pre_hook(_nothing)
+            module.register_state_dict_post_hook(_nothing)
+            module.register_load_state_dict_pre_hook(_nothing)
+        for parameter in model.parameters():
+            parameter.register_hook(_nothing)
+
+    def quiet(hooks: tuple[Any, ...]) -> int:
+        return sum(getattr(h, "hook", h) is _nothing for h in hooks)
+
+    scene = replaced(pair, case, hook)
+    after = scene.after
+    for name, before in scene.before.hooks.items():
+        if quiet(after.hooks.get(name, before)) < quiet(before):
+            raise Mismatch("a hook of the backward pass or of the state_dict is gone", where=name)
+    for name, parameter in after.parameters.items():
+        if name in scene.before.parameters and parameter.requires_grad and not parameter._backward_hooks:
+            raise Mismatch(f"the hook of {name} is gone", where=name)
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _fired(seen: Counter[str], name: str, _module: nn.Module, _args: Any, out: Any) -> Any:
+    seen[name] += 1
+    return out * 1.25 if isinstance(out, Tensor) else out
+
+
+def _entered(seen: Counter[str], name: str, _module: nn.Module, _args: Any) -> None:
+    seen[f"{name} (before)"] += 1
+
+
+def _run(problem: Problem, model: nn.Module) -> None:
+    problem.run(model, problem.inputs, gradients=False)
+
+
+def adapters(pair: Pair, case: Case) -> Held:
+    """Adapters that were put in the place of linears before the replacement work on after it."""
+    problem = pair.problem(case)
+
+    def adapt(model: nn.Module) -> None:
+        for name in parts(model):
+            if isinstance(model.get_submodule(name), nn.Linear):
+                adapted(problem, model, name)
+
+    return replaced(pair, case, adapt).hold()
+
+
+def rates(pair: Pair, case: Case) -> Held:
+    """Dropout rates that were changed before the replacement stay changed, and are obeyed."""
+
+    def change(model: nn.Module) -> None:
+        for number, drop in enumerate(m for m in model.modules() if isinstance(m, nn.Dropout)):
+            drop.p = _RATES[number % len(_RATES)]
+
+    scene = replaced(pair, case, change, rate=0.5)
+    after = scene.after.rates
+    off = [name for name, rate in scene.before.rates.items() if after.get(name, rate) != rate]
+    if off:
+        raise Mismatch(
+            f"p={after[off[0]]} after replacing, and {scene.before.rates[off[0]]} before: {listed(off)}", where=off[0]
+        )
+
+    def none(model: nn.Module) -> None:
+        for drop in model.modules():
+            if isinstance(drop, nn.Dropout):
+                drop.p = 0.0
+
+    try:
+        return replaced(pair, case.but(training=True), none, rate=0.5).hold()
+    except Mismatch as error:
+        raise Mismatch(f"in train mode, with every p = 0: {error}", ratio=error.ratio, where=error.where) from None
+
+
+def masks(pair: Pair, case: Case) -> Held:
+    """A mask that was edited before the replacement is kept, and obeyed."""
+    edited: list[str] = []
+
+    def edit(model: nn.Module) -> None:
+        for name, buffer in model.named_buffers():
+            square = buffer.dim() >= 2 and buffer.shape[-1] == buffer.shape[-2]
+            if square and bool(((buffer == 0) | (buffer == 1)).all()):
+                width = max(2, (case.seq_len + 1) // 2)
+                buffer[..., :width, :width] = 1  # a prefix that sees all of itself
+                edited.append(name)
+
+    scene = replaced(pair, case, edit)
+    if not edited:
+        return Held(notes=("the original has no buffer that is a mask of zeros and ones",), judged=False)
+    after = scene.after.values
+    off = [
+        n for n, value in scene.before.values.items() if n in edited and not torch.equal(value, after.get(n, value[:0]))
+    ]
+    if off:
+        raise Mismatch(f"the edited mask is another after replacing: {listed(off)}", where=off[0])
+    try:
+        return scene.hold()
+    except Mismatch as error:
+        raise Mismatch(
+            f"with a mask that lets a prefix see all of itself: {error}", ratio=error.ratio, where=error.where
+        ) from None

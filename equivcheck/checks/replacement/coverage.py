@@ -1,0 +1,205 @@
+"""What a replacement gives back and what it reaches: the model, its attentions in all places, and nothing else."""
+
+import warnings
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.modifications import with_field
+from equivcheck.checks.replacement.snapshot import Before, listed, replaced
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
+from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.patch_guard import classes_restored
+
+__all__ = ["blocks", "layers", "others", "process", "returned", "root", "twice"]
+
+
+def returned(pair: Pair, case: Case) -> Held:
+    """The very model that was given comes back, and computes what the original does."""
+    scene = replaced(pair, case)
+    if not isinstance(scene.returned, nn.Module):
+        raise Mismatch(f"{type(scene.returned).__name__} is returned instead of the model", where="the returned object")
+    if scene.returned is not scene.given:
+        raise Mismatch(
+            "another object is returned than the model that was given: whoever holds that one goes on with it",
+            where="the model",
+        )
+    return scene.hold()
+
+
+def layers(pair: Pair, case: Case) -> Held:
+    """Where a module is replaced, every other of its class is, in all layers and inside of other modules."""
+    scene = replaced(pair, case)
+    changed = scene.before.changed(scene.after)
+    if not changed:
+        return Held(notes=("nothing was replaced, the model is as it was",), judged=False)
+    kinds = {scene.before.kinds[name] for name in changed}
+    left = [name for name, kind in scene.before.kinds.items() if kind in kinds and name not in changed]
+    if left:
+        raise Mismatch(
+            f"{len(changed)} of {len(changed) + len(left)} were replaced, and not {listed(left)}", where=left[0]
+        )
+    nested = replaced(pair, case, wrap=_Around)
+    wanted = [f"inner.{name}" if name else "inner" for name in changed]
+    found = nested.before.changed(nested.after)
+    left = [
+        name for name in wanted if not any(name == other or name.startswith(f"{other}.") for other in found if other)
+    ]
+    if left:
+        raise Mismatch(f"inside of another module, not replaced: {listed(left)}", where=left[0])
+    return nested.hold()
+
+
+class _Around(nn.Module):
+    """A module around a model, as trainers have."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.config = getattr(inner, "config", None)
+
+    def forward(self, idx: Tensor, targets: Tensor) -> Any:
+        found = self.inner(idx, targets)
+        return found[:2] if isinstance(found, tuple | list) else found
+
+
+def blocks(pair: Pair, case: Case) -> Held:
+    """Blocks with other head counts and rates than the config's keep them."""
+    case = case.but(attn_pdrop=0.0, resid_pdrop=0.0)
+    config = vars(case.config())
+    heads = next((n for n in (2, 3, 1) if n != case.n_head and case.n_embd % n == 0), case.n_head)
+    rebuilt = pair.rebuilt(partial(with_field, config, "n_head", heads))
+    exchanged: list[str] = []
+
+    def exchange(model: nn.Module) -> None:
+        other = rebuilt.build_reference(case)
+        exchanged.clear()
+        for path, module in list(model.named_modules()):
+            if isinstance(module, nn.ModuleList) and len(module) > 1:
+                module[1] = other.get_submodule(f"{path}.1")
+                exchanged.append(f"{path}.1")
+
+    scene = replaced(pair, case, exchange)
+    if not exchanged:
+        return Held(notes=("the original has no list of blocks, of which one could be another",), judged=False)
+    after = scene.after.modules
+    for name, module in scene.problem.make_reference().named_modules():
+        numbers, mine = _numbers(module), _numbers(after.get(name, module))
+        off = [key for key, value in numbers.items() if mine.get(key, value) != value]
+        if off and name.startswith(tuple(exchanged)):
+            raise Mismatch(
+                f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before", where=name
+            )
+    try:
+        return scene.hold()
+    except Mismatch as error:
+        raise Mismatch(
+            f"with n_head={heads} in the second block: {error}", ratio=error.ratio, where=error.where
+        ) from None
+
+
+def _numbers(module: nn.Module) -> dict[str, float]:
+    return {
+        key: v
+        for key, v in vars(module).items()
+        if isinstance(v, int | float) and not isinstance(v, bool) and key[0] != "_"
+    }
+
+
+def twice(pair: Pair, case: Case) -> Held:
+    """Replacing again changes nothing."""
+    scene = replaced(pair, case)
+    once = scene.after
+    again = replaced(pair, case)  # of another model, for what it raises the first time is not said here
+    try:
+        with held_back(), foreign(CANDIDATE):
+            second = pair.candidate(again.model)
+    except Exception as error:
+        ensure_foreign(error)
+        raise Mismatch(
+            f"replacing again raises {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if second is not again.model and isinstance(again.returned, nn.Module):
+        raise Mismatch("replacing again returns another object", where="the model")
+    after = Before.of(again.model)
+    off = [name for name, kind in once.kinds.items() if after.kinds.get(name) is not kind]
+    if off or list(after.values) != list(once.values):
+        raise Mismatch(f"replacing again replaces once more: {listed(off)}", where=off[0] if off else "")
+    again.returned = again.model
+    return again.hold()
+
+
+def others(pair: Pair, case: Case) -> Held:
+    """Every module that is not replaced is the very object that it was, of its class, with its hooks."""
+
+    def hook(model: nn.Module) -> None:
+        for module in model.modules():
+            module.register_forward_hook(lambda *_: None)
+
+    scene = replaced(pair, case, hook)
+    before, after = scene.before, scene.after
+    missing = [name for name in before.modules if name not in after.modules]
+    if missing:
+        raise Mismatch(f"submodules are gone after replacing: {listed(missing)}", where=missing[0])
+    changed = before.changed(after)
+    # of the same class and with the same forward: nothing was gained by another object
+    lone = [n for n in changed if after.kinds[n] is before.kinds[n] and after.forwards[n] is before.forwards[n]]
+    if lone:
+        raise Mismatch(f"other objects of the same class after replacing: {listed(lone)}", where=lone[0])
+    inside = tuple(f"{name}." for name in changed)
+    off = [
+        name
+        for name, module in before.modules.items()
+        if name not in changed and not name.startswith(inside) and after.hooks[name] != before.hooks[name]
+    ]
+    if off:
+        raise Mismatch(f"hooks are gone from modules that were not replaced: {listed(off)}", where=off[0])
+    return Held()
+
+
+def process(pair: Pair, case: Case) -> Held:
+    """Nothing but the model is changed: no class, no function, no generator, no default; a new model is the original still."""
+    defaults = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()
+    scene = replaced(pair, case)
+    if scene.patched:
+        raise Mismatch(f"changed for everybody: {listed(scene.patched)}", where=scene.patched[0])
+    if scene.drawn:
+        raise Mismatch(
+            "the generator was drawn from: what comes after the replacement is another run", where="generator"
+        )
+    if defaults != (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()):
+        raise Mismatch("a default of torch was changed", where="defaults")
+    fresh = Before.of(scene.problem.make_reference())
+    off = [name for name, kind in scene.before.kinds.items() if fresh.kinds.get(name) is not kind]
+    if off:
+        raise Mismatch(f"a new model is built with another class: {listed(off)}", where=off[0])
+    return Held()
+
+
+def root(pair: Pair, case: Case) -> Held:
+    """An attention that is not inside of anything is replaced, too, or refused loudly: not left as it is in silence."""
+    scene = replaced(pair, case)
+    changed = [name for name in scene.before.changed(scene.after) if name]
+    if not changed:
+        return Held(notes=("nothing was replaced, the model is as it was",), judged=False)
+    alone = scene.problem.make_reference().get_submodule(changed[0])
+    before = Before.of(alone)
+    with warnings.catch_warnings(), classes_restored(alone):
+        warnings.simplefilter("ignore")
+        try:
+            with held_back(), foreign(CANDIDATE):
+                got = pair.candidate(alone)
+        except Exception as error:
+            ensure_foreign(error)
+            return Held()  # loudly
+    told = f"a model that is itself a {before.kinds[''].__name__}"
+    if not isinstance(got, nn.Module):
+        raise Mismatch(f"{told}: {type(got).__name__} is returned", where=changed[0])
+    if not before.changed(Before.of(got)):
+        raise Mismatch(f"{told}: nothing was replaced, and nothing was raised", where=changed[0])
+    return Held()

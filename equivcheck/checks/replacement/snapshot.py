@@ -1,0 +1,175 @@
+"""A model before and after a replacement: what was there, object by object, and what has become of it."""
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case
+from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.numerics.truth import Memory
+from equivcheck.pairs.problem import Problem, Results
+from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
+from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.patch_guard import classes_restored
+from equivcheck.runtime.rng import generator_state, seeded
+
+__all__ = ["Before", "Scene", "alike", "listed", "replaced"]
+
+Prepare = Callable[[nn.Module], object]
+_SHOWN = 3
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+)
+
+
+@dataclass(frozen=True)
+class Before:
+    """A model's parts by name, shared ones under each of their names, as they were."""
+
+    modules: Mapping[str, nn.Module]
+    kinds: Mapping[str, type]
+    forwards: Mapping[str, Any]
+    parameters: Mapping[str, nn.Parameter]
+    requires_grad: Mapping[str, bool]
+    dtypes: Mapping[str, tuple[torch.dtype, torch.device]]
+    values: Mapping[str, Tensor]
+    modes: Mapping[str, bool]
+    rates: Mapping[str, float]
+    hooks: Mapping[str, tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Before":
+        modules = dict(model.named_modules(remove_duplicate=False))
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        tensors: dict[str, Tensor] = {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
+        return cls(
+            modules,
+            {name: type(m) for name, m in modules.items()},
+            {name: vars(m).get("forward") for name, m in modules.items()},
+            parameters,
+            {name: p.requires_grad for name, p in parameters.items()},
+            {name: (t.dtype, t.device) for name, t in tensors.items()},
+            {name: t.detach().clone() for name, t in tensors.items()},
+            {name: m.training for name, m in modules.items()},
+            {name: m.p for name, m in modules.items() if isinstance(m, nn.Dropout)},
+            {name: tuple(h for kind in _HOOKS for h in vars(m).get(kind, {}).values()) for name, m in modules.items()},
+        )
+
+    def changed(self, after: "Before") -> list[str]:
+        """The modules that were replaced: another object, another class or another forward than before; the outermost ones."""
+        found: list[str] = []
+        for name, module in self.modules.items():
+            if any(name.startswith(f"{outer}.") for outer in found if outer):
+                continue
+            now = after.modules.get(name)
+            same = (
+                now is module and after.kinds[name] is self.kinds[name] and after.forwards[name] is self.forwards[name]
+            )
+            if not same:
+                found.append(name)
+        return found
+
+
+@dataclass
+class Scene:
+    """One replacement: the problem with its prepared original, the model that was given, and what came back."""
+
+    problem: Problem
+    given: nn.Module
+    returned: Any
+    before: Before
+    patched: list[str] = field(default_factory=list)
+    drawn: bool = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model after the replacement: what was returned, or what was given where that is no model."""
+        return self.returned if isinstance(self.returned, nn.Module) else self.given
+
+    @property
+    def after(self) -> Before:
+        """The model as it is now."""
+        return Before.of(self.model)
+
+    def hold(self) -> Held:
+        """Outputs and gradients of the replaced model are the oracle's, of an original that was prepared in the same way."""
+        problem = replace(self.problem, make_candidate=lambda _: self.model)
+        got = candidate_run(problem, lambda model: problem.run(model, problem.inputs, gradients=True))
+        truth = problem.truth(gradients=True)
+
+        def own() -> Results:
+            return problem.run(problem.reference, problem.inputs, gradients=True)
+
+        try:
+            return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+        except Mismatch as error:
+            told, separator, rest = str(error).partition("\nand so are: ")
+            short = told + separator + listed(rest.split(", ")) if separator else told
+            raise Mismatch(short, ratio=error.ratio, where=error.where) from None
+
+
+def replaced(
+    pair: Pair,
+    case: Case,
+    prepare: Prepare = lambda model: None,
+    wrap: Prepare | None = None,
+    *,
+    rate: float = 0.0,
+) -> Scene:
+    """Build an original, `prepare` it (and `wrap` it in another module), and have it replaced; what that raises is a Mismatch.
+
+    Nothing is dropped where a `rate` is not asked for: a mode or a rate that is lost is a finding of its own.
+    """
+    plain = pair.problem(case.but(attn_pdrop=rate, resid_pdrop=rate))
+
+    def make() -> nn.Module:
+        model = plain.make_reference()
+        prepare(model)
+        if wrap is None:
+            return model
+        wrapped = wrap(model)
+        assert isinstance(wrapped, nn.Module)
+        return wrapped
+
+    problem = replace(plain, make_reference=make, memory=Memory(), memory_key="prepared")
+    given = make()
+    before = Before.of(given)
+    with warnings.catch_warnings(), seeded(case.seed, problem.device), classes_restored(given) as patched:
+        warnings.simplefilter("ignore")
+        state = generator_state(problem.device)
+        try:
+            with held_back(), foreign(CANDIDATE):
+                returned = pair.candidate(given)
+        except Exception as error:
+            ensure_foreign(error)
+            text = " ".join(str(error).split())[:300]
+            raise Mismatch(
+                f"the replacement raises {type(error).__name__}: {text}", where=type(error).__name__
+            ) from error
+        drawn = not torch.equal(state, generator_state(problem.device))
+    return Scene(problem, given, returned, before, patched, drawn)
+
+
+def listed(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(name or "the model itself" for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def alike(names: list[str]) -> list[list[str]]:
+    """Names that differ in nothing but the number of a layer, two or more together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "#", name), []).append(name)
+    return [group for pattern, group in groups.items() if "#" in pattern and len(group) > 1]

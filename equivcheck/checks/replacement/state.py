@@ -1,0 +1,159 @@
+"""What a caller has built and chosen before a replacement lives on after it: modes, dtypes, Parameters and who shares them."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case, generator
+from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.under_transforms import together
+from equivcheck.checks.replacement.snapshot import Scene, alike, listed, replaced
+from equivcheck.numerics.comparison import Mismatch
+
+__all__ = ["dtypes", "frozen", "modes", "parameters", "shared", "ties", "weights"]
+
+
+def modes(pair: Pair, case: Case) -> Held:
+    """Train or eval stays as it was in every submodule."""
+    scene = replaced(pair, case, lambda model: model.eval(), rate=0.5)
+    _same_modes(scene)
+
+    def toggle(model: nn.Module, others: bool) -> None:
+        bits = torch.rand(len(list(model.modules())), generator=generator(case, "modes")) < 0.5
+        for module, bit in zip(model.modules(), bits.tolist(), strict=True):
+            module.training = bit != others
+
+    for others in (False, True):  # each module is in both modes once
+        _same_modes(replaced(pair, case, partial(toggle, others=others)))
+    return scene.hold()
+
+
+def _same_modes(scene: Scene) -> None:
+    after = scene.after.modes
+    off = [name for name, mode in scene.before.modes.items() if after.get(name, mode) != mode]
+    if off:
+        raise Mismatch(
+            f"training={after[off[0]]} after replacing, and {not after[off[0]]} before: {listed(off)}", where=off[0]
+        )
+
+
+def dtypes(pair: Pair, case: Case) -> Held:
+    """Parameters and buffers keep their dtypes and devices, in bfloat16 and in float64, and results are computed in them."""
+    helds = []
+    for dtype in ("bfloat16", "float64"):
+        scene = replaced(pair, case.but(dtype=dtype))
+        _same_dtypes(scene)
+        helds.append(scene.hold())
+
+    def mixed(model: nn.Module) -> None:
+        for number, parameter in enumerate(model.parameters()):
+            parameter.data = parameter.data.to(torch.float64 if number % 2 else torch.float32)
+
+    _same_dtypes(replaced(pair, case, mixed))
+    return together(helds)
+
+
+def _same_dtypes(scene: Scene) -> None:
+    after = scene.after.dtypes
+    off = [name for name, kind in scene.before.dtypes.items() if after.get(name, kind) != kind]
+    if off:
+        its, mine = scene.before.dtypes[off[0]], after[off[0]]
+        told = f"{mine[0]} on {mine[1]} after replacing, and {its[0]} on {its[1]} before: {listed(off)}"
+        raise Mismatch(told, where=off[0])
+
+
+def frozen(pair: Pair, case: Case) -> Held:
+    """What was frozen stays frozen, and what was trainable stays trainable."""
+
+    def freeze(model: nn.Module) -> None:
+        for number, parameter in enumerate(model.parameters()):
+            parameter.requires_grad_(number % 2 == 0)
+
+    scene = replaced(pair, case, freeze)
+    after = scene.after.requires_grad
+    off = [name for name, wanted in scene.before.requires_grad.items() if after.get(name, wanted) != wanted]
+    if off:
+        raise Mismatch(f"requires_grad={after[off[0]]} after replacing, and not before: {listed(off)}", where=off[0])
+    return scene.hold()
+
+
+def ties(pair: Pair, case: Case) -> Held:
+    """Parameters that are one object under two names stay one."""
+
+    def tie(model: nn.Module) -> None:
+        named = dict(model.named_parameters())
+        for first, *others in alike(list(named)):
+            for other in others:
+                path, _, name = other.rpartition(".")
+                if named[other].shape == named[first].shape and name == "weight":
+                    setattr(model.get_submodule(path), name, named[first])
+
+    scene = replaced(pair, case, tie)
+    after = scene.after.parameters
+    by_object: dict[int, list[str]] = {}
+    for name, parameter in scene.before.parameters.items():
+        by_object.setdefault(id(parameter), []).append(name)
+    for names in by_object.values():
+        if len({id(after[name]) for name in names if name in after}) > 1:
+            raise Mismatch(f"one Parameter before, and several after replacing: {listed(names)}", where=names[0])
+    return scene.hold()
+
+
+def shared(pair: Pair, case: Case) -> Held:
+    """A module that two blocks use stays one module."""
+
+    def share(model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        for first, *others in alike(list(modules)):
+            for other in others:
+                path, _, name = other.rpartition(".")
+                if path.rpartition(".")[2].isdigit():  # the parts of a block, the attention among them
+                    setattr(model.get_submodule(path), name, modules[first])
+
+    scene = replaced(pair, case, share)
+    after = scene.after.modules
+    by_object: dict[int, list[str]] = {}
+    for name, module in scene.before.modules.items():
+        by_object.setdefault(id(module), []).append(name)
+    for names in by_object.values():
+        if len({id(after[name]) for name in names if name in after}) > 1:
+            raise Mismatch(f"one module before, and several after replacing: {listed(names)}", where=names[0])
+    return scene.hold()
+
+
+def parameters(pair: Pair, case: Case) -> Held:
+    """Every Parameter is the very object that it was: an optimizer that was built before trains the model."""
+    gradients: list[dict[str, Tensor]] = []
+
+    def accumulate(model: nn.Module) -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+
+    scene = replaced(pair, case, accumulate)
+    after = scene.after.parameters
+    off = [name for name, parameter in scene.before.parameters.items() if after.get(name) is not parameter]
+    if off:
+        raise Mismatch(
+            f"{len(off)} of {len(scene.before.parameters)} Parameters are other objects than before, "
+            f"and in no optimizer that was built before: {listed(off)}",
+            where=off[0],
+        )
+    lost = [name for name, gradient in gradients[0].items() if after[name].grad is not gradient]
+    if lost:
+        raise Mismatch(f"the gradient that had been accumulated is another, or gone: {listed(lost)}", where=lost[0])
+    return Held()
+
+
+def weights(pair: Pair, case: Case) -> Held:
+    """Parameters and buffers hold the values that they held, to the last bit."""
+    scene = replaced(pair, case)
+    after = scene.after.values
+    missing = [name for name in scene.before.values if name not in after]
+    if missing:
+        raise Mismatch(f"gone after replacing: {listed(missing)}", where=missing[0])
+    off = [name for name, value in scene.before.values.items() if not torch.equal(value, after[name])]
+    if off:
+        raise Mismatch(f"other values after replacing than before: {listed(off)}", where=off[0])
+    return Held()

@@ -1,0 +1,150 @@
+"""The command `bench`: a pair's time and memory as a table, as JSON and as plots, and a gate on what became slower."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from equivcheck.cli import config as configuration
+from equivcheck.cli.options import NOT_JUDGED, device_of, first, import_from_here, number, pair_of, show_text
+from equivcheck.cli.progress import bars_on
+from equivcheck.errors import UsageError
+from equivcheck.report import streams
+from equivcheck.runtime import working_folder
+
+if TYPE_CHECKING:
+    from equivcheck.bench.runner import Told
+
+__all__ = ["bench"]
+
+_PRESETS = ("guide", "gpt2", "long", "small")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@click.command()
+@click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")
+@click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]")
+@click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--preset", type=click.Choice(_PRESETS), help="Which sizes.  [default: small on a CPU, guide on CUDA]")
+@click.option("--dtype", "dtypes", type=click.Choice(_DTYPES), multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--max-seconds", type=number("number of seconds"), metavar="S", help="For the measuring of all rows.  [default: 45]"
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the record as JSON.")
+@click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="Write speed.svg, memory.svg, speed.md.")
+@click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="End with 1 where slower than there.")
+@click.option(
+    "--tripwire",
+    type=number("number of percent"),
+    metavar="PERCENT",
+    help="How much slower is too slow.  [default: 25]",
+)
+def bench(
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    preset: str | None,
+    dtypes: tuple[str, ...],
+    max_seconds: float | None,
+    json_file: Path | None,
+    plots: Path | None,
+    against: Path | None,
+    tripwire: float | None,
+) -> int:
+    """Time and memory of REFERENCE and CANDIDATE, or of the pair that ships, measured in turn.
+
+    --against FILE holds the ratio of the two against a record of the same device and torch: exit status 1 where the
+    candidate has become slower than the tripwire allows, in two measurements; 2 where the two cannot be compared.
+    """
+    config = configuration.load(Path("pyproject.toml"))
+    reference, candidate = pair_of(pair, config)
+    where = device_of(gpu, device, config)
+    for option, value in (("--max-seconds", max_seconds), ("--tripwire", tripwire)):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} {value:g}: a number above 0 is allowed")
+    if tripwire is not None and against is None:
+        raise UsageError("--tripwire without --against: there is no record to be slower than; give one")
+    import_from_here()
+
+    from equivcheck.bench import record as records
+    from equivcheck.bench import render
+    from equivcheck.bench import runner as benching
+    from equivcheck.pairs.loading import find_device
+    from equivcheck.report.places import place_of
+    from equivcheck.report.provenance import device_name
+
+    place = None if json_file is None else place_of("--json", json_file).probe()
+    pages = None
+    if plots is not None:
+        render.plotting()
+        pages = place_of("--plots", plots, folder=True).probe(folder=True)
+    before = None if against is None else records.read(against)
+    if before is not None:  # before anything is measured
+        import torch
+
+        name = device_name(find_device(where))
+        records.comparable(before, device=name, torch_version=torch.__version__, where=str(against))
+        preset = preset or before.preset
+
+    kind = first(kind, config.kind, "auto")
+    seconds = first(max_seconds, benching.MAX_SECONDS)
+
+    def measure(only: list[str] | None = None) -> records.Record:
+        with streams.captured(), working_folder.kept(), _followed() as told:
+            return benching.bench(
+                reference,
+                candidate,
+                kind=kind,
+                device=where,
+                preset=preset,
+                dtypes=dtypes,
+                max_seconds=seconds,
+                only=only,
+                told=told,
+            )
+
+    found = measure()
+    if place is not None:
+        place.save(records.dumps(found))
+    if pages is not None:
+        render.plot(found, pages.path)
+        pages.beside("speed.md").save(render.markdown(found))
+    show_text(render.plain(found))
+    if before is None:
+        return 0 if found.complete else NOT_JUDGED
+    percent = first(tripwire, records.TRIPWIRE)
+    told, untold = benching.against(before, found, str(against), percent, measure)
+    lines = [f"slower: {line}" for line in told] or [f"no row is more than {percent:g} % slower than in {against}"]
+    lines += untold
+    show_text("\n".join(lines) + "\n")
+    return 1 if told else 0 if found.complete else NOT_JUDGED
+
+
+@contextmanager
+def _followed() -> "Iterator[Told]":
+    """Inside, what is given hears how far the rows are, and shows it on standard error: as a bar where that is a terminal."""
+    notes = streams.current().notes()
+    if not notes.isatty():
+
+        def line(name: str, done: int, total: int) -> None:
+            if name:
+                with suppress(BrokenPipeError):
+                    print(f"{done + 1} of {total}: {name}", file=notes, flush=True)
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with bars_on(notes, *columns) as bars:
+        task = bars.add_task("", total=None)
+
+        def bar(name: str, done: int, total: int) -> None:
+            bars.update(task, description=name, completed=done, total=total)
+
+        yield bar

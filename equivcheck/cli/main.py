@@ -1,0 +1,100 @@
+"""The command line: `verify`, `replay`, `report`, `gate` and `bench`, with exit statuses that a script can rely on.
+
+0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
+Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+
+from equivcheck.cli.bench import bench
+from equivcheck.cli.gate import gate
+from equivcheck.cli.options import NOT_JUDGED
+from equivcheck.cli.report import report
+from equivcheck.cli.verify import replay, verify
+from equivcheck.errors import ToolError, UsageError
+from equivcheck.report import streams
+from equivcheck.report.streams import DEBUG
+
+__all__ = ["cli", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on `arguments` (None: those of the process) and return the exit status; raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # a stream that somebody else has put there
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # see the line above
+    with streams.private(stay=arguments is None) as both:
+        status = _status(arguments)
+        return NOT_JUDGED if both.failed() else status
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        status: int = cli.main(args=arguments, prog_name="equivcheck", standalone_mode=False)
+        return status
+    except UsageError as error:
+        return _say(str(error))
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "equivcheck"
+        return _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except click.ClickException as error:
+        return _say(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted before there was anything to report")
+    except SystemExit as error:
+        # sys.exit(0) in somebody's module must not pass for a verdict
+        return _say(f"the code under test called sys.exit({error.code!r}): remove that from it, or guard it")
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        what = str(error) if isinstance(error, ToolError) else f"{type(error).__name__}: {error}"
+        hint = "" if os.environ.get(DEBUG) else f"; {DEBUG}=1 shows the traceback"
+        return _say(f"internal error: {what}; nothing is said of the pair, please report this line{hint}")
+    except BaseException as error:
+        # nothing in equivcheck raises what is no Exception; a traceback's status 1 would pass for `different`
+        told = f"{type(error).__name__}, which is no Exception: {error}"
+        return _say(f"the code under test raised {told}; raise an Exception there, and it is judged")
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"equivcheck {version('equivcheck')}")
+        except PackageNotFoundError:
+            click.echo("equivcheck, run from its source")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it.")
+@click.pass_context
+def cli(context: click.Context) -> int:
+    """Is the fast attention the one that you trained with?
+
+    Exit status: 0 equivalent, 1 different or insensitive, 2 could not be judged.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    return NOT_JUDGED  # a subcommand returns its own
+
+
+cli.add_command(verify)
+cli.add_command(replay)
+cli.add_command(report)
+cli.add_command(gate)
+cli.add_command(bench)
+
+
+def _say(message: str) -> int:
+    from equivcheck.report.table import clean
+
+    streams.current().say(f"equivcheck: {clean(' '.join(message.split()))}")
+    return NOT_JUDGED

@@ -1,0 +1,184 @@
+"""What the commands share: which pair they are of and on which device, where it is imported from, and how they print."""
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import click
+
+from equivcheck.cli import config as configuration
+from equivcheck.errors import UsageError
+from equivcheck.report import streams
+
+__all__ = [
+    "NOT_JUDGED",
+    "SHIPPED",
+    "device_of",
+    "file_option",
+    "first",
+    "import_from_here",
+    "number",
+    "of_a_pair",
+    "pair_of",
+    "said_of",
+    "seconds",
+    "show",
+    "show_text",
+    "size",
+    "whole",
+]
+
+NOT_JUDGED = 2  # the exit status of what could not be judged
+SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
+
+_ADAPTATION = {
+    "config": "Makes of a minGPT config what the constructors take",
+    "inputs": "Makes of x what forward takes",
+    "outputs": "Makes of what forward returns the tensor to compare",
+    "transfer": "Makes of the reference's state_dict the candidate's; or the word auto",
+}
+
+_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+}
+_SIZE = re.compile(rf"([0-9.]+)\s*({'|'.join(_UNITS)})?", re.IGNORECASE)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def whole(least: int, most: int) -> click.IntRange:
+    """The type of an option that is a whole number from `least` to `most`."""
+    kind = click.IntRange(least, most)
+    kind.name = f"whole number from {least} to {most}"  # what the complaint says is allowed
+    return kind
+
+
+def number(what: str) -> click.types.FloatParamType:
+    """The type of an option that is a number, called `what` where it is none."""
+    kind = click.types.FloatParamType()
+    kind.name = what
+    return kind
+
+
+def seconds(option: str, value: float | None) -> float | None:
+    """`value`, if anything was said; a UsageError where it is no time that a run could take."""
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"{option} {value:g}: a number of seconds above 0 is allowed")
+    return value
+
+
+def size(option: str, value: str | None) -> float | None:
+    """The bytes that a text such as `8GiB` or `500 MB` means, if anything was said; a UsageError where it means none."""
+    if value is None:
+        return None
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{option} {value!r}: a size such as 8GiB, 500MB or a number of bytes is allowed")
+    return float(match[1]) * _UNITS[(match[2] or "b").lower()]
+
+
+def of_a_pair(command: F) -> F:
+    """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
+    for decorate in (
+        click.option(
+            "--require-backend",
+            metavar="[DTYPE=]KERNEL",
+            multiple=True,
+            help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
+        ),
+        click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
+        click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+        click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
+        click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
+        *(
+            click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
+            for name, text in reversed(_ADAPTATION.items())
+        ),
+        click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
+    """An option whose value is a place for a file or a folder."""
+    return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
+
+
+def pair_of(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:
+    """The reference and the candidate: from the command line, else from the config, else the pair that ships."""
+    if len(given) == 2:
+        return given[0], given[1]
+    if given:
+        what = f"{given[0]!r} without a candidate" if len(given) == 1 else ", ".join(map(repr, given))
+        raise UsageError(f"{what}: REFERENCE CANDIDATE is allowed, or neither for the pair that ships; give two")
+    if config.reference is not None and config.candidate is not None:
+        return config.reference, config.candidate
+    return SHIPPED
+
+
+def said_of(pair: tuple[str, ...], given: Mapping[str, str | None], config: configuration.Config) -> dict[str, Any]:
+    """What says how modules are built and called, where anything does: the config's belongs to the config's pair."""
+    said = {name: first(value, None if pair else getattr(config, name)) for name, value in given.items()}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def device_of(gpu: bool, device: str | None, config: configuration.Config) -> str:
+    """The device: from the command line, else from the config, else `auto`; a UsageError for two that contradict each other."""
+    if device == "":  # such as an unset variable of a shell: not the same as to say nothing
+        raise UsageError("--device '': auto, cpu, cuda and cuda:N are allowed")
+    if gpu and device is not None and not device.startswith("cuda"):
+        raise UsageError(f"--gpu and --device {device} contradict each other: give one of the two")
+    return device or ("cuda" if gpu else config.device or "auto")
+
+
+def first(*values: Any) -> Any:
+    """The first of the values that was said at all."""
+    return next((value for value in values if value is not None), None)
+
+
+def import_from_here() -> None:
+    """Make the modules of the current folder importable, as `python -m` does and an installed command does not.
+
+    They stay importable where code under test changes the folder: no entry of `sys.path` is relative afterwards.
+    """
+    with suppress(OSError):  # the folder may have been removed
+        here = os.getcwd()
+        sys.path[:] = [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path]
+        if here not in sys.path:
+            sys.path.insert(0, here)
+
+
+def show(render: Callable[[TextIO], object]) -> None:
+    """Have a table or a verdict written where those go, or where that fails to the other stream, so that it is not lost.
+
+    A reader who has left early is no failure: the exit status still tells.
+    """
+    both = streams.current()
+    for stream in (both.text(), both.notes()):
+        with suppress(BrokenPipeError):
+            render(stream)
+            stream.flush()
+        if getattr(stream, "failure", None) is None:
+            return
+
+
+def show_text(text: str) -> None:
+    """As `show`, of a text."""
+    show(lambda stream: stream.write(text))

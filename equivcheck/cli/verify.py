@@ -1,0 +1,220 @@
+"""The commands `verify` and `replay`: a pair judged, and one case of it in full detail."""
+
+import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from equivcheck.cli import config as configuration
+from equivcheck.cli.options import (
+    NOT_JUDGED,
+    device_of,
+    file_option,
+    first,
+    import_from_here,
+    number,
+    of_a_pair,
+    pair_of,
+    said_of,
+    seconds,
+    show,
+    show_text,
+    size,
+    whole,
+)
+from equivcheck.errors import UsageError
+from equivcheck.report import streams
+
+if TYPE_CHECKING:
+    from equivcheck.report.model import Report
+
+__all__ = ["replay", "verify"]
+
+_STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that is not in here could not be judged
+
+
+@click.command()
+@of_a_pair
+@click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
+@click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
+@click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
+@click.option(
+    "--max-seconds",
+    type=number("number of seconds"),
+    metavar="S",
+    help="End after so long, if need be with a partial report.",
+)
+@click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
+@click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
+@click.option(
+    "--case-seconds",
+    type=number("number of seconds"),
+    metavar="S",
+    help="End a case after so long.  [default: 60, or 20 times the slowest so far]",
+)
+@click.option(
+    "--worker-memory", metavar="SIZE", help="What a process may use, as 8GiB.  [default: 80 % of what is free]"
+)
+@click.option("--setup", metavar="FUNCTION", help="Call this in each process first: an import string.")
+@click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
+@file_option("--json", "json_file", "FILE", "Write the report as JSON; - is standard output.")
+@file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
+@file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
+def verify(
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
+    profile: str | None,
+    exclude: tuple[str, ...],
+    seed: int | None,
+    max_seconds: float | None,
+    jobs: int | None,
+    case_seconds: float | None,
+    worker_memory: str | None,
+    setup: str | None,
+    deviations: tuple[str, ...],
+    strict: bool,
+    json_file: Path | None,
+    folder: Path | None,
+    junit_file: Path | None,
+    **adaptation: str | None,
+) -> int:
+    """Verify CANDIDATE against REFERENCE, or the pair that ships.
+
+    Each is package.module:name or path/to/file.py:name. Defaults are read from [tool.equivcheck] in the pyproject.toml
+    of the current folder.
+    """
+    from equivcheck.report.outputs import Outputs
+
+    config = configuration.load(Path("pyproject.toml"))
+    said = said_of(pair, adaptation, config)
+    max_seconds = seconds("--max-seconds", max_seconds)
+    reference, candidate = pair_of(pair, config)
+    options: dict[str, Any] = {
+        "kind": first(kind, config.kind, "auto"),
+        "device": device_of(gpu, device, config),
+        "profile": first(profile, config.profile, "gate"),
+        "seed": first(seed, config.seed, 0),
+        "strict": strict,
+    }
+    outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
+    outputs.probe()
+    outputs.begin(_nothing_yet(reference, candidate, options))
+    import_from_here()
+
+    from equivcheck.cli.progress import follow
+    from equivcheck.report import github, table
+    from equivcheck.supervisor import api
+    from equivcheck.supervisor.sealed import Pair
+
+    kind, where = options.pop("kind"), options.pop("device")
+    try:
+        api.start()  # beside what follows here
+        with follow(streams.current().notes()) as listener:
+            report = api.verify(
+                Pair(reference, candidate, kind, where, said, first(setup, config.setup)),
+                **options,
+                checks=checks or None,
+                exclude=exclude or config.exclude,
+                max_seconds=first(max_seconds, config.max_seconds),
+                deviations={**config.deviations, **dict(map(configuration.deviation, deviations))},
+                dtypes=configuration.DTYPES,
+                jobs=jobs,
+                require_backend=require_backend,
+                case_seconds=first(seconds("--case-seconds", case_seconds), config.case_seconds),
+                worker_memory=size("--worker-memory", worker_memory),
+                heard=listener,
+                keep=outputs.keep if outputs else lambda report: None,
+                signals=(signal.SIGINT, signal.SIGTERM),
+            )
+    except UsageError:
+        outputs.undo()
+        raise
+    failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
+    show(partial(table.show, report))
+    failure = failure or outputs.summary(report)
+    if outputs.on_github:
+        show_text("".join(f"{line}\n" for line in github.annotations(report)))
+    if failure is not None:
+        raise failure
+    return 1 if report.verdict == "unsupported" else _STATUS.get(report.verdict, NOT_JUDGED)
+
+
+def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> "Report":
+    """The report of a run that has not loaded its pair."""
+    from equivcheck.report.model import Report, Sensitivity
+
+    return Report(
+        reference=reference,
+        candidate=candidate,
+        results=(),
+        sensitivity=Sensitivity(),
+        complete=False,
+        seconds=0.0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **options,
+    )
+
+
+@click.command()
+@click.argument("case_id")
+@click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
+@of_a_pair
+def replay(
+    case_id: str,
+    in_process: bool,
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
+    **adaptation: str | None,
+) -> int:
+    """Hold a pair against the one case CASE_ID, as a counterexample names it, and show the comparison of each check that fails."""
+    config = configuration.load(Path("pyproject.toml"))
+    reference, candidate = pair_of(pair, config)
+    where = device_of(gpu, device, config)
+    said = said_of(pair, adaptation, config)
+    kind = first(kind, config.kind, "auto")
+    import_from_here()
+
+    from equivcheck.report import table
+
+    if in_process:
+        from equivcheck.api import replay as judge
+
+        with streams.left_alone():
+            results = judge(
+                reference,
+                candidate,
+                case_id,
+                kind=kind,
+                device=where,
+                checks=checks or None,
+                require_backend=require_backend,
+                in_process=True,
+                **said,
+            )
+    else:
+        from equivcheck.supervisor import api
+        from equivcheck.supervisor.sealed import Pair
+
+        results = api.replay(
+            Pair(reference, candidate, kind, where, said, config.setup),
+            case_id,
+            checks=checks or None,
+            require_backend=require_backend,
+            case_seconds=config.case_seconds,
+            signals=(signal.SIGINT, signal.SIGTERM),
+        )
+    verdict, text = table.replayed(case_id, results)
+    show_text(text)
+    return _STATUS.get(verdict, NOT_JUDGED)

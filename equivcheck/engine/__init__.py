@@ -1,0 +1,1 @@
+"""One run: which checks and cases, how they are searched, and whether planted faults were seen."""

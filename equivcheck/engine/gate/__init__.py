@@ -1,0 +1,1 @@
+"""Committed reports, held against the source as it stands."""

@@ -1,0 +1,83 @@
+"""Whether a report judged enough: its profile, its dtypes, its checks, and the cases of each check."""
+
+from collections.abc import Iterator, Sequence
+
+from equivcheck.cases.case import DTYPES
+from equivcheck.checks import CHECKS, Check
+from equivcheck.engine.gate.sources import AGAIN
+from equivcheck.engine.plan import PROFILES, least_cases
+from equivcheck.report.model import CheckResult, Report
+
+__all__ = ["dtypes_missing", "profile_too_small", "required_checks", "too_few_cases", "without_judgement"]
+
+_SHARE = 2  # of the cases that the profile plans, one in so many has to be there: what is drawn twice counts once
+
+
+def profile_too_small(report: Report, least: str) -> Iterator[str]:
+    """The reason to refuse a report of a smaller profile than `least`."""
+    known = report.profile in PROFILES
+    if not known or PROFILES.index(report.profile) < PROFILES.index(least):
+        allow = f", or allow it with --min-profile {report.profile}" if known else ""
+        yield f"profile {report.profile} where {least} is required; run with --profile {least}{allow}"
+
+
+def dtypes_missing(report: Report, required: Sequence[str] | None) -> Iterator[str]:
+    """The required dtypes in which nothing was judged.
+
+    By default all are required in which the original runs and that the candidate does not refuse as a whole.
+    """
+    for dtype in required or DTYPES:
+        why = report.dtypes_not_run.get(dtype)
+        if dtype in report.dtypes or (why is not None and required is None):
+            continue
+        reason = f" ({why})" if why else ""
+        allow = ",".join(report.dtypes) or "DTYPE"
+        yield f"dtype {dtype} is required and was not judged{reason}; {AGAIN} with it, or allow it with --require-dtypes {allow}"
+
+
+def required_checks(report: Report, named: Sequence[str], exclude: Sequence[str]) -> list[Check]:
+    """The checks that a report must have: those that are named, else all that apply to its kind and are not excluded."""
+    known = {check.name: check for check in CHECKS}
+    if named:
+        return [known[name] for name in named]
+    return [c for c in CHECKS if report.kind in c.kinds and c.name not in exclude]
+
+
+def too_few_cases(report: Report, checks: Sequence[Check], dtypes: Sequence[str] | None) -> Iterator[str]:
+    """The required checks that were not run, or on fewer than half of the cases that the profile plans, without a reason."""
+    results = {result.name: result for result in report.results}
+    for check in checks:
+        result = results.get(check.name)
+        if result is None:
+            yield (
+                f"check {check.name} is required and was not run; {AGAIN} with it, or list it under exclude in [tool.equivcheck]"
+            )
+        elif result.cases < (least := _floor(report, check)) and not _excused(report, check, result, dtypes):
+            cases = "case" if result.cases == 1 else "cases"
+            yield f"check {check.name} ran on {result.cases} {cases}, where {least} is the least; {AGAIN}, and let it end"
+
+
+def without_judgement(report: Report, checks: Sequence[Check]) -> Iterator[str]:
+    """The required checks that judged nothing, each with its reason."""
+    results = {result.name: result for result in report.results}
+    for check in checks:
+        result = results.get(check.name)
+        if result is not None and result.outcome == "unsupported" and not result.cases:
+            yield f"check {check.name} judged nothing: {'; '.join(result.unsupported) or result.detail}"
+        elif result is not None and result.detail.startswith("nothing was judged"):
+            yield f"check {check.name}: {result.detail}"
+
+
+def _floor(report: Report, check: Check) -> int:
+    if report.profile not in PROFILES:
+        return 1
+    asked = len(report.dtypes) + len(report.dtypes_not_run)
+    return max(1, least_cases(check, report.profile, asked) // _SHARE)
+
+
+def _excused(report: Report, check: Check, result: CheckResult, dtypes: Sequence[str] | None) -> bool:
+    """Whether it is known why there are few: it stopped at a difference, or has no dtype that both run and somebody asks for."""
+    if result.outcome in ("different", "deviation"):
+        return True
+    drawn = [dtype for dtype in check.draws.get("dtypes", DTYPES) if dtype in (dtypes or DTYPES)]
+    return all(dtype in report.dtypes_not_run for dtype in drawn)

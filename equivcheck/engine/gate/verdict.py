@@ -1,0 +1,149 @@
+"""Reports held against the source as it stands: every reason why they do not carry it, each in one line with the way out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from equivcheck.checks import CHECKS
+from equivcheck.engine.gate.coverage import (
+    dtypes_missing,
+    profile_too_small,
+    required_checks,
+    too_few_cases,
+    without_judgement,
+)
+from equivcheck.engine.gate.environment import differences, edited, other_torch
+from equivcheck.engine.gate.history import fallen_behind
+from equivcheck.engine.gate.sources import AGAIN, stale, uncovered
+from equivcheck.errors import UsageError
+from equivcheck.report.model import SCHEMA_VERSION, Deviation, Report
+
+__all__ = ["Demands", "notes", "refusals"]
+
+_CLOCKS_APART = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What a set of reports has to show, beyond being complete, fresh, sensitive and green."""
+
+    checks: tuple[str, ...] = ()  # empty: all that apply to the kind of the pair
+    exclude: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()  # such as cuda, or a part of a GPU's name
+    min_profile: str = "gate"
+    dtypes: tuple[str, ...] | None = None  # None: all that run
+    torch: str | None = None  # a version, or the first parts of one
+    strict_environment: bool = False  # whether another version of torch or of a package is refused
+    pair: tuple[str, str] | None = None
+    max_age: timedelta | None = None
+    deviations: Mapping[str, str | Deviation] = field(default_factory=dict)
+    root: Path = field(default_factory=Path.cwd)
+    package: Path = Path(__file__).parents[2]
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def refusals(
+    reports: Mapping[str, Report], demands: Demands, against: tuple[str, Report] | None = None
+) -> Iterator[str]:
+    """Each reason to refuse these reports (by the names of their files), which are judged together; none: they are green.
+
+    `against` is an older report, which the one of the same pair and device must not fall behind. Raises UsageError where
+    there is nothing to hold against it, or a check is named that there is not.
+    """
+    known = [check.name for check in CHECKS]
+    for name in (*demands.checks, *demands.exclude, *demands.deviations):
+        if name not in known:
+            raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
+    for name, report in reports.items():
+        for reason in _of_one(report, demands):
+            yield f"{name}: {reason}"
+    yield from _of_all(reports, demands)
+    if against is not None:
+        yield from fallen_behind(reports, *against)
+
+
+def notes(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
+    """What is not refused and worth knowing: what no evidence covers, another environment, checks that judged nothing."""
+    for name, report in reports.items():
+        of_one = [*uncovered(report, demands.root)]
+        if not demands.strict_environment:
+            of_one += differences(report)
+        of_one += without_judgement(report, required_checks(report, demands.checks, demands.exclude))
+        yield from (f"{name}: {note}" for note in of_one)
+
+
+def _of_one(report: Report, demands: Demands) -> Iterator[str]:
+    if not report.complete or not report.results:
+        yield f"partial: the run was cut short and proves nothing; {AGAIN}, and let it end"
+    if report.schema_version == SCHEMA_VERSION and not report.sealed:
+        yield f"unsealed: the pair ran in the process that made the verdict; {AGAIN} of import strings"
+    for finding in report.findings:
+        yield f"{finding}; mend the candidate"
+    yield from stale(report, demands.root, demands.package)
+    yield from edited(report)
+    if demands.strict_environment:
+        yield from (
+            f"{difference}; {AGAIN} here, or leave --strict-environment out" for difference in differences(report)
+        )
+    if demands.torch is not None:
+        yield from other_torch(report, demands.torch)
+    if demands.max_age is not None:
+        yield from _aged(report, demands.max_age, demands.now)
+    yield from profile_too_small(report, demands.min_profile)
+    if report.schema_version == SCHEMA_VERSION:  # an older one is stale, and recorded none
+        yield from dtypes_missing(report, demands.dtypes)
+        checks = required_checks(report, demands.checks, demands.exclude)
+        yield from too_few_cases(report, checks, demands.dtypes)
+    for result in report.results:
+        if result.outcome == "different":
+            yield f"check {result.name} is different; mend the candidate (the report has the case), or declare a deviation"
+    survived = report.sensitivity.survived
+    if survived:
+        yield f"insensitive: planted faults survived ({', '.join(survived)}); {AGAIN} with more cases (--profile gate)"
+    elif not report.sensitivity.planted:
+        yield f"insensitive: no fault was planted; {AGAIN} with all checks"
+    if report.verdict not in ("equivalent", "different", "insensitive", "partial"):
+        yield f"its verdict is {report.verdict}; see equivcheck report on the file"
+
+
+def _aged(report: Report, max_age: timedelta, now: datetime) -> Iterator[str]:
+    try:
+        created = datetime.fromisoformat(report.created)
+        age = now - (created if created.tzinfo else created.replace(tzinfo=UTC))
+    except ValueError:
+        yield f"its date {report.created!r} is none; {AGAIN}"
+        return
+    if age > max_age:
+        yield f"too old: {_days(age)} where --max-age allows {_days(max_age)}; {AGAIN}"
+    elif age < -_CLOCKS_APART:
+        yield f"its date {report.created} lies ahead of this machine's clock; set the clock, or {AGAIN}"
+
+
+def _of_all(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
+    where = ", ".join(sorted({report.device for report in reports.values()}))
+    for device in demands.devices:
+        if not any(device.lower() in report.device.lower() for report in reports.values()):
+            yield f"device {device} is required, and the reports are from {where}; run verify on it, and give that file too"
+    if demands.pair is not None and all((r.reference, r.candidate) != demands.pair for r in reports.values()):
+        reference, candidate = demands.pair
+        yield f"no report is of {candidate} against {reference}, the pair of [tool.equivcheck]; {AGAIN}, and give its file"
+    # the config is newer than a report: what it says of a deviation holds
+    declared = {d.name: d for report in reports.values() for d in report.deviations}
+    for name, given in demands.deviations.items():
+        declared[name] = given if isinstance(given, Deviation) else Deviation(name, given)
+    seen = {result.name for r in reports.values() for result in r.results if result.outcome == "deviation"}
+    for name, deviation in declared.items():
+        if deviation.expired(demands.now.date()):
+            yield (
+                f"deviation {name} expired on {deviation.expires} ({deviation.reason}); mend the candidate, or give it a later date"
+            )
+        if name not in seen:
+            yield f"deviation {name} is declared and no longer observed ({deviation.reason}); take the declaration away"
+    for name in sorted(seen - set(declared)):
+        yield f"deviation {name} has no reason in the report; {AGAIN} with the declaration"
+
+
+def _days(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours"

@@ -1,0 +1,83 @@
+"""What a run sets out to do: which checks, and how many cases of each."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from equivcheck.cases.case import DTYPES
+from equivcheck.checks import CHECKS, Check
+from equivcheck.errors import UsageError
+from equivcheck.pairs.pair import Subject
+
+__all__ = ["PROFILES", "choose", "least_cases", "must_judge", "planned_cases", "roughly", "shrink_calls"]
+
+PROFILES = ("quick", "gate", "thorough")
+_SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
+_FEWEST_CALLS, _TIMES_PLANNED = 8, 4
+_ENOUGH = 8
+_TIMES_ON_CUDA = 8  # as many times the cases of what is cheap: a GPU has time for them
+
+
+def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
+    """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
+    known = {check.name: check for check in CHECKS}
+    names, exclude = _whole(names or ()), _whole(exclude)
+    for name in (*names, *exclude):
+        if name not in known:
+            raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
+    for name in names:
+        if kind not in known[name].kinds:
+            fitting = [c.name for c in CHECKS if kind in c.kinds]
+            raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
+    chosen = [c for c in CHECKS if kind in c.kinds and (not names or c.name in names) and c.name not in set(exclude)]
+    if not chosen:
+        raise UsageError("no check is left: every one that applies was excluded; leave one in")
+    return chosen
+
+
+def _whole(names: Iterable[str]) -> list[str]:
+    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
+    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
+    return [name for family in members for name in family]
+
+
+def must_judge(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
+    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
+    if require_backend and all(check.name != "backend" for check in chosen):
+        raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
+    if not any(check.judges for check in chosen):
+        raise UsageError(
+            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
+            "must, or run other checks beside it"
+        )
+
+
+def roughly(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) -> float:
+    """How many cases such a run has at most, before anything is known of the pair."""
+    chosen = set(_whole(names or ()))
+    return sum(c.cases[profile] for c in CHECKS if not chosen or c.name in chosen) * len(dtypes) / len(DTYPES)
+
+
+def shrink_calls(check: Check, profile: str, planned: int) -> int:
+    """How many more cases are run to make a failing one small: few of a check that has few cases, as each of them takes long."""
+    return min(_SHRINK_CALLS[profile], max(_FEWEST_CALLS, _TIMES_PLANNED * planned))
+
+
+def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int) -> int:
+    """How many cases of this check are run, where so many of the dtypes are asked for.
+
+    The profile `gate` has more cases of the checks that are cheap on CUDA; how many processes share the work is all one.
+    """
+    most = check.cases[profile]
+    if profile == "gate" and subject.device.type == "cuda" and check.cheap:
+        most *= _TIMES_ON_CUDA
+    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
+    return _share(most, dtypes, features=len(subject.features))
+
+
+def least_cases(check: Check, profile: str, dtypes: int) -> int:
+    """How few cases of this check a run of this profile plans, whatever the pair and the device."""
+    return _share(check.cases[profile], dtypes)
+
+
+def _share(most: int, dtypes: int, features: int = 0) -> int:
+    return min(most, max(_ENOUGH * (1 + features), math.ceil(most * dtypes / len(DTYPES))))

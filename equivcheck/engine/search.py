@@ -1,0 +1,286 @@
+"""One check's search: which cases are drawn, in what order they are run, and how a failing one is made small."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.strategies import simpler
+from equivcheck.checks import Check, Held
+from equivcheck.checks.base.base import first_line, raised
+from equivcheck.engine.drawing import draw_cases
+from equivcheck.errors import ReferenceRaises, ToolError, UsageError
+from equivcheck.numerics.comparison import Mismatch, Raised
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.sides import REFERENCE, ensure_foreign, failure, raised_by
+from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.runtime.device import hold_device
+from equivcheck.runtime.global_state import kept
+
+__all__ = ["Search", "outcome_of", "seed_for"]
+
+_WIDE = 128
+"""The widest head that a candidate must take: of wider ones it may refuse all."""
+_LENGTHS = (1, 16, 64, 128, 256)
+
+
+class _Ended(BaseException):
+    """Ends the drawing of cases at once; no Exception, which Hypothesis would take for a failure and shrink."""
+
+
+class _Failure(Exception):
+    """A case fails; failures of each origin have a class of their own, so that none is shrunk into another."""
+
+
+class Recorded(Mismatch):
+    """A difference that another process has seen on a case."""
+
+    def __init__(self, outcome: CaseOutcome) -> None:
+        super().__init__(
+            str(outcome.failed), ratio=math.inf if outcome.ratio is None else outcome.ratio, where=outcome.where
+        )
+        self.origin, self.died = outcome.origin, outcome.died
+
+
+@dataclass
+class Search:
+    """One check's cases, in the order in which they were run, and what came of them.
+
+    Attributes:
+        check: The check.
+        subject: The pair.
+        planned: How many cases the check has in all of its classes.
+        shrink_calls: How many more cases are run to make a failing one small, and as many again beyond its class.
+        until: When to end, as a time of `time.monotonic`.
+        told: Hears how many cases are done.
+        known: What came of cases in a process before this one: they are not run again.
+        began: Hears of each case that is about to be run.
+        ended: Hears what came of it.
+        dtypes: Those that a counterexample may have: what is asked for, and what the candidate takes.
+    """
+
+    check: Check
+    subject: Subject
+    planned: int
+    shrink_calls: float
+    until: float
+    told: Callable[[int], None] = lambda _: None
+    known: Mapping[str, CaseOutcome] = field(default_factory=dict)
+    began: Callable[[Case], None] = lambda _: None
+    ended: Callable[[CaseOutcome], None] = lambda _: None
+    dtypes: Sequence[str] = DTYPES
+    held: dict[Case, Held] = field(default_factory=dict)
+    failed: dict[Case, Mismatch] = field(default_factory=dict)
+    minimal: Case | None = None
+    stopped: bool = False
+    seconds: float = 0.0
+    _calls: int = 0
+    _error: Exception | None = None  # what is no outcome of a case
+
+    def visit(self, case: Case) -> None:
+        """Run the check on a case once; later calls repeat the outcome, so that shrinking counts nothing twice."""
+        if case not in self.failed and case not in self.held and not self._recall(case):
+            if self._spent():
+                return
+            self._run(case)
+        if case in self.failed:
+            self.minimal = case
+            raise self.failed[case]
+
+    def _recall(self, case: Case) -> bool:
+        """Take what is known of a case from a process before; False where nothing is."""
+        outcome = self.known.get(case.id)
+        if outcome is None:
+            return False
+        if self.failed and not outcome.died:
+            self._calls += 1  # that process made it small as far as this one does
+        if outcome.failed is not None:
+            self.failed[case] = Recorded(outcome)
+        else:
+            self.held[case] = Held(
+                outcome.ratio, outcome.where, outcome.notes, judged=outcome.judged, unsupported=outcome.unsupported
+            )
+        self.ended(outcome)
+        return True
+
+    def _spent(self) -> bool:
+        """Whether no further case is run: what is not known to fail counts as passing then, and shrinking comes to its end."""
+        late = time.monotonic() > self.until
+        if self.failed:
+            if late or self._calls >= self.shrink_calls:
+                return True
+            self._calls += 1
+        elif late:
+            self.stopped = True
+            raise _Ended
+        return False
+
+    def _run(self, case: Case) -> None:
+        self.began(case)
+        first = not self.failed
+        try:
+            with kept():  # a setting that a candidate switches in one check must not be there before the next looks
+                held = self.check.run(self.subject, case)
+        except Mismatch as mismatch:
+            if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
+                self.failed[case] = mismatch
+                self.ended(outcome_of(case, mismatch))
+                return
+            # loud, and what kernels are known for: they keep a head in registers
+            held = Held(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
+        except ReferenceRaises as why:
+            held = _not_asked(why)
+        except (UsageError, KeyboardInterrupt):
+            raise
+        except ToolError as error:
+            raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
+        except Exception as error:
+            hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
+            found = self._of_reference(case, error)
+            if isinstance(found, Mismatch):
+                self.failed[case] = found
+                self.ended(outcome_of(case, found))
+                return
+            held = _not_asked(found)
+        self.held[case] = held
+        self.ended(outcome_of(case, held))
+        if first:
+            self.told(len(self.held))
+
+    def _of_reference(self, case: Case, error: Exception) -> Exception:
+        """An exception that came out of a check, where it is the original's; a Mismatch where it is the candidate's alone."""
+        try:
+            ensure_foreign(error)
+        except ToolError as mistake:
+            raise ToolError(f"{mistake}, in {self.check.name} on {case.id}") from error
+        if raised_by(error) == REFERENCE:
+            return error
+        why = _original_raises(self.subject, case)
+        return raised(error).with_traceback(error.__traceback__) if why is None else why
+
+    def run(self, classes: Sequence[tuple[Any, int]], seed: int, *, only: int | None = None) -> None:
+        """Draw each class's number of cases, or `only` one's; where one fails, shrink it and leave the other classes."""
+        began = time.monotonic()
+        try:
+            for number, (strategy, count) in enumerate(classes):
+                if only not in (None, number):
+                    continue
+                self._draw(strategy, count, seed + number)
+                if last := next(
+                    reversed(self.held), None
+                ):  # a check may take an error for the original's, or a refusal
+                    hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
+                if self.minimal is not None:
+                    self._polish(self.minimal)
+                    return
+        finally:
+            self.seconds += time.monotonic() - began
+
+    def _draw(self, strategy: Any, count: int, seed: int) -> None:
+        def property_of(case: Case) -> None:
+            kind = self._failure_of(case)
+            if kind is not None:
+                raise kind
+
+        with suppress(_Failure, _Ended):
+            draw_cases(strategy, count, seed, property_of)
+        if self._error is not None:
+            raise self._error
+
+    def _failure_of(self, case: Case) -> type[_Failure] | None:
+        """Visit a case; the class of its failure, of which there is one for each origin, or None where it passes."""
+        try:
+            self.visit(case)
+        except Mismatch as mismatch:
+            return _class_of(_origin(mismatch))
+        except Exception as error:  # no outcome of the case: there is nothing to make small
+            self._error = error
+            raise _Ended from error
+        return None
+
+    def _polish(self, smallest: Case) -> None:
+        """Go on shrinking beyond the class that the case was drawn from, for as many calls again."""
+        self._calls = 0
+        tried: set[Case] = set()
+        found = True
+        while found:
+            found = False
+            for case in simpler(smallest):
+                # a dtype that is refused as a whole, or was left out, tells nothing of the difference that was found
+                if case in tried or case.dtype not in self.dtypes or self._calls >= self.shrink_calls:
+                    continue
+                tried.add(case)
+                try:
+                    self.visit(case)
+                except Mismatch:
+                    smallest, found = case, True
+                    break
+        self.minimal = smallest
+
+
+_classes: dict[str, type[_Failure]] = {}
+
+
+def _class_of(origin: str) -> type[_Failure]:
+    if origin not in _classes:
+        _classes[origin] = type("_Failure", (_Failure,), {})
+    return _classes[origin]
+
+
+def _origin(mismatch: Mismatch) -> str:
+    """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
+    if isinstance(mismatch, Recorded):
+        return mismatch.origin
+    last: TracebackType | None = mismatch.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = "" if last is None else f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
+    return f"{type(mismatch).__name__} {place} {mismatch.where if isinstance(mismatch, Raised) else ''}".strip()
+
+
+def outcome_of(case: Case, found: Held | Mismatch) -> CaseOutcome:
+    """What came of a case, as plain data."""
+    length = next((edge for edge in _LENGTHS if case.seq_len <= edge), None)
+    visited = {
+        "dtype": case.dtype,
+        "regime": case.regime,
+        "mode": "train" if case.training else "eval",
+        "layout": case.layout,
+        "length": "longer" if length is None else f"up to {length}",
+    }
+    if isinstance(found, Recorded):
+        return CaseOutcome(
+            case.id, visited, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
+        )
+    if isinstance(found, Mismatch):
+        return CaseOutcome(case.id, visited, found.ratio, found.where, failed=str(found), origin=_origin(found))
+    return CaseOutcome(case.id, visited, found.ratio, found.where, found.notes, found.unsupported, found.judged)
+
+
+def _not_asked(why: Exception) -> Held:
+    """What the original cannot do is asked of nobody."""
+    told = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
+    return Held(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
+
+
+def _original_raises(subject: Subject, case: Case) -> Exception | None:
+    """What the original raises on a case, by itself; None where it runs."""
+    inside = subject.within_gpt() if subject.kind == "module" and case.n_layer else subject
+
+    def alone() -> None:
+        problem = inside.problem(case)
+        problem.run(problem.reference, problem.inputs, gradients=True)
+        problem.oracle_values(gradients=False)
+
+    return failure(alone)
+
+
+def seed_for(seed: int, name: str) -> int:
+    """The seed of the check of this name in a run of this seed: the same whichever other checks are run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big")

@@ -1,0 +1,220 @@
+"""The proof that a run would have noticed: faults are put through the checks and cases that the candidate went through."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from equivcheck.cases.case import Case
+from equivcheck.checks import Check
+from equivcheck.engine import planting
+from equivcheck.engine.planting import PlantedFault
+from equivcheck.engine.probes import PROBES, Probes
+from equivcheck.errors import ReferenceRaises
+from equivcheck.numerics.comparison import Mismatch
+from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.problem import Results
+from equivcheck.pairs.sides import ensure_foreign
+from equivcheck.runtime.global_state import kept
+
+__all__ = ["Plants", "Ran", "first_sighting"]
+
+_WIDEST = ("float64", "float32", "bfloat16", "float16")
+_BY_VALUE = ("output", "gradients", "logits", "dropout")  # whose faults a plain pass shows
+_OF_RESULTS = frozenset(
+    {
+        "causality",
+        "batching",
+        "lengths",
+        "training",
+        "generation",
+        "decoding",
+        "derivatives",
+        "autocast",
+        "compile",
+        "long",
+    }
+    | {"bias", *_BY_VALUE}
+)
+"""The checks that look at nothing but the results of passes."""
+_MISSED = 1e-3
+"""The chance that a run misses a fault that rounding hides in most cases: one that is missed more often is no test of the run."""
+_AT_ONCE = 12  # cases of one dtype, before it is the next one's turn
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A check that judged something in this run, and the cases that it failed on or judged.
+
+    Attributes:
+        check: The check.
+        planned: How many cases were planned.
+        cases: Those that it judged, in the order in which they were run, and after them those that failed.
+        failed: Whether any failed.
+    """
+
+    check: Check
+    planned: int
+    cases: tuple[Case, ...]
+    failed: bool
+
+
+class Plants:
+    """The faults of one run, and where they are seen.
+
+    A fault that changes nothing in the probe cases is left out: a doubtful one before it is looked for, where what it changes
+    is no more than rounding explains, and one that values show where the run's cases did not show it.
+    """
+
+    def __init__(self, subject: Subject, ran: Sequence[Ran], profile: str, seed: int, dtypes: Sequence[str]) -> None:
+        """Plant nothing as yet.
+
+        Args:
+            subject: The pair.
+            ran: The checks, with their cases.
+            profile: The run's profile.
+            seed: The run's seed.
+            dtypes: Those in which the pair was judged.
+        """
+        self.subject = subject
+        self._ran = {one.check.name: one for one in ran}
+        self._probes = Probes(subject, dtypes, {name: one.planned for name, one in self._ran.items()}, seed)
+        self._planted = {f.name: f for f in planting.planted(subject, frozenset(self._ran), profile, seed, dtypes)}
+
+    def chosen(self) -> tuple[list[str], list[str]]:
+        """The names of the faults to look for, and of those that are left out."""
+        faults: list[str] = []
+        without_effect: list[str] = []
+        for name, fault in self._planted.items():
+            (faults if self._is_one(fault) else without_effect).append(name)
+        return faults, without_effect
+
+    def _is_one(self, fault: PlantedFault) -> bool:
+        if fault.without is self.subject and self._ran[fault.seen_by[0]].failed:
+            return False  # the candidate fails there by itself: what is planted around it shows nothing more
+        planned = sum(self._ran[name].planned for name in fault.seen_by if name in self._ran)
+        return not fault.doubtful or _shows_often(fault, self._changed(fault), planned)
+
+    def _changed(self, fault: PlantedFault) -> Iterator[tuple[Check, Case]]:
+        checks = [self._ran[name].check for name in fault.seen_by if name in self._ran]
+        return self._probes.changed_by(fault.subject, checks)
+
+    def sighting(self, name: str, until: float, began: Callable[[Case], None]) -> str | None:
+        """Where the fault of this name is seen first, as `first_sighting` says it."""
+        fault = self._planted[name]
+        ran = [self._ran[n] for n in fault.seen_by if n in self._ran]
+        return first_sighting(fault, _in_turn(ran, fault.shows_in), until, began)
+
+    def changes_nothing(self, name: str) -> bool:
+        """Whether values would show the fault of this name, and no probe case does."""
+        fault = self._planted[name]
+        return fault.seen_by[0] in _BY_VALUE and next(self._changed(fault), None) is None
+
+
+def first_sighting(
+    fault: PlantedFault,
+    cases: Iterable[tuple[Check, Case]],
+    until: float,
+    began: Callable[[Case], None] = lambda _: None,
+) -> str | None:
+    """The first of these checks and cases in which the fault is seen.
+
+    Args:
+        fault: The fault.
+        cases: Where to look, in this order.
+        until: When to end, as a time of `time.monotonic`.
+        began: Hears of each case.
+
+    Returns:
+        The check and the case, `""` where it is seen in none of them, None where time ran out before that was known.
+    """
+    for check, case in cases:
+        if time.monotonic() > until:
+            return None
+        began(case)
+        # what shows without the fault as well is no sight of it
+        if _fails(check, fault.subject, case) and not _fails_without(check, fault.without, case):
+            return f"{check.name} on {case.id}"
+    return ""
+
+
+def _shows_often(fault: PlantedFault, probes: Iterator[tuple[Check, Case]], planned: int) -> bool:
+    """Whether a fault shows in so many of the probe cases that a run of this many cases would hardly miss it."""
+    share = 1.0 - _MISSED ** (1.0 / max(1, planned))
+    enough = math.ceil(share * PROBES)
+    seen = 0
+    for check, case in probes:
+        seen += _fails(check, fault.subject, case)
+        if seen >= enough:
+            return True
+    return False
+
+
+def _fails(check: Check, subject: Subject, case: Case) -> bool:
+    try:
+        with kept():
+            check.run(subject, case)
+    except Mismatch:
+        return True
+    except ReferenceRaises:  # as it may now and then
+        return False
+    except Exception as error:
+        ensure_foreign(error)
+    return False
+
+
+_without: list[tuple[Subject, dict[tuple[int, str, Case], bool]]] = []
+
+
+def _fails_without(check: Check, subject: Subject, case: Case) -> bool:
+    """Whether a check fails on a case where no fault is planted: asked once for all faults."""
+    if not _without or _without[0][0].reference is not subject.reference:
+        _without[:] = [(subject, {})]
+    known = _without[0][1]
+    key = (id(subject.candidate), check.name, case)
+    if key not in known:
+        known[key] = not (check.name in _OF_RESULTS and _repeats(subject, case)) and _fails(check, subject, case)
+    return known[key]
+
+
+def _repeats(subject: Subject, case: Case) -> bool:
+    """Whether the original gives the same bits again, from another module and from the same one: it does not differ from itself."""
+    try:
+        problem = subject.problem(case)
+        runs = [
+            [problem.run(module, problem.inputs, gradients=gradients) for gradients in (False, True)]
+            for module in (problem.reference, problem.make_reference(), problem.reference)
+        ]
+    except Exception as error:
+        ensure_foreign(error)
+        return False
+    return all(_same(one, other) for again in runs[1:] for one, other in zip(runs[0], again, strict=True))
+
+
+def _same(one: Results, other: Results) -> bool:
+    pairs = [(value, other.get(name)) for name, value in one.items()]
+    return all(
+        (a is None and b is None)
+        or (a is not None and b is not None and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
+        for a, b in pairs
+    )
+
+
+def _in_turn(ran: Sequence[Ran], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
+    """The run's cases, those of the first check first; within one some of each dtype in turn, those that show the fault first.
+
+    After these come wide floats. Of one dtype short ones and long ones take turns: what is wrong from some length on is not
+    looked for in all shorter ones, nor what is wrong in one dtype in all the others.
+    """
+    for one in ran:
+        alike = [
+            [case for case in one.cases if case.dtype == dtype]  # as they were drawn: short ones first
+            for dtype in sorted(_WIDEST, key=lambda d: d not in shows_in)
+        ]
+        most = max(map(len, alike), default=0)
+        for start in range(0, most, _AT_ONCE):
+            for of_one in alike:
+                for at in range(start, min(start + _AT_ONCE, len(of_one))):
+                    yield one.check, of_one[at // 2 if at % 2 == 0 else -(at + 1) // 2]

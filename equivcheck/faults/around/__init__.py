@@ -1,0 +1,1 @@
+"""Any original with one thing wrong around it."""

@@ -1,0 +1,1 @@
+"""The shipped attention with one thing wrong inside."""

@@ -1,0 +1,215 @@
+"""Faults of the dropout of the probabilities: when, at which rate, under which mask."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equivcheck.faults.base import faults_of
+from equivcheck.faults.inside.decomposed import Parted
+
+__all__ = ["FAULTS", "OwnMask"]
+
+
+def drawn(p: Tensor, shape: tuple[int, ...], rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """A mask for `p` of the given shape, already divided by the share that is kept."""
+    kept = torch.rand(shape, device=p.device, generator=generator) >= rate
+    return kept.to(p.dtype) / (1.0 - rate) if rate < 1.0 else torch.zeros_like(p)
+
+
+class OwnMask(Parted):
+    """Dropout with a mask of its own making, right unless `kept` is overridden."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        if not self.attn_drop.training or self.attn_drop.p == 0.0:
+            return p
+        return p * self.kept(p, self.attn_drop.p)
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return drawn(p, p.shape, rate)
+
+
+class DropoutNever(Parted):
+    """The probabilities are never dropped."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return p
+
+
+class DropoutInEval(Parted):
+    """The probabilities are dropped in eval mode too."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return F.dropout(p, self.attn_drop.p, training=True)
+
+
+class DropoutOffAfterEval(Parted):
+    """One call in eval mode switches the dropout off for ever."""
+
+    over = False
+
+    def dropped(self, p: Tensor) -> Tensor:
+        self.over = self.over or not self.attn_drop.training
+        return p if self.over else super().dropped(p)
+
+
+class DropoutModeOfTheFirstCall(Parted):
+    """Whether to drop is decided once, by the mode of the first call."""
+
+    mode: bool | None = None
+
+    def dropped(self, p: Tensor) -> Tensor:
+        self.mode = self.attn_drop.training if self.mode is None else self.mode
+        return F.dropout(p, self.attn_drop.p, training=self.mode)
+
+
+class DropoutModeOfTheModule(Parted):
+    """The mode of the attention decides, and not that of `attn_drop`, when that was toggled alone."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return F.dropout(p, self.attn_drop.p, training=self.training)
+
+
+class DropoutRateFixedAtConstruction(Parted):
+    """The rate is that of the config for ever, whatever `attn_drop.p` becomes."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.rate = config.attn_pdrop
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return F.dropout(p, self.rate, training=self.attn_drop.training)
+
+
+class DropoutRateOfTheResidual(Parted):
+    """The probabilities are dropped at the rate of `resid_drop`."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return F.dropout(p, self.resid_drop.p, training=self.attn_drop.training)
+
+
+class DropoutRateATenthLower(Parted):
+    """The probabilities are dropped at 0.9 of the rate, and scaled to match."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return F.dropout(p, 0.9 * self.attn_drop.p, training=self.attn_drop.training)
+
+
+class DropoutUnscaled(OwnMask):
+    """What is kept is not divided by 1 - p."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return super().kept(p, rate) * (1.0 - rate)
+
+
+class DropoutKeepsPairs(OwnMask):
+    """An entry is kept when either of two draws keeps it: the share that is dropped is p squared."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return torch.maximum(super().kept(p, rate), super().kept(p, rate))
+
+
+class DropoutOfOneIsNan(OwnMask):
+    """At a rate of exactly 1 nothing is divided by zero."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return torch.full_like(p, torch.nan) if rate == 1.0 else super().kept(p, rate)
+
+
+class DropoutMaskSharedOverHeads(OwnMask):
+    """All heads of a sample share one mask."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return drawn(p, (p.size(0), 1, p.size(2), p.size(3)), rate)
+
+
+class DropoutMaskSharedOverBatch(OwnMask):
+    """All samples share one mask."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return drawn(p, (1, p.size(1), p.size(2), p.size(3)), rate)
+
+
+class DropoutMaskSharedOverQueries(OwnMask):
+    """All queries drop the same keys."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return drawn(p, (p.size(0), p.size(1), 1, p.size(3)), rate)
+
+
+class DropoutMaskSharedOverKeys(OwnMask):
+    """A query drops all of its keys or none."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return drawn(p, (p.size(0), p.size(1), p.size(2), 1), rate)
+
+
+class DropoutNeverOnTheDiagonal(OwnMask):
+    """A token always sees itself; all other entries are dropped as they should be."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        own = torch.eye(p.size(-1), dtype=torch.bool, device=p.device)
+        return super().kept(p, rate).masked_fill(own, 1.0)
+
+
+class DropoutTheSameEveryCall(OwnMask):
+    """A generator of its own is seeded alike for each call: the mask never changes."""
+
+    def kept(self, p: Tensor, rate: float) -> Tensor:
+        return drawn(p, p.shape, rate, torch.Generator(p.device).manual_seed(1234))
+
+
+class DropoutBeforeTheSoftmax(Parted):
+    """The scores are dropped instead of the probabilities: a dropped key counts with score 0."""
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return super().dropped(super().scores(q, k))
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return p
+
+
+class DropoutOnTheOutput(Parted):
+    """The mixed values are dropped instead of the probabilities."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        return p
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        return super().dropped(super().mix(p, v))
+
+
+class DropoutRenormalised(OwnMask):
+    """What is kept is scaled to sum to one again, instead of by 1/(1 - p)."""
+
+    def dropped(self, p: Tensor) -> Tensor:
+        d = super().dropped(p)
+        return d if d is p else d / d.sum(-1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+
+
+FAULTS = faults_of(
+    "dropout",
+    {
+        DropoutNever: ("dropout",),
+        DropoutInEval: ("modes", "output", "dropout", "purity"),
+        DropoutOffAfterEval: ("modes", "dropout"),
+        DropoutModeOfTheFirstCall: ("modes", "dropout"),
+        DropoutModeOfTheModule: ("modes",),
+        DropoutRateFixedAtConstruction: ("modes",),
+        DropoutRateOfTheResidual: ("dropout", "modes"),
+        DropoutRateATenthLower: ("dropout",),
+        DropoutUnscaled: ("dropout",),
+        DropoutKeepsPairs: ("dropout",),
+        DropoutOfOneIsNan: ("dropout", "modes"),
+        DropoutMaskSharedOverHeads: ("dropout",),
+        DropoutMaskSharedOverBatch: ("dropout",),
+        DropoutMaskSharedOverQueries: ("dropout",),
+        DropoutMaskSharedOverKeys: ("dropout",),
+        DropoutNeverOnTheDiagonal: ("dropout",),
+        DropoutTheSameEveryCall: ("dropout", "modes"),
+        DropoutBeforeTheSoftmax: ("dropout",),
+        DropoutOnTheOutput: ("dropout",),
+        DropoutRenormalised: ("dropout",),
+    },
+)

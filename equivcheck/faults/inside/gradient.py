@@ -1,0 +1,235 @@
+"""Faults of the backward pass only: the outputs of all of these are right."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equivcheck.faults.base import faults_of
+from equivcheck.faults.gradient_edits import as_if, rewritten, rewritten_parameter
+from equivcheck.faults.inside.decomposed import Parted
+
+__all__ = ["FAULTS"]
+
+Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v, each (B, nh, T, hs)
+
+
+class QueryDetached(Parted):
+    """No gradient goes through the queries."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return q.detach(), k, v
+
+
+class KeyDetached(Parted):
+    """No gradient goes through the keys."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return q, k.detach(), v
+
+
+class ValueDetached(Parted):
+    """No gradient goes through the values."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return q, k, v.detach()
+
+
+class SoftmaxDetached(Parted):
+    """No gradient goes through the probabilities."""
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return super().weights(q, k).detach()
+
+
+class _KeptOnce(torch.autograd.Function):
+    """Softmax; its backward pass writes the gradient over the probabilities that were kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        ctx.kept = F.softmax(s, dim=-1)
+        return ctx.kept.clone()  # type: ignore[no-any-return]  # what a context holds is Any
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        delta = (ctx.kept * g).sum(-1, keepdim=True)
+        return ctx.kept.mul_(g - delta)  # type: ignore[no-any-return]  # what a context holds is Any
+
+
+class BackwardOverwritesWhatWasKept(Parted):
+    """The first backward pass is right, and writes over the probabilities that a second one through the same graph needs."""
+
+    def probabilities(self, s: Tensor) -> Tensor:
+        return _KeptOnce.apply(s)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
+
+
+class NoGradientsInEval(Parted):
+    """In eval mode the attention proper runs without gradients."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return (q, k, v) if self.training else (q.detach(), k.detach(), v.detach())
+
+
+class InputGradientMissesTheQueryPath(Parted):
+    """The gradient of the input lacks what comes back through the queries; the parameters' are right."""
+
+    def heads(self, x: Tensor) -> Heads:
+        _, k, v = super().heads(x)
+        return super().heads(x.detach())[0], k, v
+
+
+class KeyGradientOnePercentOff(Parted):
+    """The gradient of the keys is 1 % too large."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return q, rewritten(k, lambda g: g * 1.01), v
+
+
+class KeyGradientLosesATenth(Parted):
+    """A tenth of the gradient of the keys is lost."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return q, rewritten(k, lambda g: g * 0.9), v
+
+
+class KeyGradientOfTheFirstSampleOnly(Parted):
+    """The gradient of the keys is zero for all samples but the first."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        first = torch.arange(x.size(0), device=x.device).view(-1, 1, 1, 1) < 1
+        return q, rewritten(k, lambda g: g * first), v
+
+
+class KeyGradientOfAPartialTileLost(Parted):
+    """Past T = 32 the gradient of the keys in a last tile that is not full is never written."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        T = x.size(1)
+        full = torch.arange(T, device=x.device)[:, None] < (T - T % 32 if T > 32 else T)
+        return q, rewritten(k, lambda g: g * full), v
+
+
+class QueryGradientMissesTheScale(Parted):
+    """The gradient of the queries lacks the factor 1/sqrt(D): right for D = 1."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return rewritten(q, lambda g: g / self.scale(q)), k, v
+
+
+class ValueGradientWrapsAround(Parted):
+    """Offsets into the gradient of the values are taken modulo 2^13, the stand-in for an integer that overflows."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        offset = torch.arange(v.numel(), device=v.device).view(v.shape) % 2**13
+        return q, k, rewritten(v, lambda g: g.flatten()[offset])
+
+
+class ValueBiasGradientHalved(Parted):
+    """The bias of the value gets half of its gradient; everything else is right."""
+
+    def heads(self, x: Tensor) -> Heads:
+        with rewritten_parameter(self.value, "bias", lambda g: g / 2):
+            return super().heads(x)
+
+
+class WideHeadGradientIsNan(Parted):
+    """Where D is past 64 the gradient of the queries is NaN."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return rewritten(q, lambda g: g * torch.nan) if q.size(-1) > 64 else q, k, v
+
+
+class QueryGradientRoundedToBfloat16(Parted):
+    """The gradient of the queries is rounded to bfloat16, wrong in float32 and float64."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return rewritten(q, lambda g: g.bfloat16().to(g.dtype)), k, v
+
+
+class MaskMissingInBackward(Parted):
+    """The backward pass of the softmax knows no mask."""
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        s = self.scores(q, k)
+        return self.dropped(as_if(self.probabilities(self.masked(s)), self.probabilities(s)))
+
+
+class OwnKeyLostInBackward(Parted):
+    """The mask of the backward pass is one too narrow: what a token sees of itself brings no gradient of the scores."""
+
+    def probabilities(self, s: Tensor) -> Tensor:
+        p = super().probabilities(s)
+        return as_if(p, p.tril(-1))
+
+
+class DeltaLostOnOddRows(Parted):
+    """The backward pass of the softmax forgets to subtract rowsum(dO * O) on odd rows."""
+
+    def probabilities(self, s: Tensor) -> Tensor:
+        wide = s.to(torch.promote_types(s.dtype, torch.float32))
+        lse = wide.logsumexp(-1, keepdim=True)
+        odd = torch.arange(s.size(-2), device=s.device)[:, None] % 2 == 1
+        return as_if(super().probabilities(s), (wide - torch.where(odd, lse.detach(), lse)).exp().to(s.dtype))
+
+
+class BackwardWithoutTheDenominator(Parted):
+    """The backward pass computes the probabilities again and forgets to divide them by their sum."""
+
+    def probabilities(self, s: Tensor) -> Tensor:
+        return as_if(super().probabilities(s), (s - s.detach().amax(-1, keepdim=True)).exp())
+
+
+class LastUpstreamRowLost(Parted):
+    """What comes back to the last token is dropped."""
+
+    def out(self, y: Tensor) -> Tensor:
+        return rewritten(super().out(y), lambda g: F.pad(g[:, :-1], (0, 0, 0, 1)))
+
+
+class UpstreamGradientClipped(Parted):
+    """What comes back is clipped to [-1, 1]."""
+
+    def out(self, y: Tensor) -> Tensor:
+        return rewritten(super().out(y), lambda g: g.clamp(-1.0, 1.0))
+
+
+FAULTS = faults_of(
+    "gradient",
+    {
+        QueryDetached: ("gradients",),
+        KeyDetached: ("gradients",),
+        ValueDetached: ("gradients",),
+        SoftmaxDetached: ("gradients",),
+        NoGradientsInEval: ("gradients", "modes"),
+        InputGradientMissesTheQueryPath: ("gradients",),
+        KeyGradientOnePercentOff: ("gradients",),
+        KeyGradientLosesATenth: ("gradients",),
+        KeyGradientOfTheFirstSampleOnly: ("gradients",),
+        KeyGradientOfAPartialTileLost: ("gradients",),
+        QueryGradientMissesTheScale: ("gradients",),
+        ValueGradientWrapsAround: ("gradients",),
+        ValueBiasGradientHalved: ("gradients",),
+        WideHeadGradientIsNan: ("gradients",),
+        QueryGradientRoundedToBfloat16: ("gradients",),
+        MaskMissingInBackward: ("gradients",),
+        OwnKeyLostInBackward: ("gradients",),
+        DeltaLostOnOddRows: ("gradients",),
+        BackwardWithoutTheDenominator: ("gradients",),
+        LastUpstreamRowLost: ("gradients",),
+        UpstreamGradientClipped: ("gradients",),
+        BackwardOverwritesWhatWasKept: ("purity",),
+    },
+)

@@ -1,0 +1,93 @@
+"""Faults that take the strides of what comes in, forward or backward, for granted."""
+
+import torch
+from torch import Tensor
+
+from equivcheck.faults.base import faults_of
+from equivcheck.faults.gradient_edits import rewritten
+from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.faults.inside.strides import misread
+
+__all__ = ["FAULTS"]
+
+Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v, each (B, nh, T, hs)
+
+
+class InputTakenForContiguous(Parted):
+    """The input is read as if it were contiguous."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.is_contiguous() else misread(x, offset=int(x.storage_offset())))
+
+
+class OffsetOfTheInputIgnored(Parted):
+    """The input is read from the start of its memory, wherever in it the view begins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(misread(x, x.stride(), offset=0) if x.storage_offset() else x)
+
+
+class BatchStrideTakenForGranted(Parted):
+    """The samples of the input are taken to lie T x C apart; its other strides are honoured."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3 or x.stride(0) == x.size(1) * x.size(2):
+            return super().forward(x)
+        return super().forward(misread(x, (x.size(1) * x.size(2), x.stride(1), x.stride(2))))
+
+
+class TransposedInputReadsTheFirstHead(Parted):
+    """Where the input is a transposed (T, B, C) all heads use the queries of the first."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        return q[:, :1].expand_as(q) if x.stride(0) < x.stride(1) else q, k, v
+
+
+class ExpandedInputComputedOnce(Parted):
+    """Where the samples of the input are one expanded sample, the results of the others are never written."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        written = torch.arange(x.size(0), device=x.device).view(-1, 1, 1, 1) < (1 if x.stride(0) == 0 else x.size(0))
+        return q, k, v * written
+
+
+class UpstreamGradientTakenForContiguous(Parted):
+    """What comes back is read as if it were contiguous."""
+
+    def out(self, y: Tensor) -> Tensor:
+        return rewritten(super().out(y), lambda g: g if g.is_contiguous() else misread(g))
+
+
+class ExpandedUpstreamGradientReadOnce(Parted):
+    """Where what comes back is expanded, as from a sum, all but its first row counts as zero."""
+
+    def out(self, y: Tensor) -> Tensor:
+        def first_row(g: Tensor) -> Tensor:
+            row = torch.arange(g.size(1), device=g.device)[:, None]
+            return g * (row < 1) if 0 in g.stride() else g
+
+        return rewritten(super().out(y), first_row)
+
+
+class ResultNotContiguous(Parted):
+    """The result is a transposed view: a caller's `.view()` fails on it."""
+
+    def out(self, y: Tensor) -> Tensor:
+        return super().out(y).transpose(1, 2).contiguous().transpose(1, 2)
+
+
+FAULTS = faults_of(
+    "layout",
+    {
+        InputTakenForContiguous: ("output",),
+        OffsetOfTheInputIgnored: ("output",),
+        BatchStrideTakenForGranted: ("output",),
+        TransposedInputReadsTheFirstHead: ("output",),
+        ExpandedInputComputedOnce: ("output",),
+        UpstreamGradientTakenForContiguous: ("gradients",),
+        ExpandedUpstreamGradientReadOnce: ("gradients",),
+        ResultNotContiguous: ("interface",),
+    },
+)

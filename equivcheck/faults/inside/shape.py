@@ -1,0 +1,158 @@
+"""Faults that wait for a shape: a tail, a wide head, a single token, a full block, many samples."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equivcheck.faults.base import faults_of
+from equivcheck.faults.inside.decomposed import Parted
+
+__all__ = ["FAULTS"]
+
+Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v, each (B, nh, T, hs)
+
+
+class TailTileCountsZeros(Parted):
+    """The last tile of 32 keys is padded with zeros that count: wrong where T is no multiple of 32."""
+
+    def probabilities(self, s: Tensor) -> Tensor:
+        T = s.size(-1)
+        return F.softmax(F.pad(s, (0, -T % 32)), dim=-1)[..., :T]
+
+
+class PartialTileOfKeysLost(Parted):
+    """Past T = 32 the keys of a last tile that is not full are never read."""
+
+    def visible(self, s: Tensor) -> Tensor:
+        m = super().visible(s).clone()
+        T = m.size(-1)
+        if T > 32:
+            m[..., T - T % 32 :] = 0
+        return m
+
+
+class PartialTileOfQueriesIsZero(Parted):
+    """Past T = 64 the queries of a last tile that is not full are never written."""
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        T = v.size(2)
+        rows = torch.arange(T, device=v.device)[:, None]  # (T, 1)
+        return super().mix(p, v).masked_fill((rows >= T - T % 64) & (T > 64), 0.0)
+
+
+class LastKeyLostAtMultiplesOf64(Parted):
+    """Where T is a multiple of 64 the last key is dropped."""
+
+    def visible(self, s: Tensor) -> Tensor:
+        m = super().visible(s).clone()
+        if m.size(-1) % 64 == 0:
+            m[..., -1:] = 0
+        return m
+
+
+class FirstKeyLostAtPowersOfTwo(Parted):
+    """Where T is a power of two the first key is seen by the first token only."""
+
+    def visible(self, s: Tensor) -> Tensor:
+        m = super().visible(s).clone()
+        if m.size(-1).bit_count() == 1:
+            m[..., 1:, :1] = 0
+        return m
+
+
+class KeysPast256Lost(Parted):
+    """Keys from the 257th on are never read."""
+
+    def visible(self, s: Tensor) -> Tensor:
+        m = super().visible(s).clone()
+        m[..., 256:] = 0
+        return m
+
+
+class FullBlockLosesItsLastToken(Parted):
+    """Where T is `block_size` the last row is never written."""
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        y = super().mix(p, v)
+        return F.pad(y[:, :, :-1], (0, 0, 0, 1)) if y.size(2) == self.mask.size(-1) else y
+
+
+class SingleTokenIsZero(Parted):
+    """Where T is 1 the result is zero before the projection."""
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        return super().mix(p, v) * (v.size(2) != 1)
+
+
+class HeadOfOneIsZero(Parted):
+    """Where D is 1 the result is zero before the projection."""
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        return super().mix(p, v) * (v.size(-1) != 1)
+
+
+class OddHeadLosesADimension(Parted):
+    """Where D is odd the last dimension of queries and keys is left out of their product."""
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        D = q.size(-1)
+        kept = torch.arange(D, device=q.device) < D - D % 2
+        return super().scores(q * kept, k)
+
+
+class DimensionsPast64Lost(Parted):
+    """Where D is past 64 only the first 64 dimensions are read, and the rest of the result is zero."""
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return (q[..., :64] @ k[..., :64].transpose(-2, -1)) * self.scale(q)
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        D = v.size(-1)
+        return F.pad(p @ v[..., :64], (0, max(D - 64, 0)))
+
+
+class OtherSamplesAreZero(Parted):
+    """Below T = 16 only the first sample of the batch is computed."""
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        B, _, T, _ = v.shape
+        computed = torch.arange(B, device=v.device).view(B, 1, 1, 1) < (B if T >= 16 else 1)
+        return super().mix(p, v) * computed
+
+
+class SlicesPast16AreZero(Parted):
+    """Of B x H slices only 16 are computed, the stand-in for the limits of a grid."""
+
+    def mix(self, p: Tensor, v: Tensor) -> Tensor:
+        B, nh, _, _ = v.shape
+        return super().mix(p, v) * (torch.arange(B * nh, device=v.device).view(B, nh, 1, 1) < 16)
+
+
+class ThirdSampleReadsTheSecond(Parted):
+    """From the third sample on keys and values are those of the second."""
+
+    def heads(self, x: Tensor) -> Heads:
+        q, k, v = super().heads(x)
+        sample = torch.arange(x.size(0), device=x.device).clamp(max=1)
+        return q, k[sample], v[sample]
+
+
+FAULTS = faults_of(
+    "shape",
+    {
+        TailTileCountsZeros: ("output", "gradients"),
+        PartialTileOfKeysLost: ("output", "gradients"),
+        PartialTileOfQueriesIsZero: ("output", "gradients"),
+        LastKeyLostAtMultiplesOf64: ("output", "gradients"),
+        FirstKeyLostAtPowersOfTwo: ("output", "gradients"),
+        KeysPast256Lost: ("output", "gradients"),
+        FullBlockLosesItsLastToken: ("output", "gradients"),
+        SingleTokenIsZero: ("output", "gradients"),
+        HeadOfOneIsZero: ("output", "gradients"),
+        OddHeadLosesADimension: ("output", "gradients"),
+        DimensionsPast64Lost: ("output", "gradients"),
+        OtherSamplesAreZero: ("output",),
+        SlicesPast16AreZero: ("output",),
+        ThirdSampleReadsTheSecond: ("output",),
+    },
+)

@@ -1,0 +1,1 @@
+"""What the fused attention stands on: the kernel, its mask, and the replacement in a model."""

@@ -1,0 +1,1 @@
+"""Float64 truth, the errors of rounding, and the comparison of the two."""

@@ -1,0 +1,1 @@
+"""The two sides: loaded, built, called, and given the same weights."""

@@ -1,0 +1,47 @@
+"""A function of q, k, v as a module."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from equivcheck.cases.case import Case
+from equivcheck.cases.tensors import attn_mask
+
+__all__ = ["FunctionModule"]
+
+
+class FunctionModule(nn.Module):
+    """A function of q, k, v as a module, so that every kind runs in the same way.
+
+    An additive mask may be learned: with `learned` it is a parameter in every second case, and its gradient one of the
+    results. In the other cases it is none, for kernels that take no mask to learn.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], case: Case, scale_optional: bool = False, learned: bool = False
+    ) -> None:
+        super().__init__()
+        self.function, self.case, self.scale_optional, self.learned = function, case, scale_optional, learned
+        mask = attn_mask(case)  # drawn here: inside of vmap each run would draw another one
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(case.torch_dtype)  # the same numbers in the oracle as in the case's dtype
+            if learned and case.seed // 2 % 2 == 0:  # not as `scale` is left out: all four come up together
+                mask = nn.Parameter(mask)
+        self.attn_mask = mask
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:
+        rate = self.case.attn_pdrop if self.training else 0.0
+        scale = self.case.head_size**-0.5 if self.case.scale is None else self.case.scale
+        given = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
+        if self.scale_optional and self.case.scale is None and self.case.seed % 2:
+            del given["scale"]
+        if self.case.kv_heads:
+            given["enable_gqa"] = True
+        mask = self.attn_mask
+        if mask is not None:
+            given["attn_mask"] = (mask.to(q.dtype) if mask.is_floating_point() else mask).to(q.device)
+        return self.function(q, k, v, **given)
+
+    def __deepcopy__(self, memo: Any) -> "FunctionModule":
+        return FunctionModule(self.function, self.case, self.scale_optional, self.learned).train(self.training)

@@ -1,0 +1,43 @@
+"""Results of a forward pass, taken over as plain tensors: of a subclass or a layout of its own nothing can be compared."""
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.errors import UnfitResult
+from equivcheck.pairs.sides import REFERENCE, current_side
+
+__all__ = ["Subclasses", "plain"]
+
+Subclasses = set[type]
+"""The subclasses of Tensor that an original returns: they are unwrapped, wherever they come from."""
+
+
+def plain(value: Tensor, name: str, known: Subclasses) -> Tensor:
+    """The tensor `value` as a plain one.
+
+    Args:
+        value: A tensor that a forward pass returned, of any shape.
+        name: What it is called in messages, such as `output`.
+        known: The subclasses that the original returns; one that it returns now is added.
+
+    Returns:
+        The same values: `value` itself, or without its subclass.
+
+    Raises:
+        UnfitResult: The candidate returns a subclass that the original does not, or the values cannot be read.
+    """
+    kind = type(value)
+    if kind is not Tensor and kind is not nn.Parameter:
+        if current_side() == REFERENCE:
+            known.add(kind)
+        elif kind not in known:
+            raise UnfitResult(f"{name} is a {kind.__name__}, a subclass of torch.Tensor, and no plain tensor")
+        with torch._C.DisableTorchFunctionSubclass():
+            value = value.as_subclass(Tensor)
+    if value.device.type == "meta":
+        raise UnfitResult(f"{name} is on the device meta, which has no values")
+    if value.layout != torch.strided:
+        raise UnfitResult(f"{name} has the layout {value.layout}, and {torch.strided} is what can be compared")
+    if value.is_quantized:
+        raise UnfitResult(f"{name} is quantized, and numbers are what can be compared")
+    return value

@@ -1,0 +1,143 @@
+"""A pair's checks as a pytest class: one test per check, device and dtype, for projects that import the checks."""
+
+import os
+import re
+import sys
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from equivcheck.api import pair_of, verify
+from equivcheck.cases.case import DTYPES
+from equivcheck.errors import UsageError
+from equivcheck.pairs.adaptation import Given
+from equivcheck.report.model import Deviation, Report
+from equivcheck.report.outcomes import NOTHING_JUDGED
+from equivcheck.runtime.file_access import watched
+from equivcheck.supervisor import api
+from equivcheck.worker.judge import Judge
+
+__all__ = ["suite"]
+
+_ALWAYS = ("output", "gradients", "logits")  # a suite in which these judged nothing must not be green
+
+
+def suite(
+    reference: Any,
+    candidate: Any,
+    *,
+    kind: str = "auto",
+    profile: str = "quick",
+    checks: Sequence[str] | None = None,
+    exclude: Iterable[str] = (),
+    dtypes: Sequence[str] = DTYPES,
+    seed: int = 0,
+    max_seconds: float | None = None,
+    deviations: Mapping[str, str | Deviation] | None = None,
+    config: Given = None,
+    inputs: Given = None,
+    outputs: Given = None,
+    transfer: Given = None,
+    setup: str | None = None,
+) -> type:
+    """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
+
+    Each test runs one check in one dtype, plants the faults that this check should see there, and has an id such as
+    `output-cpu-bfloat16`. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist take
+    a GPU each. A test is skipped, with the reason, where its check has nothing to say on the pair, or the candidate refuses
+    the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
+    """
+    said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    if os.environ.get(api.INSIDE):  # a worker has imported the file of these tests: it is there for another thing in it
+        return type("TestEquivalence", (), {})
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+    asked: dict[str, Any] = {
+        "checks": None if checks is None else list(checks),
+        "exclude": list(exclude),
+        "dtypes": list(dtypes),
+        "profile": profile,
+    }
+    pair = pair_of(reference, candidate, kind, "cpu", said, setup)
+    if pair is not None:
+        loaded, cells = api.ask(pair, "cells", **asked)
+    else:
+        with watched() as access:
+            judge = Judge(access)
+            loaded = judge.load(reference, candidate, kind, "cpu", said)
+            cells = judge.cells(**asked)
+
+    @pytest.mark.parametrize(("check", "where", "dtype"), _parameters(cells))
+    class TestEquivalence:
+        def test_holds(self, check: str, where: str, dtype: str) -> None:
+            report = verify(
+                reference,
+                candidate,
+                kind=kind if pair is not None else loaded["kind"],
+                device=_own_gpu() if where == "cuda" else where,
+                profile=profile,
+                checks=[check],
+                dtypes=[dtype],
+                seed=seed,
+                max_seconds=max_seconds,
+                deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
+                setup=setup,
+                shared=True,
+                **said,
+            )
+            _judge(report)
+
+    return TestEquivalence
+
+
+def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
+    """Check, device and dtype of each test."""
+    return [
+        pytest.param(
+            check, where, dtype, id=f"{check}-{where}-{dtype}", marks=[pytest.mark.gpu] if where == "cuda" else []
+        )
+        for check, dtype in cells
+        for where in ("cpu", "cuda")
+    ]
+
+
+def _own_gpu() -> str:
+    """The GPU of this worker of pytest-xdist: they are dealt out in turn."""
+    number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    return f"cuda:{number % max(1, torch.cuda.device_count())}"
+
+
+def _judge(report: Report) -> None:
+    """Pass, skip with the reason, or fail with a short assertion: what, how far over budget, the case and its replay."""
+    result = report.results[0] if report.results else None
+    if report.equivalent or (result is not None and result.outcome == "deviation" and not report.findings):
+        return
+    if result is None:
+        pytest.fail(f"the run is {report.verdict}: it ended before anything was judged", pytrace=False)
+    if report.findings:
+        pytest.fail("; ".join(report.findings), pytrace=False)
+    if result.counterexample is not None:
+        c = result.counterexample
+        pytest.fail(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", pytrace=False)
+    if result.outcome == "unsupported":
+        pytest.skip(f"{result.name}: {'; '.join(result.unsupported) or result.detail}")
+    if result.detail == NOTHING_JUDGED and result.name not in _ALWAYS:
+        pytest.skip(f"{result.name} has nothing to say on this pair: {'; '.join(result.notes)}")
+    if not report.complete:
+        pytest.fail(f"{result.name} is partial: {result.detail or 'it ran out of time'}", pytrace=False)
+    survived = ", ".join(report.sensitivity.survived) or "none was planted"
+    pytest.fail(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}", pytrace=False)
+
+
+class _CallableModule(types.ModuleType):
+    """As in `verify`: `equivcheck.suite` names this module once somebody has imported it by name; call either."""
+
+    def __call__(self, reference: Any, candidate: Any, **options: Any) -> type:
+        return suite(reference, candidate, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

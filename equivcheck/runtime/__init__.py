@@ -1,0 +1,1 @@
+"""The process: its device, generator, global state, files and imports."""

@@ -1,0 +1,88 @@
+"""The caller's own process as the one that runs the pair: for objects that no import string names."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.runtime.file_access import Access
+from equivcheck.supervisor.pieces import Piece
+from equivcheck.worker.judge import Judge
+
+__all__ = ["InProcess"]
+
+
+class InProcess:
+    """Does what workers do, one thing after the other; what kills the process ends the run."""
+
+    sealed = False
+
+    def __init__(self, access: Access, until: float, **loading: Any) -> None:
+        """Load nothing as yet.
+
+        Args:
+            access: What foreign code uses.
+            until: When the run ends, as a time of `time.monotonic`.
+            loading: The pair, as `Judge.load` is given it.
+        """
+        self.gaps: list[str] = []
+        self._judge = Judge(access, ended=self._ended)
+        self._until, self._loading = until, loading
+        self._piece: Piece | None = None
+        self._heard: Callable[[str], None] = lambda check: None
+
+    def _ended(self, outcome: CaseOutcome) -> None:
+        if self._piece is not None:
+            self._piece.searched.add(outcome)
+            self._heard(self._piece.check)
+
+    def open(self) -> Mapping[str, Any]:
+        """Load the pair; its kind, names and device."""
+        return self._judge.load(**self._loading)
+
+    def answer(self, name: str, **arguments: Any) -> Any:
+        """The answer to one question."""
+        return getattr(self._judge, name)(**arguments)
+
+    def ready(self, **arguments: Any) -> None:
+        """Do nothing: the process that has made the plan is the one that runs it."""
+
+    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
+        """Be given all pieces."""
+        self._heard = heard
+
+    def finish(self, pieces: Sequence[Piece]) -> None:
+        """Run these, up to the first that fails."""
+        for piece in pieces:
+            self._piece = piece
+            answer = self._judge.piece(piece.check, piece.number, seconds=self._until - time.monotonic())
+            self._piece = None
+            piece.searched.minimal, piece.searched.stopped = answer["minimal"], answer["stopped"]
+            piece.searched.seconds, piece.done = answer["seconds"], True
+            if piece.searched.minimal is not None:
+                return
+
+    def make_small(self, piece: Piece, *, spend: bool) -> None:
+        """Do nothing: no process has died."""
+
+    def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take note of which cases the checks judged."""
+        self._judge.ran(checks)
+
+    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
+        """Where each fault is seen first; `""` where it is not, None where time ran out."""
+        for number, fault in enumerate(faults):
+            told(number)
+            yield self._judge.sighting(fault, until - time.monotonic())
+        told(len(faults))
+
+    def seen(self) -> list[Mapping[str, Any]]:
+        """Nothing: there is no other process."""
+        return []
+
+    def look_at_original(self, cases: Sequence[str]) -> None:
+        """Do nothing: there is no process that has not imported the candidate."""
+
+    def findings(self) -> tuple[list[str], list[str]]:
+        """Nothing: what the original is alone is not known here."""
+        return [], []
