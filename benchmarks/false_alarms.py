@@ -45,13 +45,15 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import DTYPES, LAYOUTS, REGIMES, Case
 from equivcheck.cases.strategies import sizes
 from equivcheck.checks.base.base import hold
+from equivcheck.errors import Mismatch
 from equivcheck.faults import RIGHT
-from equivcheck.numerics.comparison import Mismatch, compare
-from equivcheck.numerics.truth import Memory
-from equivcheck.pairs.pair import Subject
+from equivcheck.numerics.comparison import compare
+from equivcheck.pairs.cache import Memory
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment, sources
+from equivcheck.report.provenance import environment, sources
+from equivcheck.runtime.device import device_name
 
 SCHEMA = 1
 TENSORS = ("output", "grad x", "weights", "biases")
@@ -287,7 +289,7 @@ def hold_each(
             yield name, mismatch.ratio, bool(asked), str(mismatch), True
 
 
-def judge(tally: Tally, problem: Problem, implementations: Sequence[Implementation], base: Subject) -> None:
+def judge(tally: Tally, problem: Problem, implementations: Sequence[Implementation], base: Pair) -> None:
     """Hold each implementation against the truth of one case."""
     case, kept = problem.case, []
 
@@ -379,7 +381,7 @@ def run(args: argparse.Namespace) -> Tally:
     flex_cases = args.flex_cases if args.flex_cases is not None else args.cases // 4 if kind == "cuda" else 0
     tally, began, turn, told = Tally(), time.monotonic(), part * 7, 0.0
     tally.data |= {"device": device_name(base.device), "seed": args.seed, "planned": args.cases}
-    tally.data |= {"environment": environment(base.device), "sources": sources(base)}
+    tally.data |= {"environment": environment(base.device), "sources": sources(base.reference, base.candidate)}
     # each part compiles shapes of its own
     shapes = FLEX_SHAPES[part % len(FLEX_SHAPES) :: parts] or FLEX_SHAPES[part % len(FLEX_SHAPES) :][:1]
     todo = [(number, False) for number in range(part, args.cases, parts)]

@@ -38,7 +38,8 @@ from equivcheck.bench.paired_timing import DoesNotFit, alone, fitting, paired, r
 from equivcheck.bench.timer import LEARNING, Stopwatch
 from equivcheck.bench.workloads import flops, makes, rows
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment
+from equivcheck.report.provenance import environment
+from equivcheck.runtime.device import device_name
 from equivcheck.runtime.kernel_trace import kernels_of
 
 AGAIN, AGAIN_S = "published over ours, again", 12.0

@@ -24,8 +24,8 @@ from equivcheck.checks.base.base import hold
 from equivcheck.checks.long.long import does_not_fit
 from equivcheck.checks.long.problem import long_problem
 from equivcheck.checks.long.truth import long_truth
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 
 
@@ -59,7 +59,7 @@ def resident_bytes(device: torch.device) -> int:
     return peak_bytes(device)
 
 
-def judge(subject: Subject, longer: Case) -> dict[str, Any]:
+def judge(subject: Pair, longer: Case) -> dict[str, Any]:
     """One length: build, candidate, truth, perturbed runs, comparison."""
     row: dict[str, Any] = {"case": longer.id, "kind": subject.kind, "T": longer.seq_len, "dtype": longer.dtype}
     began = time.monotonic()

@@ -28,12 +28,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from equivcheck.attention import FlashCausalSelfAttention
 from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks.dropout.exact import hold_exactly
-from equivcheck.checks.dropout.masks import NotOpened, visible_keys
+from equivcheck.checks.dropout.masks import visible_keys
 from equivcheck.checks.dropout.statistics import OUTPUTS, hold_mask
 from equivcheck.checks.dropout.torch_masks import BACKENDS, kernel_mask
-from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.errors import Mismatch, NotOpened
+from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment, sources
+from equivcheck.report.provenance import environment, sources
+from equivcheck.runtime.device import device_name
 
 RATES = ((0.1, 0.0), (0.3, 0.2), (0.5, 0.5), (0.9, 0.1), (1.0, 0.5))
 HEADS = ((2, 64), (1, 128), (3, 40))
@@ -96,7 +98,11 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
     every, (part, parts) = work(lengths), share(args.part)
     data: dict[str, Any] = {"lengths": lengths, "rates": RATES, "planned": len(every), "seconds": 0.0, "parts": 1}
     data |= {"rows": {}, "outside": [], "masks": []}
-    data |= {"device": device_name(base.device), "environment": environment(base.device), "sources": sources(base)}
+    data |= {
+        "device": device_name(base.device),
+        "environment": environment(base.device),
+        "sources": sources(base.reference, base.candidate),
+    }
     keep, began = Kept(args.out), time.monotonic()
     for dtype in DTYPES[part::parts]:
         for name, said in independent(dtype, base.device):

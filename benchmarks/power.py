@@ -45,14 +45,16 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.base import hold
+from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.gpt import GPTConfig
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.numerics.truth import Memory, Truth
-from equivcheck.pairs.pair import Subject
+from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.cache import Memory
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Results
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment, sources
+from equivcheck.report.provenance import environment, sources
+from equivcheck.runtime.device import device_name
 
 SCHEMA = 1
 RULES = {
@@ -151,7 +153,7 @@ class Prepared:
         return self.own_s + {"twice": self.oracle_s, "budget": self.truth_s}.get(rule, 0.0)
 
 
-def prepare(base: Subject, cases: Sequence[Case]) -> list[Prepared]:
+def prepare(base: Pair, cases: Sequence[Case]) -> list[Prepared]:
     """Run the original and the oracle of each case; cases in which the original raises are left out."""
     found = []
     for case in cases:
@@ -169,7 +171,7 @@ def prepare(base: Subject, cases: Sequence[Case]) -> list[Prepared]:
     return found
 
 
-def on_cases(base: Subject, attention: Any, name: str, prepared: Sequence[Prepared], rules: Sequence[str]) -> dict:
+def on_cases(base: Pair, attention: Any, name: str, prepared: Sequence[Prepared], rules: Sequence[str]) -> dict:
     """For each rule, with outputs alone and with gradients: the first case that tells a difference, and the cost."""
     seen: dict[str, dict[str, Any]] = {}
     spent = dict.fromkeys(rules, 0.0)
@@ -242,7 +244,7 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
         "schema": SCHEMA,
         "device": device_name(base.device),
         "environment": environment(base.device),
-        "sources": sources(base),
+        "sources": sources(base.reference, base.candidate),
         "cases": len(prepared),
         "case_ids": [ready.case.id for ready in prepared],
         "seconds": 0.0,

@@ -26,9 +26,9 @@ from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
+from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 
 
@@ -50,7 +50,7 @@ class _Timed(Search):
 
 
 def sight(
-    subject: Subject,
+    subject: Pair,
     profile: str,
     seed: int,
     shrinks: int,

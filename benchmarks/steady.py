@@ -23,7 +23,8 @@ from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
 from equivcheck.faults import RIGHT
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment, sources
+from equivcheck.report.provenance import environment, sources
+from equivcheck.runtime.device import device_name
 
 RANDOM = ("dropout", "modes", "training")
 
@@ -95,7 +96,7 @@ def main() -> None:
         found = {
             "device": device_name(base.device),
             "environment": environment(base.device),
-            "sources": sources(base),
+            "sources": sources(base.reference, base.candidate),
             "planned": args.runs,
             "rows": [],
         }

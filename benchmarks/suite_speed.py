@@ -37,7 +37,8 @@ from equivcheck.numerics.oracle import Widened
 from equivcheck.pairs.loading import load
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment, sources
+from equivcheck.report.provenance import environment, sources
+from equivcheck.runtime.device import device_name
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sightings import sight
@@ -237,7 +238,7 @@ def main() -> None:
     found = {
         "device": device_name(subject.device),
         "environment": environment(subject.device),
-        "sources": sources(subject),
+        "sources": sources(subject.reference, subject.candidate),
         "run": whole(args.profile, args.device, {} if args.jobs is None else {"jobs": args.jobs}),
         "growth": {} if args.no_growth else growth(args.device),
         "first counterexample": sightings(args.device, args.profile, args.faults) if args.faults else {},

@@ -23,7 +23,8 @@ from equivcheck.bench.runner import against, bench
 from equivcheck.bench.workloads import makes, rows
 from equivcheck.errors import UsageError
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment
+from equivcheck.report.provenance import environment
+from equivcheck.runtime.device import device_name
 
 
 def slowed(share, ms):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from equivcheck.api import assert_equivalent as assert_equivalent
     from equivcheck.api import verify as verify
     from equivcheck.cases.case import Case as Case
+    from equivcheck.errors import Mismatch as Mismatch
     from equivcheck.errors import UsageError as UsageError
-    from equivcheck.numerics.comparison import Mismatch as Mismatch
     from equivcheck.pytest_plugin.suite import suite as suite
     from equivcheck.report.model import CheckResult as CheckResult
     from equivcheck.report.model import Report as Report
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Case": "equivcheck.cases.case",
     "CheckResult": "equivcheck.report.model",
-    "Mismatch": "equivcheck.numerics.comparison",
+    "Mismatch": "equivcheck.errors",
     "Report": "equivcheck.report.model",
     "UsageError": "equivcheck.errors",
     "assert_equivalent": "equivcheck.api",

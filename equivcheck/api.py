@@ -1,21 +1,19 @@
 """What a user calls: `verify` a pair, `replay` one case of it, and `assert_equivalent`."""
 
-import sys
 import time
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from equivcheck.cases.case import DTYPES, Case
-from equivcheck.engine.plan import PROFILES, choose
-from equivcheck.errors import UsageError
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.engine.plan import choose
+from equivcheck.errors import Mismatch, UsageError
 from equivcheck.pairs.adaptation import Given
+from equivcheck.report.catalogue import PROFILES
 from equivcheck.report.model import CheckResult, Deviation, Report
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
 from equivcheck.supervisor.run import Listener, Run
-from equivcheck.supervisor.sealed import Pair
+from equivcheck.supervisor.sealed import NamedPair
 from equivcheck.worker.in_process import InProcess
 from equivcheck.worker.judge import Judge
 
@@ -151,12 +149,12 @@ def verify(
 
 def pair_of(
     reference: Any, candidate: Any, kind: str, device: str, said: Mapping[str, Given], setup: str | None
-) -> Pair | None:
+) -> NamedPair | None:
     """The pair for processes of its own; None where one of all the things that were given has no import string."""
     given = {name: value for name, value in said.items() if value is not None}
     if not all(isinstance(value, str) for value in (reference, candidate, *given.values())):
         return None
-    return Pair(reference, candidate, kind, device, {name: str(value) for name, value in given.items()}, setup)
+    return NamedPair(reference, candidate, kind, device, {name: str(value) for name, value in given.items()}, setup)
 
 
 def replay(
@@ -210,13 +208,3 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
         told.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)
     raise Mismatch(f"{report.candidate} is {report.verdict}\n" + "\n".join(told), ratio=worst)
-
-
-class _CallableModule(types.ModuleType):
-    """`equivcheck.verify` names this module once somebody has imported it by name, and the function until then: call either."""
-
-    def __call__(self, reference: Any, candidate: Any, **options: Any) -> Report:
-        return verify(reference, candidate, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -1,6 +1,20 @@
-"""What a user can do wrong, each told in one line; the command line turns these into exit status 2."""
+"""The errors of equivcheck: mistakes of a user, in one line each, findings of checks, and limits of what is known of a pair."""
 
-__all__ = ["DeviceLost", "ReferenceRaises", "ReportError", "ToolError", "UnfitResult", "UsageError"]
+import math
+from functools import partial
+from typing import Any
+
+__all__ = [
+    "DeviceLost",
+    "Mismatch",
+    "NotOpened",
+    "Raised",
+    "ReferenceRaises",
+    "ReportError",
+    "ToolError",
+    "UnfitResult",
+    "UsageError",
+]
 
 
 class UsageError(Exception):
@@ -25,3 +39,26 @@ class ReferenceRaises(Exception):
 
 class UnfitResult(TypeError):
     """A forward pass returned what cannot be compared: no tensor, or one that has no values of its own to read."""
+
+
+class Mismatch(AssertionError):
+    """A check that failed: the message tells what, how many, how big, where and what was allowed.
+
+    `ratio` is error / budget where one was measured, infinity where there is none to measure.
+    """
+
+    def __init__(self, message: str, *, ratio: float = math.inf, where: str = "") -> None:
+        super().__init__(message)
+        self.ratio = ratio
+        self.where = where
+
+    def __reduce__(self) -> Any:
+        return partial(type(self), ratio=self.ratio, where=self.where), self.args
+
+
+class Raised(Mismatch):
+    """What the candidate raised where the original runs."""
+
+
+class NotOpened(Exception):
+    """The inside of an attention is not known: its dropout masks cannot be read off or put in."""

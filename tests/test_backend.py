@@ -14,9 +14,8 @@ from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.checks.backend import backend, requirement, requiring
 from equivcheck.cli import main
-from equivcheck.errors import UsageError
+from equivcheck.errors import Mismatch, UsageError
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 CASE = Case(batch_size=1, seq_len=8, n_head=1, head_size=32, block_size=8)

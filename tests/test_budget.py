@@ -15,7 +15,7 @@ from equivcheck.numerics.dtypes import ROUNDINGS, accumulation_roundoff, product
 from equivcheck.numerics.error_model import ErrorModel
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.truth import Truth
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.resolve import resolve
 
@@ -25,7 +25,7 @@ CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=9, seed=4
 AMPLITUDE = math.sqrt(ROUNDINGS)
 
 
-def subject(reference: Any = CausalSelfAttention) -> Subject:
+def subject(reference: Any = CausalSelfAttention) -> Pair:
     return resolve(reference, reference, kind="module", device="cpu")
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
+from equivcheck.errors import Mismatch
 from equivcheck.faults.around.transforms import CHANGES
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.weight_transfer import original_shapes, own_names
 from tests.test_right_kinds import OneProjection, OneProjectionFused, spelled_out
@@ -36,7 +36,7 @@ class ThreeProjections(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 
-def pair(candidate: Any = OneProjectionFused) -> Subject:
+def pair(candidate: Any = OneProjectionFused) -> Pair:
     return resolve(ThreeProjections, candidate, kind="module", device="cpu", adaptation={"transfer": "auto"})
 
 

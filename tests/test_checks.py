@@ -14,13 +14,14 @@ from equivcheck.cases.strategies import cases
 from equivcheck.checks import CHECKS
 from equivcheck.checks.base.base import hold
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
+from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT
 from equivcheck.faults.correct.rewritten import CheckpointedReentrantly
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
+from equivcheck.report.catalogue import CATALOGUE
 
 BY_NAME = {check.name: check for check in CHECKS}
 FAULT = {fault.name: fault for fault in FAULTS}
@@ -83,7 +84,7 @@ def case_of(check: str) -> Case:
     return CASES.get(check, PLAIN)
 
 
-def pair(candidate: Any = FlashCausalSelfAttention) -> Subject:
+def pair(candidate: Any = FlashCausalSelfAttention) -> Pair:
     return resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
 
 
@@ -298,7 +299,7 @@ def test_every_check_has_a_promise_and_cases_for_each_profile() -> None:
         assert check.promise.strip(), check.name
         assert 0 < check.cases["quick"] <= check.cases["gate"] <= check.cases["thorough"]
         assert check.kinds
-        cases(**check.draws)
+        cases(check.space)
 
 
 # --- candidates that raise -------------------------------------------------------------------------------------------
@@ -471,3 +472,15 @@ def test_a_layout_that_is_refused_is_told_and_not_asked_for_where_the_original_r
     held = check.run(resolve(OnlyDenseRows, OnlyDenseRows, kind="module", device="cpu"), case)
     assert "inputs: strided: not judged where the original itself raises RuntimeError" in held.notes
     assert held.judged
+
+
+def test_the_catalogue_names_the_checks_with_their_kinds_counts_and_dtypes() -> None:
+    for check, entry in zip(CHECKS, CATALOGUE, strict=True):
+        assert (check.name, check.kinds, check.cases, check.judges) == (
+            entry.name,
+            entry.kinds,
+            entry.cases,
+            entry.judges,
+        )
+        assert tuple(check.space.dtypes) == entry.dtypes
+        assert check.run.__module__ == f"equivcheck.checks.{entry.module}"

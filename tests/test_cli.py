@@ -19,7 +19,7 @@ from equivcheck.cli.options import SHIPPED, import_from_here
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
 from equivcheck.supervisor import api
-from equivcheck.supervisor.sealed import Pair
+from equivcheck.supervisor.sealed import NamedPair
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 OUTPUT = CheckResult("output", "equivalent", 60, 1.5, 0.412, CASE, "y[0, 2, 1]")
@@ -53,7 +53,7 @@ class Judge:
         self.answer: Any = EQUIVALENT
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def __call__(self, pair: Pair, *case: str, **options: Any) -> Any:
+    def __call__(self, pair: NamedPair, *case: str, **options: Any) -> Any:
         options |= {"kind": pair.kind, "device": pair.device, "setup": pair.setup, **pair.adaptation}
         listener = options.pop("heard", None)
         for name in ("keep", "signals", "dtypes"):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from equivcheck.numerics.comparison import Comparison, Mismatch, compare, describe
+from equivcheck.errors import Mismatch
+from equivcheck.numerics.comparison import Comparison, compare, describe
 from equivcheck.numerics.spread import spread_of
 
 f32, f64, f16 = torch.float32, torch.float64, torch.float16

@@ -9,7 +9,7 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import equivcheck
 from equivcheck.cases.case import Case
 from equivcheck.checks.decoding import decoding
+from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=4, block_size=12, n_layer=1, vocab_size=11, dtype="float64")

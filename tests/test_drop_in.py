@@ -205,8 +205,8 @@ class Careless(torch.autograd.Function):
 def test_second_derivatives_are_right_where_the_kernel_answers_no_gradient_with_any_gradient(
     rate: float, heads_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "HEADS_AT_ONCE", heads_at_once)
-    monkeypatch.setattr(fused, "UNLIMITED", ())
+    monkeypatch.setattr(sdpa, "HEADS_AT_ONCE", heads_at_once)
+    monkeypatch.setattr(sdpa, "UNLIMITED", ())
     original, flash = pair(attn_pdrop=rate, resid_pdrop=0.0)
     dropped = (torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(2)) >= rate).double() / (1 - rate)
     original.attn_drop = nn.Identity()
@@ -290,8 +290,8 @@ def test_any_number_of_heads_times_batch_is_taken(B: int, H: int, monkeypatch: p
     x = inputs(B, 3, 2 * H)
     expected = results(original, x)
     calls = asked_of_the_kernel(monkeypatch)
-    monkeypatch.setattr(fused, "HEADS_AT_ONCE", 5)
-    monkeypatch.setattr(fused, "UNLIMITED", ())
+    monkeypatch.setattr(sdpa, "HEADS_AT_ONCE", 5)
+    monkeypatch.setattr(sdpa, "UNLIMITED", ())
     same(results(flash, x), expected)
     assert sum(b * h for b, h in (call["B, H"] for call in calls)) == B * H
     assert all(b * h <= 5 for b, h in (call["B, H"] for call in calls))
@@ -734,7 +734,7 @@ def test_a_graph_that_is_kept_can_be_gone_through_twice() -> None:
 
 
 def test_a_gradient_that_is_not_differentiated_is_the_kernels_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_gradients", lambda *_: pytest.fail("the formula was asked"))
+    monkeypatch.setattr(sdpa, "_gradients", lambda *_: pytest.fail("the formula was asked"))
     _, flash = pair()
     results(flash, inputs())
 

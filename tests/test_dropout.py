@@ -9,9 +9,9 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held
+from equivcheck.checks.base.check import Held
 from equivcheck.checks.dropout.dropout import dropout
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 CASE = Case(

@@ -12,9 +12,10 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks.dropout.attention_layers import find_attentions
 from equivcheck.checks.dropout.exact import must_open, read_masks, under_masks
-from equivcheck.checks.dropout.masks import Masks, NotOpened, inject, visible_keys
+from equivcheck.checks.dropout.masks import Masks, inject, visible_keys
+from equivcheck.errors import NotOpened
 from equivcheck.gpt import GPT
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.resolve import resolve
 from equivcheck.runtime.rng import seeded
@@ -34,11 +35,11 @@ CASE = Case(
 RATES = [(0.5, 0.25), (0.1, 0.0), (0.0, 0.5), (0.0, 0.0), (1.0, 0.5), (0.5, 1.0)]
 
 
-def pair(candidate: Any = FlashCausalSelfAttention, original: Any = CausalSelfAttention) -> Subject:
+def pair(candidate: Any = FlashCausalSelfAttention, original: Any = CausalSelfAttention) -> Pair:
     return resolve(original, candidate, kind="module", device="cpu")
 
 
-def gpts() -> Subject:
+def gpts() -> Pair:
     return resolve(GPT, lambda config: GPT(config, attention=FlashCausalSelfAttention), kind="model", device="cpu")
 
 

@@ -18,9 +18,9 @@ from equivcheck.checks import CHECKS
 from equivcheck.cli.main import main
 from equivcheck.cli.options import SHIPPED
 from equivcheck.engine.gate.verdict import Demands, notes, refusals
-from equivcheck.engine.plan import least_cases
 from equivcheck.errors import UsageError
 from equivcheck.report import codec
+from equivcheck.report.catalogue import least_cases
 from equivcheck.report.installed_packages import content_of, version_of
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
 from equivcheck.report.provenance import digests, package_files
@@ -121,7 +121,7 @@ def test_a_changed_line_in_the_flash_module_is_named(tree: Path) -> None:
 def test_a_changed_line_in_the_budget_is_named(tree: Path) -> None:
     report = green(tree)
     edit(tree / "equivcheck/numerics/monte_carlo.py")
-    assert "stale: equivcheck judges differently since the run (budget.py)" in the_reason(tree, report)
+    assert "stale: equivcheck judges differently since the run (numerics/monte_carlo.py)" in the_reason(tree, report)
 
 
 def test_a_check_that_is_gone_is_named(tree: Path) -> None:

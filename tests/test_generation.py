@@ -10,10 +10,10 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held
+from equivcheck.checks.base.check import Held
 from equivcheck.checks.generation import generation
+from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 CASE = Case(batch_size=2, seq_len=6, n_head=2, head_size=4, block_size=9, n_layer=1, vocab_size=17, seed=1)

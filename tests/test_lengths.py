@@ -13,10 +13,10 @@ from equivcheck.checks import CHECKS, Held
 from equivcheck.checks.lengths import lengths_of
 from equivcheck.engine.search import Search
 from equivcheck.engine.strata import classes
+from equivcheck.errors import Mismatch
 from equivcheck.faults.gradient_edits import rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 LENGTHS = next(check for check in CHECKS if check.name == "lengths")

@@ -17,9 +17,9 @@ from equivcheck.checks.long import truth as truths
 from equivcheck.checks.long.long import lengthened, long
 from equivcheck.checks.long.problem import NotPlain, built_on_device, long_problem
 from equivcheck.checks.long.truth import long_truth
+from equivcheck.errors import Mismatch
 from equivcheck.numerics.blockwise import block_shape
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 
 family = import_module("equivcheck.checks.long.long")  # the package has a function of that name
@@ -69,7 +69,7 @@ def half_key_gradient(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor
     return fused(q, LosesKeyGradient.apply(k), v, **options)
 
 
-def pair(candidate: Any, reference: Any = spelled_out, kind: str = "function") -> Subject:
+def pair(candidate: Any, reference: Any = spelled_out, kind: str = "function") -> Pair:
     return resolve(reference, candidate, kind=kind, device="cpu")
 
 

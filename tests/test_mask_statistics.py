@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from equivcheck.checks.dropout.statistics import GRANULARITY, OUTPUTS, PROBABILITIES, hold_mask
-from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.numerics.comparison import FALSE_ALARM
 
 SHAPE = (2, 16, 4, 64, 64)  # calls, B, H, T, T: what the check of dropout looks at
 SMALL = (2, 4, 4, 32, 32)

@@ -10,11 +10,11 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import simpler
-from equivcheck.checks.base.base import Held
+from equivcheck.checks.base.check import Held
 from equivcheck.checks.modes import STEPS, modes
+from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 
 CASE = Case(
@@ -29,7 +29,7 @@ CASE = Case(
 )
 
 
-def pair(candidate: Any = FlashCausalSelfAttention, original: Any = CausalSelfAttention) -> Subject:
+def pair(candidate: Any = FlashCausalSelfAttention, original: Any = CausalSelfAttention) -> Pair:
     return resolve(original, candidate, kind="module", device="cpu")
 
 

@@ -9,43 +9,33 @@ import pytest
 import torch
 
 import equivcheck
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import BESIDE_THE_VERDICT, device_name, environment, sources
+from equivcheck.report.provenance import BESIDE_THE_VERDICT, OF_THE_VERDICT, environment, is_of_the_verdict, sources
+from equivcheck.runtime.device import device_name
 
 PACKAGE = Path(equivcheck.__file__).parent
-RENDERING = (
-    "gate_sources.py",
-    "gate_coverage.py",
-    "report/table.py",
-    "report/markdown.py",
-    "report/junit.py",
-    "report/json.py",
-    "report/files.py",
-)
+RENDERING = ("engine/gate/sources.py", "report/table.py", "report/markdown.py", "report/junit.py", "report/codec.py")
 STARTING = (
-    "cli.py",
     "__main__.py",
-    "progress.py",
-    "config.py",
-    "options.py",
-    "outputs.py",
-    "pytest_plugin.py",
-    "suite.py",
+    "cli/main.py",
+    "cli/progress.py",
+    "cli/config.py",
+    "report/outputs.py",
+    "pytest_plugin/suite.py",
 )
 OF_A_RUN = (
-    "verify.py",
-    "search.py",
+    "api.py",
+    "engine/search.py",
+    "engine/planting.py",
     "report/outcomes.py",
-    "sensitivity.py",
-    "planting.py",
     "report/model.py",
-    "provenance.py",
-    "covered.py",
+    "report/provenance.py",
+    "worker/covered.py",
 )
-OF_A_CASE = ("subject.py", "budget.py", "comparison.py", "cases.py", "__init__.py")
+OF_A_CASE = ("pairs/pair.py", "numerics/monte_carlo.py", "numerics/comparison.py", "cases/case.py", "__init__.py")
 CHECKS_AND_FAULTS = sorted(
-    f"{folder}/{f.name}" for folder in ("checks", "faults") for f in (PACKAGE / folder).glob("*.py")
+    f.relative_to(PACKAGE).as_posix() for folder in ("checks", "faults") for f in (PACKAGE / folder).rglob("*.py")
 )
 
 
@@ -56,52 +46,56 @@ def package(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
+def subject() -> Pair:
     original = "equivcheck.attention:CausalSelfAttention"
     return resolve(original, original, kind="module", device="cpu")
+
+
+def hashes(subject: Pair, *package: Path) -> dict[str, str]:
+    return sources(subject.reference, subject.candidate, *package)
 
 
 def change(file: Path) -> None:
     file.write_text(file.read_text() + "\nCHANGED = True\n")
 
 
-def test_a_copy_of_the_package_has_the_hash_of_the_package_that_runs(package: Path, subject: Subject) -> None:
-    assert sources(subject, package) == sources(subject)
+def test_a_copy_of_the_package_has_the_hash_of_the_package_that_runs(package: Path, subject: Pair) -> None:
+    assert hashes(subject, package) == hashes(subject)
 
 
-def test_the_files_of_the_pair_are_hashed_too(subject: Subject) -> None:
-    found = sources(subject)
+def test_the_files_of_the_pair_are_hashed_too(subject: Pair) -> None:
+    found = hashes(subject)
     assert set(found) == {"equivcheck", "reference", "candidate"}
     assert all(len(digest) == 64 for digest in found.values())
     assert found["reference"] == found["candidate"] != found["equivcheck"]
 
 
 @pytest.mark.parametrize("name", [*RENDERING, *STARTING])
-def test_what_renders_a_report_or_starts_a_run_leaves_the_hash(package: Path, subject: Subject, name: str) -> None:
+def test_what_renders_a_report_or_starts_a_run_leaves_the_hash(package: Path, subject: Pair, name: str) -> None:
     change(package / name)
-    assert sources(subject, package) == sources(subject)
+    assert hashes(subject, package) == hashes(subject)
 
 
 @pytest.mark.parametrize("name", [*OF_A_RUN, *OF_A_CASE, *CHECKS_AND_FAULTS])
-def test_what_a_verdict_depends_on_changes_the_hash(package: Path, subject: Subject, name: str) -> None:
+def test_what_a_verdict_depends_on_changes_the_hash(package: Path, subject: Pair, name: str) -> None:
     change(package / name)
-    assert sources(subject, package)["equivcheck"] != sources(subject)["equivcheck"]
+    assert hashes(subject, package)["equivcheck"] != hashes(subject)["equivcheck"]
 
 
-def test_a_check_that_is_new_gone_or_renamed_changes_the_hash(package: Path, subject: Subject) -> None:
+def test_a_check_that_is_new_gone_or_renamed_changes_the_hash(package: Path, subject: Pair) -> None:
     check = package / "checks" / "values.py"
-    seen = [sources(subject, package)["equivcheck"]]
+    seen = [hashes(subject, package)["equivcheck"]]
     shutil.copy(check, check.with_name("more_values.py"))
-    seen.append(sources(subject, package)["equivcheck"])
+    seen.append(hashes(subject, package)["equivcheck"])
     check.unlink()
-    seen.append(sources(subject, package)["equivcheck"])
+    seen.append(hashes(subject, package)["equivcheck"])
     check.with_name("more_values.py").unlink()
-    seen.append(sources(subject, package)["equivcheck"])
+    seen.append(hashes(subject, package)["equivcheck"])
     assert len(set(seen)) == 4
 
 
 def test_what_is_left_out_exists() -> None:
-    assert [name for name in BESIDE_THE_VERDICT if not (PACKAGE / name).is_file()] == []
+    assert [name for name in (*BESIDE_THE_VERDICT, *OF_THE_VERDICT) if not (PACKAGE / name).exists()] == []
 
 
 def test_a_verdict_is_reached_without_what_is_left_out() -> None:
@@ -120,10 +114,10 @@ for module in list(sys.modules.values()):
 """
     done = subprocess.run([sys.executable, "-c", judge], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"verify.py", "planting.py", "supervisor/run.py", "report/model.py"} <= loaded
+    assert {"api.py", "engine/planting.py", "supervisor/run.py", "report/model.py"} <= loaded
     # the folder of report/model.py is a package, and that file is empty; the others show what a pair in a worker prints
-    printing = {"printed.py", "streams.py", "text_stream.py"}
-    assert loaded & set(BESIDE_THE_VERDICT) == {"report/__init__.py", *printing}
+    printing = {"report/files.py", "report/printed.py", "report/streams.py", "report/text_stream.py"}
+    assert {name for name in loaded if not is_of_the_verdict(name)} - printing == {"report/__init__.py"}
     assert not (PACKAGE / "report/__init__.py").read_text()
 
 

@@ -13,10 +13,10 @@ from equivcheck.api import choose
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
+from equivcheck.errors import Mismatch
 from equivcheck.faults import REPLACEMENTS
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.runtime.patch_guard import classes_restored
 
@@ -65,7 +65,7 @@ def by_new_objects(model: nn.Module) -> nn.Module:
     return model
 
 
-def subject(replace: Any) -> Subject:
+def subject(replace: Any) -> Pair:
     return resolve(GPT, replace, kind="replacement", device="cpu")
 
 

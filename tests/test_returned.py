@@ -12,8 +12,8 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.engine.strata import classes
+from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}

@@ -18,7 +18,7 @@ from equivcheck.checks import CHECKS
 from equivcheck.engine.planting import PlantedFault
 from equivcheck.engine.search import Search
 from equivcheck.engine.sensitivity import first_sighting
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
 from equivcheck.runtime import global_state
 

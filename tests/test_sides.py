@@ -21,8 +21,8 @@ from equivcheck.checks.base.signatures import refused_call
 from equivcheck.cli.main import main
 from equivcheck.engine.search import Search
 from equivcheck.engine.strata import classes
-from equivcheck.errors import ReferenceRaises, ToolError
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch, ReferenceRaises, ToolError
+from equivcheck.pairs import sides
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign, raised_by, running
 from equivcheck.pairs.write_guard import Overwritten
@@ -481,3 +481,7 @@ def test_one_more_required_argument_is_a_difference(candidate: Any) -> None:
 def test_signatures_bind_as_python_binds(reference: Any, candidate: Any, fits: bool) -> None:
     refused = refused_call(inspect.signature(reference), inspect.signature(candidate))
     assert (refused == "") == fits
+
+
+def test_what_is_judged_like_anybodys_code_is_there() -> None:
+    assert [place for place in sides._JUDGED if not Path(place).exists()] == []

@@ -15,13 +15,13 @@ from equivcheck.checks import CHECKS
 from equivcheck.checks.base.retained_memory import sizes
 from equivcheck.cli import main
 from equivcheck.engine.planting import planted
+from equivcheck.errors import Mismatch
 from equivcheck.faults.around.module_contract import adapter_ignored
 from equivcheck.faults.around.transforms import CHANGES, around_output
 from equivcheck.faults.correct.rewritten import Rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report import junit
 from equivcheck.report.model import Report
@@ -37,7 +37,7 @@ def case_for(check: str) -> Case:
     return {"autocast": NARROW, "lengths": PLAIN.but(seq_len=220, block_size=220)}.get(check, PLAIN)
 
 
-def module(candidate: Any, reference: Any = CausalSelfAttention) -> Subject:
+def module(candidate: Any, reference: Any = CausalSelfAttention) -> Pair:
     return resolve(reference, candidate, kind="module", device="cpu")
 
 
@@ -103,8 +103,8 @@ def test_autocast_keeps_the_weights_that_it_casts_as_it_does_by_default() -> Non
 
 
 def test_long_sequences_are_drawn_for_autocast_and_compilation() -> None:
-    assert BY_NAME["autocast"].draws["max_seq_len"] >= 129
-    assert BY_NAME["compile"].draws["min_seq_len"] > 32
+    assert BY_NAME["autocast"].space.max_seq_len >= 129
+    assert BY_NAME["compile"].space.min_seq_len > 32
 
 
 # --- loud inability --------------------------------------------------------------------------------------------------

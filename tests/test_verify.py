@@ -14,9 +14,8 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS, Held
 from equivcheck.engine import plan, planting
-from equivcheck.errors import UsageError
+from equivcheck.errors import Mismatch, UsageError
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.report.model import Report
 
 verify, replay, assert_equivalent = module.verify, module.replay, module.assert_equivalent

@@ -15,9 +15,10 @@ from equivcheck.bench.paired_timing import ROUNDS, DoesNotFit, Make, Pairing, Qu
 from equivcheck.bench.record import Line, Record, Side, coarse, comparable, shared, slower
 from equivcheck.bench.workloads import Row, flops, makes, rows
 from equivcheck.errors import UsageError
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name, environment
+from equivcheck.report.provenance import environment
+from equivcheck.runtime.device import device_name
 from equivcheck.runtime.kernel_trace import kernels_of
 
 __all__ = ["MAX_SECONDS", "RowMeasured", "against", "bench"]
@@ -91,7 +92,7 @@ def bench(
 class RowMeasured:
     """One row on its way: the memory of each side alone, then times of both in turn, or of one where the other does not fit."""
 
-    def __init__(self, subject: Subject, row: Row) -> None:
+    def __init__(self, subject: Pair, row: Row) -> None:
         self.row, self._device = row, subject.device
         self._makes = makes(subject, row)
         self._flops = flops(row, subject.kind)

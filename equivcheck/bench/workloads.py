@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equivcheck.bench.paired_timing import Action, Make
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
-from equivcheck.pairs.pair import Subject, model_outputs
+from equivcheck.pairs.pair import Pair, model_outputs
 
 __all__ = ["DTYPES", "PRESETS", "WORKS", "Row", "Size", "flops", "makes", "rows"]
 
@@ -106,7 +106,7 @@ def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
     yield from found
 
 
-def makes(subject: Subject, row: Row) -> tuple[Make, Make]:
+def makes(subject: Pair, row: Row) -> tuple[Make, Make]:
     """What builds the reference and the candidate at work; each is built on the device itself, from the same seed."""
     if subject.kind == "function":
         return tuple(partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate))  # type: ignore[return-value]  # two of them

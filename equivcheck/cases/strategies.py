@@ -5,18 +5,22 @@ that way the edges of tiles are visited often and a counterexample still shrinks
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
 
 from equivcheck.cases.case import DTYPES, LAYOUTS, MASKS, REGIMES, Case
-from equivcheck.pairs.function_options import mask_features
+from equivcheck.cases.features import mask_features
 
-__all__ = ["LENGTHS", "cases", "simpler", "sizes"]
+__all__ = ["LENGTHS", "MODEL_REGIMES", "CaseSpace", "cases", "simpler", "sizes"]
 
 LENGTHS = ((1, 32, 0.45), (33, 128, 0.3), (129, 256, 0.12), (257, 512, 0.13))
 """Classes of lengths and the share of the cases that each is sure of: chance alone would leave some runs without long ones."""
+
+MODEL_REGIMES = ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v")
+"""The regimes of values that reach the attentions inside of a model."""
 
 _TILES = (16, 32, 64, 128, 256, 512)
 _SEEDS = 2**16
@@ -60,62 +64,79 @@ def _some(letters: str) -> st.SearchStrategy[list[str]]:
     return st.integers(0, _STEPS).flatmap(lambda size: st.lists(each, min_size=size, max_size=size))
 
 
-@st.composite
-def cases(
-    draw: st.DrawFn,
-    *,
-    dtypes: Sequence[str] = DTYPES,
-    regimes: Sequence[str] = REGIMES,
-    layouts: Sequence[str] = LAYOUTS,
-    min_seq_len: int = 1,
-    max_seq_len: int = 512,
-    min_batch_size: int = 1,
-    max_batch_size: int = 4,
-    min_heads: int = 1,
-    max_heads: int = 8,
-    min_head_size: int = 1,
-    max_head_size: int = 128,
-    training: bool | None = None,
-    rates: Sequence[float] = (0.0, 0.1, 0.5),
-    train_rates: Sequence[float] = (0.0,),
-    n_layers: Sequence[int] = (0,),
-    vocab_sizes: Sequence[int] = (2, 17, 73),
-    is_causal: Sequence[bool] = (True,),
-    scales: Sequence[float | None] = (None,),
-    steps: str = "",
-    max_chunks: int | None = None,
-    features: frozenset[str] = frozenset(),
-    masks: Sequence[str] = MASKS,
-    head_sizes: Sequence[int] = (),
-    max_scores: int = 2**17,
-) -> Case:
-    """Cases within the given limits; the product of all sizes is bounded so that no case takes long.
+@dataclass(frozen=True, kw_only=True)
+class CaseSpace:
+    """Limits within which cases are drawn.
 
-    In eval the rates are drawn from `rates`, where they must not matter; in train from `train_rates`, where they do.
-    `features`, of `functions.FEATURES`, say how keys and values may differ from queries, and which of `masks` there are.
-    `head_sizes` are the only ones, where there are any. `max_scores` bounds B * H * T * T
-    where B * H is past 1. `steps` are the letters to draw from; `max_chunks` bounds T / D, the
-    number of runs that it takes to read off a mask.
+    Attributes:
+        rates: Dropout rates in eval mode, where they must not matter.
+        train_rates: Dropout rates in train mode, where they do.
+        training: True for train mode alone, False for eval mode alone.
+        features: How keys and values may differ from queries, and which of `masks` there are: of `features.FEATURES`.
+        head_sizes: The only ones, where there are any.
+        max_scores: The most of B * H * T * T where B * H is past 1, so that no case takes long.
+        steps: The letters to draw from.
+        max_chunks: The most of T / D, the number of runs that it takes to read off a mask.
     """
-    dtype = draw(_one_of(dtypes))
-    seq_len = draw(_size(max_seq_len, typical=min(48, max_seq_len), smallest=min_seq_len))
+
+    dtypes: Sequence[str] = DTYPES
+    regimes: Sequence[str] = REGIMES
+    layouts: Sequence[str] = LAYOUTS
+    min_seq_len: int = 1
+    max_seq_len: int = 512
+    min_batch_size: int = 1
+    max_batch_size: int = 4
+    min_heads: int = 1
+    max_heads: int = 8
+    min_head_size: int = 1
+    max_head_size: int = 128
+    training: bool | None = None
+    rates: Sequence[float] = (0.0, 0.1, 0.5)
+    train_rates: Sequence[float] = (0.0,)
+    n_layers: Sequence[int] = (0,)
+    vocab_sizes: Sequence[int] = (2, 17, 73)
+    is_causal: Sequence[bool] = (True,)
+    scales: Sequence[float | None] = (None,)
+    steps: str = ""
+    max_chunks: int | None = None
+    features: frozenset[str] = frozenset()
+    masks: Sequence[str] = MASKS
+    head_sizes: Sequence[int] = ()
+    max_scores: int = 2**17
+
+    def but(self, **changes: Any) -> "CaseSpace":
+        """The same space with some limits changed."""
+        return replace(self, **changes)
+
+
+def cases(space: CaseSpace | None = None, **limits: Any) -> st.SearchStrategy[Case]:
+    """Cases of a space, or of the whole space within `limits`, which are fields of `CaseSpace`."""
+    return _cases((space or CaseSpace()).but(**limits))
+
+
+@st.composite
+def _cases(draw: st.DrawFn, space: CaseSpace) -> Case:
+    dtype = draw(_one_of(space.dtypes))
+    seq_len = draw(_size(space.max_seq_len, typical=min(48, space.max_seq_len), smallest=space.min_seq_len))
     # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
-    room = max(1, max_scores // max(seq_len * seq_len, 1))
-    n_head = draw(_size(max(min_heads, min(max_heads, room)), typical=4, smallest=min_heads))
-    most = max(min_batch_size, min(max_batch_size, room // n_head))
-    batch_size = draw(_size(most, typical=3, smallest=min_batch_size))
-    narrowest = min_head_size if max_chunks is None else -(-seq_len // max_chunks)
-    widest = max(narrowest, min(max_head_size, 512 // n_head))
-    head_size = draw(_one_of(head_sizes) if head_sizes else _size(widest, typical=24, smallest=narrowest))
+    room = max(1, space.max_scores // max(seq_len * seq_len, 1))
+    n_head = draw(_size(max(space.min_heads, min(space.max_heads, room)), typical=4, smallest=space.min_heads))
+    most = max(space.min_batch_size, min(space.max_batch_size, room // n_head))
+    batch_size = draw(_size(most, typical=3, smallest=space.min_batch_size))
+    narrowest = space.min_head_size if space.max_chunks is None else -(-seq_len // space.max_chunks)
+    widest = max(narrowest, min(space.max_head_size, 512 // n_head))
+    head_size = draw(_one_of(space.head_sizes) if space.head_sizes else _size(widest, typical=24, smallest=narrowest))
     block_size = seq_len + draw(_one_of((0, 0, 1, 7, 64)))
-    n_layer = draw(_one_of(n_layers))
-    in_training = draw(st.booleans()) if training is None else training
-    allowed = list(train_rates if in_training else rates)
+    n_layer = draw(_one_of(space.n_layers))
+    in_training = draw(st.booleans()) if space.training is None else space.training
+    allowed = list(space.train_rates if in_training else space.rates)
     # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
-    rate = st.integers(0, max(len(train_rates), len(rates)) - 1).map(lambda which: allowed[which % len(allowed)])
-    causal = draw(_one_of(is_causal))
-    other = draw(_features(features, masks, seq_len, causal)) if features else {}
-    group = draw(_one_of((1, 2, 3))) if "heads" in features else 1
+    rate = st.integers(0, max(len(space.train_rates), len(space.rates)) - 1).map(
+        lambda which: allowed[which % len(allowed)]
+    )
+    causal = draw(_one_of(space.is_causal))
+    other = draw(_features(space.features, space.masks, seq_len, causal)) if space.features else {}
+    group = draw(_one_of((1, 2, 3))) if "heads" in space.features else 1
     if group > 1:
         other["kv_heads"], n_head = n_head, n_head * group
     return Case(
@@ -128,15 +149,15 @@ def cases(
         training=in_training,
         attn_pdrop=draw(rate),
         resid_pdrop=draw(rate),
-        regime=draw(_one_of(regimes)),
-        layout=draw(_one_of(layouts)),
+        regime=draw(_one_of(space.regimes)),
+        layout=draw(_one_of(space.layouts)),
         seed=draw(st.integers(0, _SEEDS - 1)),
         n_layer=n_layer,
-        vocab_size=draw(_one_of(vocab_sizes)) if n_layer else 1,
+        vocab_size=draw(_one_of(space.vocab_sizes)) if n_layer else 1,
         tokens=draw(_one_of(("random", "text"))) if n_layer else "random",
         is_causal=causal,
-        scale=draw(_one_of(scales)),
-        steps="".join(draw(_some(steps))) if steps else "",
+        scale=draw(_one_of(space.scales)),
+        steps="".join(draw(_some(space.steps))) if space.steps else "",
         **other,
     )
 

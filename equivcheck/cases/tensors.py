@@ -1,7 +1,6 @@
 """Inputs, weights and upstream gradients of a case: everything random, from the seed alone, shaped by the regime of values."""
 
 import math
-import re
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
@@ -9,23 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, arrange, generator, tiny_factor
+from equivcheck.cases.names import role_of
 
-__all__ = ["attn_mask", "projections_known", "qkv", "randomise", "role_of", "sequence", "tokens", "upstream"]
+__all__ = ["attn_mask", "projections_known", "qkv", "randomise", "sequence", "tokens", "upstream"]
 
-_ROLES = {
-    "q": re.compile(r"(^|[._])(q|query|w_?q|q_proj|to_q|q_lin|wquery)$"),
-    "k": re.compile(r"(^|[._])(k|key|w_?k|k_proj|to_k|k_lin|wkey)$"),
-    "v": re.compile(r"(^|[._])(v|value|w_?v|v_proj|to_v|v_lin|wvalue)$"),
-}
 _GAIN = {"near_initial": 1.0, "tiny": 1.0}  # of the query and key projections; scores get its square
 _SHARP = 1.8
 _LARGE = (6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a finite number still holds
 _LARGE_V = {"float16": 2.0**8, "bfloat16": 2.0**100, "float32": 2.0**100, "float64": 2.0**300}
-
-
-def role_of(name: str) -> str:
-    """Which projection an attention's linear of this name makes: `q`, `k`, `v`, or none that is known."""
-    return next((role for role, pattern in _ROLES.items() if pattern.search(name.lower())), "")
 
 
 def projections_known(names: Iterable[str]) -> bool:

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass, together
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["autocast"]
@@ -92,3 +95,6 @@ def _run(problem: Problem, module: nn.Module, dtype: torch.dtype) -> tuple[Resul
 def _wide(results: Results) -> Results:
     """Exactly the same values in float32, in which they are compared."""
     return {name: None if value is None else value.float() for name, value in results.items()}
+
+
+CHECKS = (Check.of("autocast", autocast, TRANSFORMED.but(max_seq_len=160)),)

@@ -7,9 +7,11 @@ from functools import partial
 from torch import nn
 
 from equivcheck.cases.case import DTYPES, Case
-from equivcheck.checks.base.base import Check, Held, Pair, candidate_run
-from equivcheck.errors import UsageError
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.errors import Mismatch, UsageError
+from equivcheck.pairs.pair import Pair
 from equivcheck.runtime.kernel_trace import KERNELS, kernels_of
 from equivcheck.runtime.rng import seeded
 
@@ -109,3 +111,16 @@ def requiring(checks: Iterable[Check], texts: Iterable[str]) -> list[Check]:
         else check
         for check in checks
     ]
+
+
+_RUN = CaseSpace(
+    regimes=("sharpened",),
+    layouts=("contiguous",),
+    max_seq_len=64,
+    max_batch_size=2,
+    max_heads=2,
+    head_sizes=HEAD_SIZES,
+    train_rates=(0.0, 0.1),
+)
+
+CHECKS = (Check.of("backend", backend, _RUN),)

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import BATCHED
 from equivcheck.checks.base.under_transforms import together
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["batching"]
@@ -80,3 +83,6 @@ def _prefix(whole: Problem, length: int) -> Held:
         memory_key=(whole.memory_key, "prefix"),
     )
     return _as_in_the_batch(problem, f"the first {length} positions alone", lambda p, m: _run(p, m, lambda x: x))
+
+
+CHECKS = (Check.of("batching", batching, BATCHED, cheap=True),)

@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run
-from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import ORDINARY
+from equivcheck.errors import Mismatch
+from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.numerics.dtypes import EXP_ULPS, ROUNDINGS, unit_roundoff
 from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["bias", "lengthened"]
@@ -149,3 +154,10 @@ def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> He
         if ratio > (worst.ratio or 0.0):
             worst = Held(ratio, where)
     return worst
+
+
+_GENERIC = CaseSpace(
+    regimes=ORDINARY, layouts=("contiguous",), max_seq_len=64, max_batch_size=2, max_heads=3, max_head_size=32
+)
+
+CHECKS = (Check.of("bias", bias, _GENERIC),)

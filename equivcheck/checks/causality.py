@@ -7,9 +7,12 @@ import torch
 from torch import nn
 
 from equivcheck.cases.case import Case, arrange, generator
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["causality"]
@@ -109,3 +112,6 @@ def _no_gradient_after(problem: Problem, kept: int) -> None:
                 f"up to {float(after.abs().max()):.3g}; the original's is exactly zero",
                 where=f"grad {name}",
             )
+
+
+CHECKS = (Check.of("causality", causality, CaseSpace(max_seq_len=140, max_head_size=64), cheap=True),)

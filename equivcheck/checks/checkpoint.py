@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair, candidate_run
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import SMALL
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.weight_transfer import Transfer
 
@@ -125,3 +128,6 @@ def _optimizer_state(problem: Problem) -> None:
                 f"{name} is another after a step from the original's optimizer state: its state went to another parameter",
                 where=name,
             )
+
+
+CHECKS = (Check.of("checkpoint", checkpoint, SMALL),)

@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass, together
 from equivcheck.checks.lengths import first_positions
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["compiled"]
@@ -101,3 +104,10 @@ def _quiet() -> Iterator[None]:
     finally:
         log.setLevel(level)
         torch.compiler.reset()
+
+
+_COMPILED = TRANSFORMED.but(  # each is called with its first half, too
+    layouts=("contiguous",), min_seq_len=34, max_seq_len=128, min_heads=2, min_head_size=4
+)
+
+CHECKS = (Check.of("compile", compiled, _COMPILED, dear=True),)

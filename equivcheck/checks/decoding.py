@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.config import CACHES
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.cases.names import CACHES
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import GENERATED
+from equivcheck.errors import Mismatch
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.pairs.forward import is_adapted, tensor_of
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign, foreign
 from equivcheck.runtime.rng import seeded
@@ -96,3 +99,6 @@ def _cache_of(out: object, name: str) -> object:
     if cache is None:
         raise TypeError(f"the forward pass returned no cache: neither an attribute {name!r} nor the last of a tuple")
     return cache
+
+
+CHECKS = (Check.of("decoding", decoding, GENERATED.but(regimes=("sharpened", "ties"))),)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import Transform, hold_transformed, plain_pass, together
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import SAMPLE, Subject
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.problem import Problem, Shell
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.pairs.weight_transfer import named_back, named_over, original_shapes
@@ -195,7 +196,7 @@ _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
 """What is asked of a candidate, and how the oracle makes the same without the transform."""
 
 
-def original_has(subject: Subject, what: str) -> bool:
+def original_has(subject: Pair, what: str) -> bool:
     """Whether the original itself runs under this transform in any wide dtype: torch's fused kernels have no second derivative."""
     for dtype in ("float64", "float32"):
         problem = subject.problem(SAMPLE.but(dtype=dtype))
@@ -207,3 +208,6 @@ def original_has(subject: Subject, what: str) -> bool:
         if failure(run) is None:  # else the check notes that there is nothing to compare
             return True
     return False
+
+
+CHECKS = (Check.of("derivatives", derivatives, TRANSFORMED),)

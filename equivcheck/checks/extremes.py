@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import SMALL
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign
 
@@ -72,3 +75,6 @@ def _spread(what: str, own: Results, got: Results) -> list[str]:
         if its != here:
             notes.append(f"{what}: {'fewer' if here < its else 'more'} {side} than in the original are not finite")
     return notes
+
+
+CHECKS = (Check.of("extremes", extremes, SMALL),)

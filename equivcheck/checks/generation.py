@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.numerics.truth import Memory
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import GENERATED
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.cache import Memory
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import foreign
 from equivcheck.runtime.rng import seeded
@@ -152,3 +155,6 @@ def _redrawn(problem: Problem, logits: Tensor, earlier: int, row: int, way: _Way
         for _ in range(earlier):
             torch.multinomial(probabilities, 1)
         return int(torch.multinomial(probabilities, 1)[row])
+
+
+CHECKS = (Check.of("generation", generation, GENERATED, whole=True),)

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.modifications import hold_following
 from equivcheck.checks.base.signatures import must_bind, must_take_keywords
+from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.targets import hold_form
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.runtime.exits import held_back
@@ -195,3 +198,6 @@ def _longer(x: Tensor, case: Case) -> Tensor:
 
 def _refuses(problem: Problem, module: nn.Module, inputs: tuple[Tensor, ...], side: str) -> bool:
     return failure(lambda: problem.run(module, inputs, gradients=False), side) is not None
+
+
+CHECKS = (Check.of("interface", interface, SMALL), Check.of("errors", errors, SMALL, cheap=True))

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold, kind_of
+from equivcheck.checks.base.base import candidate_run, hold, kind_of
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import BATCHED
 from equivcheck.checks.base.under_transforms import together
-from equivcheck.errors import ReferenceRaises
-from equivcheck.numerics.comparison import Mismatch, Raised
+from equivcheck.errors import Mismatch, Raised, ReferenceRaises
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["layouts"]
@@ -133,3 +135,6 @@ def _one_buffer(problem: Problem) -> Held:
     wide = torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in problem.inputs], dim=-2)
     inputs = tuple(part[..., : x.shape[-1]] for part, x in zip(wide.unbind(-2), problem.inputs, strict=True))
     return _held(problem, "inputs: views of one buffer", inputs, problem.upstream)
+
+
+CHECKS = (Check.of("layouts", layouts, BATCHED),)

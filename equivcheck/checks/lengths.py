@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.under_transforms import together
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["first_positions", "lengths", "lengths_of"]
@@ -142,3 +146,18 @@ def _backward(problem: Problem, module: nn.Module, length: int, beginning: Probl
     return {
         name: value if value is None or name not in per_row else _rows(value, first) for name, value in found.items()
     }
+
+
+_CUT = CaseSpace(  # every eighth length up to the drawn one
+    regimes=(*ORDINARY, "same_sign_v"),
+    layouts=("contiguous", "transposed"),
+    min_seq_len=257,
+    max_seq_len=600,
+    max_scores=2**19,
+    max_batch_size=3,
+    max_heads=4,
+    head_sizes=(8, 64, 128, 16, 32, 80, 96),
+)
+_FURTHER = {"min_seq_len": 1089, "max_seq_len": 1100, "max_batch_size": 1, "max_heads": 1}
+
+CHECKS = (Check.of("lengths", lengths, _CUT, dear=True, once=_FURTHER),)

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.dropout.dropout import generator_is_used
 from equivcheck.checks.dropout.exact import forward, hold_exactly, must_open
-from equivcheck.checks.dropout.masks import NotOpened
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch, NotOpened
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import ensure_foreign, foreign
 from equivcheck.runtime.rng import seeded
@@ -189,3 +192,19 @@ def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held
     held = judge(problem, reference, candidate)
     generator_is_used(problem, reference, candidate)
     return held
+
+
+_RATES = (0.1, 0.25, 0.5)
+_STEPPED = CaseSpace(
+    max_seq_len=24,
+    max_batch_size=2,
+    max_heads=3,
+    max_head_size=16,
+    regimes=ORDINARY,
+    layouts=("contiguous", "transposed"),
+    rates=_RATES,
+    train_rates=_RATES,
+    steps="".join(STEPS),
+)
+
+CHECKS = (Check.of("modes", modes, _STEPPED),)

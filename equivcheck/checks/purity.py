@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run, first_line, hold
+from equivcheck.checks.base.base import candidate_run, first_line, hold
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.retained_memory import hold_size
+from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.under_transforms import together
-from equivcheck.numerics.comparison import Mismatch, Raised
+from equivcheck.errors import Mismatch, Raised
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results, backward, dense, flow_back
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.pairs.weight_transfer import gradients_of
@@ -228,3 +231,6 @@ def _overlapping(pair: Pair, problem: Problem) -> Held:
                 where=error.where,
             ) from error
     return max(helds, key=lambda h: h.ratio or 0.0)
+
+
+CHECKS = (Check.of("purity", purity, SMALL),)

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.strategies import CaseSpace
 from equivcheck.cases.tensors import tokens
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.dropout.exact import hold_exactly, must_open
-from equivcheck.checks.dropout.masks import NotOpened
-from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.errors import Mismatch, NotOpened
+from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.quantiles import student_quantile
 from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import foreign
 from equivcheck.pairs.weight_transfer import gradients_of, named_back
@@ -167,3 +171,18 @@ def _same_losses(own: Tensor, mine: Tensor) -> None:
             f"and {float(own.mean(0)[step]):.6g} in the original: chance allows {float(allowed[step]):.2g} more or less",
             where="losses",
         )
+
+
+_TRAINED = CaseSpace(
+    regimes=ORDINARY,
+    layouts=("contiguous",),
+    max_seq_len=24,
+    max_batch_size=2,
+    max_heads=3,
+    max_head_size=16,
+    n_layers=(1, 2),
+    training=True,
+    train_rates=(0.0, 0.0, 0.2),
+)
+
+CHECKS = (Check.of("training", training, _TRAINED, dear=True, whole=True),)

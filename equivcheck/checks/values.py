@@ -1,15 +1,19 @@
 """Values: outputs, gradients and the logits of a whole model, held against the oracle within the budget."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.cases.strategies import MODEL_REGIMES, CaseSpace
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.targets import uncounted, without_targets
 from equivcheck.checks.base.under_transforms import together
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results, dense, flow_back
 from equivcheck.pairs.weight_transfer import named_back, own_names
 from equivcheck.runtime.rng import seeded
@@ -125,3 +129,20 @@ def logits(pair: Pair, case: Case) -> Held:
     problem = inside.problem(case)
     held = _with_gradients(problem, outputs=True)
     return held if pair.kind == "module" else together((held, without_targets(problem), uncounted(problem)))
+
+
+_OF_A_MODEL = CaseSpace(
+    max_seq_len=130,
+    max_heads=4,
+    max_head_size=24,
+    regimes=MODEL_REGIMES,
+    layouts=("contiguous", "expanded"),
+    n_layers=(1, 2, 3, 4),
+)
+_BY_VALUE: dict[str, Any] = {"cheap": True, "fine": True, "by_features": True, "beyond": ("module", "function")}
+
+CHECKS = (
+    Check.of("output", output, **_BY_VALUE),
+    Check.of("gradients", gradients, **_BY_VALUE),
+    Check.of("logits", logits, _OF_A_MODEL, deep=True, beyond=("model", "replacement")),
+)

@@ -74,9 +74,8 @@ def bench(
     from equivcheck.bench import record as records
     from equivcheck.bench import render
     from equivcheck.bench import runner as benching
-    from equivcheck.pairs.loading import find_device
     from equivcheck.report.places import place_of
-    from equivcheck.report.provenance import device_name
+    from equivcheck.runtime.device import device_name, find_device
 
     place = None if json_file is None else place_of("--json", json_file).probe()
     pages = None

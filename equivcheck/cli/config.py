@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.errors import UsageError
+from equivcheck.report import catalogue
+from equivcheck.report.catalogue import PROFILES
 from equivcheck.report.files import read_bounded
 from equivcheck.report.model import Deviation
 from equivcheck.report.outcomes import DTYPES
 
 __all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
-KINDS = ("auto", "module", "function", "model", "replacement")
-PROFILES = ("quick", "gate", "thorough")
+KINDS = ("auto", *catalogue.KINDS)
 LARGEST_SEED = 2**63 - 1  # what torch takes as a seed
 _TABLE = "[tool.equivcheck] in {path}"
 _DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, in which no reason is empty,'

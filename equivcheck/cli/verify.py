@@ -112,14 +112,14 @@ def verify(
     from equivcheck.cli.progress import follow
     from equivcheck.report import github, table
     from equivcheck.supervisor import api
-    from equivcheck.supervisor.sealed import Pair
+    from equivcheck.supervisor.sealed import NamedPair
 
     kind, where = options.pop("kind"), options.pop("device")
     try:
         api.start()  # beside what follows here
         with follow(streams.current().notes()) as listener:
             report = api.verify(
-                Pair(reference, candidate, kind, where, said, first(setup, config.setup)),
+                NamedPair(reference, candidate, kind, where, said, first(setup, config.setup)),
                 **options,
                 checks=checks or None,
                 exclude=exclude or config.exclude,
@@ -205,10 +205,10 @@ def replay(
             )
     else:
         from equivcheck.supervisor import api
-        from equivcheck.supervisor.sealed import Pair
+        from equivcheck.supervisor.sealed import NamedPair
 
         results = api.replay(
-            Pair(reference, candidate, kind, where, said, config.setup),
+            NamedPair(reference, candidate, kind, where, said, config.setup),
             case_id,
             checks=checks or None,
             require_backend=require_backend,

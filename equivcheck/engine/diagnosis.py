@@ -17,10 +17,10 @@ from torch import Tensor
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.base import hold
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.numerics.truth import Memory
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.function_module import FunctionModule
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, running
 
@@ -124,7 +124,7 @@ def attention(
     return y.masked_fill(empty, 0.0) if reading.empty == "zero" else y
 
 
-def explanation(subject: Subject, failed: Sequence[Case], *, gradients: bool) -> str:
+def explanation(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> str:
     """The whole difference in one sentence, where one reading is all of it, of gradients too if asked; else empty."""
     if subject.kind != "function" or not failed:
         return ""
@@ -155,7 +155,7 @@ def _usual() -> Iterator[Reading]:
                 yield Reading(corner=corner, empty=empty, heads=heads)
 
 
-def _reading_of(subject: Subject, case: Case, reading: Reading) -> Problem:
+def _reading_of(subject: Pair, case: Case, reading: Reading) -> Problem:
     """The case with attention as `reading` has it in the place of the original."""
     return replace(
         subject.problem(case),
@@ -170,12 +170,12 @@ def _reading_of(subject: Subject, case: Case, reading: Reading) -> Problem:
     )
 
 
-def _differ(subject: Subject, case: Case, one: Reading, other: Reading) -> bool:
+def _differ(subject: Pair, case: Case, one: Reading, other: Reading) -> bool:
     values = [_reading_of(subject, case, r).oracle_values(gradients=False)["output"] for r in (one, other)]
     return not _alike(*values)
 
 
-def _follows(subject: Subject, case: Case, reading: Reading) -> bool:
+def _follows(subject: Pair, case: Case, reading: Reading) -> bool:
     try:
         own = subject.problem(case).oracle_values(gradients=False)["output"]
     except Exception:
@@ -191,7 +191,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return float(error.max()) <= _SAME * max(float(one.nan_to_num().abs().max()), 1e-300)
 
 
-def _explains(subject: Subject, case: Case, reading: Reading, gradients: bool) -> bool:
+def _explains(subject: Pair, case: Case, reading: Reading, gradients: bool) -> bool:
     """Whether the candidate is what `reading` makes of the case."""
     problem = _reading_of(subject, case, reading)
 

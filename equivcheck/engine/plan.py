@@ -1,19 +1,17 @@
 """What a run sets out to do: which checks, and how many cases of each."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS, Check
 from equivcheck.errors import UsageError
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
+from equivcheck.report.catalogue import share_of_cases
 
-__all__ = ["PROFILES", "choose", "least_cases", "must_judge", "planned_cases", "roughly", "shrink_calls"]
+__all__ = ["choose", "must_judge", "planned_cases", "roughly", "shrink_calls"]
 
-PROFILES = ("quick", "gate", "thorough")
 _SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
 _FEWEST_CALLS, _TIMES_PLANNED = 8, 4
-_ENOUGH = 8
 _TIMES_ON_CUDA = 8  # as many times the cases of what is cheap: a GPU has time for them
 
 
@@ -62,7 +60,7 @@ def shrink_calls(check: Check, profile: str, planned: int) -> int:
     return min(_SHRINK_CALLS[profile], max(_FEWEST_CALLS, _TIMES_PLANNED * planned))
 
 
-def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int) -> int:
+def planned_cases(check: Check, *, subject: Pair, profile: str, dtypes: int) -> int:
     """How many cases of this check are run, where so many of the dtypes are asked for.
 
     The profile `gate` has more cases of the checks that are cheap on CUDA; how many processes share the work is all one.
@@ -71,13 +69,4 @@ def planned_cases(check: Check, *, subject: Subject, profile: str, dtypes: int) 
     if profile == "gate" and subject.device.type == "cuda" and check.cheap:
         most *= _TIMES_ON_CUDA
     # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
-    return _share(most, dtypes, features=len(subject.features))
-
-
-def least_cases(check: Check, profile: str, dtypes: int) -> int:
-    """How few cases of this check a run of this profile plans, whatever the pair and the device."""
-    return _share(check.cases[profile], dtypes)
-
-
-def _share(most: int, dtypes: int, features: int = 0) -> int:
-    return min(most, max(_ENOUGH * (1 + features), math.ceil(most * dtypes / len(DTYPES))))
+    return share_of_cases(most, dtypes, features=len(subject.features))

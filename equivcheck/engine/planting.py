@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 from equivcheck.cases.case import DTYPES, HALF
+from equivcheck.cases.features import FEATURES
 from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
 from equivcheck.faults.around.function import FUNCTIONS, around_function
 from equivcheck.faults.around.model import MODELS, around_model
 from equivcheck.faults.around.module_contract import MODULES, around_module
 from equivcheck.faults.around.transforms import CHANGES, around_last_part, around_output, around_result
-from equivcheck.pairs.function_options import FEATURES
-from equivcheck.pairs.pair import SAMPLE, Subject
+from equivcheck.pairs.pair import SAMPLE, Pair
 
 __all__ = ["PlantedFault", "below_reference_error", "planted"]
 
@@ -93,14 +93,14 @@ class PlantedFault:
 
     name: str
     seen_by: tuple[str, ...]
-    subject: Subject
-    without: Subject
+    subject: Pair
+    without: Pair
     shows_in: tuple[str, ...] = DTYPES
     doubtful: bool = False
 
 
 def planted(
-    subject: Subject,
+    subject: Pair,
     checks: Set[str],
     profile: str,
     seed: int,
@@ -178,7 +178,7 @@ def planted(
     return found
 
 
-def below_reference_error(subject: Subject) -> list[str]:
+def below_reference_error(subject: Pair) -> list[str]:
     """The faults that are no larger than what the original does itself, as one whose softmax is in float32 in every dtype."""
     case = SAMPLE.but(dtype="float64", n_layer=1 if subject.kind in ("model", "replacement") else 0)
     problem = subject.problem(case)
@@ -197,7 +197,7 @@ def below_reference_error(subject: Subject) -> list[str]:
     return [name for name, size in _SIZES.items() if name.startswith(its) and worst > _HIDES * size]
 
 
-def _is_the_shipped_one(subject: Subject) -> bool:
+def _is_the_shipped_one(subject: Pair) -> bool:
     from equivcheck.attention import CausalSelfAttention
 
     return subject.reference is CausalSelfAttention

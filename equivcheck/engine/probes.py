@@ -12,7 +12,7 @@ from equivcheck.checks import Check, Held
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
 from equivcheck.numerics.dtypes import unit_roundoff
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, running
 from equivcheck.runtime.global_state import kept
@@ -39,14 +39,14 @@ class Probes:
         seed: The run's seed.
     """
 
-    subject: Subject
+    subject: Pair
     dtypes: Sequence[str]
     planned: dict[str, int]
     seed: int
     _drawn: dict[str, list[Case]] = field(default_factory=dict)
     _reference: dict[tuple[bool, Case], list[Results]] = field(default_factory=dict)
 
-    def changed_by(self, fault: Subject, checks: Sequence[Check]) -> Iterator[tuple[Check, Case]]:
+    def changed_by(self, fault: Pair, checks: Sequence[Check]) -> Iterator[tuple[Check, Case]]:
         """The probe cases of these checks that a fault changes by more than the original itself errs there."""
         each = max(1, PROBES // max(1, len(checks)))
         for check in checks:
@@ -71,7 +71,7 @@ class Probes:
             self._drawn[check.name] = [seen[int(at * step)] for at in range(min(PROBES, len(seen)))]
         return self._drawn[check.name]
 
-    def _changes(self, fault: Subject, check: Check, case: Case) -> bool:
+    def _changes(self, fault: Pair, check: Check, case: Case) -> bool:
         inside = check.name in _IN_A_GPT and self.subject.kind == "module"
         if check.name == "dropout":
             case = case.but(training=True)

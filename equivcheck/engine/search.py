@@ -15,9 +15,8 @@ from equivcheck.cases.strategies import simpler
 from equivcheck.checks import Check, Held
 from equivcheck.checks.base.base import first_line, raised
 from equivcheck.engine.drawing import draw_cases
-from equivcheck.errors import ReferenceRaises, ToolError, UsageError
-from equivcheck.numerics.comparison import Mismatch, Raised
-from equivcheck.pairs.pair import Subject
+from equivcheck.errors import Mismatch, Raised, ReferenceRaises, ToolError, UsageError
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import REFERENCE, ensure_foreign, failure, raised_by
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime.device import hold_device
@@ -66,7 +65,7 @@ class Search:
     """
 
     check: Check
-    subject: Subject
+    subject: Pair
     planned: int
     shrink_calls: float
     until: float
@@ -269,7 +268,7 @@ def _not_asked(why: Exception) -> Held:
     return Held(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
 
 
-def _original_raises(subject: Subject, case: Case) -> Exception | None:
+def _original_raises(subject: Pair, case: Case) -> Exception | None:
     """What the original raises on a case, by itself; None where it runs."""
     inside = subject.within_gpt() if subject.kind == "module" and case.n_layer else subject
 

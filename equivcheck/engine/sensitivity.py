@@ -12,9 +12,8 @@ from equivcheck.checks import Check
 from equivcheck.engine import planting
 from equivcheck.engine.planting import PlantedFault
 from equivcheck.engine.probes import PROBES, Probes
-from equivcheck.errors import ReferenceRaises
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.errors import Mismatch, ReferenceRaises
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Results
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.runtime.global_state import kept
@@ -68,7 +67,7 @@ class Plants:
     is no more than rounding explains, and one that values show where the run's cases did not show it.
     """
 
-    def __init__(self, subject: Subject, ran: Sequence[Ran], profile: str, seed: int, dtypes: Sequence[str]) -> None:
+    def __init__(self, subject: Pair, ran: Sequence[Ran], profile: str, seed: int, dtypes: Sequence[str]) -> None:
         """Plant nothing as yet.
 
         Args:
@@ -152,7 +151,7 @@ def _shows_often(fault: PlantedFault, probes: Iterator[tuple[Check, Case]], plan
     return False
 
 
-def _fails(check: Check, subject: Subject, case: Case) -> bool:
+def _fails(check: Check, subject: Pair, case: Case) -> bool:
     try:
         with kept():
             check.run(subject, case)
@@ -165,10 +164,10 @@ def _fails(check: Check, subject: Subject, case: Case) -> bool:
     return False
 
 
-_without: list[tuple[Subject, dict[tuple[int, str, Case], bool]]] = []
+_without: list[tuple[Pair, dict[tuple[int, str, Case], bool]]] = []
 
 
-def _fails_without(check: Check, subject: Subject, case: Case) -> bool:
+def _fails_without(check: Check, subject: Pair, case: Case) -> bool:
     """Whether a check fails on a case where no fault is planted: asked once for all faults."""
     if not _without or _without[0][0].reference is not subject.reference:
         _without[:] = [(subject, {})]
@@ -179,7 +178,7 @@ def _fails_without(check: Check, subject: Subject, case: Case) -> bool:
     return known[key]
 
 
-def _repeats(subject: Subject, case: Case) -> bool:
+def _repeats(subject: Pair, case: Case) -> bool:
     """Whether the original gives the same bits again, from another module and from the same one: it does not differ from itself."""
     try:
         problem = subject.problem(case)

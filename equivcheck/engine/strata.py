@@ -1,20 +1,19 @@
 """The space of a check's cases in classes, each of which is sure of its share: chance alone would leave some of them out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from equivcheck.cases.case import DTYPES, HALF
-from equivcheck.cases.strategies import LENGTHS, cases
+from equivcheck.cases.case import HALF
+from equivcheck.cases.features import MASK_SHAPES, mask_features
+from equivcheck.cases.strategies import LENGTHS, MODEL_REGIMES, CaseSpace, cases
 from equivcheck.checks import Check
-from equivcheck.pairs.function_options import MASK_SHAPES, mask_features
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 
 __all__ = ["classes"]
 
 _FEW = 5
 _DEAR = 9  # cases of a check that is dear, in three classes
-_FINE = ("output", "gradients")  # the checks that a single dtype must let see a fault by itself
-_PLAIN = {  # the first case of this class, its simplest, is the only one that is drawn
+_PLAIN: dict[str, Any] = {  # the first case of this class, its simplest, is the only one that is drawn
     "min_seq_len": 16,
     "max_seq_len": 32,
     "min_heads": 2,
@@ -25,13 +24,12 @@ _PLAIN = {  # the first case of this class, its simplest, is the only one that i
 }
 """Where rounding explains least: of several heads and samples, with small scores. In half precision it explains half of a
 gradient of the keys in most other regimes, and a run that met none of this kind would be insensitive by chance."""
-_WHOLE = ("training", "generation")  # the checks that run a whole model, in few cases
-_TYPICAL = _PLAIN | {"vocab_sizes": (17,)}
+_TYPICAL: dict[str, Any] = _PLAIN | {"vocab_sizes": (17,)}
 """A case of these two in which something can go wrong. Their other cases are drawn, and the first of those is the simplest: with
 one position no gradient comes back to queries and keys, and of two tokens the likelier one is often the same for a wrong model. A
 run that drew no other ones was insensitive, as some seeds, and some versions of Hypothesis, did."""
-_DEEP = {"n_layers": (3,)}
-_SMALL_HEADS = {"min_seq_len": 2, "max_seq_len": 8, "max_head_size": 8}
+_DEEP: dict[str, Any] = {"n_layers": (3,)}
+_SMALL_HEADS: dict[str, Any] = {"min_seq_len": 2, "max_seq_len": 8, "max_head_size": 8}
 _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest, is the only one that is drawn
     {**_SMALL_HEADS, "min_heads": 65, "max_heads": 96, "max_batch_size": 2},
     {**_SMALL_HEADS, "min_batch_size": 257, "max_batch_size": 300, "max_heads": 2, "max_scores": 2**18},
@@ -39,82 +37,81 @@ _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest,
 )
 """More heads, more samples and wider heads than other cases have: what is wrong from some number on is wrong there."""
 _ONCE = ("float32", "float64", "bfloat16")  # a narrow one and the wide ones: a second each
+_LONGEST_OF_A_MODEL = 130
 _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
 
 
-def classes(check: Check, subject: Subject, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
+def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
     """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
-    draws = _draws(check, subject, dtypes)
-    longest = draws.get("max_seq_len", 512)
-    shortest = draws.get("min_seq_len", 1)
+    space = _space(check, subject, dtypes)
+    longest, shortest = space.max_seq_len, space.min_seq_len
     lengths = [
         (max(low, shortest), longest if high == LENGTHS[-1][1] else min(high, longest), share)
         for low, high, share in LENGTHS
         if low <= longest and high >= shortest
     ]
-    each = [[dtype] for dtype in draws["dtypes"]]
+    each = [[dtype] for dtype in space.dtypes]
     # the first case of a class is its simplest: classes of few cases would hold little else
-    groups = each if planned >= _FEW * len(each) * len(lengths) else [draws["dtypes"]] if draws["dtypes"] else []
+    groups = each if planned >= _FEW * len(each) * len(lengths) else [list(space.dtypes)] if space.dtypes else []
     if check.dear and len(groups) == 1 and planned >= _DEAR:  # processes can share what is in several classes
-        wide = [d for d in draws["dtypes"] if d not in HALF]
-        groups = [group for group in (wide, *([d] for d in HALF if d in draws["dtypes"])) if group]
+        wide = [d for d in space.dtypes if d not in HALF]
+        groups = [group for group in (wide, *([d] for d in HALF if d in space.dtypes)) if group]
     whole = len(groups) * sum(share for _, _, share in lengths)
     found = [
-        (
-            cases(**draws | {"dtypes": group, "min_seq_len": low, "max_seq_len": high}),
-            max(1, round(planned * share / whole)),
-        )
+        (space.but(dtypes=group, min_seq_len=low, max_seq_len=high), max(1, round(planned * share / whole)))
         for low, high, share in lengths
         for group in groups
     ]
-    if check.name in _FINE:
-        found += [(cases(**draws | _PLAIN | {"dtypes": group}), 1) for group in each]
-    if check.name == "logits":
-        found += [(cases(**draws | _TYPICAL | _DEEP | {"dtypes": group}), 1) for group in each]
-    if check.name in _WHOLE:
-        wide = [d for d in draws["dtypes"] if d not in HALF] or draws["dtypes"]
-        found += [(cases(**draws | _TYPICAL | {"dtypes": wide}), 1)] if wide else []
-    if check.name in _FINE or (check.name == "logits" and subject.kind in ("model", "replacement")):
-        found += [(cases(**draws | beyond | {"dtypes": group}), 1) for beyond in _BEYOND for group in each]
-    if {"lengths", "causal lengths"} & draws.get("features", frozenset()):
+    if check.fine:
+        found += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
+    if check.deep:
+        found += [(space.but(**_TYPICAL, **_DEEP, dtypes=group), 1) for group in each]
+    if check.whole:
+        wide = [d for d in space.dtypes if d not in HALF] or list(space.dtypes)
+        found += [(space.but(**_TYPICAL, dtypes=wide), 1)] if wide else []
+    if subject.kind in check.beyond:
+        found += [(space.but(**beyond, dtypes=group), 1) for beyond in _BEYOND for group in each]
+    if {"lengths", "causal lengths"} & space.features:
         # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
-        found.append((cases(**draws | {"max_seq_len": 1}), max(1, round(planned * _ONE_QUERY))))
-    if draws.get("features"):
-        found += _masked(draws, max(2, round(planned * _SHAPED)))
+        found.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
+    if space.features:
+        found += _masked(space, max(2, round(planned * _SHAPED)))
     if check.once and subject.kind in ("module", "function"):  # the first case of a class: its simplest
-        found += [(cases(**draws | dict(check.once) | {"dtypes": [d]}), 1) for d in draws["dtypes"] if d in _ONCE]
-    return found
+        found += [(space.but(**check.once, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
+    return [(cases(one), count) for one, count in found]
 
 
-def _masked(draws: Mapping[str, Any], count: int) -> Iterator[tuple[Any, int]]:
+def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:
     """A class for each shape of masks in which both run, where queries and keys can be mixed up, and one head with another.
 
     And one of additive masks that all heads share: where such a mask is learned, its gradient is a sum over heads.
     """
-    square = frozenset(draws["features"]) - {"lengths", "causal lengths"}
-    mixed = {"features": square, "min_seq_len": 2, "max_seq_len": 24, "min_heads": 2}
+    square = space.features - {"lengths", "causal lengths"}
+    mixed = space.but(features=square, min_seq_len=2, max_seq_len=24, min_heads=2)
     for mask in (*MASK_SHAPES.values(), "additive"):
-        causal = [c for c in draws.get("is_causal", (True,)) if mask_features(mask, is_causal=c) <= square]
+        causal = [c for c in space.is_causal if mask_features(mask, is_causal=c) <= square]
         if causal:
-            yield cases(**{**draws, **mixed, "masks": (mask,), "is_causal": causal}), count
+            yield mixed.but(masks=(mask,), is_causal=causal), count
 
 
-def _draws(check: Check, subject: Subject, dtypes: Sequence[str]) -> dict[str, Any]:
-    draws = dict(check.draws)
-    draws["dtypes"] = [d for d in draws.get("dtypes", DTYPES) if d in dtypes]
+def _space(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
+    """The space of a check's cases, as far as it is one of the pair's kind, options and dtypes."""
+    space = check.space.but(dtypes=[d for d in check.space.dtypes if d in dtypes])
     if subject.kind in ("model", "replacement"):
-        draws.setdefault("n_layers", (1, 2))
-        draws.setdefault("regimes", ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v"))
-        if draws.get("min_seq_len", 1) <= 130:
-            draws["max_seq_len"] = min(draws.get("max_seq_len", 130), 130)
+        if space.n_layers == CaseSpace.n_layers:
+            space = space.but(n_layers=(1, 2))
+        if space.regimes == CaseSpace.regimes:
+            space = space.but(regimes=MODEL_REGIMES)
+        if space.min_seq_len <= _LONGEST_OF_A_MODEL:
+            space = space.but(max_seq_len=min(space.max_seq_len, _LONGEST_OF_A_MODEL))
         else:  # a check of long sequences keeps its lengths, in small models
-            draws |= {"head_sizes": (), "max_scores": 2**17}
-        draws["max_head_size"] = min(draws.get("max_head_size", 24), 24)
+            space = space.but(head_sizes=(), max_scores=2**17)
+        space = space.but(max_head_size=min(space.max_head_size, 24))
     if subject.kind == "function":
         if "scale" in subject.options:
-            draws.setdefault("scales", (None, None, 0.25, 1.0))
-        if check.name in ("output", "gradients") and "is_causal" in subject.options:
-            draws.setdefault("is_causal", (True, False) if subject.features else (True, True, False))
-        if check.name in ("output", "gradients"):
-            draws["features"] = subject.features
-    return draws
+            space = space.but(scales=(None, None, 0.25, 1.0))
+        if check.by_features and "is_causal" in subject.options:
+            space = space.but(is_causal=(True, False) if subject.features else (True, True, False))
+        if check.by_features:
+            space = space.but(features=frozenset(subject.features))
+    return space

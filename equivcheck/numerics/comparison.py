@@ -2,8 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from equivcheck.numerics.quantiles import norm_quantile, student_quantile
 from equivcheck.numerics.spread import Spread, spread_of
 
-__all__ = ["FALSE_ALARM", "Comparison", "Mismatch", "Raised", "compare", "describe"]
+__all__ = ["FALSE_ALARM", "Comparison", "compare", "describe"]
 
 FALSE_ALARM = 1e-9
 """The chance, under the model of the budget, that one comparison of two right tensors fails."""
@@ -20,25 +18,6 @@ LEVELS = ("element", "row", "tensor")
 _VANISHES = (
     1e-150  # of the tensor's greatest: the squares of smaller deviations are zero in float64, and so is their budget
 )
-
-
-class Mismatch(AssertionError):
-    """A check that failed: the message tells what, how many, how big, where and what was allowed.
-
-    `ratio` is error / budget where one was measured, infinity where there is none to measure.
-    """
-
-    def __init__(self, message: str, *, ratio: float = math.inf, where: str = "") -> None:
-        super().__init__(message)
-        self.ratio = ratio
-        self.where = where
-
-    def __reduce__(self) -> Any:
-        return partial(type(self), ratio=self.ratio, where=self.where), self.args
-
-
-class Raised(Mismatch):
-    """What the candidate raised where the original runs."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from equivcheck.cases.config import CaseConfig, field_of
+from equivcheck.cases.config import CaseConfig
+from equivcheck.cases.names import field_of
 from equivcheck.errors import UsageError
 from equivcheck.pairs.loading import line_of
 

@@ -9,19 +9,12 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.features import FEATURES, mask_features
 from equivcheck.errors import UsageError
 from equivcheck.pairs.forward import Function, unwrapping
-from equivcheck.pairs.function_options import (
-    FEATURES,
-    HOW_TO_CALL_IT,
-    OPTIONS,
-    mask_features,
-    may_take_qkv,
-    normal,
-    options_of,
-)
+from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
 from equivcheck.pairs.loading import line_of
-from equivcheck.pairs.pair import SAMPLE, Subject
+from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime.rng import seeded
@@ -36,7 +29,7 @@ _WAYS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {  # an option: two
 }
 
 
-def as_functions(subject: Subject, allowed: frozenset[str] | None = None) -> Subject:
+def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
     """The pair as functions of the contract's names, with the options that both take, or those of them that are `allowed`."""
     if not may_take_qkv(subject.candidate):
         raise UsageError(
@@ -76,7 +69,7 @@ def as_functions(subject: Subject, allowed: frozenset[str] | None = None) -> Sub
     return subject if any(_refuses(tried, left_out, which) for which in ("reference", "candidate")) else tried
 
 
-def _unwrapped(subject: Subject) -> Subject:
+def _unwrapped(subject: Pair) -> Pair:
     """The pair with the tensor taken out of what both return, where the original returns it in a tuple; as it is otherwise."""
     problem = subject.problem(SAMPLE)
     try:
@@ -100,7 +93,7 @@ def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
     return taken
 
 
-def _with_features(subject: Subject) -> Subject:
+def _with_features(subject: Pair) -> Pair:
     """The pair with the features in which both run; where only the original does, that is a note."""
     found: list[str] = []
     notes: list[str] = []
@@ -126,7 +119,7 @@ def _with_features(subject: Subject) -> Subject:
     return replace(subject, features=frozenset(found), notes=(*subject.notes, *notes))
 
 
-def _learning(subject: Subject) -> Subject:
+def _learning(subject: Pair) -> Pair:
     """The pair with an additive mask that is learned, where the original has a gradient for it and the candidate takes one."""
     additive = [FEATURES[n][1] for n in ("additive", "causal additive", "bias by heads") if n in subject.features]
     tried = replace(subject, learns_mask=True)
@@ -141,7 +134,7 @@ def _learning(subject: Subject) -> Subject:
     return replace(subject, notes=(*subject.notes, note))
 
 
-def _has_gradient(subject: Subject, case: Case) -> bool:
+def _has_gradient(subject: Pair, case: Case) -> bool:
     problem = subject.problem(case)
     try:
         found = problem.run(problem.reference, problem.inputs, gradients=True).get("grad attn_mask")
@@ -151,7 +144,7 @@ def _has_gradient(subject: Subject, case: Case) -> bool:
     return found is not None
 
 
-def _refuses(subject: Subject, case: Case, which: str) -> str:
+def _refuses(subject: Pair, case: Case, which: str) -> str:
     """What one of the two raises on a case, in any dtype that the other kernels of its kind are made for."""
     told = ""
     for dtype in ("float32", "bfloat16"):
@@ -172,12 +165,12 @@ def _refuses(subject: Subject, case: Case, which: str) -> str:
     return told
 
 
-def _unfelt(subject: Subject) -> list[str]:
+def _unfelt(subject: Pair) -> list[str]:
     """Those of the options that both take that change nothing in the original; one that it refuses is not among them."""
     return [name for name, ways in _WAYS.items() if name in subject.options and not _felt(subject, *ways)]
 
 
-def _felt(subject: Subject, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _felt(subject: Pair, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     found = []
     try:
         for fields in (one, other):

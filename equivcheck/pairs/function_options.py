@@ -11,11 +11,8 @@ from torch import Tensor
 from equivcheck.errors import UsageError
 
 __all__ = [
-    "FEATURES",
     "HOW_TO_CALL_IT",
-    "MASK_SHAPES",
     "OPTIONS",
-    "mask_features",
     "may_take_qkv",
     "normal",
     "options_of",
@@ -30,35 +27,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "enable_gqa": ("enable_gqa",),
 }
 """The options of `F.scaled_dot_product_attention`, and the names that kernels give them."""
-
-FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
-    "causal lengths": ("causal, keys of another number than queries", {"kv_len": 5}),
-    "heads": (
-        "fewer heads of keys and values than of queries",
-        {"n_head": 4, "kv_heads": 2},
-    ),  # one alone would broadcast
-    "value size": ("values of another size than queries", {"value_size": 3}),
-    "boolean": ("a boolean mask", {"mask": "some", "is_causal": False}),
-    "causal boolean": ("causal with a boolean mask", {"mask": "some"}),
-    "additive": ("an additive mask", {"mask": "additive", "is_causal": False}),
-    "causal additive": ("causal with an additive mask", {"mask": "additive"}),
-    "mask by heads": ("a boolean mask for each head", {"mask": "heads", "is_causal": False}),
-    "plain mask": ("a boolean mask of two dimensions", {"mask": "plane", "is_causal": False}),
-    "bias by heads": ("an additive mask for each head", {"mask": "bias", "is_causal": False}),
-}
-"""What a function may be able to do, in words, and the fields of a case that tries it."""
-
-
-MASK_SHAPES: Mapping[str, str] = {"mask by heads": "heads", "plain mask": "plane", "bias by heads": "bias"}
-"""The features that are a shape of masks, and the mask of a case that has it."""
-
-
-def mask_features(mask: str, *, is_causal: bool) -> set[str]:
-    """Which features a mask of a case needs."""
-    kind = "additive" if mask in ("additive", "both", "bias") else "boolean"
-    return {f"causal {kind}" if is_causal else kind, *(name for name, its in MASK_SHAPES.items() if its == mask)}
-
 
 HOW_TO_CALL_IT = "a function is f(q, k, v, *, is_causal, dropout_p, scale), each option optional: wrap it in one"
 

@@ -5,13 +5,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from equivcheck.errors import UsageError
 from equivcheck.runtime import global_state
 from equivcheck.runtime.file_modules import module_of
 
-__all__ = ["find_device", "line_of", "load", "load_candidate", "name_of"]
+__all__ = ["line_of", "load", "load_candidate", "name_of"]
 
 _SWITCHED: dict[str, tuple[str, ...]] = {}  # by module: a second import of it switches nothing
 
@@ -71,31 +69,6 @@ def _public(module: ModuleType) -> list[str]:
 def line_of(error: BaseException) -> str:
     """An error's message in one line."""
     return " ".join(str(error).split()) or "no message"
-
-
-def find_device(device: str) -> torch.device:
-    """The device to run on: `auto` is the current CUDA device where there is one; a UsageError where the device is missing."""
-    if device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = torch.device("meta")
-    if found.type not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {device!r}: allowed are auto, cpu, cuda and cuda:N")
-    if found.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise UsageError(
-                f"device {device!r} was asked for and torch {torch.__version__} sees no CUDA GPU: use --device cpu"
-            )
-        index = torch.cuda.current_device() if found.index is None else found.index
-        if index >= count:
-            raise UsageError(
-                f"device {device!r} was asked for and torch sees {count} CUDA GPU(s): use cuda:0 to cuda:{count - 1}"
-            )
-        found = torch.device("cuda", index)
-    return found
 
 
 def name_of(given: Any) -> str:

@@ -14,8 +14,8 @@ from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
 from equivcheck.cases.tensors import projections_known, qkv, randomise, sequence, tokens, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
-from equivcheck.numerics.truth import Memory
 from equivcheck.pairs.adaptation import NOTHING_SAID, Adaptation
+from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.forward import HOW_TO_COMPARE, tensor_of
 from equivcheck.pairs.function_module import FunctionModule
 from equivcheck.pairs.plain_tensors import Subclasses, plain
@@ -29,7 +29,7 @@ from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.patch_guard import classes_restored
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["SAMPLE", "Subject", "model_outputs", "takes_targets", "to_device"]
+__all__ = ["SAMPLE", "Pair", "model_outputs", "takes_targets", "to_device"]
 
 Factory = Callable[..., Any]
 
@@ -44,7 +44,7 @@ MAX_LAYERS = 8
 
 
 @dataclass(frozen=True)
-class Subject:
+class Pair:
     """A pair and its kind, ready to make problems of cases on a device.
 
     `oracle_device` is where the oracle of cases of moderate size runs.
@@ -69,12 +69,12 @@ class Subject:
     oracle_device: torch.device | None = None
     switched_at_import: tuple[str, ...] = ()  # settings of the process, by the candidate's module
 
-    def with_candidate(self, candidate: Factory, name: str) -> "Subject":
+    def with_candidate(self, candidate: Factory, name: str) -> "Pair":
         """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
         kind = "model" if self.kind == "replacement" else self.kind
         return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None, switched_at_import=())
 
-    def rebuilt(self, change: Callable[[Any], Any]) -> "Subject":
+    def rebuilt(self, change: Callable[[Any], Any]) -> "Pair":
         """The same pair, built from configs that went through `change`; it remembers no truths of the unchanged one."""
         reference, candidate = self.reference, self.candidate
         return replace(
@@ -84,7 +84,7 @@ class Subject:
             memory=Memory(),
         )
 
-    def within_gpt(self) -> "Subject":
+    def within_gpt(self) -> "Pair":
         """The pair of attentions as a pair of GPTs that differ in nothing else."""
         places = tuple(f"blocks.{layer}.attn." for layer in range(MAX_LAYERS))
         return replace(
@@ -188,7 +188,7 @@ class Subject:
             oracle_device=self.oracle_device if case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE else None,
         )
 
-    def with_oracle_beside(self) -> "Subject":
+    def with_oracle_beside(self) -> "Pair":
         """The same pair, with the oracle on the CPU where that is another device and gives the same there.
 
         A small case is a few thousand launches of kernels that have nothing to do: the CPU is ten times as quick.

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import REPEATING, Case
-from equivcheck.checks.dropout.masks import Injected, Masks, NotOpened, inject
+from equivcheck.errors import NotOpened
 from equivcheck.numerics.detached_max import Maxima, same_without
 from equivcheck.numerics.error_model import ErrorModel
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.oracle import Greatest, Widened, spelled_out, to_float64
-from equivcheck.numerics.truth import Memory, Sample, Truth
+from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.reference import Original
 from equivcheck.pairs.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.pairs.weight_transfer import gradients_of
@@ -33,6 +34,7 @@ __all__ = [
 
 Results = dict[str, Tensor | None]
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
+Around = Callable[[nn.Module, torch.device], AbstractContextManager[object]]
 
 _LARGE, _FEW = (
     2**15,
@@ -70,8 +72,9 @@ class Problem:
     """What a check runs: three modules that hold the same weights, and inputs made from the case's seed.
 
     `names` are those of the floating inputs; `outputs` turns a forward pass into named tensors; `upstream` has the
-    gradient that flows into each of them; `masks`, where there are any, are what the oracle drops. The oracle runs on
-    `oracle_device`, by default the one of the problem: what is small is quicker on the CPU.
+    gradient that flows into each of them; `around_reference` is entered around each run of the original on a device: dropout
+    masks are put in there. The oracle runs on `oracle_device`, by default the one of the problem: what is small is quicker on
+    the CPU.
     """
 
     case: Case
@@ -85,7 +88,7 @@ class Problem:
     memory: Memory
     memory_key: Hashable
     guard: Guard
-    masks: Masks | None = None
+    around_reference: Around | None = None
     oracle_device: torch.device | None = None
 
     @property
@@ -93,12 +96,10 @@ class Problem:
         """Where the oracle runs, and where results are compared with it."""
         return self.oracle_device or self.device
 
-    def dropping(
-        self, original: nn.Module, device: torch.device | None = None
-    ) -> AbstractContextManager[Injected | None]:
-        """Inside, the original, which is on `device` (by default the problem's), drops what `masks` say, where there are any."""
+    def within(self, original: nn.Module, device: torch.device | None = None) -> AbstractContextManager[object]:
+        """What is around a run of the original, which is on `device` (by default the problem's)."""
         return (
-            nullcontext() if self.masks is None else inject(self.masks.to(device or self.device), original, self.case)
+            nullcontext() if self.around_reference is None else self.around_reference(original, device or self.device)
         )
 
     @cached_property
@@ -195,7 +196,7 @@ class Problem:
             finding_truth("the oracle"),
             running(REFERENCE),
             unchanged,
-            self.dropping(oracle, self.judged_on),
+            self.within(oracle, self.judged_on),
             spelled_out(),
             maxima or nullcontext(),
             widened or Widened(),
@@ -263,7 +264,7 @@ class Problem:
         named = self.named_inputs(inputs) | {f"upstream {n}": g for n, g in upstream.items()}
         for _ in range(count):
             unchanged = self.guard.over(oracle, named)
-            with running(REFERENCE), unchanged, self.dropping(oracle, self.judged_on), self.rounding(noise, 1):
+            with running(REFERENCE), unchanged, self.within(oracle, self.judged_on), self.rounding(noise, 1):
                 runs.append(self.run(oracle, inputs, gradients=gradients, upstream=upstream))
         stacked = {name: torch.stack([_present(run[name]) for run in runs]) for name in values}
         return Sample(count, {name: stacked[name] - values[name] for name in values})
@@ -294,8 +295,8 @@ class Problem:
 
         dims = tuple(0 if x.is_floating_point() else None for x in inputs)
         flowing = torch.set_grad_enabled(gradients)
-        dropping = self.dropping(oracle, self.judged_on)
-        with dropping, seeded(self.case.seed, self.device), flowing, self.rounding(noise, count):
+        within = self.within(oracle, self.judged_on)
+        with within, seeded(self.case.seed, self.device), flowing, self.rounding(noise, count):
             out = torch.func.vmap(forward, in_dims=(0, *dims), randomness="different")(parameters, *leaves)
             results = {name: value.detach() for name, value in out.items()}
             if gradients:

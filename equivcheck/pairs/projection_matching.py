@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases.tensors import role_of
-from equivcheck.checks.dropout.attention_layers import OUT
+from equivcheck.cases.names import OUT, role_of
 from equivcheck.errors import UsageError
 from equivcheck.pairs.weight_transfer import HOW_TO_TRANSFER, Transfer
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from equivcheck.numerics.truth import Memory
+from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.weight_transfer import Weights
 
 __all__ = ["Original"]

@@ -1,4 +1,4 @@
-"""Which kind of pair two objects are: found by their signatures and by trying, and made a Subject."""
+"""Which kind of pair two objects are: found by their signatures and by trying, and made a Pair."""
 
 import functools
 import inspect
@@ -26,21 +26,21 @@ from equivcheck.pairs.forward import (
 )
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
-from equivcheck.pairs.loading import find_device, line_of, load, load_candidate, name_of
-from equivcheck.pairs.pair import SAMPLE, Subject
+from equivcheck.pairs.loading import line_of, load, load_candidate, name_of
+from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.projection_matching import differs, find_transfer
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
 from equivcheck.pairs.weight_transfer import HOW_TO_TRANSFER, Transfer, named_back
+from equivcheck.report.catalogue import KINDS
 from equivcheck.runtime import beacon, global_state, working_folder
+from equivcheck.runtime.device import find_device
 from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["IMPORTING", "KINDS", "resolve"]
+__all__ = ["IMPORTING", "resolve"]
 
 IMPORTING = "importing"
 """The step at which a side is when it is imported."""
-
-KINDS = ("module", "function", "model", "replacement")
 
 
 def resolve(
@@ -52,7 +52,7 @@ def resolve(
     adaptation: Mapping[str, Given] | None = None,
     between: Callable[[Any], None] = lambda reference: None,
     allowed: frozenset[str] | None = None,
-) -> Subject:
+) -> Pair:
     """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind.
 
     `between` is given the reference, which is loaded then, before the candidate is. Of the options that two functions share,
@@ -84,12 +84,12 @@ def resolve(
         pair.append(found)
     beacon.note_case(SAMPLE.id)
     said = Adaptation.of(root, **adaptation or {})
-    subject = Subject(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
+    subject = Pair(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
     with global_state.kept():  # what a candidate switches where it is tried must be seen where it is judged
         return _tried(subject, kind, allowed)
 
 
-def _tried(subject: Subject, kind: str, allowed: frozenset[str] | None) -> Subject:
+def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
     said, names = subject.adaptation, (subject.reference_name, subject.candidate_name)
     if takes_qkv(subject.reference):
         found_kind = "function"
@@ -112,7 +112,7 @@ def _tried(subject: Subject, kind: str, allowed: frozenset[str] | None) -> Subje
     return subject.with_oracle_beside()
 
 
-def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
+def _find_kind(subject: Pair) -> tuple[str, Function, Function]:
     """The kind of the reference, and what makes its forward take one tensor and give one, where it does not."""
     fits = (
         "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
@@ -147,7 +147,7 @@ def _find_kind(subject: Subject) -> tuple[str, Function, Function]:
     raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
 
 
-def _built(subject: Subject, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
+def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
     try:
         with seeded(0, subject.device), foreign(REFERENCE):
             module = factory(SAMPLE.config())
@@ -164,13 +164,13 @@ def _built(subject: Subject, factory: Callable[..., Any], name: str, fits: str) 
     return module.eval()
 
 
-def _inputs(module: nn.Module, subject: Subject, name: str, *, judged: bool = False) -> Function:
+def _inputs(module: nn.Module, subject: Pair, name: str, *, judged: bool = False) -> Function:
     if subject.adaptation.inputs is not None:
         return subject.adaptation.inputs
     return three_times if takes_three(module, name, judged=judged) else None
 
 
-def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
+def _with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
     """The pair with its candidate built and called in the same forms, and a transfer where weights need one.
 
     What a candidate raises where the forms are known is a difference, and left to the checks.
@@ -203,7 +203,7 @@ def _with_candidate_tried(subject: Subject, outputs: Function) -> Subject:
     return replace(subject, transfer=found and replace(found, declared=said.transfer is not None))
 
 
-def _with_transfer_tried(subject: Subject) -> Subject:
+def _with_transfer_tried(subject: Pair) -> Pair:
     problem = subject.problem(SAMPLE.but(dtype="float64"))
     assert subject.transfer is not None
     try:
@@ -227,7 +227,7 @@ def _with_transfer_tried(subject: Subject) -> Subject:
     return subject
 
 
-def _distance(subject: Subject, transfer: Transfer) -> tuple[float, float]:
+def _distance(subject: Pair, transfer: Transfer) -> tuple[float, float]:
     """How far apart the two are on one token and on several, in shares of the largest value, with weights carried over so."""
     found = []
     for length in (1, 5):

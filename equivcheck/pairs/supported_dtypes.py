@@ -5,7 +5,7 @@ from typing import Any
 
 from equivcheck.cases.case import DTYPES, Case
 from equivcheck.errors import UsageError
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime import global_state
@@ -22,7 +22,7 @@ _PROBES = (  # of several sizes: what refuses only some of them does not refuse 
 )
 
 
-def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
+def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
     """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none.
 
     A candidate that runs in none of them refuses no dtype: it is broken, and the checks are to say so. So is one whose weights
@@ -51,11 +51,11 @@ def usable_dtypes(subject: Subject, asked: Sequence[str] = DTYPES) -> tuple[list
     return (usable, refused) if usable else (list(refused), {})
 
 
-def _model_fields(subject: Subject) -> dict[str, Any]:
+def _model_fields(subject: Pair) -> dict[str, Any]:
     return {"n_layer": 1, "vocab_size": 17} if subject.kind in ("model", "replacement") else {}
 
 
-def _keeps(subject: Subject, case: Case) -> bool:
+def _keeps(subject: Pair, case: Case) -> bool:
     """Whether the candidate as built holds its weights in the dtype in which the original holds them, or is not built at all."""
     try:
         problem = subject.problem(case)
@@ -66,7 +66,7 @@ def _keeps(subject: Subject, case: Case) -> bool:
     return all(mine.get(name, p.dtype) == p.dtype for name, p in problem.reference.named_parameters())
 
 
-def _raises(subject: Subject, case: Case, which: str) -> str:
+def _raises(subject: Pair, case: Case, which: str) -> str:
     try:
         problem = subject.problem(case)
         with global_state.kept():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.pairs.sides import CANDIDATE, current_side
 
 __all__ = ["Guard", "Overwritten"]

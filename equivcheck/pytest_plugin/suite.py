@@ -2,8 +2,6 @@
 
 import os
 import re
-import sys
-import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -131,13 +129,3 @@ def _judge(report: Report) -> None:
         pytest.fail(f"{result.name} is partial: {result.detail or 'it ran out of time'}", pytrace=False)
     survived = ", ".join(report.sensitivity.survived) or "none was planted"
     pytest.fail(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}", pytrace=False)
-
-
-class _CallableModule(types.ModuleType):
-    """As in `verify`: `equivcheck.suite` names this module once somebody has imported it by name; call either."""
-
-    def __call__(self, reference: Any, candidate: Any, **options: Any) -> type:
-        return suite(reference, candidate, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule

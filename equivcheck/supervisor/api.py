@@ -20,7 +20,7 @@ from equivcheck.supervisor.early import death_result
 from equivcheck.supervisor.nursery import Nursery
 from equivcheck.supervisor.pool import Interrupted, Lost
 from equivcheck.supervisor.run import Listener, Run
-from equivcheck.supervisor.sealed import Pair, Sealed, where_it_begins
+from equivcheck.supervisor.sealed import NamedPair, Sealed, where_it_begins
 
 __all__ = ["INSIDE", "Flag", "ask", "replay", "start", "verify"]
 
@@ -104,7 +104,7 @@ def _end() -> None:
 
 
 def verify(
-    pair: Pair,
+    pair: NamedPair,
     *,
     profile: str,
     checks: Sequence[str] | None,
@@ -177,7 +177,7 @@ def verify(
                 workers.close()
 
 
-def ask(pair: Pair, name: str, **arguments: Any) -> tuple[Mapping[str, Any], Any]:
+def ask(pair: NamedPair, name: str, **arguments: Any) -> tuple[Mapping[str, Any], Any]:
     """How a pair is loaded, and the answer to one question, of a worker that is kept for later runs.
 
     Raises:
@@ -203,7 +203,7 @@ _shared: dict[Any, Sealed] = {}
 
 
 def replay(
-    pair: Pair,
+    pair: NamedPair,
     case: str,
     *,
     checks: Sequence[str] | None,

@@ -14,7 +14,7 @@ from equivcheck.supervisor.pool import Pool
 from equivcheck.supervisor.workers import Asked, Worker
 
 if TYPE_CHECKING:
-    from equivcheck.supervisor.sealed import Pair
+    from equivcheck.supervisor.sealed import NamedPair
 
 __all__ = ["LookBack"]
 
@@ -25,7 +25,7 @@ _NOISE = 8.0  # times what the original alone differs from itself by
 class LookBack:
     """Holds the original of a pair against itself where the candidate was never imported, and looks at what was replaced."""
 
-    def __init__(self, pool: Pool, pair: "Pair", loaded: Mapping[str, Any], folder: str) -> None:
+    def __init__(self, pool: Pool, pair: "NamedPair", loaded: Mapping[str, Any], folder: str) -> None:
         """Look at nothing as yet.
 
         Args:

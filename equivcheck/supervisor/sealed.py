@@ -15,7 +15,7 @@ from equivcheck.supervisor.pieces import Piece, Pieces
 from equivcheck.supervisor.pool import CONFIRMING, Lost, Pool, result_of
 from equivcheck.supervisor.workers import Asked, Worker
 
-__all__ = ["Pair", "Sealed", "where_it_begins"]
+__all__ = ["NamedPair", "Sealed", "where_it_begins"]
 
 _GIB = 2**30
 _PER_JOB_BYTES = 4 * _GIB  # of a GPU's memory: a CUDA context, and the largest case with its truth
@@ -24,7 +24,7 @@ _WORTH_SHARING = 300  # cases
 
 
 @dataclass(frozen=True)
-class Pair:
+class NamedPair:
     """A pair by its import strings, and what was said about it."""
 
     reference: str
@@ -64,7 +64,7 @@ class Sealed:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: NamedPair,
         nursery: Nursery,
         first: Mapping[str, Any],
         *,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.report.implementation_files import closure, definitions, modules_of
 from equivcheck.report.installed_packages import packages_of
 from equivcheck.report.model import Package
@@ -42,7 +42,7 @@ class Covered:
         return Covered(files, {**later.packages, **self.packages}, later.not_covered)
 
 
-def covered_by(subject: Subject, access: Access) -> Covered:
+def covered_by(subject: Pair, access: Access) -> Covered:
     """The source files of equivcheck and of the pair, what foreign code has loaded and read, and packages by their versions.
 
     Modules and data files are covered where they lie below the folder of the run, or below the pair's own: its package, or its

@@ -17,15 +17,15 @@ from equivcheck.engine.plan import choose, must_judge, planned_cases, shrink_cal
 from equivcheck.engine.search import Search, outcome_of, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
-from equivcheck.errors import UsageError
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.pairs.pair import Subject
+from equivcheck.errors import Mismatch, UsageError
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.supported_dtypes import usable_dtypes
 from equivcheck.report.implementation_files import defined_at, modules_of
 from equivcheck.report.outcomes import CaseOutcome
-from equivcheck.report.provenance import device_name, digests, environment
+from equivcheck.report.provenance import digests, environment
 from equivcheck.runtime import beacon
+from equivcheck.runtime.device import device_name
 from equivcheck.runtime.file_access import Access, Seen
 from equivcheck.runtime.module_files import made_twice
 from equivcheck.worker.covered import Covered, covered_by
@@ -51,7 +51,7 @@ class Judge:
     ) -> None:
         """Know no pair as yet."""
         self.access, self._began, self._ended = access, began, ended
-        self._subject: Subject | None = None
+        self._subject: Pair | None = None
         self._original: Original | None = None
         self._checks: dict[str, Check] = {}
         self._planned: dict[str, int] = {}
@@ -59,7 +59,7 @@ class Judge:
         self._plants: Plants | None = None
 
     @property
-    def subject(self) -> Subject:
+    def subject(self) -> Pair:
         """The pair, which has been loaded."""
         assert self._subject is not None, "the pair is loaded first"
         return self._subject
@@ -308,7 +308,7 @@ class Judge:
             [check.name, dtype]
             for check in chosen
             for dtype in dtypes
-            if dtype in check.draws.get("dtypes", DTYPES)
+            if dtype in check.space.dtypes
             and any(not fault.doubtful for fault in planted(self.subject, {check.name}, profile, 0, (dtype,)))
         ]
 

@@ -10,9 +10,9 @@ import torch
 
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.numerics.truth import Memory
-from equivcheck.pairs.pair import Subject
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.cache import Memory
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 
 __all__ = ["Judging"]
@@ -80,7 +80,7 @@ def _functions() -> dict[str, tuple[int, int]]:
     return found
 
 
-def _verdicts(subjects: Mapping[str, Subject]) -> list[str]:
+def _verdicts(subjects: Mapping[str, Pair]) -> list[str]:
     """What a check says of a wrong attention, and another of a right one, to the last digit."""
     found = []
     for check in CHECKS:

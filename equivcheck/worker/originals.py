@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from equivcheck.cases.case import Case
-from equivcheck.pairs.pair import Subject
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.report.implementation_files import modules_of
 from equivcheck.runtime.file_access import Access
@@ -104,7 +104,7 @@ class Original:
             "torch": sorted(self._torch.replaced())[:_MOST_NAMED],
         }
 
-    def notes(self, subject: Subject) -> list[str]:
+    def notes(self, subject: Pair) -> list[str]:
         """Why the original could not be looked at apart from the candidate, where that is so."""
         defining = [next(iter(modules_of(side)), None) for side in (subject.reference, subject.candidate)]
         if any(file is not None and is_equivcheck(str(file)) for file in defining):
@@ -119,7 +119,7 @@ class Original:
             ]
         return []
 
-    def results(self, subject: Subject, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    def results(self, subject: Pair, cases: Sequence[Case]) -> list[dict[str, Any]]:
         """What the original gives on these cases: tensors by name, as bytes of float64, or what it raises."""
         found = []
         for case in cases:

@@ -8,9 +8,9 @@ from equivcheck.attention import CausalSelfAttention, replace_attention_with_fla
 from equivcheck.cases.case import DTYPES, Case
 from equivcheck.cases.strategies import cases
 from equivcheck.checks.values import logits
+from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS
 from equivcheck.gpt import GPT
-from equivcheck.numerics.comparison import Mismatch
 from equivcheck.pairs.resolve import resolve
 
 TestReplacement = equivcheck.suite(

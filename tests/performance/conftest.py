@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from equivcheck.bench.gpu_state import clocks
-from equivcheck.report.provenance import device_name, environment
+from equivcheck.report.provenance import environment
+from equivcheck.runtime.device import device_name
 
 
 @pytest.hookimpl(optionalhook=True)

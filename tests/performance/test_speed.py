@@ -8,7 +8,7 @@ import torch
 from equivcheck.bench.memory import peak_of
 from equivcheck.bench.workloads import Row, flops, makes, rows
 from equivcheck.pairs.resolve import resolve
-from equivcheck.report.provenance import device_name
+from equivcheck.runtime.device import device_name
 from equivcheck.runtime.kernel_trace import kernels_of
 
 SIDES = ("original", "flash")

@@ -1,21 +1,18 @@
-"""What every check is made of: a pair to make problems from, what a case that passed has shown, and the comparison itself."""
+"""Running a candidate, and holding what it gives against the oracle."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases.case import Case
-from equivcheck.checks.dropout.attention_layers import NotOpened
-from equivcheck.errors import DeviceLost, ReferenceRaises, ToolError, UnfitResult
-from equivcheck.numerics.comparison import Comparison, Mismatch, Raised, compare, describe
+from equivcheck.checks.base.check import Held
+from equivcheck.errors import DeviceLost, Mismatch, NotOpened, Raised, ReferenceRaises, ToolError, UnfitResult
+from equivcheck.numerics.comparison import Comparison, compare, describe
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, failure, raised_by, running
-from equivcheck.pairs.weight_transfer import Transfer
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime import global_state
 from equivcheck.runtime.device import hold_device
@@ -23,73 +20,12 @@ from equivcheck.runtime.exits import held_back
 
 T = TypeVar("T")
 
-__all__ = ["Check", "Held", "Pair", "candidate_run", "first_line", "hold", "kind_of", "raised"]
+__all__ = ["candidate_run", "first_line", "hold", "kind_of", "raised"]
 
 _TOLD = 3  # failing tensors that a message tells of
 _APART = 2.0
 """Times the candidate's error, beyond which an original that leaves its budget is another one: a candidate may be twice as far off
 as an original that does, so that the relation is the same both ways round."""
-
-
-class Pair(Protocol):
-    """A reference and a candidate that make problems of cases."""
-
-    kind: str
-    device: torch.device
-    reference: Callable[..., Any]
-    candidate: Callable[..., Any]
-
-    @property
-    def transfer(self) -> Transfer | None: ...
-
-    @property
-    def switched_at_import(self) -> tuple[str, ...]: ...
-
-    @property
-    def options(self) -> frozenset[str]: ...
-
-    def problem(self, case: Case) -> Problem: ...
-
-    def within_gpt(self) -> "Pair": ...
-
-    def rebuilt(self, change: Callable[[Any], Any]) -> "Pair": ...
-
-    def build_reference(self, case: Case) -> nn.Module: ...
-
-    def build_candidate(self, case: Case, make_reference: Callable[[], nn.Module]) -> nn.Module: ...
-
-
-@dataclass(frozen=True)
-class Held:
-    """A case that passed: its worst ratio of error to budget, the tensor it was seen in, and what is worth a note."""
-
-    ratio: float | None = None
-    where: str = ""
-    notes: tuple[str, ...] = ()
-    judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
-    unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
-
-
-@dataclass(frozen=True)
-class Check:
-    """A property that is held against cases: `run` returns what it saw, or raises Mismatch.
-
-    `draws` limits the cases (arguments of `strategies.cases`); `cases` says how many are run in each profile; `options` are
-    those of the command line that a replay needs; a check that does not judge only records. Of a `cheap` one more cases are
-    run where more fit into a minute; a `dear` one is begun first. `once` has the draws of one more case in some dtypes.
-    """
-
-    name: str
-    promise: str
-    kinds: tuple[str, ...]
-    run: Callable[[Any, Case], Held]
-    cases: Mapping[str, int]
-    draws: Mapping[str, Any] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
-    judges: bool = True
-    cheap: bool = False
-    dear: bool = False
-    once: Mapping[str, Any] = field(default_factory=dict)
 
 
 def candidate_run(

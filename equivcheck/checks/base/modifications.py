@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Held
 from equivcheck.checks.base.under_transforms import together
 from equivcheck.checks.dropout.exact import forward
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign, failure, foreign
 from equivcheck.runtime.rng import seeded

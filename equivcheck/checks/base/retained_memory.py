@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 from equivcheck.pairs.problem import Problem
 
 __all__ = ["hold_size", "sizes"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from inspect import Parameter, Signature
 from typing import Any
 
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 
 __all__ = ["must_bind", "must_take_keywords", "refused_call"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import generator
-from equivcheck.checks.base.base import Held, candidate_run, hold
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Held
+from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.forward import form_of, is_adapted, tensor_of
 from equivcheck.pairs.pair import takes_targets

@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from equivcheck.checks.base.base import Held, candidate_run, first_line, hold, kind_of, raised
-from equivcheck.errors import ReferenceRaises, ToolError, UnfitResult
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.base.base import candidate_run, first_line, hold, kind_of, raised
+from equivcheck.checks.base.check import Held
+from equivcheck.errors import Mismatch, ReferenceRaises, ToolError, UnfitResult
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.problem import Problem
@@ -129,7 +129,7 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
 
     def oracle(around: AbstractContextManager[object]) -> dict[str, Tensor]:
         module, inputs = problem.original_in_float64(on)  # not around: weights do not err
-        with problem.dropping(module, on), seeded(problem.case.seed, problem.device), around:
+        with problem.within(module, on), seeded(problem.case.seed, problem.device), around:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
     with spelled_out():

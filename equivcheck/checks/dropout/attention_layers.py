@@ -1,6 +1,5 @@
 """Opening an attention: where its queries, keys and values come from and where its result goes, found by names and tried out."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,15 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.tensors import role_of
+from equivcheck.cases.names import OUT, role_of
+from equivcheck.errors import NotOpened
 
-__all__ = ["OUT", "Attention", "NotOpened", "as_if", "find_attentions", "one_hot"]
-
-OUT = re.compile(r"^(proj|c_proj|out|out_proj|o_proj|to_out|dense|w_?o|output)$")
-
-
-class NotOpened(Exception):
-    """The inside of an attention is not known: its dropout masks cannot be read off or put in."""
+__all__ = ["Attention", "as_if", "find_attentions", "one_hot"]
 
 
 @dataclass

@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.dropout.exact import forward, hold_exactly, hold_under_masks, must_open, read_masks
-from equivcheck.checks.dropout.masks import Masks, NotOpened, inject, visible_keys
+from equivcheck.checks.dropout.masks import Masks, inject, visible_keys
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
 from equivcheck.checks.dropout.statistics import OUTPUTS, PROBABILITIES, hold_mask
 from equivcheck.checks.dropout.torch_masks import drawn_by_torch
-from equivcheck.numerics.comparison import FALSE_ALARM, Mismatch
+from equivcheck.errors import Mismatch, NotOpened
+from equivcheck.numerics.comparison import FALSE_ALARM
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.runtime.rng import generator_state, seeded
 
@@ -162,3 +166,15 @@ def generator_is_used(problem: Problem, reference: nn.Module, candidate: nn.Modu
     whole = any(isinstance(m, nn.Dropout) and m.training and m.p >= 1 for m in reference.modules())
     if drawn and not its_drawn and not whole:  # to drop everything, numbers may be drawn or not
         raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
+
+
+_DROPPED = CaseSpace(
+    max_seq_len=512,
+    max_head_size=64,
+    max_chunks=16,
+    training=True,
+    train_rates=(0.1, 0.25, 0.5, 0.8, 0.0, 1.0),
+    regimes=("sharpened", "near_initial", "same_sign_v", "zero_rows", "ties"),
+)
+
+CHECKS = (Check.of("dropout", dropout, _DROPPED),)

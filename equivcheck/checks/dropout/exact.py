@@ -3,15 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
-from equivcheck.checks.dropout.masks import Masks, NotOpened, Recovery, inject
-from equivcheck.errors import ToolError
-from equivcheck.numerics.truth import Memory
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Held
+from equivcheck.checks.dropout.masks import Masks, Recovery, inject
+from equivcheck.errors import NotOpened, ToolError
+from equivcheck.pairs.cache import Memory
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.runtime.rng import generator_state, seeded, set_generator_state
@@ -95,7 +98,11 @@ def read_masks(problem: Problem, module: nn.Module, *, gradients: bool, calls: i
 
 def under_masks(problem: Problem, masks: Masks) -> Problem:
     """The same problem, whose oracle drops what `masks` say."""
-    return replace(problem, masks=masks, memory=Memory(), memory_key="under masks")
+
+    def around(original: nn.Module, device: torch.device) -> Any:
+        return inject(masks.to(device), original, problem.case)
+
+    return replace(problem, around_reference=around, memory=Memory(), memory_key="under masks")
 
 
 def hold_under_masks(problem: Problem, got: Results) -> Held:
@@ -107,7 +114,7 @@ def hold_under_masks(problem: Problem, got: Results) -> Held:
 
     def own() -> Results:
         reference = problem.make_reference()
-        with problem.dropping(reference):
+        with problem.within(reference):
             return problem.run(reference, problem.inputs, gradients=gradients)
 
     truth = problem.truth(gradients=True)
@@ -120,17 +127,17 @@ def hold_exactly(problem: Problem, candidate: nn.Module) -> tuple[Held, Problem]
     Weights, modes and rates are those of the originals that the problem makes. Gives the problem with the masks, too.
     """
     helds: list[Held] = []
-    maskeds: list[Problem] = []
+    seen: list[tuple[Masks, Problem]] = []
     for gradients in (True, False):
         run = partial(problem.run, inputs=problem.inputs, gradients=gradients)
         original = partial(_of_original, problem, run)
         masks = candidate_run(problem, partial(_masks, problem, candidate, gradients), reference=original)
         got = candidate_run(problem, lambda _, run=run: run(candidate), reference=original)  # type: ignore[misc]
         # the masks are mostly the same, and the oracle with them
-        masked = next((m for m in maskeds if m.masks and m.masks.same(masks)), None) or under_masks(problem, masks)
-        maskeds.append(masked)
+        masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
+        seen.append((masks, masked))
         helds.append(hold_under_masks(masked, got))
-    return max(helds, key=lambda h: h.ratio or 0.0), maskeds[0]
+    return max(helds, key=lambda h: h.ratio or 0.0), seen[0][1]
 
 
 def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:

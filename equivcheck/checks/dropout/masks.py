@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.dropout.attention_layers import Attention, NotOpened, find_attentions, one_hot
+from equivcheck.checks.dropout.attention_layers import Attention, find_attentions, one_hot
+from equivcheck.errors import NotOpened
 
 __all__ = ["Injected", "Masks", "NotOpened", "Recovery", "inject", "visible_keys"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
 
 __all__ = ["GRANULARITY", "OUTPUTS", "PROBABILITIES", "hold_mask"]
 

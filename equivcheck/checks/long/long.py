@@ -8,10 +8,14 @@ but the id. The original is never built or run at that length: at a short one it
 import torch
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
+from equivcheck.cases.strategies import CaseSpace
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.long.problem import NotPlain, long_problem
 from equivcheck.checks.long.truth import long_truth
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 
 __all__ = ["does_not_fit", "lengthened", "long"]
 
@@ -73,3 +77,16 @@ def long(pair: Pair, case: Case) -> Held:
 def does_not_fit(error: BaseException | None) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+_LONG = CaseSpace(  # its lengths are made from the drawn ones
+    regimes=(*ORDINARY, "same_sign_v", "large_scores"),
+    layouts=("contiguous", "transposed"),
+    max_seq_len=3,
+    max_batch_size=1,
+    max_heads=2,
+    max_head_size=4,
+    training=False,
+)
+
+CHECKS = (Check.of("long", long, _LONG),)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, arrange
 from equivcheck.cases.tensors import qkv, sequence, upstream
-from equivcheck.checks.base.base import Pair
 from equivcheck.numerics import blockwise
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.weight_transfer import Weights, carry_over
 from equivcheck.runtime.rng import seeded

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import REPEATING, Case
-from equivcheck.checks.base.base import Pair
 from equivcheck.checks.long.problem import NotPlain, plain_attention
 from equivcheck.numerics import blockwise
 from equivcheck.numerics.error_model import ErrorModel
 from equivcheck.numerics.lineage import Origins
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import ensure_foreign
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.modifications import adapted, parts
-from equivcheck.checks.replacement.snapshot import listed, replaced
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.replacement.snapshot import REPLACED, listed, replaced
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 
 __all__ = ["adapters", "hooks", "masks", "rates"]
@@ -161,3 +162,6 @@ def masks(pair: Pair, case: Case) -> Held:
         raise Mismatch(
             f"with a mask that lets a prefix see all of itself: {error}", ratio=error.ratio, where=error.where
         ) from None
+
+
+CHECKS = tuple(Check.of(f"replacement.{run.__name__}", run, REPLACED) for run in (hooks, adapters, rates, masks))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.modifications import with_field
-from equivcheck.checks.replacement.snapshot import Before, listed, replaced
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.replacement.snapshot import REPLACED, Before, listed, replaced
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
 from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.patch_guard import classes_restored
@@ -203,3 +204,9 @@ def root(pair: Pair, case: Case) -> Held:
     if not before.changed(Before.of(got)):
         raise Mismatch(f"{told}: nothing was replaced, and nothing was raised", where=changed[0])
     return Held()
+
+
+CHECKS = tuple(
+    Check.of(f"replacement.{run.__name__}", run, REPLACED)
+    for run in (returned, layers, blocks, twice, root, others, process)
+)

@@ -10,16 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import Held, Pair, candidate_run, hold
-from equivcheck.numerics.comparison import Mismatch
-from equivcheck.numerics.truth import Memory
+from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.spaces import TRANSFORMED
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.cache import Memory
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
 from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.patch_guard import classes_restored
 from equivcheck.runtime.rng import generator_state, seeded
 
-__all__ = ["Before", "Scene", "alike", "listed", "replaced"]
+__all__ = ["REPLACED", "Before", "Scene", "alike", "listed", "replaced"]
+
+REPLACED = TRANSFORMED.but(
+    layouts=("contiguous",),
+    min_seq_len=4,  # a prefix that a mask lets see itself, and what comes after it
+    min_heads=2,  # that another block may have one
+    min_head_size=4,
+    max_head_size=8,
+    n_layers=(2, 3),
+    training=False,
+)
 
 Prepare = Callable[[nn.Module], object]
 _SHOWN = 3

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import Held, Pair
+from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.under_transforms import together
-from equivcheck.checks.replacement.snapshot import Scene, alike, listed, replaced
-from equivcheck.numerics.comparison import Mismatch
+from equivcheck.checks.replacement.snapshot import REPLACED, Scene, alike, listed, replaced
+from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
 
 __all__ = ["dtypes", "frozen", "modes", "parameters", "shared", "ties", "weights"]
 
@@ -157,3 +158,9 @@ def weights(pair: Pair, case: Case) -> Held:
     if off:
         raise Mismatch(f"other values after replacing than before: {listed(off)}", where=off[0])
     return Held()
+
+
+CHECKS = tuple(
+    Check.of(f"replacement.{run.__name__}", run, REPLACED)
+    for run in (modes, dtypes, frozen, parameters, weights, ties, shared)
+)

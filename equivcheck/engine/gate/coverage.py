@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from equivcheck.cases.case import DTYPES
-from equivcheck.checks import CHECKS, Check
 from equivcheck.engine.gate.sources import AGAIN
-from equivcheck.engine.plan import PROFILES, least_cases
+from equivcheck.report.catalogue import CATALOGUE, PROFILES, Listed, least_cases, listed
 from equivcheck.report.model import CheckResult, Report
+from equivcheck.report.outcomes import DTYPES
 
 __all__ = ["dtypes_missing", "profile_too_small", "required_checks", "too_few_cases", "without_judgement"]
 
@@ -35,15 +34,14 @@ def dtypes_missing(report: Report, required: Sequence[str] | None) -> Iterator[s
         yield f"dtype {dtype} is required and was not judged{reason}; {AGAIN} with it, or allow it with --require-dtypes {allow}"
 
 
-def required_checks(report: Report, named: Sequence[str], exclude: Sequence[str]) -> list[Check]:
+def required_checks(report: Report, named: Sequence[str], exclude: Sequence[str]) -> list[Listed]:
     """The checks that a report must have: those that are named, else all that apply to its kind and are not excluded."""
-    known = {check.name: check for check in CHECKS}
     if named:
-        return [known[name] for name in named]
-    return [c for c in CHECKS if report.kind in c.kinds and c.name not in exclude]
+        return [listed(name) for name in named]
+    return [c for c in CATALOGUE if report.kind in c.kinds and c.name not in exclude]
 
 
-def too_few_cases(report: Report, checks: Sequence[Check], dtypes: Sequence[str] | None) -> Iterator[str]:
+def too_few_cases(report: Report, checks: Sequence[Listed], dtypes: Sequence[str] | None) -> Iterator[str]:
     """The required checks that were not run, or on fewer than half of the cases that the profile plans, without a reason."""
     results = {result.name: result for result in report.results}
     for check in checks:
@@ -57,7 +55,7 @@ def too_few_cases(report: Report, checks: Sequence[Check], dtypes: Sequence[str]
             yield f"check {check.name} ran on {result.cases} {cases}, where {least} is the least; {AGAIN}, and let it end"
 
 
-def without_judgement(report: Report, checks: Sequence[Check]) -> Iterator[str]:
+def without_judgement(report: Report, checks: Sequence[Listed]) -> Iterator[str]:
     """The required checks that judged nothing, each with its reason."""
     results = {result.name: result for result in report.results}
     for check in checks:
@@ -68,16 +66,16 @@ def without_judgement(report: Report, checks: Sequence[Check]) -> Iterator[str]:
             yield f"check {check.name}: {result.detail}"
 
 
-def _floor(report: Report, check: Check) -> int:
+def _floor(report: Report, check: Listed) -> int:
     if report.profile not in PROFILES:
         return 1
     asked = len(report.dtypes) + len(report.dtypes_not_run)
     return max(1, least_cases(check, report.profile, asked) // _SHARE)
 
 
-def _excused(report: Report, check: Check, result: CheckResult, dtypes: Sequence[str] | None) -> bool:
+def _excused(report: Report, check: Listed, result: CheckResult, dtypes: Sequence[str] | None) -> bool:
     """Whether it is known why there are few: it stopped at a difference, or has no dtype that both run and somebody asks for."""
     if result.outcome in ("different", "deviation"):
         return True
-    drawn = [dtype for dtype in check.draws.get("dtypes", DTYPES) if dtype in (dtypes or DTYPES)]
+    drawn = [dtype for dtype in check.dtypes if dtype in (dtypes or DTYPES)]
     return all(dtype in report.dtypes_not_run for dtype in drawn)

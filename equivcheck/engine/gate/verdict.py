@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from equivcheck.checks import CHECKS
 from equivcheck.engine.gate.coverage import (
     dtypes_missing,
     profile_too_small,
@@ -17,6 +16,7 @@ from equivcheck.engine.gate.environment import differences, edited, other_torch
 from equivcheck.engine.gate.history import fallen_behind
 from equivcheck.engine.gate.sources import AGAIN, stale, uncovered
 from equivcheck.errors import UsageError
+from equivcheck.report.catalogue import CATALOGUE
 from equivcheck.report.model import SCHEMA_VERSION, Deviation, Report
 
 __all__ = ["Demands", "notes", "refusals"]
@@ -51,7 +51,7 @@ def refusals(
     `against` is an older report, which the one of the same pair and device must not fall behind. Raises UsageError where
     there is nothing to hold against it, or a check is named that there is not.
     """
-    known = [check.name for check in CHECKS]
+    known = [check.name for check in CATALOGUE]
     for name in (*demands.checks, *demands.exclude, *demands.deviations):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.cases.config import CACHES
+from equivcheck.cases.names import CACHES
 from equivcheck.faults.around.edits import half_off, last_off, spelled_out, swapped
 from equivcheck.faults.around.module_contract import adapter_ignored, parameter_renamed, submodule_not_called
 from equivcheck.faults.gradient_edits import rewritten_parameter

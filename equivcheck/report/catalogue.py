@@ -1,0 +1,103 @@
+"""What is known of the checks without loading them: their names, kinds, dtypes and numbers of cases, in the order of a run.
+
+The checks take these from here, so that a supervisor and a gate know them without torch.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from equivcheck.report.outcomes import DTYPES
+
+__all__ = ["CATALOGUE", "KINDS", "PROFILES", "Listed", "least_cases", "listed", "share_of_cases"]
+
+KINDS = ("module", "function", "model", "replacement")
+PROFILES = ("quick", "gate", "thorough")
+_ENOUGH = 8
+_ALL = KINDS
+_PLAIN = ("module", "function")
+_MODULES = ("module", "model", "replacement")
+_MODELS = ("model", "replacement")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One check.
+
+    Attributes:
+        name: As the command line and reports name it.
+        module: Where it is defined, below `equivcheck.checks`.
+        kinds: The kinds of pairs that it applies to.
+        cases: How many cases it has, by profile.
+        dtypes: Those in which its cases are.
+        judges: Whether it compares; False where it only records.
+    """
+
+    name: str
+    module: str
+    kinds: tuple[str, ...]
+    cases: Mapping[str, int]
+    dtypes: tuple[str, ...] = DTYPES
+    judges: bool = True
+
+
+def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
+    return dict(zip(PROFILES, (quick, gate, thorough), strict=True))
+
+
+def _of_a_replacement(module: str, *names: str) -> tuple[Listed, ...]:
+    """A check for each property of a replacement, so that each that is broken has an outcome and a case of its own."""
+    return tuple(
+        Listed(
+            f"replacement.{name}", f"replacement.{module}", ("replacement",), _cases(1, 3, 20), ("float32", "float64")
+        )
+        for name in names
+    )
+
+
+CATALOGUE: tuple[Listed, ...] = (
+    Listed("output", "values", _PLAIN, _cases(40, 170, 2000)),
+    Listed("gradients", "values", _PLAIN, _cases(40, 110, 2000)),
+    Listed("causality", "causality", _ALL, _cases(15, 90, 600)),
+    Listed("interface", "interface", _ALL, _cases(4, 12, 100)),
+    Listed("checkpoint", "checkpoint", _MODULES, _cases(4, 20, 100)),
+    Listed("errors", "interface", _MODULES, _cases(4, 20, 100)),
+    Listed("purity", "purity", _ALL, _cases(6, 40, 200)),
+    Listed("layouts", "layouts", _ALL, _cases(3, 10, 100)),
+    Listed("batching", "batching", _ALL, _cases(5, 32, 150)),
+    Listed("lengths", "lengths", _ALL, _cases(4, 9, 60)),
+    Listed("modes", "modes", _MODULES, _cases(15, 60, 600)),
+    Listed("dropout", "dropout.dropout", _ALL, _cases(8, 24, 400)),
+    Listed("logits", "values", _MODULES, _cases(16, 32, 400)),
+    Listed("training", "training", _MODULES, _cases(2, 6, 40), ("float32", "float64")),
+    Listed("generation", "generation", _MODULES, _cases(4, 24, 100)),
+    Listed("decoding", "decoding", _MODELS, _cases(6, 24, 200), ("float32", "bfloat16", "float64")),
+    Listed("derivatives", "derivatives", _ALL, _cases(3, 8, 80), ("float32", "float64")),
+    Listed("autocast", "autocast", _ALL, _cases(6, 24, 200), ("bfloat16", "float16")),
+    Listed("compile", "compiled", _ALL, _cases(1, 2, 10), ("float32", "float64")),
+    Listed("extremes", "extremes", _PLAIN, _cases(3, 24, 80)),
+    *_of_a_replacement("coverage", "returned", "layers", "blocks"),
+    *_of_a_replacement("state", "modes", "dtypes", "frozen", "parameters", "weights", "ties", "shared"),
+    *_of_a_replacement("attachments", "hooks", "adapters", "rates", "masks"),
+    *_of_a_replacement("coverage", "twice", "root", "others", "process"),
+    Listed("long", "long.long", _PLAIN, _cases(1, 2, 12), ("float32", "bfloat16")),
+    Listed("bias", "bias", _PLAIN, _cases(4, 12, 100), ("bfloat16", "float16", "float32")),
+    Listed("backend", "backend", _ALL, _cases(4, 8, 40), judges=False),
+)
+
+_BY_NAME = {check.name: check for check in CATALOGUE}
+
+
+def listed(name: str) -> Listed:
+    """The check of this name."""
+    return _BY_NAME[name]
+
+
+def least_cases(check: Listed, profile: str, dtypes: int) -> int:
+    """How few cases of this check a run of this profile plans, whatever the pair and the device."""
+    return share_of_cases(check.cases[profile], dtypes)
+
+
+def share_of_cases(most: int, dtypes: int, features: int = 0) -> int:
+    """How many of `most` cases so many dtypes have, and no fewer than it takes to see a fault of each feature."""
+    return min(most, max(_ENOUGH * (1 + features), math.ceil(most * dtypes / len(DTYPES))))
