@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from equivcheck.numerics.dtypes import accumulation_roundoff, unit_roundoff
+from equivcheck.numerics.roundoff import accumulation_roundoff, unit_roundoff
 
 _SUM_NAMES = """
     mm bmm addmm baddbmm addbmm addmv mv dot vdot linear convolution convolution_backward

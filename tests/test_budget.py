@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import DTYPES, Case
 from equivcheck.checks import CHECKS
-from equivcheck.numerics.dtypes import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
 from equivcheck.numerics.error_model import ErrorModel
 from equivcheck.numerics.monte_carlo import Rounding
+from equivcheck.numerics.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem

@@ -12,7 +12,7 @@ from torch import Tensor
 from equivcheck.cases.config import CaseConfig
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
-from equivcheck.report.outcomes import DTYPES
+from equivcheck.numerics.dtypes import DTYPES, HALF
 
 __all__ = [
     "ALIGNED_BYTES",
@@ -28,7 +28,6 @@ __all__ = [
     "tiny_factor",
 ]
 
-HALF = ("bfloat16", "float16")
 LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
 REGIMES = (
     "sharpened",  # softmax entropy between some 0.3 and 0.6 of its maximum: what a trained attention looks like

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, arrange, generator, tiny_factor
 from equivcheck.cases.names import role_of
+from equivcheck.numerics.dtypes import dtype_row
 
 __all__ = ["attn_mask", "projections_known", "qkv", "randomise", "sequence", "tokens", "upstream"]
 
 _GAIN = {"near_initial": 1.0, "tiny": 1.0}  # of the query and key projections; scores get its square
 _SHARP = 1.8
 _LARGE = (6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a finite number still holds
-_LARGE_V = {"float16": 2.0**8, "bfloat16": 2.0**100, "float32": 2.0**100, "float64": 2.0**300}
 
 
 def projections_known(names: Iterable[str]) -> bool:
@@ -64,7 +64,9 @@ def _shaped(draw: Tensor, of_tokens: bool, owner_name: str, name: str, case: Cas
             value = value * tiny_factor(case.torch_dtype)
         if role == "v":
             value = value + (6.0 if case.regime == "same_sign_v" else 0.0)
-            value = value * (_LARGE_V[case.dtype] if case.regime == "near_limit" and not case.n_layer else 1.0)
+            value = value * (
+                dtype_row(case.dtype).large_value if case.regime == "near_limit" and not case.n_layer else 1.0
+            )
         return value
     if of_tokens or name.endswith("emb"):
         return draw
@@ -73,7 +75,7 @@ def _shaped(draw: Tensor, of_tokens: bool, owner_name: str, name: str, case: Cas
     value = draw * gain / math.sqrt(min(draw.shape[-2:]) if draw.dim() > 2 else draw.shape[-1])
     if role == "v":
         value = value * (0.0 if case.regime == "constant_v" else 1.0)
-        value = value * (_LARGE_V[case.dtype] if case.regime == "near_limit" and not case.n_layer else 1.0)
+        value = value * (dtype_row(case.dtype).large_value if case.regime == "near_limit" and not case.n_layer else 1.0)
     return value
 
 
@@ -123,7 +125,7 @@ def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
         elif case.regime == "same_sign_v":
             part = part + 6.0
         elif case.regime == "near_limit":
-            part = part * _LARGE_V[case.dtype]
+            part = part * dtype_row(case.dtype).large_value
         parts.append(part.to(case.torch_dtype))
     return parts[0], parts[1], parts[2]
 

@@ -6,11 +6,12 @@ from functools import partial
 
 from torch import nn
 
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.base import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.errors import Mismatch, UsageError
+from equivcheck.numerics.dtypes import DTYPES, WIDE
 from equivcheck.pairs.pair import Pair
 from equivcheck.runtime.kernel_trace import KERNELS, kernels_of
 from equivcheck.runtime.rng import seeded
@@ -41,7 +42,7 @@ def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None
 
 
 def _why(pair: Pair, case: Case, wanted: str) -> str:
-    wide = case.dtype in ("float32", "float64")
+    wide = case.dtype in WIDE
     if pair.device.type == "cuda" and wanted in ("flash", "cudnn") and wide:
         return (
             f"; no {wanted} kernel takes {case.dtype} on CUDA: require it where it can run, as in "

@@ -20,8 +20,9 @@ from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
-from equivcheck.numerics.dtypes import EXP_ULPS, ROUNDINGS, unit_roundoff
+from equivcheck.numerics.dtypes import dtype_row
 from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.numerics.roundoff import ROUNDINGS, unit_roundoff
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
@@ -119,7 +120,7 @@ def _over_problems(pair: Pair, case: Case, share: float) -> Held:
                     above.sum(others), below.sum(others), below_it * (each / true.shape[dim])
                 )
     # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
-    exponentials = EXP_ULPS if case.dtype == "float32" else 0.0
+    exponentials = dtype_row(case.dtype).exp_ulps
     tests = sum(found.shape[1] for kind in (whole, sliced) for found in kind.values())
     return max(
         _worst(whole, max(share, exponentials), tests, case),

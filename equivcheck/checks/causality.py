@@ -11,14 +11,13 @@ from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.base import candidate_run, hold
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.errors import Mismatch
+from equivcheck.numerics.dtypes import dtype_row
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["causality"]
 
-# large enough to pull attention through a mask that is only a large finite number, small enough for the dtype
-_LOUD = {"float16": 16.0, "bfloat16": 1e5, "float32": 1e5, "float64": 1e5}
 
 _MOVED = 2.0**-20  # of the largest value, in float64: what rounding at the size of the loud inputs stays below
 
@@ -88,7 +87,7 @@ def _replaced(problem: Problem, x: torch.Tensor, kept: int) -> torch.Tensor:
     if not x.is_floating_point():
         other = torch.randint(case.vocab_size, x.shape, generator=source).to(x.device)
         return torch.cat((x[:, :kept], other[:, kept:]), dim=1)
-    size = _LOUD[case.dtype] if case.seed % 2 and case.regime not in ("tiny", "near_limit") else 1.0
+    size = dtype_row(case.dtype).loud_value if case.seed % 2 and case.regime not in ("tiny", "near_limit") else 1.0
     other = torch.randn(x.shape, generator=source, dtype=torch.float64).mul_(size).to(x.device, x.dtype)
     return arrange(torch.cat((x[..., :kept, :], other[..., kept:, :]), dim=-2), case.layout)
 

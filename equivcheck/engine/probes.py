@@ -11,7 +11,7 @@ from equivcheck.cases.case import Case
 from equivcheck.checks import Check, Held
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
-from equivcheck.numerics.dtypes import unit_roundoff
+from equivcheck.numerics.roundoff import unit_roundoff
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, running

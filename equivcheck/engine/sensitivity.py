@@ -13,6 +13,7 @@ from equivcheck.engine import planting
 from equivcheck.engine.planting import PlantedFault
 from equivcheck.engine.probes import PROBES, Probes
 from equivcheck.errors import Mismatch, ReferenceRaises
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Results
 from equivcheck.pairs.sides import ensure_foreign
@@ -20,7 +21,7 @@ from equivcheck.runtime.global_state import kept
 
 __all__ = ["Plants", "Ran", "first_sighting"]
 
-_WIDEST = ("float64", "float32", "bfloat16", "float16")
+_WIDEST = sorted(DTYPES, key=lambda name: -float(torch.finfo(getattr(torch, name)).max))
 _BY_VALUE = ("output", "gradients", "logits", "dropout")  # whose faults a plain pass shows
 _OF_RESULTS = frozenset(
     {

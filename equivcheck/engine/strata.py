@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from equivcheck.cases.case import HALF
 from equivcheck.cases.features import MASK_SHAPES, mask_features
 from equivcheck.cases.strategies import LENGTHS, MODEL_REGIMES, CaseSpace, cases
 from equivcheck.checks import Check
+from equivcheck.numerics.dtypes import HALF, WIDE
 from equivcheck.pairs.pair import Pair
 
 __all__ = ["classes"]
@@ -36,7 +36,7 @@ _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest,
     {"min_seq_len": 2, "max_seq_len": 24, "head_sizes": (256,), "max_heads": 2, "max_batch_size": 2},
 )
 """More heads, more samples and wider heads than other cases have: what is wrong from some number on is wrong there."""
-_ONCE = ("float32", "float64", "bfloat16")  # a narrow one and the wide ones: a second each
+_ONCE = (*WIDE, HALF[0])  # a narrow one and the wide ones: a second each
 _LONGEST_OF_A_MODEL = 130
 _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
 

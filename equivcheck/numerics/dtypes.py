@@ -1,32 +1,49 @@
-"""The constants of the budget: how large one rounding is, and how many and which inaccuracies are admitted."""
+"""The dtypes in which cases are run, one row each; no torch is loaded for it."""
 
-import torch
+from dataclasses import dataclass
 
-__all__ = ["EXP_ULPS", "ROUNDINGS", "accumulation_roundoff", "product_roundoff", "unit_roundoff"]
-
-ROUNDINGS = 4
-"""A right implementation may commit this many times the roundings of the original: running sums by blocks, spelled-out
-softmax, rescaling, recomputation in the backward pass. Independent errors add up as the root of their number."""
-
-EXP_ULPS = 16.0
-"""The spread of the error of an exponential in float32, in unit roundoffs: vectorised ones are good to some 20 units in the
-last place (torch's `exp_u20`)."""
+__all__ = ["DTYPES", "DTYPE_ROWS", "HALF", "WIDE", "Dtype", "dtype_row"]
 
 
-def unit_roundoff(dtype: torch.dtype) -> float:
-    """Half the distance from 1 to the next number: the largest relative error of one rounding to nearest."""
-    return float(torch.finfo(dtype).eps) / 2
+@dataclass(frozen=True, kw_only=True)
+class Dtype:
+    """One dtype.
+
+    Attributes:
+        name: As torch names it.
+        half: Whether it has few numbers: values repeat, and a running sum may be kept in the dtype itself between blocks.
+        exp_ulps: The spread of the error of an exponential, in unit roundoffs; 0 where one rounding of the result hides it.
+        keeps_subnormals: Whether numbers below the smallest normal one are kept by every implementation.
+        large_value: A factor of values near the largest number, whose sums are still finite.
+        loud_value: A value after a position that must not see it: large enough to pull attention through a mask that is only a
+            large finite number, small enough for its products to be finite.
+        timed: Whether `bench` times it.
+    """
+
+    name: str
+    half: bool = False
+    exp_ulps: float = 0.0
+    keeps_subnormals: bool = False
+    large_value: float
+    loud_value: float
+    timed: bool = False
 
 
-def accumulation_roundoff(dtype: torch.dtype, device: torch.device) -> float:
-    """The roundoff of the running sums inside a matmul: the dtype's own from float32 up, float32's for half precision."""
-    return min(unit_roundoff(dtype), 2.0**-24)
+DTYPE_ROWS = (  # the simplest first: counterexamples shrink toward it
+    # vectorised exponentials are good to some 20 units in the last place (torch's `exp_u20`)
+    Dtype(name="float32", exp_ulps=16.0, large_value=2.0**100, loud_value=1e5, timed=True),
+    Dtype(name="float64", exp_ulps=4.0, large_value=2.0**300, loud_value=1e5),
+    Dtype(name="bfloat16", half=True, large_value=2.0**100, loud_value=1e5, timed=True),
+    Dtype(name="float16", half=True, keeps_subnormals=True, large_value=2.0**8, loud_value=16.0, timed=True),
+)
+
+DTYPES = tuple(row.name for row in DTYPE_ROWS)
+HALF = tuple(row.name for row in DTYPE_ROWS if row.half)
+WIDE = tuple(row.name for row in DTYPE_ROWS if not row.half)
+
+_BY_NAME = {row.name: row for row in DTYPE_ROWS}
 
 
-def product_roundoff(dtype: torch.dtype, device: torch.device) -> float:
-    """The roundoff of the factors inside a matmul: TF32's where the process allows it for float32 on CUDA."""
-    if dtype is torch.float32 and device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
-        return 2.0**-11 if torch.get_float32_matmul_precision() == "high" else 2.0**-9
-    if dtype is torch.float32 and device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-        return 2.0**-11
-    return 0.0
+def dtype_row(name: object) -> Dtype:
+    """The row of a dtype, given by its name or as torch's object."""
+    return _BY_NAME[str(name).removeprefix("torch.")]

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from equivcheck.numerics.dtypes import EXP_ULPS, ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
+from equivcheck.numerics.dtypes import dtype_row
 from equivcheck.numerics.lineage import Origins
+from equivcheck.numerics.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
 
 __all__ = ["ErrorModel"]
 
@@ -41,13 +42,13 @@ class ErrorModel:
         self.u = amplitude * unit_roundoff(dtype)
         self.u_sum = amplitude * accumulation_roundoff(dtype, device)
         self.u_factor = amplitude * product_roundoff(dtype, device)
-        ulps = EXP_ULPS if dtype is torch.float32 else 4.0 if dtype is torch.float64 else 0.0
-        self.u_exp = ulps * unit_roundoff(dtype)
-        # half keeps subnormals; the others may flush them to zero
-        half = dtype is torch.float16
-        self.smallest = amplitude * float(2.0**-25 if half else info.smallest_normal)
-        self.floor = self.smallest if half or subnormal else 0.0
-        self.blocked = dtype in (torch.float16, torch.bfloat16)
+        row = dtype_row(dtype)
+        self.u_exp = row.exp_ulps * unit_roundoff(dtype)
+        # where subnormals are kept, half of their spacing; elsewhere they may be flushed to zero
+        spacing = info.smallest_normal * info.eps / 2 if row.keeps_subnormals else info.smallest_normal
+        self.smallest = amplitude * float(spacing)
+        self.floor = self.smallest if row.keeps_subnormals or subnormal else 0.0
+        self.blocked = row.half
         self.origins = Origins()
         self.summed: Tensor | None = None  # relative error of the sums in the latest matmul
         # the lowest bits may differ between equal rows of one float64 matmul

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from equivcheck.numerics.dtypes import DTYPES
+
 __all__ = ["Greatest", "Widened", "spelled_out", "to_float64"]
 
-_NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_NARROW = frozenset(getattr(torch, name) for name in DTYPES if name != "float64")
 
 
 class Widened(TorchDispatchMode):

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.model import CheckResult, Counterexample
 
 __all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_told"]
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
 _PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where two of these meet

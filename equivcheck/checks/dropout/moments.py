@@ -17,8 +17,8 @@ from equivcheck.cases.case import Case
 from equivcheck.checks.base.base import candidate_run, hold
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
-from equivcheck.numerics.dtypes import unit_roundoff
 from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.numerics.roundoff import unit_roundoff
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.problem import Problem, backward
 from equivcheck.runtime.rng import generator_state, seeded

@@ -1,0 +1,28 @@
+"""The constants of the budget: how large one rounding is, and how many and which inaccuracies are admitted."""
+
+import torch
+
+__all__ = ["ROUNDINGS", "accumulation_roundoff", "product_roundoff", "unit_roundoff"]
+
+ROUNDINGS = 4
+"""A right implementation may commit this many times the roundings of the original: running sums by blocks, spelled-out
+softmax, rescaling, recomputation in the backward pass. Independent errors add up as the root of their number."""
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half the distance from 1 to the next number: the largest relative error of one rounding to nearest."""
+    return float(torch.finfo(dtype).eps) / 2
+
+
+def accumulation_roundoff(dtype: torch.dtype, device: torch.device) -> float:
+    """The roundoff of the running sums inside a matmul: the dtype's own from float32 up, float32's for half precision."""
+    return min(unit_roundoff(dtype), 2.0**-24)
+
+
+def product_roundoff(dtype: torch.dtype, device: torch.device) -> float:
+    """The roundoff of the factors inside a matmul: TF32's where the process allows it for float32 on CUDA."""
+    if dtype is torch.float32 and device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
+        return 2.0**-11 if torch.get_float32_matmul_precision() == "high" else 2.0**-9
+    if dtype is torch.float32 and device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+        return 2.0**-11
+    return 0.0
