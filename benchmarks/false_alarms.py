@@ -42,12 +42,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import sizes
+from equivcheck.cases.words import LAYOUTS, REGIMES
 from equivcheck.checks.base.base import hold
 from equivcheck.errors import Mismatch
 from equivcheck.faults import RIGHT
 from equivcheck.numerics.comparison import compare
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results

@@ -19,12 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.cases.case import DTYPES, REGIMES, Case
+from equivcheck.cases.case import Case
+from equivcheck.cases.words import REGIMES
 from equivcheck.checks.base.base import hold
 from equivcheck.checks.long.long import does_not_fit
 from equivcheck.checks.long.problem import long_problem
 from equivcheck.checks.long.truth import long_truth
 from equivcheck.errors import Mismatch
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 

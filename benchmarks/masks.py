@@ -26,13 +26,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks.dropout.exact import hold_exactly
 from equivcheck.checks.dropout.masks import visible_keys
 from equivcheck.checks.dropout.statistics import OUTPUTS, hold_mask
 from equivcheck.checks.dropout.torch_masks import BACKENDS, kernel_mask
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.provenance import environment, sources
 from equivcheck.runtime.device import device_name

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from parts import Kept, dumped, reached, share, write
 
-from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 

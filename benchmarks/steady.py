@@ -17,11 +17,11 @@ from pathlib import Path
 from parts import Kept, dumped, reached, share, write
 
 from equivcheck.attention import FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
 from equivcheck.faults import RIGHT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.provenance import environment, sources
 from equivcheck.runtime.device import device_name

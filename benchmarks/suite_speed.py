@@ -27,11 +27,12 @@ import torch
 from torch import nn
 
 from equivcheck.api import verify
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
 from equivcheck.faults import FAULTS
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.oracle import Widened
 from equivcheck.pairs.loading import load

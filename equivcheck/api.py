@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.engine.plan import choose
 from equivcheck.errors import Mismatch, UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.adaptation import Given
 from equivcheck.report.catalogue import PROFILES
 from equivcheck.report.model import CheckResult, Deviation, Report

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.numerics.error_model import ErrorModel
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff

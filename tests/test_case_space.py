@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.engine.planting import planted
 from equivcheck.engine.search import Search
 from equivcheck.engine.sensitivity import first_sighting
 from equivcheck.engine.strata import classes
 from equivcheck.gpt import GPT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 
 PAIRS: dict[str, tuple[Any, Any]] = {"module": (CausalSelfAttention, FlashCausalSelfAttention), "model": (GPT, GPT)}

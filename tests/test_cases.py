@@ -1,5 +1,6 @@
 """A case: what is allowed, its id, and tensors that come from its seed and nothing else."""
 
+import dataclasses
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -8,9 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equivcheck.cases.case import DTYPES, LAYOUTS, Case, arrange, generator, tiny_factor
+from equivcheck.cases.case import Case, arrange, generator, tiny_factor
+from equivcheck.cases.fields import FIELDS
+from equivcheck.cases.ids import legend
 from equivcheck.cases.strategies import cases
+from equivcheck.cases.words import LAYOUTS
 from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import DTYPES
 
 
 @given(
@@ -178,3 +183,14 @@ def test_token_ids_can_be_laid_out_too() -> None:
     ids = torch.arange(6).view(2, 3)
     for layout in ("transposed", "offset", "strided"):
         assert torch.equal(arrange(ids, layout), ids)
+
+
+def test_a_row_of_fields_stands_for_each_attribute_of_a_case() -> None:
+    assert {field.name for field in FIELDS} == {field.name for field in dataclasses.fields(Case)}
+
+
+def test_the_legend_explains_every_field_once() -> None:
+    rows = dict(legend())
+    assert len(rows) == len(FIELDS)
+    assert rows["TN"] == "positions of a sequence"
+    assert all(meaning for meaning in rows.values())

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import REGIMES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import cases
+from equivcheck.cases.words import REGIMES
 from equivcheck.checks import CHECKS
 from equivcheck.checks.base.base import hold
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES
 from equivcheck.gpt import GPT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.supported_dtypes import usable_dtypes
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, Held
 from equivcheck.checks.lengths import lengths_of
 from equivcheck.engine.search import Search
@@ -17,6 +17,7 @@ from equivcheck.errors import Mismatch
 from equivcheck.faults.gradient_edits import rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 
 LENGTHS = next(check for check in CHECKS if check.name == "lengths")

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import equivcheck
-from equivcheck.cases.case import MASKS, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.tensors import attn_mask
+from equivcheck.cases.words import MASKS
 from equivcheck.engine.diagnosis import Reading, attention
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.model import Report

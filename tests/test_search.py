@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS
 from equivcheck.engine.planting import planted
 from equivcheck.engine.probes import Probes
 from equivcheck.errors import DeviceLost, UsageError
 from equivcheck.faults import FAULTS
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 from equivcheck.runtime.device import hold_device
 

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, values
 from equivcheck.checks.base.signatures import refused_call
 from equivcheck.cli.main import main
 from equivcheck.engine.search import Search
 from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch, ReferenceRaises, ToolError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs import sides
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign, raised_by, running

@@ -6,9 +6,11 @@ from typing import Any
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from equivcheck.cases.case import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import cases, simpler, sizes
+from equivcheck.cases.words import LAYOUTS, REGIMES
 from equivcheck.engine.drawing import draw_cases
+from equivcheck.numerics.dtypes import DTYPES
 
 THOROUGH = settings(database=None, max_examples=2000)
 

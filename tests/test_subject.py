@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
-from equivcheck.cases.case import ALIGNED_BYTES, LAYOUTS, Case, arrange
+from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
+from equivcheck.cases.words import LAYOUTS
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
 from equivcheck.pairs.loading import load, name_of

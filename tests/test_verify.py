@@ -11,11 +11,12 @@ from torch import Tensor
 
 from equivcheck import api as module
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, Held
 from equivcheck.engine import plan, planting
 from equivcheck.errors import Mismatch, UsageError
 from equivcheck.gpt import GPT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.model import Report
 
 verify, replay, assert_equivalent = module.verify, module.replay, module.assert_equivalent

@@ -8,10 +8,12 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.cases.case import DTYPES, LAYOUTS, REGIMES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import cases
 from equivcheck.cases.tensors import projections_known, qkv, randomise, sequence, tokens, upstream
+from equivcheck.cases.words import LAYOUTS, REGIMES
 from equivcheck.gpt import GPT
+from equivcheck.numerics.dtypes import DTYPES
 
 MODERATE = Case(batch_size=2, seq_len=64, n_head=2, head_size=16, block_size=64, dtype="float64", seed=3)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,69 +9,16 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.config import CaseConfig
+from equivcheck.cases.fields import check_fields
+from equivcheck.cases.ids import id_of, parse_id
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
-from equivcheck.numerics.dtypes import DTYPES, HALF
 
-__all__ = [
-    "ALIGNED_BYTES",
-    "DTYPES",
-    "HALF",
-    "LAYOUTS",
-    "MASKS",
-    "REGIMES",
-    "REPEATING",
-    "Case",
-    "arrange",
-    "generator",
-    "tiny_factor",
-]
-
-LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
-REGIMES = (
-    "sharpened",  # softmax entropy between some 0.3 and 0.6 of its maximum: what a trained attention looks like
-    "near_initial",  # minGPT's initial weights: attention is almost uniform
-    "large_scores",  # saturated softmax
-    "ties",  # exact ties at the maximum
-    "one_hot",  # inputs with one entry that is not zero
-    "constant_v",  # every key has the same value
-    "zero_rows",  # half of the positions are zero
-    "same_sign_v",  # values with a common mean: rowsum(dO * O) cancels
-    "tiny",  # products underflow
-    "near_limit",  # values near the largest number of the dtype
-)
+__all__ = ["ALIGNED_BYTES", "Case", "arrange", "generator", "tiny_factor"]
 
 ALIGNED_BYTES = 16
 """Where a tensor begins on CUDA, a multiple of these is taken for granted by torch's own kernels: of what begins elsewhere cuDNN
 gives another result, and flash loses the GPU (torch 2.11). So the layout `offset` begins at one there, and anywhere on a CPU."""
-
-TOKENS = ("random", "text")
-MASKS = (
-    "",  # none
-    "right",  # padding: the last keys of some samples are hidden, down to none
-    "left",
-    "middle",
-    "some",  # each query has keys of its own, at random
-    "rows",  # some queries see no key at all
-    "heads",  # as `some`, each head for itself
-    "plane",  # as `some`, for all samples and heads alike, in two dimensions
-    "additive",  # finite numbers that are added to the scores
-    "both",  # finite numbers and minus infinity
-    "bias",  # finite numbers, other ones for each head
-)
-"""What a function's `attn_mask` hides or adds; boolean up to `plane`, True for what is seen."""
-
-REPEATING = ("ties", "one_hot", "constant_v", "zero_rows")
-"""The regimes in which the same values come up many times, and rounding errs the same way each time."""
-
-_ID = re.compile(
-    r"B(?P<batch_size>\d+)-T(?P<seq_len>\d+)-H(?P<n_head>\d+)-D(?P<head_size>\d+)-K(?P<block_size>\d+)"
-    r"-(?P<dtype>[a-z0-9]+)-(?P<mode>eval|train)-a(?P<attn_pdrop>[\d.]+)-r(?P<resid_pdrop>[\d.]+)"
-    r"-(?P<regime>\w+)-(?P<layout>[a-z]+)-s(?P<seed>\d+)"
-    r"(?:-L(?P<n_layer>\d+)-V(?P<vocab_size>\d+)-(?P<tokens>text|random))?"
-    r"(?:-S(?P<kv_len>\d+))?(?:-G(?P<kv_heads>\d+))?(?:-E(?P<value_size>\d+))?(?:-m(?P<mask>[a-z]+))?"
-    r"(?:-c(?P<scale>[\d.]+))?(?:-after-(?P<steps>[a-z]+))?(?P<full>-full)?"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,30 +55,11 @@ class Case:
     mask: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "seq_len", "n_head", "head_size", "block_size", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"a case has {name}={getattr(self, name)}: it must be at least 1")
-        for name in ("n_layer", "seed", "kv_len", "kv_heads", "value_size"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"a case has {name}={getattr(self, name)}: it must not be negative")
+        check_fields(self)
         if self.block_size < self.seq_len:
             raise UsageError(f"a case has seq_len={self.seq_len} past block_size={self.block_size}: shorten it")
-        for name, allowed in (
-            ("dtype", DTYPES),
-            ("regime", REGIMES),
-            ("layout", LAYOUTS),
-            ("tokens", TOKENS),
-            ("mask", MASKS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"a case has {name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
         if self.kv_heads and self.n_head % self.kv_heads:
             raise UsageError(f"a case has kv_heads={self.kv_heads}: it must divide n_head={self.n_head}")
-        if not re.fullmatch(r"[a-z]*", self.steps):
-            raise UsageError(f"a case has steps={self.steps!r}: they are lower-case letters")
-        for name in ("attn_pdrop", "resid_pdrop"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"a case has {name}={getattr(self, name)}: a rate lies between 0 and 1")
 
     @property
     def n_embd(self) -> int:
@@ -148,40 +75,19 @@ class Case:
     @property
     def id(self) -> str:
         """The case in one word, which `Case.parse` turns back into it."""
-        text = (
-            f"B{self.batch_size}-T{self.seq_len}-H{self.n_head}-D{self.head_size}-K{self.block_size}-{self.dtype}"
-            f"-{'train' if self.training else 'eval'}-a{self.attn_pdrop:.6g}-r{self.resid_pdrop:.6g}"
-            f"-{self.regime}-{self.layout}-s{self.seed}"
-        )
-        if self.n_layer:
-            text += f"-L{self.n_layer}-V{self.vocab_size}-{self.tokens}"
-        for letter, value in (("S", self.kv_len), ("G", self.kv_heads), ("E", self.value_size), ("m", self.mask)):
-            text += f"-{letter}{value}" if value else ""
-        if self.scale is not None:
-            text += f"-c{self.scale:.6g}"
-        if self.steps:
-            text += f"-after-{self.steps}"
-        return text if self.is_causal else text + "-full"
+        return id_of(self, _DEFAULTS)
 
     @classmethod
     def parse(cls, text: str) -> "Case":
         """The case whose id is `text`; a UsageError where there is none."""
-        match = _ID.fullmatch(text)
-        if match is None:
+        try:
+            values = parse_id(text)
+        except ValueError as error:
+            raise UsageError(f"case id {text!r} does not parse: {error}; copy it from a report") from None
+        if values is None:
             raise UsageError(
                 f"case id {text!r} does not parse: it looks like {cls(seq_len=3, block_size=4).id}; copy it from a report"
             )
-        found = {name: value for name, value in match.groupdict().items() if value is not None}
-        values: dict[str, Any] = {
-            "training": found.pop("mode") == "train",
-            "is_causal": found.pop("full", None) is None,
-        }
-        kinds = {f.name: f.type for f in fields(cls)}
-        try:
-            for name, value in found.items():
-                values[name] = int(value) if kinds[name] is int else value if kinds[name] is str else float(value)
-        except ValueError as error:
-            raise UsageError(f"case id {text!r} does not parse: {error}; copy it from a report") from None
         return cls(**values)
 
     def config(self) -> GPTConfig:
@@ -200,6 +106,9 @@ class Case:
     def but(self, **changes: Any) -> "Case":
         """The same case with some fields changed."""
         return replace(self, **changes)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Case)}
 
 
 def generator(case: Case, purpose: str) -> torch.Generator:

@@ -11,8 +11,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from equivcheck.cases.case import DTYPES, LAYOUTS, MASKS, REGIMES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.features import mask_features
+from equivcheck.cases.fields import simpler_values
+from equivcheck.cases.words import LAYOUTS, MASKS, REGIMES
+from equivcheck.numerics.dtypes import DTYPES
 
 __all__ = ["LENGTHS", "MODEL_REGIMES", "CaseSpace", "cases", "simpler", "sizes"]
 
@@ -184,32 +187,6 @@ def _features(
 
 
 def simpler(case: Case) -> Iterator[Case]:
-    """Cases with one field simpler than in `case`, the greatest steps first: what Hypothesis could not reach from its class.
-
-    Sizes are halved toward 1 and then stepped down, so that a search that repeats this ends at the smallest that fails.
-    """
-    for name, order in (("dtype", DTYPES), ("regime", REGIMES), ("layout", LAYOUTS)):
-        for value in order[: order.index(getattr(case, name))]:
-            yield case.but(**{name: value})
-    if case.training and not case.attn_pdrop and not case.resid_pdrop:
-        yield case.but(training=False)
-    for name in ("attn_pdrop", "resid_pdrop", "seed"):
-        if getattr(case, name):
-            yield case.but(**{name: 0})
-    plain: dict[str, Any] = {"mask": "", "value_size": 0, "kv_heads": 0, "kv_len": 0}
-    for name, nothing in plain.items():
-        if getattr(case, name):
-            yield case.but(**{name: nothing})
-    for length in (1, 2, 3, case.kv_len - 1):
-        if 0 < length < case.kv_len:
-            yield case.but(kv_len=length)
-    for at in range(len(case.steps)):
-        yield case.but(steps=case.steps[:at] + case.steps[at + 1 :])
-    for name in ("batch_size", "n_head", "seq_len", "head_size"):
-        size = getattr(case, name)
-        spare = case.block_size - case.seq_len if name == "seq_len" else 0
-        for value in dict.fromkeys((1, 2, 3, *(size - (size >> k) for k in range(1, 10)), size - 1)):
-            if 0 < value < size and not (name == "n_head" and case.kv_heads and value % case.kv_heads):
-                yield case.but(**{name: value, **({"block_size": value + spare} if name == "seq_len" else {})})
-    if case.block_size > case.seq_len:
-        yield case.but(block_size=case.seq_len)
+    """Cases with one field simpler than in `case`, the greatest steps first: what Hypothesis could not reach from its class."""
+    for changes in simpler_values(case):
+        yield case.but(**changes)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from equivcheck.cases.case import DTYPES
 from equivcheck.checks import CHECKS, Check
 from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import share_of_cases
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from equivcheck.cases.case import DTYPES, HALF
 from equivcheck.cases.features import FEATURES
 from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import FAULTS, PLANTS, REPLACEMENTS
@@ -14,6 +13,7 @@ from equivcheck.faults.around.function import FUNCTIONS, around_function
 from equivcheck.faults.around.model import MODELS, around_model
 from equivcheck.faults.around.module_contract import MODULES, around_module
 from equivcheck.faults.around.transforms import CHANGES, around_last_part, around_output, around_result
+from equivcheck.numerics.dtypes import DTYPES, HALF
 from equivcheck.pairs.pair import SAMPLE, Pair
 
 __all__ = ["PlantedFault", "below_reference_error", "planted"]

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import simpler
 from equivcheck.checks import Check, Held
 from equivcheck.checks.base.base import first_line, raised
 from equivcheck.engine.drawing import draw_cases
 from equivcheck.errors import Mismatch, Raised, ReferenceRaises, ToolError, UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import REFERENCE, ensure_foreign, failure, raised_by
 from equivcheck.report.outcomes import CaseOutcome

@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases.case import REPEATING, Case
+from equivcheck.cases.case import Case
+from equivcheck.cases.words import REPEATING
 from equivcheck.errors import NotOpened
 from equivcheck.numerics.detached_max import Maxima, same_without
 from equivcheck.numerics.error_model import ErrorModel

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, running
 from equivcheck.pairs.write_guard import Overwritten

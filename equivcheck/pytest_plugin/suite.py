@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from equivcheck.api import pair_of, verify
-from equivcheck.cases.case import DTYPES
 from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.adaptation import Given
 from equivcheck.report.model import Deviation, Report
 from equivcheck.report.outcomes import NOTHING_JUDGED

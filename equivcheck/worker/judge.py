@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.checks.backend import requiring
 from equivcheck.engine.diagnosis import explanation
@@ -18,6 +18,7 @@ from equivcheck.engine.search import Search, outcome_of, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch, UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.supported_dtypes import usable_dtypes

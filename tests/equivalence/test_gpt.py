@@ -5,12 +5,13 @@ from hypothesis import given
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention, replace_attention_with_flash_attention
-from equivcheck.cases.case import DTYPES, Case
+from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import cases
 from equivcheck.checks.values import logits
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS
 from equivcheck.gpt import GPT
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 
 TestReplacement = equivcheck.suite(

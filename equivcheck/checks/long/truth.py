@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equivcheck.cases.case import REPEATING, Case
+from equivcheck.cases.case import Case
+from equivcheck.cases.words import REPEATING
 from equivcheck.checks.long.problem import NotPlain, plain_attention
 from equivcheck.numerics import blockwise
 from equivcheck.numerics.error_model import ErrorModel

@@ -1,0 +1,54 @@
+"""The id of a case: written, read, and explained."""
+
+import re
+from typing import Any
+
+from equivcheck.cases.fields import DECIMAL, FIELDS, NUMBER
+from equivcheck.cases.simplifying import Changes
+
+__all__ = ["id_of", "legend", "parse_id"]
+
+_BY_NAME = {field.name: field for field in FIELDS}
+
+
+def _pattern() -> re.Pattern[str]:
+    """What every id fits: the fields in their order, those that are shown together as one optional part."""
+    parts: list[tuple[str, str]] = []
+    for field in FIELDS:
+        part = f"-{re.escape(field.letter)}(?P<{field.name}>{field.pattern})"
+        if parts and field.shown_with and parts[-1][0] == field.shown_with:
+            parts[-1] = (field.shown_with, parts[-1][1] + part)
+        else:
+            parts.append((field.shown_with, part))
+    return re.compile("".join(f"(?:{part})?" if shown_with else part for shown_with, part in parts).removeprefix("-"))
+
+
+_ID = _pattern()
+
+
+def id_of(case: Any, defaults: Changes) -> str:
+    """The case in one word."""
+    return "-".join(
+        f"{field.letter}{field.write(getattr(case, field.name))}"
+        for field in FIELDS
+        if not field.shown_with or getattr(case, field.shown_with) != defaults[field.shown_with]
+    )
+
+
+def parse_id(text: str) -> Changes | None:
+    """The values of the fields that stand in an id; None where it is none. A ValueError for a number that is none."""
+    match = _ID.fullmatch(text)
+    if match is None:
+        return None
+    return {name: _BY_NAME[name].read(value) for name, value in match.groupdict().items() if value is not None}
+
+
+def legend() -> list[tuple[str, str]]:
+    """How each field stands in an id, and what it means."""
+    rows = []
+    for field in FIELDS:
+        value = "N" if field.pattern in (NUMBER, DECIMAL) else field.pattern if field.pattern.isalpha() else field.name
+        if field.allowed:
+            value = "|".join(word for word in field.allowed if word)
+        rows.append((f"{field.letter}{value}", field.meaning))
+    return rows
