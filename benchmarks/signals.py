@@ -1,6 +1,6 @@
 """Signals to a run at random moments: `kill -9` of a worker and of the supervisor, Ctrl-C, SIGTERM.
 
-    python benchmarks/signals.py [--times 10] [--seed 0]
+    python benchmarks/signals.py [--times 10] [--seed 0] [--only worker]
 
 A killed worker leaves the report as it is without, but for times; a killed supervisor leaves no false verdict; both signals end in
 a partial report and exit status 2. No process is left. Exit status 1 where one of these is not so.
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 CHECKS = ("output", "checkpoint", "interface", "purity")
-_TIMES = ("seconds", "created", "hash")
+_TIMES = ("seconds", "created", "integrity")
 
 
 def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -100,6 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", choices=("worker", "supervisor", "ctrl-c", "term"))
     given = parser.parse_args()
     chance, wrong = random.Random(given.seed), 0
     with tempfile.TemporaryDirectory() as name:
@@ -108,7 +109,7 @@ def main() -> int:
         whole_status, whole, left, _ = one_whole(folder)
         took = time.monotonic() - began
         print(f"a whole run: exit status {whole_status}, {took:.1f} s")
-        for what in ("worker", "supervisor", "ctrl-c", "term"):
+        for what in given.only or ("worker", "supervisor", "ctrl-c", "term"):
             for number in range(given.times if what in ("worker", "supervisor") else max(1, given.times // 2)):
                 moment = chance.uniform(0.1, 0.9) * took
                 status, made, left, hit = one(folder, what, moment, chance)
