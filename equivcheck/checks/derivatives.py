@@ -10,8 +10,9 @@ from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import Transform, hold_transformed, plain_pass, together
 from equivcheck.errors import Mismatch
+from equivcheck.pairs.named_outputs import Shell
 from equivcheck.pairs.pair import SAMPLE, Pair
-from equivcheck.pairs.problem import Problem, Shell
+from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.pairs.weight_transfer import named_back, named_over, original_shapes
 

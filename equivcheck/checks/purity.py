@@ -15,8 +15,9 @@ from equivcheck.checks.base.retained_memory import hold_size
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.under_transforms import together
 from equivcheck.errors import Mismatch, Raised
+from equivcheck.pairs.backward_pass import backward, dense, flow_back
 from equivcheck.pairs.pair import Pair
-from equivcheck.pairs.problem import Problem, Results, backward, dense, flow_back
+from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.runtime import global_state

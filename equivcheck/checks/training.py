@@ -27,6 +27,7 @@ from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.quantiles import student_quantile
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import foreign
 from equivcheck.pairs.weight_transfer import gradients_of, named_back
@@ -123,10 +124,11 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     }  # what is trained
 
     def perturbed(count: int) -> Sample:
-        noise = torch.Generator(device=problem.judged_on).manual_seed(problem.case.seed * 64 + count)
+        def run(noise: torch.Generator) -> Mapping[str, Tensor]:
+            return _trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1))
+
         with spelled_out():
-            runs = [_trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1)) for _ in range(count)]
-        return Sample(count, {name: torch.stack([run[name] - value for run in runs]) for name, value in values.items()})
+            return in_turn(problem, values, count, run)
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)
 

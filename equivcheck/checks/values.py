@@ -13,8 +13,9 @@ from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.targets import uncounted, without_targets
 from equivcheck.checks.base.under_transforms import together
 from equivcheck.errors import Mismatch
+from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.pair import Pair
-from equivcheck.pairs.problem import Problem, Results, dense, flow_back
+from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.weight_transfer import named_back, own_names
 from equivcheck.runtime.rng import seeded
 

@@ -13,6 +13,7 @@ from equivcheck.checks.base.check import Held
 from equivcheck.errors import Mismatch, ReferenceRaises, ToolError, UnfitResult
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, failure, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
@@ -136,12 +137,8 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
         values = oracle(Widened())
 
     def perturbed(count: int) -> Sample:
-        noise = torch.Generator(device=on).manual_seed(problem.case.seed * 64 + count)
-        runs = []
         with spelled_out():
-            for _ in range(count):
-                runs.append(oracle(problem.rounding(noise, 1)))
-        return Sample(count, {name: torch.stack([run[name] for run in runs]) - value for name, value in values.items()})
+            return in_turn(problem, values, count, lambda noise: oracle(problem.rounding(noise, 1)))
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)
 

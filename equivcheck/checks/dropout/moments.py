@@ -19,8 +19,9 @@ from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.numerics.dtypes import unit_roundoff
 from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.pairs.backward_pass import backward
 from equivcheck.pairs.cache import Memory
-from equivcheck.pairs.problem import Problem, backward
+from equivcheck.pairs.problem import Problem
 from equivcheck.runtime.rng import generator_state, seeded
 
 __all__ = ["hold_moments", "small_sizes"]
