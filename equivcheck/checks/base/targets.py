@@ -14,7 +14,7 @@ from equivcheck.checks.base.check import Held
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.forward import form_of, is_adapted, tensor_of
-from equivcheck.pairs.pair import takes_targets
+from equivcheck.pairs.named_outputs import takes_targets
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.runtime.rng import seeded
