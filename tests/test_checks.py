@@ -12,7 +12,7 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import REGIMES, Case
 from equivcheck.cases.strategies import cases
 from equivcheck.checks import CHECKS
-from equivcheck.checks.base.base import hold
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT

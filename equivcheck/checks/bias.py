@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.errors import Mismatch

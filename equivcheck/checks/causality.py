@@ -8,8 +8,9 @@ from torch import nn
 
 from equivcheck.cases.case import Case, arrange, generator
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.pair import Pair

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.names import CACHES
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import GENERATED
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.oracle import Widened, spelled_out

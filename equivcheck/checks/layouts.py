@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
-from equivcheck.checks.base.base import candidate_run, hold, kind_of
+from equivcheck.checks.base.candidate_run import candidate_run, kind_of
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import BATCHED
 from equivcheck.checks.base.under_transforms import together
 from equivcheck.errors import Mismatch, Raised, ReferenceRaises

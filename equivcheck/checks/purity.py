@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, first_line, hold
+from equivcheck.checks.base.candidate_run import candidate_run, first_line
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.retained_memory import hold_size
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.under_transforms import together

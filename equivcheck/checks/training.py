@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.cases.tensors import tokens
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.dropout.exact import hold_exactly, must_open
 from equivcheck.errors import Mismatch, NotOpened

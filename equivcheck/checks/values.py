@@ -8,8 +8,9 @@ from torch import nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.cases.strategies import MODEL_REGIMES, CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.targets import uncounted, without_targets
 from equivcheck.checks.base.under_transforms import together
 from equivcheck.errors import Mismatch

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import generator
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.forward import form_of, is_adapted, tensor_of

@@ -8,8 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from equivcheck.checks.base.base import candidate_run, first_line, hold, kind_of, raised
+from equivcheck.checks.base.candidate_run import candidate_run, first_line, kind_of, raised
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch, ReferenceRaises, ToolError, UnfitResult
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.truth import Sample, Truth

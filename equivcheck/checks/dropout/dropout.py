@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.dropout.exact import forward, hold_exactly, hold_under_masks, must_open, read_masks
 from equivcheck.checks.dropout.masks import Masks, inject, visible_keys

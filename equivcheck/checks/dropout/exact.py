@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.dropout.masks import Masks, Recovery, inject
 from equivcheck.errors import NotOpened, ToolError
 from equivcheck.pairs.cache import Memory

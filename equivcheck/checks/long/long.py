@@ -9,8 +9,9 @@ import torch
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.long.problem import NotPlain, long_problem
 from equivcheck.checks.long.truth import long_truth

@@ -1,0 +1,54 @@
+"""What came of a case, as plain data for the supervisor, and a difference that was seen in another process."""
+
+import math
+from pathlib import Path
+from types import TracebackType
+
+from equivcheck.cases.case import Case
+from equivcheck.checks import Held
+from equivcheck.errors import Mismatch, Raised
+from equivcheck.report.outcomes import CaseOutcome
+
+__all__ = ["Recorded", "origin_of", "outcome_of"]
+
+_LENGTHS = (1, 16, 64, 128, 256)
+
+
+class Recorded(Mismatch):
+    """A difference that another process has seen on a case."""
+
+    def __init__(self, outcome: CaseOutcome) -> None:
+        super().__init__(
+            str(outcome.failed), ratio=math.inf if outcome.ratio is None else outcome.ratio, where=outcome.where
+        )
+        self.origin, self.died = outcome.origin, outcome.died
+
+
+def outcome_of(case: Case, found: Held | Mismatch) -> CaseOutcome:
+    """What came of a case, as plain data."""
+    length = next((edge for edge in _LENGTHS if case.seq_len <= edge), None)
+    visited = {
+        "dtype": case.dtype,
+        "regime": case.regime,
+        "mode": "train" if case.training else "eval",
+        "layout": case.layout,
+        "length": "longer" if length is None else f"up to {length}",
+    }
+    if isinstance(found, Recorded):
+        return CaseOutcome(
+            case.id, visited, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
+        )
+    if isinstance(found, Mismatch):
+        return CaseOutcome(case.id, visited, found.ratio, found.where, failed=str(found), origin=origin_of(found))
+    return CaseOutcome(case.id, visited, found.ratio, found.where, found.notes, found.unsupported, found.judged)
+
+
+def origin_of(mismatch: Mismatch) -> str:
+    """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
+    if isinstance(mismatch, Recorded):
+        return mismatch.origin
+    last: TracebackType | None = mismatch.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = "" if last is None else f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
+    return f"{type(mismatch).__name__} {place} {mismatch.where if isinstance(mismatch, Raised) else ''}".strip()
