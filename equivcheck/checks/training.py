@@ -21,6 +21,7 @@ from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import ORDINARY
+from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import hold_exactly, must_open
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
@@ -66,12 +67,11 @@ def training(pair: Pair, case: Case) -> Held:
         return Held(notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False)
     told = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
     try:
-        held = hold(problem, truth, dict(got), own, truth.values)
-    except Mismatch as error:
+        return hold(problem, truth, dict(got), own, truth.values)
+    except Mismatch:
         off = _norm({n: got[n].to(problem.judged_on, torch.float64) - truth.values[n] for n in truth.values})
-        told += f", and the candidate is {off:.2g} from the oracle"
-        raise Mismatch(f"{told}:\n{error}", ratio=error.ratio, where=error.where) from None
-    return held
+        with within(f"{told}, and the candidate is {off:.2g} from the oracle", separator=":\n"):
+            raise
 
 
 def _norm(of: Mapping[str, Tensor]) -> float:

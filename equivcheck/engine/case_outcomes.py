@@ -2,16 +2,17 @@
 
 import math
 from pathlib import Path
-from types import TracebackType
 
 from equivcheck.cases.case import Case
 from equivcheck.checks import Held
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, Raised
 from equivcheck.report.outcomes import CaseOutcome
 
 __all__ = ["Recorded", "origin_of", "outcome_of"]
 
 _LENGTHS = (1, 16, 64, 128, 256)
+_SAYING_WHERE = (within.__module__, "contextlib")
 
 
 class Recorded(Mismatch):
@@ -47,8 +48,10 @@ def origin_of(mismatch: Mismatch) -> str:
     """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
     if isinstance(mismatch, Recorded):
         return mismatch.origin
-    last: TracebackType | None = mismatch.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    place = "" if last is None else f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
+    place, entry = "", mismatch.__traceback__
+    while entry is not None:
+        # what says where a difference arose raises it anew: its place is the line that had it said
+        if entry.tb_frame.f_globals.get("__name__") not in _SAYING_WHERE:
+            place = f"{Path(entry.tb_frame.f_code.co_filename).name}:{entry.tb_lineno}"
+        entry = entry.tb_next
     return f"{type(mismatch).__name__} {place} {mismatch.where if isinstance(mismatch, Raised) else ''}".strip()

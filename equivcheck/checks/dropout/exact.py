@@ -138,7 +138,7 @@ def hold_exactly(problem: Problem, candidate: nn.Module) -> tuple[Held, Problem]
         masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
         seen.append((masks, masked))
         helds.append(hold_under_masks(masked, got))
-    return max(helds, key=lambda h: h.ratio or 0.0), seen[0][1]
+    return Held.worst(helds), seen[0][1]
 
 
 def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:
