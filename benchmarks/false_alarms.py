@@ -3,14 +3,14 @@
     python benchmarks/false_alarms.py --device cpu|cuda --cases N [--max-seconds S] [--part I/N] [--out FILE]
     python benchmarks/false_alarms.py --merge PART... --out reports/<device>/false_alarms.json
 
-A case is drawn from its number alone (`draw`), with the size tables of `equivcheck.cases.strategies`: all dtypes, regimes and
-layouts, now and then more heads or samples than the tables have, eval with any rates and train without dropout. Its truth
-is computed once, outputs and gradients; then right implementations are held against it by `equivcheck.checks.base.base.hold`,
-one tensor at a time, with few perturbed runs first and many where those do not do. On the CPU they take turns: everything
-in `equivcheck.faults.RIGHT`, the flash and the math kernel, and the original itself. On CUDA the flash, cuDNN,
-memory-efficient and math kernels are forced in each case, and the others take turns. FlexAttention has cases of its own in
-a few shapes, compiled one by one; it never runs eagerly. What raises is counted as refused, with the first reason, and not
-as passed.
+A case is drawn from its number alone (`draw`), with the size tables of `equivcheck.cases.strategies`: all dtypes, regimes
+and layouts, now and then more heads or samples than the tables have, eval with any rates and train without dropout. Its
+truth is computed once, outputs and gradients; then right implementations are held against it by
+`equivcheck.checks.base.compare_all.hold`, one tensor at a time, with few perturbed runs first and many where those do not
+do. On the CPU they take turns: everything in `equivcheck.faults.RIGHT`, the flash and the math kernel, and the original
+itself. On CUDA the flash, cuDNN, memory-efficient and math kernels are forced in each case, and the others take turns.
+FlexAttention has cases of its own in a few shapes, compiled one by one; it never runs eagerly. What raises is counted as
+refused, with the first reason, and not as passed.
 
 A ratio says how near a tensor came to an alarm, which takes both few and many perturbed runs: it is the lesser of the
 two, where the few say more than 0.3. The original itself is held without the allowance of twice its own error: where it
@@ -45,7 +45,7 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import sizes
 from equivcheck.cases.words import LAYOUTS, REGIMES
-from equivcheck.checks.base.base import hold
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch
 from equivcheck.faults import RIGHT
 from equivcheck.numerics.comparison import compare

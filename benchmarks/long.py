@@ -21,7 +21,7 @@ from torch import Tensor
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.words import REGIMES
-from equivcheck.checks.base.base import hold
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.long.long import does_not_fit
 from equivcheck.checks.long.problem import long_problem
 from equivcheck.checks.long.truth import long_truth

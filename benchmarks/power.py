@@ -44,7 +44,7 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import hold
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.gpt import GPTConfig

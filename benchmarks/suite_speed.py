@@ -35,6 +35,7 @@ from equivcheck.faults import FAULTS
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.oracle import Widened
+from equivcheck.pairs import perturbed_runs
 from equivcheck.pairs.loading import load
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.resolve import resolve
@@ -79,7 +80,7 @@ class Account:
     @contextmanager
     def keeping(self):
         """Inside, accounts are kept."""
-        together, oracle, in_turn = Problem._together, Problem._oracle, Problem._in_turn
+        together, oracle, in_turn = perturbed_runs.oracle_together, Problem._oracle, perturbed_runs.oracle_in_turn
         enter, leave = Widened.__enter__, Widened.__exit__
         call, backward, grad = nn.Module.__call__, torch.autograd.backward, torch.autograd.grad
         step = torch.optim.AdamW.step
@@ -99,15 +100,16 @@ class Account:
             return found
 
         def counted(perturbed):
-            def inner(problem, *args):
-                self.seconds["perturbed as plain"] += args[5] * self.oracle_s.get(id(problem), 0.0)
-                self.runs["perturbed"] += args[5]
-                return perturbed(problem, *args)
+            def inner(problem, original, count, *, gradients):
+                self.seconds["perturbed as plain"] += count * self.oracle_s.get(id(problem), 0.0)
+                self.runs["perturbed"] += count
+                return perturbed(problem, original, count, gradients=gradients)
 
             return inner
 
         Widened.__enter__, Widened.__exit__ = entered, left
-        Problem._oracle, Problem._together, Problem._in_turn = own_oracle, counted(together), counted(in_turn)
+        Problem._oracle = own_oracle
+        perturbed_runs.oracle_together, perturbed_runs.oracle_in_turn = counted(together), counted(in_turn)
         nn.Module.__call__ = self.timed(call)
         torch.autograd.backward, torch.autograd.grad = self.timed(backward), self.timed(grad)
         torch.optim.AdamW.step = self.timed(step)
@@ -115,7 +117,8 @@ class Account:
             yield self
         finally:
             Widened.__enter__, Widened.__exit__ = enter, leave
-            Problem._oracle, Problem._together, Problem._in_turn = oracle, together, in_turn
+            Problem._oracle = oracle
+            perturbed_runs.oracle_together, perturbed_runs.oracle_in_turn = together, in_turn
             nn.Module.__call__ = call
             torch.autograd.backward, torch.autograd.grad = backward, grad
             torch.optim.AdamW.step = step

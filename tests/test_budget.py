@@ -17,6 +17,7 @@ from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.perturbed_runs import oracle_in_turn, oracle_together
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.resolve import resolve
 
@@ -249,14 +250,14 @@ def test_what_lies_behind_the_mask_is_moved_by_nothing() -> None:
 @pytest.mark.parametrize("case", [CASE, CASE.but(regime="ties"), CASE.but(dtype="bfloat16"), CASE.but(regime="tiny")])
 def test_runs_that_go_through_together_have_the_spread_of_runs_in_turn(case: Case) -> None:
     problem = subject().problem(case)
-    values, oracle, inputs, upstream = problem._oracle(True)
+    oracle = problem._oracle(True)
     rooted = {}
-    for how in (problem._together, problem._in_turn):
-        sample = how(oracle, inputs, upstream, values, torch.Generator().manual_seed(1), 48, True)
+    for how in (oracle_together, oracle_in_turn):
+        sample = how(problem, oracle, 48, gradients=True)
         assert sample.count == 48
-        assert all(d.shape == (48, *values[name].shape) for name, d in sample.deviations.items())
+        assert all(d.shape == (48, *oracle.values[name].shape) for name, d in sample.deviations.items())
         rooted[how.__name__] = spreads(problem, dict(sample.deviations))
-    together, in_turn = rooted["_together"], rooted["_in_turn"]
+    together, in_turn = rooted["oracle_together"], rooted["oracle_in_turn"]
     assert list(together) == list(in_turn)
     for name, size in together.items():
         assert 0.5 < size / in_turn[name] < 2, name

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equivcheck.cases.case import Case, arrange, generator, tiny_factor
-from equivcheck.cases.fields import FIELDS
+from equivcheck.cases.fields import FIELDS, visited
 from equivcheck.cases.ids import legend
 from equivcheck.cases.strategies import cases
 from equivcheck.cases.words import LAYOUTS
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.report import outcomes
 
 
 @given(
@@ -194,3 +195,15 @@ def test_the_legend_explains_every_field_once() -> None:
     assert len(rows) == len(FIELDS)
     assert rows["TN"] == "positions of a sequence"
     assert all(meaning for meaning in rows.values())
+
+
+def test_a_case_has_a_class_in_each_dimension_that_reports_count() -> None:
+    assert set(visited(Case())) == set(outcomes._DIMENSIONS)
+    assert [visited(Case(seq_len=t, block_size=t))["length"] for t in (1, 2, 16, 17, 256, 257)] == [
+        "up to 1",
+        "up to 16",
+        "up to 16",
+        "up to 64",
+        "up to 256",
+        "longer",
+    ]

@@ -13,7 +13,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import cases
 from equivcheck.cases.words import REGIMES
 from equivcheck.checks import CHECKS
-from equivcheck.checks.base.base import hold
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT

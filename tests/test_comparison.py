@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from equivcheck.errors import Mismatch
-from equivcheck.numerics.comparison import Comparison, compare, describe
+from equivcheck.numerics.comparison import Comparison, compare
+from equivcheck.numerics.mismatch_words import describe
 from equivcheck.numerics.spread import spread_of
 
 f32, f64, f16 = torch.float32, torch.float64, torch.float16

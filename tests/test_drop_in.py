@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
-from equivcheck.flash import causal_mask
+from equivcheck.flash import causal_mask, sdpa
 from equivcheck.flash.causal_mask import is_causal
 from equivcheck.gpt import GPT, GPTConfig
 

@@ -17,9 +17,9 @@ from hostile.attentions import Hostile
 import equivcheck
 from equivcheck.api import verify
 from equivcheck.errors import UsageError
+from equivcheck.report.closing_lines import verdict_line
 from equivcheck.report.codec import dumps
 from equivcheck.report.model import Report
-from equivcheck.report.table import verdict_line
 from equivcheck.supervisor import api
 
 ORIGINAL = "equivcheck.attention:CausalSelfAttention"

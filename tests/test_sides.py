@@ -27,7 +27,7 @@ from equivcheck.pairs import sides
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign, raised_by, running
 from equivcheck.pairs.write_guard import Overwritten
-from equivcheck.report.table import verdict_line
+from equivcheck.report.closing_lines import verdict_line
 
 BY_NAME = {check.name: check for check in CHECKS}
 CASE = Case(batch_size=2, seq_len=9, n_head=2, head_size=8, block_size=12)

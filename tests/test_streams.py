@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from equivcheck.report import streams
+from equivcheck.report.clean_text import clean
 from equivcheck.report.printed import FIRST_BYTES, LAST_BYTES, Excerpt, shown
-from equivcheck.report.table import clean
 from equivcheck.report.text_stream import Stream, put
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="streams are captured by descriptors of POSIX")

@@ -14,8 +14,8 @@ from equivcheck.cases.words import LAYOUTS
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPT
 from equivcheck.pairs.loading import load, name_of
-from equivcheck.pairs.pair import to_device
 from equivcheck.pairs.resolve import KINDS, resolve
+from equivcheck.pairs.to_device import to_device
 from equivcheck.runtime.device import find_device
 
 CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, n_layer=1, vocab_size=11)

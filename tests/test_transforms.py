@@ -18,7 +18,7 @@ from equivcheck.engine.planting import planted
 from equivcheck.errors import Mismatch
 from equivcheck.faults.around.module_contract import adapter_ignored
 from equivcheck.faults.around.transforms import CHANGES, around_output
-from equivcheck.faults.correct.rewritten import Rewritten
+from equivcheck.faults.correct.core import Rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
 from equivcheck.pairs.pair import Pair

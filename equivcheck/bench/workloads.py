@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from equivcheck.bench.paired_timing import Action, Make
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
-from equivcheck.pairs.pair import Pair, model_outputs
+from equivcheck.pairs.named_outputs import model_outputs
+from equivcheck.pairs.pair import Pair
 
 __all__ = ["DTYPES", "PRESETS", "WORKS", "Row", "Size", "flops", "makes", "rows"]
 

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import TRANSFORMED
-from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass, together
+from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.pair import Pair
@@ -42,11 +44,9 @@ def autocast(pair: Pair, case: Case) -> Held:
     helds = []
     for mine, original, how in zip(got, own, ("", " and no_grad"), strict=True):
         names = [name for name in dict.fromkeys((*truth.values, *mine)) if name in original or name in mine]
-        try:
+        with within(f"under {what}{how}"):
             helds.append(_hold(problem, truth, mine, original, names))
-        except Mismatch as error:
-            raise Mismatch(f"under {what}{how}: {error}", ratio=error.ratio, where=error.where) from None
-    return together(helds)
+    return Held.together(helds)
 
 
 def _hold(problem: Problem, truth: Truth, mine: Results, its: Results, names: Sequence[str]) -> Held:

@@ -8,7 +8,7 @@ from torch import nn
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.errors import Mismatch, UsageError
 from equivcheck.numerics.dtypes import DTYPES, WIDE

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import BATCHED
-from equivcheck.checks.base.under_transforms import together
-from equivcheck.errors import Mismatch
+from equivcheck.checks.base.within import within
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
@@ -26,7 +26,7 @@ def batching(pair: Pair, case: Case) -> Held:
     order = torch.randperm(case.batch_size, generator=generator(case, "order")).to(problem.device)
     back = torch.argsort(order)
     half = max(1, case.seq_len // 2)
-    return together(
+    return Held.together(
         (
             _as_in_the_batch(problem, "each example alone", _alone),
             _as_in_the_batch(
@@ -63,10 +63,8 @@ def _as_in_the_batch(problem: Problem, what: str, run: Callable[[Problem, nn.Mod
     def own() -> Results:
         return dict(run(problem, problem.reference))
 
-    try:
+    with within(what):
         return hold(problem, problem.truth(gradients=True), dict(got), own, list(got))
-    except Mismatch as error:
-        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _prefix(whole: Problem, length: int) -> Held:

@@ -8,8 +8,10 @@ from torch import nn
 
 from equivcheck.cases.case import Case, arrange, generator
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.dtypes import dtype_row
 from equivcheck.numerics.truth import Truth
@@ -62,11 +64,8 @@ def _on_that_input(problem: Problem) -> Held:
     truth = problem.truth(gradients=bool(problem.names))
     candidate = candidate_run(problem, run)
     names = [name for name in dict.fromkeys((*truth.values, *candidate)) if name != "loss"]
-    try:
+    with within("with later positions replaced, where the original is not causal"):
         return hold(problem, truth, candidate, lambda: reference, names)
-    except Mismatch as error:
-        told = f"with later positions replaced, where the original is not causal: {error}"
-        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
 
 
 def _causal(changed: Problem, truth: Truth, names: Sequence[str], kept: int) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.errors import Mismatch

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import TRANSFORMED
-from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass, together
+from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass
+from equivcheck.checks.base.within import within
 from equivcheck.checks.lengths import first_positions
-from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
@@ -46,11 +47,9 @@ def compiled(pair: Pair, case: Case) -> Held:
         def own(call: _Call = call) -> Results:
             return call.of(problem.reference)
 
-        try:
+        with within(f"under {_WHAT}{call.how}"):
             helds.append(hold(call.problem, truth, found, own, names))
-        except Mismatch as error:
-            raise Mismatch(f"under {_WHAT}{call.how}: {error}", ratio=error.ratio, where=error.where) from None
-    return together(helds)
+    return Held.together(helds)
 
 
 @dataclass(frozen=True)

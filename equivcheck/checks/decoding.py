@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.names import CACHES
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import GENERATED
-from equivcheck.errors import Mismatch
+from equivcheck.checks.base.within import within
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.pairs.forward import is_adapted, tensor_of
 from equivcheck.pairs.pair import Pair
@@ -50,12 +51,10 @@ def decoding(pair: Pair, case: Case) -> Held:
         def run(module: nn.Module, chunks: Sequence[int] = chunks) -> Results:
             return _decoded(problem, module, problem.inputs[0], chunks, name)
 
-        try:
+        with within(f"with a cache, {told}", plain=True):
             got = candidate_run(problem, run)
             held = hold(problem, truth, got, lambda run=run: run(problem.reference), ["logits"])  # type: ignore[misc]
-        except Mismatch as error:
-            raise Mismatch(f"with a cache, {told}: {error}", ratio=error.ratio, where=error.where) from error
-        worst = max(worst, held, key=lambda h: h.ratio or 0.0)
+        worst = Held.worst((worst, held))
     return worst
 
 

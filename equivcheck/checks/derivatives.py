@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case, generator
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import TRANSFORMED
-from equivcheck.checks.base.under_transforms import Transform, hold_transformed, plain_pass, together
+from equivcheck.checks.base.under_transforms import Transform, hold_transformed, plain_pass
 from equivcheck.errors import Mismatch
+from equivcheck.pairs.named_outputs import Shell
 from equivcheck.pairs.pair import SAMPLE, Pair
-from equivcheck.pairs.problem import Problem, Shell
+from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.pairs.weight_transfer import named_back, named_over, original_shapes
 
@@ -34,7 +35,7 @@ def derivatives(pair: Pair, case: Case) -> Held:
     if failed:  # each transform is a finding of its own
         worst = max(failed, key=lambda error: error.ratio)
         raise Mismatch("\n".join(map(str, failed)), ratio=worst.ratio, where=worst.where)
-    return together(helds)
+    return Held.together(helds)
 
 
 def _direction(problem: Problem, name: str, like: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import SMALL
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
@@ -29,11 +30,9 @@ def extremes(pair: Pair, case: Case) -> Held:
                 ensure_foreign(error)
                 notes.append(f"{what}: the original itself raises {type(error).__name__}")
                 continue
-            try:
+            with within(what, plain=True):
                 got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=gradients))  # noqa: B023  # run at once
                 notes += _spread(what, own, got)
-            except Mismatch as error:
-                raise Mismatch(f"{what}: {error}", where=error.where or what) from None
     return Held(notes=tuple(dict.fromkeys(notes)))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.modifications import hold_following
 from equivcheck.checks.base.signatures import must_bind, must_take_keywords

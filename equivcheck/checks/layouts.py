@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
-from equivcheck.checks.base.base import candidate_run, hold, kind_of
+from equivcheck.checks.base.candidate_run import candidate_run, kind_of
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import BATCHED
-from equivcheck.checks.base.under_transforms import together
-from equivcheck.errors import Mismatch, Raised, ReferenceRaises
+from equivcheck.checks.base.within import within
+from equivcheck.errors import ReferenceRaises
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 
@@ -72,7 +73,7 @@ def layouts(pair: Pair, case: Case) -> Held:
     if len(problem.names) > 1:
         helds.append(_one_buffer(problem))
         helds += [_one_unlike_the_others(problem, at) for at in range(len(problem.inputs))]
-    return together(helds)
+    return Held.together(helds)
 
 
 def _edited(problem: Problem, edit: Edit, flowing: Edit, name: str) -> Problem:
@@ -105,14 +106,11 @@ def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Map
         return problem.run(problem.reference, inputs, gradients=True, upstream=upstream)
 
     try:
-        got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
-        return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+        with within(what):
+            got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
+            return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
     except ReferenceRaises as why:
         return Held(notes=(f"{what}: not judged where the original itself raises {kind_of(why)}",), judged=False)
-    except Raised as error:
-        raise Raised(f"{what}: {error}", where=error.where) from None
-    except Mismatch as error:
-        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _one_unlike_the_others(problem: Problem, at: int) -> Held:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import ORDINARY
-from equivcheck.checks.base.under_transforms import together
-from equivcheck.errors import Mismatch
+from equivcheck.checks.base.within import within
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
@@ -50,7 +50,7 @@ def lengths(pair: Pair, case: Case) -> Held:
 
     helds = []
     for length, forward, backward in candidate_run(problem, sweep):
-        try:
+        with within(f"the first {length} of {case.seq_len} positions alone"):
             shown = _first_rows(truth, names, length)
 
             def own(length: int = length) -> Results:
@@ -63,11 +63,8 @@ def lengths(pair: Pair, case: Case) -> Held:
             if backward is not None:
                 short = beginning.truth(gradients=True)
                 helds.append(hold(beginning, short, backward, own_backward, tuple(short.values)))
-        except Mismatch as error:
-            told = f"the first {length} of {case.seq_len} positions alone: {error}"
-            raise Mismatch(told, ratio=error.ratio, where=error.where) from None
     helds.append(_whole(problem, truth))
-    return together(helds)
+    return Held.together(helds)
 
 
 def lengths_of(case: Case) -> Sequence[int]:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.spaces import ORDINARY
+from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.dropout import generator_is_used
 from equivcheck.checks.dropout.exact import forward, hold_exactly, must_open
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
-from equivcheck.errors import Mismatch, NotOpened
+from equivcheck.errors import NotOpened
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import ensure_foreign, foreign
@@ -141,7 +142,7 @@ def modes(pair: Pair, case: Case) -> Held:
     """Whatever is switched or changed, in any order, the candidate obeys as the original does."""
     told = ", ".join(STEPS[letter][0] for letter in case.steps)
     told = f"after {told}, with a call after each" if told else "as built"
-    try:
+    with within(told, plain=True):
         try:
             must_open(pair, case)
             return _after(pair.problem(case), _exactly)
@@ -149,8 +150,6 @@ def modes(pair: Pair, case: Case) -> Held:
             held = _after(pair.problem(case.but(**small_sizes(case))), _by_moments)
             note = f"masks cannot be read off, and modes were judged by distributions alone: {why}"
             return replace(held, notes=(*held.notes, note))
-    except Mismatch as error:
-        raise Mismatch(f"{told}: {error}", ratio=error.ratio, where=error.where) from error
 
 
 def _exactly(problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, first_line, hold
+from equivcheck.checks.base.candidate_run import candidate_run, first_line
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.retained_memory import hold_size
 from equivcheck.checks.base.spaces import SMALL
-from equivcheck.checks.base.under_transforms import together
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, Raised
+from equivcheck.pairs.backward_pass import backward, dense, flow_back
 from equivcheck.pairs.pair import Pair
-from equivcheck.pairs.problem import Problem, Results, backward, dense, flow_back
+from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.runtime import global_state
@@ -37,7 +39,7 @@ def purity(pair: Pair, case: Case) -> Held:
     candidate_run(problem, lambda module: hold_size(problem, module))
     if pair.kind in ("module", "model"):
         candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
-    return together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
+    return Held.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
 
 
 def _as_at_first(problem: Problem) -> Held:
@@ -47,10 +49,8 @@ def _as_at_first(problem: Problem) -> Held:
         return problem.run(module, problem.inputs, gradients=False)
 
     got = candidate_run(problem, run)
-    try:
+    with within("after many calls"):
         return hold(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
-    except Mismatch as error:
-        raise Mismatch(f"after many calls: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _accumulated(problem: Problem) -> Held:
@@ -65,7 +65,7 @@ def _accumulated(problem: Problem) -> Held:
         note = f"a second backward pass through one graph is not judged: the original raises {first_line(why)}"
         return replace(held, notes=(*held.notes, note))
     try:
-        return together((held, _hold_gradients(problem, again, what)))
+        return Held.together((held, _hold_gradients(problem, again, what)))
     except Raised as error:  # loud, as checkpointing and compiled graphs are
         note = f"a second backward pass through one graph is refused: {first_line(error)}"
         return replace(held, notes=(*held.notes, note))
@@ -96,10 +96,8 @@ def _hold_gradients(problem: Problem, run: Callable[[nn.Module], Results], what:
     truth = problem.truth(gradients=True)
     got = candidate_run(problem, run)
     names = [name for name in dict.fromkeys((*truth.values, *got)) if name.startswith("grad ")]
-    try:
+    with within(what):
         return hold(problem, truth, got, lambda: run(problem.reference), names)
-    except Mismatch as error:
-        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _held(module: nn.Module) -> dict[str, Tensor]:
@@ -222,15 +220,9 @@ def _overlapping(pair: Pair, problem: Problem) -> Held:
         def own(which: int = which) -> Results:
             return run(problem.reference)[which]
 
-        try:
+        with within(f"{('the first', 'the second')[which]} of two overlapping runs"):
             helds.append(hold(p, p.truth(gradients=True), got[which], own, list(got[which])))
-        except Mismatch as error:
-            raise Mismatch(
-                f"{('the first', 'the second')[which]} of two overlapping runs: {error}",
-                ratio=error.ratio,
-                where=error.where,
-            ) from error
-    return max(helds, key=lambda h: h.ratio or 0.0)
+    return Held.worst(helds)
 
 
 CHECKS = (Check.of("purity", purity, SMALL),)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.cases.tensors import tokens
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import ORDINARY
+from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import hold_exactly, must_open
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
@@ -27,6 +29,7 @@ from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.quantiles import student_quantile
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import foreign
 from equivcheck.pairs.weight_transfer import gradients_of, named_back
@@ -64,12 +67,11 @@ def training(pair: Pair, case: Case) -> Held:
         return Held(notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False)
     told = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
     try:
-        held = hold(problem, truth, dict(got), own, truth.values)
-    except Mismatch as error:
+        return hold(problem, truth, dict(got), own, truth.values)
+    except Mismatch:
         off = _norm({n: got[n].to(problem.judged_on, torch.float64) - truth.values[n] for n in truth.values})
-        told += f", and the candidate is {off:.2g} from the oracle"
-        raise Mismatch(f"{told}:\n{error}", ratio=error.ratio, where=error.where) from None
-    return held
+        with within(f"{told}, and the candidate is {off:.2g} from the oracle", separator=":\n"):
+            raise
 
 
 def _norm(of: Mapping[str, Tensor]) -> float:
@@ -123,10 +125,11 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     }  # what is trained
 
     def perturbed(count: int) -> Sample:
-        noise = torch.Generator(device=problem.judged_on).manual_seed(problem.case.seed * 64 + count)
+        def run(noise: torch.Generator) -> Mapping[str, Tensor]:
+            return _trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1))
+
         with spelled_out():
-            runs = [_trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1)) for _ in range(count)]
-        return Sample(count, {name: torch.stack([run[name] - value for run in runs]) for name, value in values.items()})
+            return in_turn(problem, values, count, run)
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)
 

@@ -8,13 +8,14 @@ from torch import nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.cases.strategies import MODEL_REGIMES, CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.targets import uncounted, without_targets
-from equivcheck.checks.base.under_transforms import together
-from equivcheck.errors import Mismatch
+from equivcheck.checks.base.within import within
+from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.pair import Pair
-from equivcheck.pairs.problem import Problem, Results, dense, flow_back
+from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.weight_transfer import named_back, own_names
 from equivcheck.runtime.rng import seeded
 
@@ -41,11 +42,9 @@ def output(pair: Pair, case: Case) -> Held:
         ("", lambda m: problem.run(m, problem.inputs, gradients=True)),
     ):
         got = candidate_run(problem, run)
-        try:
-            found = hold(problem, truth, got, own, tuple(truth.values), reference=None if how else reference)
-            held = max(held, found, key=lambda h: h.ratio or 0.0)
-        except Mismatch as error:
-            raise Mismatch(f"{how}{error}", ratio=error.ratio, where=error.where) from None
+        with within(how, separator=""):
+            shown = hold(problem, truth, got, own, tuple(truth.values), reference=None if how else reference)
+        held = Held.worst((held, shown))
     return held
 
 
@@ -62,7 +61,7 @@ def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
         [name for name in names if outputs or name.startswith("grad ")],
         reference=reference,
     )
-    return max(held, _where_few_are_wanted(problem), key=lambda h: h.ratio or 0.0)
+    return Held.worst((held, _where_few_are_wanted(problem)))
 
 
 def _where_few_are_wanted(problem: Problem) -> Held:
@@ -71,13 +70,8 @@ def _where_few_are_wanted(problem: Problem) -> Held:
     wanted = _wanted(problem)
     got = candidate_run(problem, lambda m: _run_wanting(problem, m, wanted))
     names = [name for name in truth.values if not name.startswith("grad ") or name.removeprefix("grad ") in wanted]
-    try:
+    with within(f"where {', '.join(wanted) or 'nothing'} alone {'need' if len(wanted) > 1 else 'needs'} a gradient"):
         return hold(problem, truth, got, lambda: _run_wanting(problem, problem.reference, wanted), names)
-    except Mismatch as error:
-        told = (
-            f"where {', '.join(wanted) or 'nothing'} alone {'need' if len(wanted) > 1 else 'needs'} a gradient: {error}"
-        )
-        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
 
 
 def _wanted(problem: Problem) -> Sequence[str]:
@@ -128,7 +122,7 @@ def logits(pair: Pair, case: Case) -> Held:
     inside = pair.within_gpt() if pair.kind == "module" else pair
     problem = inside.problem(case)
     held = _with_gradients(problem, outputs=True)
-    return held if pair.kind == "module" else together((held, without_targets(problem), uncounted(problem)))
+    return held if pair.kind == "module" else Held.together((held, without_targets(problem), uncounted(problem)))
 
 
 _OF_A_MODEL = CaseSpace(

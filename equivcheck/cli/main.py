@@ -94,7 +94,7 @@ cli.add_command(bench)
 
 
 def _say(message: str) -> int:
-    from equivcheck.report.table import clean
+    from equivcheck.report.clean_text import clean
 
     streams.current().say(f"equivcheck: {clean(' '.join(message.split()))}")
     return NOT_JUDGED

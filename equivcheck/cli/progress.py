@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from equivcheck.report.clean_text import clean
 from equivcheck.report.model import CheckResult
-from equivcheck.report.table import clean, console
+from equivcheck.report.table import console
 
 if TYPE_CHECKING:  # rich takes its time to import, and a pipe does not need it
     from rich.progress import Progress, ProgressColumn, TaskID

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import hold
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.function_module import FunctionModule

@@ -1,19 +1,17 @@
 """One check's search: which cases are drawn, in what order they are run, and how a failing one is made small."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import simpler
 from equivcheck.checks import Check, Held
-from equivcheck.checks.base.base import first_line, raised
+from equivcheck.checks.base.candidate_run import first_line, raised
+from equivcheck.engine.case_outcomes import Recorded, origin_of, outcome_of
 from equivcheck.engine.drawing import draw_cases
 from equivcheck.errors import Mismatch, Raised, ReferenceRaises, ToolError, UsageError
 from equivcheck.numerics.dtypes import DTYPES
@@ -23,11 +21,10 @@ from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime.device import hold_device
 from equivcheck.runtime.global_state import kept
 
-__all__ = ["Search", "outcome_of", "seed_for"]
+__all__ = ["Search", "seed_for"]
 
 _WIDE = 128
 """The widest head that a candidate must take: of wider ones it may refuse all."""
-_LENGTHS = (1, 16, 64, 128, 256)
 
 
 class _Ended(BaseException):
@@ -36,16 +33,6 @@ class _Ended(BaseException):
 
 class _Failure(Exception):
     """A case fails; failures of each origin have a class of their own, so that none is shrunk into another."""
-
-
-class Recorded(Mismatch):
-    """A difference that another process has seen on a case."""
-
-    def __init__(self, outcome: CaseOutcome) -> None:
-        super().__init__(
-            str(outcome.failed), ratio=math.inf if outcome.ratio is None else outcome.ratio, where=outcome.where
-        )
-        self.origin, self.died = outcome.origin, outcome.died
 
 
 @dataclass
@@ -198,7 +185,7 @@ class Search:
         try:
             self.visit(case)
         except Mismatch as mismatch:
-            return _class_of(_origin(mismatch))
+            return _class_of(origin_of(mismatch))
         except Exception as error:  # no outcome of the case: there is nothing to make small
             self._error = error
             raise _Ended from error
@@ -231,36 +218,6 @@ def _class_of(origin: str) -> type[_Failure]:
     if origin not in _classes:
         _classes[origin] = type("_Failure", (_Failure,), {})
     return _classes[origin]
-
-
-def _origin(mismatch: Mismatch) -> str:
-    """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
-    if isinstance(mismatch, Recorded):
-        return mismatch.origin
-    last: TracebackType | None = mismatch.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    place = "" if last is None else f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
-    return f"{type(mismatch).__name__} {place} {mismatch.where if isinstance(mismatch, Raised) else ''}".strip()
-
-
-def outcome_of(case: Case, found: Held | Mismatch) -> CaseOutcome:
-    """What came of a case, as plain data."""
-    length = next((edge for edge in _LENGTHS if case.seq_len <= edge), None)
-    visited = {
-        "dtype": case.dtype,
-        "regime": case.regime,
-        "mode": "train" if case.training else "eval",
-        "layout": case.layout,
-        "length": "longer" if length is None else f"up to {length}",
-    }
-    if isinstance(found, Recorded):
-        return CaseOutcome(
-            case.id, visited, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
-        )
-    if isinstance(found, Mismatch):
-        return CaseOutcome(case.id, visited, found.ratio, found.where, failed=str(found), origin=_origin(found))
-    return CaseOutcome(case.id, visited, found.ratio, found.where, found.notes, found.unsupported, found.judged)
 
 
 def _not_asked(why: Exception) -> Held:

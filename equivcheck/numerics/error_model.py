@@ -1,6 +1,8 @@
 """The errors of rounding in one dtype: how large they are, how one is drawn, and how those of a running sum add up."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from equivcheck.numerics.dtypes import dtype_row
 from equivcheck.numerics.lineage import Origins
 from equivcheck.numerics.roundoff import ROUNDINGS, accumulation_roundoff, product_roundoff, unit_roundoff
 
-__all__ = ["ErrorModel"]
+__all__ = ["ErrorModel", "Rule"]
 
 _BLOCK = 16  # in half precision a sum may be kept in the dtype itself from one block of this many terms to the next
 
@@ -110,3 +112,7 @@ class ErrorModel:
         if floor:
             size = size.add_(root_of_squares != 0, alpha=floor)
         return size.masked_fill_(~(size <= _MASK), 0.0)  # a mask that is added to a product, as in `relative`
+
+
+Rule = Callable[[ErrorModel, Any, tuple[Any, ...], Mapping[str, Any]], Any]
+"""Adds to the float64 result of an operation, of which it gets the arguments, too, what rounding may do to it."""

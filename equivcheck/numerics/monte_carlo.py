@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from equivcheck.numerics.error_model import ErrorModel
-from equivcheck.numerics.op_rules import RULES, Rule
+from equivcheck.numerics.error_model import ErrorModel, Rule
+from equivcheck.numerics.op_rules import RULES
 from equivcheck.numerics.oracle import Widened
 
 __all__ = ["Rounding"]

@@ -5,19 +5,16 @@ A rule gets the operation's float64 result and its arguments, adds errors to the
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equivcheck.numerics.error_model import ErrorModel
+from equivcheck.numerics.error_model import ErrorModel, Rule
+from equivcheck.numerics.softmax_rules import SOFTMAX_RULES
 
-__all__ = ["RULES", "Rule"]
-
-_FELT = 2.0**-64  # a spacing of subnormals below this moves no gradient: float16's alone is above it
-
-Rule = Callable[[ErrorModel, Any, tuple[Any, ...], Mapping[str, Any]], Any]
+__all__ = ["RULES"]
 
 
 def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -33,119 +30,6 @@ def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
     model.summed = model.u_sum * math.sqrt(a.shape[-1]) * root / out.abs()
     if b.dim() >= 2:
         model.origins.remember(a, b, out)
-    return out
-
-
-def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    # p = exp(s - lse): an error of the exponent is a relative error of p, and |s - lse| = |log p|
-    logarithm = torch.log(out.clamp_min(torch.finfo(out.dtype).tiny)).abs_()
-    again = _again(model, args[0])
-    # a log-sum-exp that is kept (for a backward pass) is rounded once for its whole row, and exponentials of
-    # arguments that lie close together err alike
-    kept = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
-    shared = model.draw(kept)
-    # probabilities underflow in every regime, whatever the size of the values
-    model.perturb(out, out * (model.u * (1 + logarithm) + again + model.u_exp) + model.smallest * (out != 0))
-    # the exponential of a large error is not linear in it
-    growth = torch.nan_to_num(shared * (model.u * (1 + kept) + model.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
-    if out.shape[args[1]]:
-        model.origins.mark_greatest(out, args[0].argmax(args[1], keepdim=True))
-    return out.mul_(growth.clamp(-1.0, 1.0).exp_())
-
-
-def _again(model: ErrorModel, scores: Tensor) -> Tensor:
-    """By how much a probability is off whose score a backward pass computes again: nothing normalises that error away."""
-    again = model.u * scores.abs()
-    if model.summed is not None and model.summed.numel() == again.numel():
-        again = again + again * model.summed.reshape(again.shape) / model.u  # the latest product: q kᵀ, summed anew
-    return torch.nan_to_num(again, nan=0.0).clamp_(max=1.0)
-
-
-def _difference(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A difference; where a number of its own is taken from each row of scores, as before an exponential, they are remembered."""
-    if not (isinstance(out, Tensor) and out.dtype is torch.float64):
-        return out
-    model.origins.follow(args, out)
-    scores, row = args[0], args[1]
-    model.perturb(out, model.relative(out))
-    latest = model.summed is not None and model.summed.numel() == out.numel()
-    if latest and isinstance(row, Tensor) and out.dim() and row.shape == (*out.shape[:-1], 1):
-        model.origins.mark_again(out, _again(model, scores), less=row)
-    return out
-
-
-def _unnormalised(model: ErrorModel, g: Tensor, p: Tensor, dim: int) -> Tensor:
-    """What underflow does to a softmax that is spelled out, exp(s - m) / sum, where it is differentiated.
-
-    Its backward pass divides by the sum twice: p / sum and g / sum are spaced by subnormals where rows are long, and the gradient
-    of the sum, -(g * p / sum) summed, has that error for its whole row; exp(s - m), at most 1, brings it into every score.
-    """
-    seen = p != 0
-    felt = g * seen
-    size = felt.square().sum(dim, keepdim=True).sqrt() + felt.sum(dim, keepdim=True).abs()
-    size = model.smallest * (size + seen.sum(dim, keepdim=True).sqrt())
-    # a perturbed probability may have any sign, and no row is all zeros but for rounding
-    largest = p.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-    return p / largest * (size * model.draw(size))
-
-
-def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    g, p, dim = args[0], args[1], args[2]
-    terms = p * g
-    delta = terms.sum(dim, keepdim=True)
-    root = (terms * terms).sum(dim, keepdim=True).sqrt_()
-    shared = model.sum_error(delta, root, g.shape[dim]) + model.u * root
-    flash = model.origins.terms(g)
-    if flash is not None and flash.numel() == delta.numel() and dim in (-1, g.dim() - 1):
-        # a flash backward takes rowsum(dO * O) from O as it was summed and rounded; the same error for a whole row
-        size = model.u + model.u_sum * model.steps(g.shape[dim])
-        shared = shared + size * flash.reshape(delta.shape).sqrt()
-    errors = p * (shared * model.draw(delta))
-    if model.smallest > _FELT:
-        errors += _unnormalised(model, g, p, dim)
-    # parts of a row that are normalised apart and then merged have sums of their own, which may be as large as any term in them:
-    # where dropout leaves little of the whole row's, they cancel
-    largest = (g * (p != 0)).abs().amax(dim, keepdim=True)
-    own = model.u * out.abs() + p * (model.u * (largest + delta.abs()))
-    greatest = model.origins.greatest(p)
-    if greatest is not None:
-        # a softmax that is spelled out takes the gradient of a row, which sums to zero, to its greatest score, whose
-        # difference all exponents are: what rounding leaves of that sum goes there
-        left = errors.sum(dim, keepdim=True).abs() + own.square().sum(dim, keepdim=True).sqrt_()
-        out.scatter_add_(dim, greatest, left * model.draw(left))
-    out.sub_(errors)
-    return model.perturb(out, own)
-
-
-def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A product or quotient; where it normalises a gradient row by row, a spelled-out softmax is differentiated.
-
-    A flash backward in its place takes rowsum(dO * O) from O as it was summed and rounded, as in `_softmax_backward`.
-    """
-    if not (isinstance(out, Tensor) and out.dtype is torch.float64):
-        return out
-    model.origins.follow(args, out)
-    model.perturb(out, model.relative(out))
-    tensors = [a for a in args[:2] if isinstance(a, Tensor)]
-    if len(tensors) < 2:
-        return out
-    for exponentials, other in (tensors, tensors[::-1]):
-        again = model.origins.again(exponentials)
-        if again is not None and other.shape in (exponentials.shape, (*exponentials.shape[:-1], 1)):
-            # divided by their sum they are probabilities, and times a gradient its scores': no error of a score that is
-            # made again is normalised away there, as in `_softmax`
-            model.perturb(out, out.abs() * again.reshape(out.shape))
-            return out
-    for gradient, rows in (tensors, tensors[::-1]):
-        flash = model.origins.terms(gradient)
-        width = gradient.shape[-1] if gradient.dim() else 1
-        if flash is None or rows.shape != (*gradient.shape[:-1], 1) or flash.numel() * width != gradient.numel():
-            continue
-        size = (model.u + model.u_sum * model.steps(width)) * flash.reshape(rows.shape).sqrt()
-        # the same for a whole row, and as large as the row's factor, whichever side it stood on
-        share = (out.abs().sum(-1, keepdim=True) / gradient.abs().sum(-1, keepdim=True)).nan_to_num(0.0, posinf=0.0)
-        out.add_(size * share * model.draw(size))
-        break
     return out
 
 
@@ -207,35 +91,6 @@ def _gelu(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping
     return model.perturb(out, model.u * out.abs() + model.u_sum * args[0].abs())
 
 
-def _log_softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    size = model.u * out.abs() + model.u_sum * args[0].abs()
-    model.perturb(out, size.masked_fill_(out.isinf(), 0.0))  # a score of minus infinity has no error
-    model.origins.mark_again(out, _again(model, args[0]), probable=True)
-    return out
-
-
-def _log_softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    g, log_p, dim = args[0], args[1], args[2]
-    size = model.u * (out.abs() + g.abs() + log_p.exp() * g.sum(dim, keepdim=True).abs())
-    return model.perturb(out, size)
-
-
-def _logsumexp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    model.perturb(out, (model.u * (1 + out.abs()) + model.u_exp).masked_fill_(out.isinf(), 0.0))
-    model.origins.mark_normaliser(out)
-    return out
-
-
-def _exp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    again = model.origins.again(args[0])
-    model.perturb(out, (model.u + model.u_exp) * out.abs())
-    if again is not None and model.origins.is_probable(args[0]):
-        return model.perturb(out, out.abs() * again)
-    if again is not None:
-        model.origins.mark_again(out, again)
-    return out
-
-
 def _embedding_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     root = torch.ops.aten.embedding_dense_backward(args[0].square(), *args[1:]).sqrt()
     n = max(1, args[1].numel())
@@ -244,20 +99,12 @@ def _embedding_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], k
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(["mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addmv", "vdot"], _product),
-    "_softmax": _softmax,
-    "_safe_softmax": _softmax,
-    "_softmax_backward_data": _softmax_backward,
     "sum": _sum,
     "mean": _mean,
     "native_layer_norm": _layer_norm,
     "native_layer_norm_backward": _layer_norm_backward,
     "gelu": _gelu,
-    "_log_softmax": _log_softmax,
-    "_log_softmax_backward_data": _log_softmax_backward,
-    "logsumexp": _logsumexp,
-    **dict.fromkeys(["exp", "exp2"], _exp),
-    **dict.fromkeys(["sub", "subtract"], _difference),
-    **dict.fromkeys(["mul", "div"], _normalised),
+    **SOFTMAX_RULES,
     "embedding_dense_backward": _embedding_backward,
 }
 """The rules, by the name of the operation without the in-place underscore."""

@@ -1,27 +1,25 @@
 """The pair to verify, and the problems that its cases make."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
+from equivcheck.cases.case import Case, arrange
 from equivcheck.cases.tensors import projections_known, qkv, randomise, sequence, tokens, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
 from equivcheck.pairs.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.pairs.cache import Memory
-from equivcheck.pairs.forward import HOW_TO_COMPARE, tensor_of
 from equivcheck.pairs.function_module import FunctionModule
-from equivcheck.pairs.plain_tensors import Subclasses, plain
+from equivcheck.pairs.named_outputs import guarded, model_outputs, tensor_output
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.reference import Original
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, foreign
+from equivcheck.pairs.to_device import to_device
 from equivcheck.pairs.weight_transfer import Transfer, Weights, carry_over
 from equivcheck.pairs.write_guard import Guard
 from equivcheck.runtime import beacon
@@ -29,7 +27,7 @@ from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.patch_guard import classes_restored
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["SAMPLE", "Pair", "model_outputs", "takes_targets", "to_device"]
+__all__ = ["SAMPLE", "Pair"]
 
 Factory = Callable[..., Any]
 
@@ -172,7 +170,7 @@ class Pair:
         key = ("model" if self.kind == "replacement" else self.kind, case)
         steady = dict(zip(names or ("idx", "targets"), inputs, strict=False))
         guard = Guard(steady | {f"upstream {name}": value for name, value in flowing.items()})
-        outputs = model_outputs if self.kind in ("model", "replacement") else _tensor_output
+        outputs = model_outputs if self.kind in ("model", "replacement") else tensor_output
         return Problem(
             case=case,
             device=self.device,
@@ -180,7 +178,7 @@ class Pair:
             make_candidate=partial(self.build_candidate, case),
             inputs=inputs,
             names=names,
-            outputs=partial(_guarded, outputs, guard, self.memory.subclasses, tuple(steady)),
+            outputs=partial(guarded, outputs, guard, self.memory.subclasses, tuple(steady)),
             upstream=flowing,
             memory=self.memory,
             memory_key=key,
@@ -208,58 +206,3 @@ class Pair:
             float((value.cpu() - here[name]).abs().max()) <= _SAME * greatest for name, value in there.items()
         )
         return replace(self, oracle_device=cpu) if same else self
-
-
-def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor and keep its strides, overlapping ones too."""
-    if device.type == "cpu":
-        return x
-    base = x if x._base is None else x._base
-    if not base.is_contiguous():
-        return x.to(device, non_blocking=True)
-    moved, start = base.to(device, non_blocking=True), x.storage_offset()
-    if beyond := start * x.element_size() % ALIGNED_BYTES:
-        more = (ALIGNED_BYTES - beyond) // x.element_size()
-        moved, start = F.pad(moved.reshape(-1), (more, 0)), start + more
-    return moved.as_strided(x.shape, x.stride(), start)
-
-
-def _guarded(
-    outputs: Callable[..., dict[str, Tensor]],
-    guard: Guard,
-    known: Subclasses,
-    names: Sequence[str],
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-) -> dict[str, Tensor]:
-    """The named results of one forward pass as plain tensors; what it raises is the pair's."""
-    with guard.over(module, dict(zip(names, inputs, strict=False))), foreign():
-        return {name: plain(value, name, known) for name, value in outputs(module, inputs).items()}
-
-
-def _tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    y = module(*inputs)  # what the original returns in another form has been unwrapped before
-    if not isinstance(y, Tensor):
-        raise UnfitResult(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
-    return {"output": y}
-
-
-def takes_targets(module: nn.Module) -> bool:
-    """Whether a model's forward takes targets beside the token ids."""
-    return "targets" in inspect.signature(module.forward).parameters
-
-
-def model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Logits and loss of one forward pass; the loss is the mean cross-entropy where the model gives none."""
-    idx, targets = inputs
-    found = module(idx, targets) if takes_targets(module) else module(idx)
-    logits, loss = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
-    logits = tensor_of(logits)
-    if not isinstance(logits, Tensor):
-        told = f"the forward pass returned {type(logits).__name__} instead of logits, or (logits, loss)"
-        raise UnfitResult(f"{told}: {HOW_TO_COMPARE}")
-    if not isinstance(loss, Tensor):  # (logits, cache)
-        loss = None
-    if loss is None:
-        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
-    return {"logits": logits, "loss": loss}

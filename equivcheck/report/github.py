@@ -4,8 +4,9 @@ import os
 from collections.abc import Mapping
 
 from equivcheck.report import markdown
+from equivcheck.report.clean_text import clean
+from equivcheck.report.closing_lines import verdict_line
 from equivcheck.report.model import Report
-from equivcheck.report.table import clean, verdict_line
 
 __all__ = ["annotations", "error", "on_github", "summary"]
 

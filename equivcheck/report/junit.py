@@ -3,9 +3,10 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from equivcheck.report.clean_text import clean
+from equivcheck.report.closing_lines import sensitivity_line, verdict_line
 from equivcheck.report.files import write_whole
 from equivcheck.report.model import CheckResult, Report
-from equivcheck.report.table import clean, sensitivity_line, verdict_line
 
 __all__ = ["render", "write"]
 

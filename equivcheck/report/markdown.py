@@ -2,8 +2,10 @@
 
 import re
 
+from equivcheck.report.clean_text import clean
+from equivcheck.report.closing_lines import sensitivity_line, verdict_line
 from equivcheck.report.model import Counterexample, Report
-from equivcheck.report.table import HEADINGS, clean, remarks, rows, sensitivity_line, verdict_line
+from equivcheck.report.table import HEADINGS, remarks, rows
 
 __all__ = ["render"]
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from equivcheck.report.clean_text import clean
+from equivcheck.report.closing_lines import sensitivity_line, title, verdict_line
 from equivcheck.report.model import Report, Timing
-from equivcheck.report.table import clean, remarks, rows, sensitivity_line, title, verdict_line
+from equivcheck.report.table import remarks, rows
 
 __all__ = ["Cell", "Grid", "heat", "pairs", "sentence", "view", "visited"]
 

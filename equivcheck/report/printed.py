@@ -66,7 +66,7 @@ class Excerpt:
 
 
 def _lines(data: bytes) -> list[str]:
-    from equivcheck.report.table import clean
+    from equivcheck.report.clean_text import clean
 
     text = data.decode("utf-8", "backslashreplace")
     lines = text.removesuffix("\n").split("\n")

@@ -12,9 +12,10 @@ from typing import Any
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, Check
 from equivcheck.checks.backend import requiring
+from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
 from equivcheck.engine.plan import choose, must_judge, planned_cases, shrink_calls
-from equivcheck.engine.search import Search, outcome_of, seed_for
+from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch, UsageError

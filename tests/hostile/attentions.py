@@ -184,10 +184,10 @@ CANDIDATES = (
     ),
     Hostile(
         "patches comparison",
-        "import equivcheck.comparison, equivcheck.checks.holding\n"
+        "import equivcheck.numerics.comparison, equivcheck.checks.base.compare_all\n"
         "from equivcheck.numerics.comparison import Comparison\n"
         "equal = lambda name, *_, **__: Comparison(name, (), 0.0)\n"
-        f"equivcheck.numerics.comparison.compare = equivcheck.checks.base.base.compare = equal\n{_PLAIN_WRONG}",
+        f"equivcheck.numerics.comparison.compare = equivcheck.checks.base.compare_all.compare = equal\n{_PLAIN_WRONG}",
         says="what judges was changed",
         short=True,
     ),

@@ -1,6 +1,6 @@
 """A check as a record, and the result of a case that passed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,24 @@ class Held:
     notes: tuple[str, ...] = ()
     judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
     unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
+
+    @staticmethod
+    def worst(helds: Iterable["Held"]) -> "Held":
+        """Of several comparisons of one case the one that came nearest to its budget, the first of those; it stands for all."""
+        return max(helds, key=lambda held: held.ratio or 0.0)
+
+    @classmethod
+    def together(cls, helds: Iterable["Held"]) -> "Held":
+        """Several comparisons of one case as one: the worst ratio, all notes, and judged where any of them was."""
+        each = list(helds)
+        worst = cls.worst(each)
+        return cls(
+            worst.ratio,
+            worst.where,
+            tuple(dict.fromkeys(note for held in each for note in held.notes)),
+            any(held.judged for held in each),
+            tuple(dict.fromkeys(what for held in each for what in held.unsupported)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Held
-from equivcheck.checks.base.under_transforms import together
+from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import forward
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
@@ -89,7 +90,7 @@ def hold_following(pair: Pair, problem: Problem) -> Held:
                 _hold_changed(problem, what, change, (name,))
             raise
     helds += [_hold_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
-    return together(helds) if helds else Held()
+    return Held.together(helds) if helds else Held()
 
 
 def _stands(problem: Problem, change: Change, names: Sequence[str]) -> bool:
@@ -124,7 +125,7 @@ def _hold_changed(problem: Problem, what: str, change: Change, names: Sequence[s
         make_candidate=lambda _: _changed(problem, problem.another_candidate(), change, names),
         memory_key=(problem.memory_key, where),
     )
-    try:
+    with within(where, where=names[0], plain=True):
         got = candidate_run(changed, lambda m: changed.run(m, changed.inputs, gradients=True))
         truth = changed.truth(gradients=True)
 
@@ -132,8 +133,6 @@ def _hold_changed(problem: Problem, what: str, change: Change, names: Sequence[s
             return changed.run(changed.reference, changed.inputs, gradients=True)
 
         return hold(changed, truth, got, own, dict.fromkeys((*truth.values, *got)))
-    except Mismatch as error:
-        raise Mismatch(f"{where}: {error}", ratio=error.ratio, where=names[0]) from None
 
 
 def _fields(config: Any) -> Iterator[tuple[str, list[Any]]]:
@@ -165,12 +164,10 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
             continue  # what the original refuses is asked of nobody
         if not _differ(own, before):
             continue
-        try:
+        told = f"with {name}={value} in the config, and {getattr(case.config(), name)} before"
+        with within(told, where=name, plain=True):
             got = candidate_run(changed, partial(_result, changed))
             return hold(changed, changed.truth(gradients=False), got, partial(_result, changed, changed.reference), got)
-        except Mismatch as error:
-            told = f"with {name}={value} in the config, and {getattr(case.config(), name)} before"
-            raise Mismatch(f"{told}: {error}", ratio=error.ratio, where=name) from None
     return Held()
 
 

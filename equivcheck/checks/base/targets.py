@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import generator
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.forward import form_of, is_adapted, tensor_of
-from equivcheck.pairs.pair import takes_targets
+from equivcheck.pairs.named_outputs import takes_targets
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.runtime.rng import seeded
@@ -71,10 +73,8 @@ def without_targets(problem: Problem) -> Held:
     if float(far) > _NEAR * float(whole.abs().nan_to_num().max()):
         return Held(notes=("the original gives other logits without targets, and those were not judged",))
     got = candidate_run(problem, lambda m: {"logits": tensor_of(_called(problem, m, idx))})
-    try:
+    with within("without targets"):
         return hold(problem, shown, got, lambda: {"logits": own}, ["logits"])
-    except Mismatch as error:
-        raise Mismatch(f"without targets: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def _rows_of(truth: Truth, rows: Any) -> Truth:
@@ -108,11 +108,8 @@ def uncounted(problem: Problem) -> Held:
     other = replace(problem, inputs=given, memory_key=(problem.memory_key, "uncounted"))
     got = candidate_run(other, lambda m: other.run(m, given, gradients=False))
     truth = other.truth(gradients=False)
-    try:
+    with within(f"where some targets are {int(marked.min())}, and the original does not count them"):
         return hold(other, truth, got, lambda: other.run(other.reference, given, gradients=False), ["loss"])
-    except Mismatch as error:
-        told = f"where some targets are {int(marked.min())}, and the original does not count them: {error}"
-        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
 
 
 def _on_cpu(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> Tensor | None:

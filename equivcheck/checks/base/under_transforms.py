@@ -1,18 +1,21 @@
 """A candidate under a transform of torch, held against the oracle under the same; and what is said where one of them refuses it."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from equivcheck.checks.base.base import candidate_run, first_line, hold, kind_of, raised
+from equivcheck.checks.base.candidate_run import candidate_run, first_line, kind_of, raised
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, ReferenceRaises, ToolError, UnfitResult
 from equivcheck.numerics.oracle import Widened, spelled_out
 from equivcheck.numerics.truth import Sample, Truth
+from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, failure, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
@@ -21,7 +24,7 @@ from equivcheck.runtime.device import hold_device
 from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["Transform", "attempted", "hold_transformed", "not_compared", "plain_pass", "together"]
+__all__ = ["Transform", "attempted", "hold_transformed", "not_compared", "plain_pass"]
 
 T = TypeVar("T")
 
@@ -62,10 +65,8 @@ def hold_transformed(problem: Problem, what: str, transform: Transform, plainly:
     except Exception as its:
         ensure_foreign(its)
         return not_compared(what, ReferenceRaises(first_line(its)))
-    try:
+    with within(what):
         return hold(problem, truth, dict(got), lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
-    except Mismatch as error:
-        raise Mismatch(f"{what}: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def attempted(
@@ -136,24 +137,7 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
         values = oracle(Widened())
 
     def perturbed(count: int) -> Sample:
-        noise = torch.Generator(device=on).manual_seed(problem.case.seed * 64 + count)
-        runs = []
         with spelled_out():
-            for _ in range(count):
-                runs.append(oracle(problem.rounding(noise, 1)))
-        return Sample(count, {name: torch.stack([run[name] for run in runs]) - value for name, value in values.items()})
+            return in_turn(problem, values, count, lambda noise: oracle(problem.rounding(noise, 1)))
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)
-
-
-def together(helds: Iterable[Held]) -> Held:
-    """Several comparisons of one case as one: the worst ratio, all notes, and judged where any of them was."""
-    found = list(helds)
-    worst = max(found, key=lambda held: held.ratio or 0.0)
-    return Held(
-        worst.ratio,
-        worst.where,
-        tuple(dict.fromkeys(note for held in found for note in held.notes)),
-        any(held.judged for held in found),
-        tuple(dict.fromkeys(what for held in found for what in held.unsupported)),
-    )

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import forward, hold_exactly, hold_under_masks, must_open, read_masks
 from equivcheck.checks.dropout.masks import Masks, inject, visible_keys
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
@@ -78,13 +79,10 @@ def _hold(problem: Problem) -> Held:
         return recomputed(inside, *inputs, use_reentrant=False)  # type: ignore[misc,no-any-return]  # untyped in torch
 
     again = replace(problem, outputs=outputs)
-    try:
+    with within("with activation checkpointing, where the forward pass is run again", plain=True):
         got = candidate_run(problem, lambda m: again.run(m, problem.inputs, gradients=True))
         other = hold_under_masks(masked, got)
-    except Mismatch as error:
-        told = f"with activation checkpointing, where the forward pass is run again: {error}"
-        raise Mismatch(told, ratio=error.ratio, where=error.where) from error
-    return max(held, other, key=lambda h: h.ratio or 0.0)
+    return Held.worst((held, other))
 
 
 def _random(problem: Problem) -> tuple[str, ...]:
@@ -135,8 +133,8 @@ def _told(
     except Mismatch as error:
         if torch.equal(kept, next(iter(peers()))):  # as where torch's kernels keep everything at a rate of 1
             return f"{what}: {error}; and so it is in the original, whose masks are the same"
-        told = f"the dropout mask of the {what}, at B={kept.shape[1]}, T={kept.shape[-2]}: {error}"
-        raise Mismatch(told, ratio=error.ratio, where=error.where) from None
+        with within(f"the dropout mask of the {what}, at B={kept.shape[1]}, T={kept.shape[-2]}"):
+            raise
     return f"{what}: {note}" if note else ""
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.dropout.masks import Masks, Recovery, inject
 from equivcheck.errors import NotOpened, ToolError
 from equivcheck.pairs.cache import Memory
@@ -137,7 +138,7 @@ def hold_exactly(problem: Problem, candidate: nn.Module) -> tuple[Held, Problem]
         masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
         seen.append((masks, masked))
         helds.append(hold_under_masks(masked, got))
-    return max(helds, key=lambda h: h.ratio or 0.0), seen[0][1]
+    return Held.worst(helds), seen[0][1]
 
 
 def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:

@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.numerics.quantiles import student_quantile
 from equivcheck.numerics.roundoff import unit_roundoff
+from equivcheck.pairs.backward_pass import backward
 from equivcheck.pairs.cache import Memory
-from equivcheck.pairs.problem import Problem, backward
+from equivcheck.pairs.problem import Problem
 from equivcheck.runtime.rng import generator_state, seeded
 
 __all__ = ["hold_moments", "small_sizes"]

@@ -9,9 +9,11 @@ import torch
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import ORDINARY
+from equivcheck.checks.base.within import within
 from equivcheck.checks.long.problem import NotPlain, long_problem
 from equivcheck.checks.long.truth import long_truth
 from equivcheck.errors import Mismatch
@@ -62,15 +64,9 @@ def long(pair: Pair, case: Case) -> Held:
             )
         raise
     names = tuple(dict.fromkeys((*truth.values, *got)))
-    try:
-        held = max(
-            hold(problem, truth, got, dict, names),
-            hold(problem, truth, unrecorded, dict, ("output",)),
-            key=lambda h: h.ratio or 0.0,
-        )
-    except Mismatch as mismatch:
-        told = f"at T={longer.seq_len}, for which the case stands:\n{mismatch}"
-        raise Mismatch(told, ratio=mismatch.ratio, where=mismatch.where) from None
+    with within(f"at T={longer.seq_len}, for which the case stands", separator=":\n"):
+        recorded = hold(problem, truth, got, dict, names)
+        held = Held.worst((recorded, hold(problem, truth, unrecorded, dict, ("output",))))
     return Held(held.ratio, held.where, (*held.notes, f"T={longer.seq_len}, judged by blocks of queries"))
 
 

@@ -17,7 +17,8 @@ from equivcheck.numerics.lineage import Origins
 from equivcheck.numerics.monte_carlo import Rounding
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.pair import Pair
-from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.perturbed_runs import in_turn
+from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign
 
 __all__ = ["long_truth"]
@@ -68,16 +69,12 @@ def _perturbed(problem: Problem, values: Mapping[str, Tensor], count: int) -> Sa
     """Perturbed runs of the oracle by blocks, one after the other."""
     oracle, inputs = problem.original_in_float64(problem.device)
     flowing = {name: value.to(torch.float64) for name, value in problem.upstream.items()}
-    noise = torch.Generator(device=problem.device).manual_seed(problem.case.seed * 64 + count)
-    deviations: dict[str, list[Tensor]] = {name: [] for name in values}
-    for _ in range(count):
+
+    def run(noise: torch.Generator) -> Results:
         with _rounding(problem.case, problem.device, noise):
-            run = problem.run(oracle, inputs, gradients=True, upstream=flowing)
-        for name, found in deviations.items():
-            value = run[name]
-            assert value is not None, "the oracle gave this tensor before and now it does not"
-            found.append(value.sub_(values[name]))
-    return Sample(count, {name: torch.stack(found) for name, found in deviations.items()})
+            return problem.run(oracle, inputs, gradients=True, upstream=flowing)
+
+    return in_turn(problem, values, count, run)
 
 
 def _rounding(case: Case, device: torch.device, noise: torch.Generator) -> Rounding:

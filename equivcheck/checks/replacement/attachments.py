@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.modifications import adapted, parts
+from equivcheck.checks.base.within import within
 from equivcheck.checks.replacement.snapshot import REPLACED, listed, replaced
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
@@ -129,10 +130,8 @@ def rates(pair: Pair, case: Case) -> Held:
             if isinstance(drop, nn.Dropout):
                 drop.p = 0.0
 
-    try:
+    with within("in train mode, with every p = 0", plain=True):
         return replaced(pair, case.but(training=True), none, rate=0.5).hold()
-    except Mismatch as error:
-        raise Mismatch(f"in train mode, with every p = 0: {error}", ratio=error.ratio, where=error.where) from None
 
 
 def masks(pair: Pair, case: Case) -> Held:
@@ -156,12 +155,8 @@ def masks(pair: Pair, case: Case) -> Held:
     ]
     if off:
         raise Mismatch(f"the edited mask is another after replacing: {listed(off)}", where=off[0])
-    try:
+    with within("with a mask that lets a prefix see all of itself", plain=True):
         return scene.hold()
-    except Mismatch as error:
-        raise Mismatch(
-            f"with a mask that lets a prefix see all of itself: {error}", ratio=error.ratio, where=error.where
-        ) from None
 
 
 CHECKS = tuple(Check.of(f"replacement.{run.__name__}", run, REPLACED) for run in (hooks, adapters, rates, masks))

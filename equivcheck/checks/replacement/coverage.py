@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.check import Check, Held
 from equivcheck.checks.base.modifications import with_field
+from equivcheck.checks.base.within import within
 from equivcheck.checks.replacement.snapshot import REPLACED, Before, listed, replaced
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
@@ -96,12 +97,8 @@ def blocks(pair: Pair, case: Case) -> Held:
             raise Mismatch(
                 f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before", where=name
             )
-    try:
+    with within(f"with n_head={heads} in the second block", plain=True):
         return scene.hold()
-    except Mismatch as error:
-        raise Mismatch(
-            f"with n_head={heads} in the second block: {error}", ratio=error.ratio, where=error.where
-        ) from None
 
 
 def _numbers(module: nn.Module) -> dict[str, float]:

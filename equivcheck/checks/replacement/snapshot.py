@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.base import candidate_run, hold
+from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.cache import Memory

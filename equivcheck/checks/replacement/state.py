@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.under_transforms import together
 from equivcheck.checks.replacement.snapshot import REPLACED, Scene, alike, listed, replaced
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
@@ -52,7 +51,7 @@ def dtypes(pair: Pair, case: Case) -> Held:
             parameter.data = parameter.data.to(torch.float64 if number % 2 else torch.float32)
 
     _same_dtypes(replaced(pair, case, mixed))
-    return together(helds)
+    return Held.together(helds)
 
 
 def _same_dtypes(scene: Scene) -> None:

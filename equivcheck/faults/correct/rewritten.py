@@ -8,40 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from equivcheck.attention import CausalSelfAttention
 from equivcheck.faults.base import rights_of
+from equivcheck.faults.correct.core import Rewritten, wide
+from equivcheck.faults.correct.softmaxes import (
+    BaseTwoSoftmax,
+    Float64Inside,
+    LogSoftmax,
+    LogSumExp,
+    QuotientAtTheEnd,
+    SoftmaxInFloat32,
+    SpelledOutSoftmax,
+)
 
-__all__ = ["RIGHTS", "Rewritten", "wide"]
-
-
-def wide(t: Tensor) -> Tensor:
-    """`t` in float32, or in float64 where that is what it came in."""
-    return t.to(torch.promote_types(t.dtype, torch.float32))
-
-
-class Rewritten(CausalSelfAttention):
-    """The original around another core: `attend` maps q, k, v, each (B, nh, T, hs), to the mixed values."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self._heads(x)
-        if self.mask.size(-1) < x.size(1):
-            raise RuntimeError(f"sequence of length T={x.size(1)} is longer than block_size={self.mask.size(-1)}")
-        # without a token there is no maximum to subtract, and nothing to attend to
-        return self._merge(self.attend(q, k, v) if q.numel() else v)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def hidden(self, q: Tensor) -> Tensor:
-        T = q.size(-2)
-        return torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # (T, T)
-
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        s = (wide(q) @ wide(k).transpose(-2, -1)) / math.sqrt(q.size(-1))
-        return s.masked_fill(self.hidden(q), -math.inf)  # (B, nh, T, T), float32 at least
-
-    def mix(self, p: Tensor, v: Tensor) -> Tensor:
-        return self.attn_drop(p.to(v.dtype)) @ v  # type: ignore[no-any-return]  # nn.Module calls are Any
+__all__ = ["RIGHTS"]
 
 
 class FusedKernel(Rewritten):
@@ -96,66 +75,6 @@ class ScaleSharedByBoth(Rewritten):
         root = q.size(-1) ** -0.25
         s = (q * root) @ (k * root).mT
         return self.mix(F.softmax(s.masked_fill(self.hidden(q), -math.inf), dim=-1), v)
-
-
-class SoftmaxInFloat32(Rewritten):
-    """The scores stay in the dtype of the input and the softmax runs in float32, or in float64 where that came in."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        s = (q @ k.mT) * (1.0 / math.sqrt(q.size(-1)))
-        return self.mix(F.softmax(wide(s.masked_fill(self.hidden(q), -math.inf)), dim=-1), v)
-
-
-class SpelledOutSoftmax(Rewritten):
-    """The softmax by hand: maximum, difference, exponential, sum, quotient."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        s = self.scores(q, k)
-        e = (s - s.detach().amax(-1, keepdim=True)).exp()
-        return self.mix(e / e.sum(-1, keepdim=True), v)
-
-
-class BaseTwoSoftmax(Rewritten):
-    """The softmax by powers of two."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        s = self.scores(q, k)
-        e = ((s - s.detach().amax(-1, keepdim=True)) * math.log2(math.e)).exp2()
-        return self.mix(e / e.sum(-1, keepdim=True), v)
-
-
-class QuotientAtTheEnd(Rewritten):
-    """The exponentials mix the values first, and the result is divided by their sum."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        s = self.scores(q, k)
-        e = (s - s.detach().amax(-1, keepdim=True)).exp()
-        total = e.sum(-1, keepdim=True)
-        # by a power of two, so that nothing near the limits of the dtype overflows before the division
-        room = 2.0 ** -math.ceil(math.log2(s.size(-1)))
-        return ((self.attn_drop(e * room) @ wide(v)) / (total * room)).to(v.dtype)  # type: ignore[no-any-return]
-
-
-class LogSumExp(Rewritten):
-    """The probabilities are exp(S - logsumexp(S))."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        s = self.scores(q, k)
-        return self.mix((s - s.logsumexp(-1, keepdim=True)).exp(), v)
-
-
-class LogSoftmax(Rewritten):
-    """The probabilities are the exponentials of a log_softmax."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.mix(F.log_softmax(self.scores(q, k), dim=-1).exp(), v)
-
-
-class Float64Inside(Rewritten):
-    """Everything between the projections in float64."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.mix(F.softmax(self.scores(q.double(), k.double()), dim=-1), v.double()).to(v.dtype)
 
 
 class CachedMask(Rewritten):

@@ -1,0 +1,99 @@
+"""Running a candidate: what it raises where the original runs is a difference."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import nn
+
+from equivcheck.errors import DeviceLost, Mismatch, NotOpened, Raised, ReferenceRaises, ToolError, UnfitResult
+from equivcheck.pairs.loading import line_of
+from equivcheck.pairs.problem import Problem
+from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, failure, raised_by, running
+from equivcheck.pairs.write_guard import Overwritten
+from equivcheck.runtime import global_state
+from equivcheck.runtime.device import hold_device
+from equivcheck.runtime.exits import held_back
+
+__all__ = ["candidate_run", "first_line", "kind_of", "raised"]
+
+T = TypeVar("T")
+
+
+def candidate_run(
+    problem: Problem, action: Callable[[nn.Module], T], *, reference: Callable[[], object] | None = None
+) -> T:
+    """Run the candidate in some way; what it raises, where the original runs in the same way, is a Mismatch.
+
+    Settings that it switches are put back.
+
+    Args:
+        problem: The case made real.
+        action: What is done with the candidate.
+        reference: The same, done with an original; by default `action` on one that nothing has run.
+
+    Returns:
+        What `action` returns.
+
+    Raises:
+        Mismatch: `action` found a difference, or the candidate raised and the original ran.
+        ReferenceRaises: The original raises as well, so that nothing is asked of the candidate.
+        ToolError: Equivcheck's own code raised.
+    """
+
+    def run() -> T:
+        with global_state.kept(), held_back(), running(CANDIDATE):
+            return action(problem.candidate)
+
+    def original() -> object:
+        return action(problem.make_reference()) if reference is None else reference()
+
+    try:
+        return run()
+    except Overwritten as overwritten:
+        if _raised(problem, original) is None and overwritten.where in problem.guard.reference_changes:
+            return run()  # the original writes there as well
+        raise
+    except (Mismatch, NotOpened, DeviceLost, ToolError, ReferenceRaises):
+        raise
+    except Exception as error:
+        hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
+        with running(CANDIDATE):
+            ensure_foreign(error)
+            side = raised_by(error)
+        if side == REFERENCE:
+            raise ReferenceRaises(first_line(error)) from error
+        why = _raised(problem, original)
+        if why is not None:
+            raise ReferenceRaises(first_line(why)) from error
+        raise raised(error) from error
+
+
+def raised(error: Exception) -> Mismatch:
+    """What a candidate raised where the original ran, as a difference."""
+    text = line_of(error)[:400]
+    if isinstance(error, UnfitResult):
+        return Mismatch(text, where="the result")
+    return Raised(f"the candidate raises {type(error).__name__}: {text}; the original runs", where=type(error).__name__)
+
+
+def _raised(problem: Problem, original: Callable[[], object]) -> Exception | None:
+    """What the original raises where it is run as the candidate was; None where it runs."""
+    with global_state.kept(), held_back():
+        try:
+            why = failure(original)
+        except Mismatch:
+            return None  # it ran, and what was seen of it is not asked here
+    if why is not None:
+        hold_device(problem.device, f"the original ran on {problem.case.id}", why)
+    return why
+
+
+def kind_of(error: BaseException) -> str:
+    """The name of an error's class; of a ReferenceRaises that of what the original raised."""
+    return str(error).partition(":")[0] if isinstance(error, ReferenceRaises) else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

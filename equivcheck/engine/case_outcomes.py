@@ -1,0 +1,50 @@
+"""What came of a case, as plain data for the supervisor, and a difference that was seen in another process."""
+
+import math
+from pathlib import Path
+
+from equivcheck.cases.case import Case
+from equivcheck.cases.fields import visited
+from equivcheck.checks import Held
+from equivcheck.checks.base.within import within
+from equivcheck.errors import Mismatch, Raised
+from equivcheck.report.outcomes import CaseOutcome
+
+__all__ = ["Recorded", "origin_of", "outcome_of"]
+
+_SAYING_WHERE = (within.__module__, "contextlib")
+
+
+class Recorded(Mismatch):
+    """A difference that another process has seen on a case."""
+
+    def __init__(self, outcome: CaseOutcome) -> None:
+        super().__init__(
+            str(outcome.failed), ratio=math.inf if outcome.ratio is None else outcome.ratio, where=outcome.where
+        )
+        self.origin, self.died = outcome.origin, outcome.died
+
+
+def outcome_of(case: Case, found: Held | Mismatch) -> CaseOutcome:
+    """What came of a case, as plain data."""
+    classes = visited(case)
+    if isinstance(found, Recorded):
+        return CaseOutcome(
+            case.id, classes, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
+        )
+    if isinstance(found, Mismatch):
+        return CaseOutcome(case.id, classes, found.ratio, found.where, failed=str(found), origin=origin_of(found))
+    return CaseOutcome(case.id, classes, found.ratio, found.where, found.notes, found.unsupported, found.judged)
+
+
+def origin_of(mismatch: Mismatch) -> str:
+    """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
+    if isinstance(mismatch, Recorded):
+        return mismatch.origin
+    place, entry = "", mismatch.__traceback__
+    while entry is not None:
+        # what says where a difference arose raises it anew: its place is the line that had it said
+        if entry.tb_frame.f_globals.get("__name__") not in _SAYING_WHERE:
+            place = f"{Path(entry.tb_frame.f_code.co_filename).name}:{entry.tb_lineno}"
+        entry = entry.tb_next
+    return f"{type(mismatch).__name__} {place} {mismatch.where if isinstance(mismatch, Raised) else ''}".strip()

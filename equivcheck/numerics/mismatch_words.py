@@ -1,0 +1,29 @@
+"""The words in which a comparison that failed is described."""
+
+import math
+
+from equivcheck.numerics.comparison import Comparison
+
+__all__ = ["describe"]
+
+
+def describe(comparison: Comparison, *, dtype: str) -> str:
+    """Tell a failed comparison: what, how many, how big, where, and what was allowed."""
+    c = comparison
+    where = f" at {c.index}" if c.index else ""
+    if c.problem:
+        values = f": {c.candidate:g} where the oracle has {c.oracle:g}{where}" if not math.isnan(c.oracle) else ""
+        return f"{c.name}: {c.problem}{values}"
+    n_elements = math.prod(c.shape)
+    n_rows = n_elements // (c.shape[-1] if c.shape else 1)
+    of = {"element": f"error{where}", "row": f"norm of the error in row {c.row}", "tensor": "norm of the whole error"}
+    wider = ", twice what the original itself errs by" if c.reference_ratio > 1 else ""
+    return "\n".join(
+        (
+            f"{c.name} {c.shape} is {c.ratio:.3g} times further from the oracle than rounding in {dtype} explains",
+            f"  {of[c.level]}: {c.error:.3g}, allowed {c.allowed:.3g}{wider}; "
+            f"greatest{where}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}",
+            f"  over budget: {c.over} of {n_elements} elements, {c.rows_over} of {n_rows} rows; "
+            f"the original itself is at {c.reference_ratio:.2g} of the budget",
+        )
+    )

@@ -1,0 +1,112 @@
+"""Which kind a reference that is no function is of: found by its signature and by trying."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivcheck.errors import UsageError
+from equivcheck.pairs.factories import HOW_TO_BUILD
+from equivcheck.pairs.forward import (
+    HOW_TO_CALL,
+    HOW_TO_COMPARE,
+    Function,
+    adapt_module,
+    takes_three,
+    tensor_of,
+    three_times,
+    unwrapping,
+)
+from equivcheck.pairs.loading import line_of
+from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
+from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.rng import seeded
+
+__all__ = ["find_kind", "inputs_of"]
+
+
+def find_kind(subject: Pair) -> tuple[str, Function, Function]:
+    """The kind of the reference, and what makes its forward take one tensor and give one, where it does not."""
+    fits = (
+        "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
+        "a function takes q, k, v; see the kinds in the README"
+    )
+    module = _built(subject, subject.reference, subject.reference_name, fits)
+    said = subject.adaptation
+    inputs = inputs_of(module, subject, subject.reference_name)
+    adapt_module(module.to("cpu"), inputs, said.outputs)
+    x = torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1)
+    errors = []
+    for kind, value in (("module", x), ("model", torch.zeros(2, 3, dtype=torch.long))):
+        try:
+            with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
+                found = module(value)
+        except UsageError:
+            if kind == "model":
+                raise
+            continue
+        except Exception as error:
+            ensure_foreign(error)
+            errors.append(f"on {kind} input it raised {type(error).__name__}: {line_of(error)}")
+            continue
+        y = tensor_of(found)
+        if isinstance(y, Tensor) and kind == "module" and y.shape == x.shape:
+            return kind, inputs, said.outputs if isinstance(found, Tensor) else unwrapping(found)
+        if isinstance(y, Tensor) and kind == "model" and y.dim() == 3:
+            return ("replacement" if _replaces(subject.candidate) else kind), inputs, said.outputs
+        shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        errors.append(f"on {kind} input it returned {shape}")
+    how = "" if said.inputs or said.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
+    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
+
+
+def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
+    try:
+        with seeded(0, subject.device), foreign(REFERENCE):
+            module = factory(SAMPLE.config())
+    except UsageError:
+        raise
+    except Exception as error:
+        ensure_foreign(error)
+        how = "" if subject.adaptation.config else f"; {HOW_TO_BUILD}"
+        raise UsageError(
+            f"{name} fits no kind: called with a config it raised {type(error).__name__}: {line_of(error)}; {fits}{how}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{name} fits no kind: called with a config it returned {type(module).__name__}; {fits}")
+    return module.eval()
+
+
+def inputs_of(module: nn.Module, subject: Pair, name: str, *, judged: bool = False) -> Function:
+    """What makes a module's forward take one tensor, where it does not: what the user said, or x given three times."""
+    if subject.adaptation.inputs is not None:
+        return subject.adaptation.inputs
+    return three_times if takes_three(module, name, judged=judged) else None
+
+
+def _positional(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _replaces(candidate: Callable[..., Any]) -> bool:
+    """Whether the candidate takes a model rather than a config: by its parameter's name or annotation, else by trying."""
+    names = _positional(candidate)
+    if inspect.isclass(candidate) and issubclass(candidate, nn.Module):
+        return False
+    if names and names[0] in ("config", "cfg", "conf", "args"):
+        return False
+    if names and names[0] in ("model", "module", "net", "gpt", "network"):
+        return True
+    try:
+        with held_back(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
+            made: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
+            return not isinstance(made, nn.Module)
+    except Exception:
+        return True

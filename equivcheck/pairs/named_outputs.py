@@ -1,0 +1,71 @@
+"""Named outputs of a forward pass: an attention's output, a model's logits and loss, and a module that gives them by name."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equivcheck.errors import UnfitResult
+from equivcheck.pairs.forward import HOW_TO_COMPARE, tensor_of
+from equivcheck.pairs.plain_tensors import Subclasses, plain
+from equivcheck.pairs.sides import foreign
+from equivcheck.pairs.write_guard import Guard
+
+__all__ = ["Outputs", "Shell", "guarded", "model_outputs", "takes_targets", "tensor_output"]
+
+Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
+"""Turns a forward pass of a module into named tensors."""
+
+
+def guarded(
+    outputs: Outputs,
+    guard: Guard,
+    known: Subclasses,
+    names: Sequence[str],
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+) -> dict[str, Tensor]:
+    """The named results of one forward pass as plain tensors; what it raises is the pair's."""
+    with guard.over(module, dict(zip(names, inputs, strict=False))), foreign():
+        return {name: plain(value, name, known) for name, value in outputs(module, inputs).items()}
+
+
+def tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The output of an attention, which is one tensor."""
+    y = module(*inputs)  # what the original returns in another form has been unwrapped before
+    if not isinstance(y, Tensor):
+        raise UnfitResult(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
+    return {"output": y}
+
+
+def takes_targets(module: nn.Module) -> bool:
+    """Whether a model's forward takes targets beside the token ids."""
+    return "targets" in inspect.signature(module.forward).parameters
+
+
+def model_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Logits and loss of one forward pass; the loss is the mean cross-entropy where the model gives none."""
+    idx, targets = inputs
+    found = module(idx, targets) if takes_targets(module) else module(idx)
+    logits, loss = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
+    logits = tensor_of(logits)
+    if not isinstance(logits, Tensor):
+        told = f"the forward pass returned {type(logits).__name__} instead of logits, or (logits, loss)"
+        raise UnfitResult(f"{told}: {HOW_TO_COMPARE}")
+    if not isinstance(loss, Tensor):  # (logits, cache)
+        loss = None
+    if loss is None:
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    return {"logits": logits, "loss": loss}
+
+
+class Shell(nn.Module):
+    """A module whose forward gives the named outputs of the one inside."""
+
+    def __init__(self, inner: nn.Module, outputs: Outputs) -> None:
+        super().__init__()
+        self.inner, self.outputs = inner, outputs
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.outputs(self.inner, inputs)
