@@ -14,6 +14,7 @@ import click
 from equivcheck.cli import config as configuration
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.outputs import FORMATS
 
 __all__ = [
     "NOT_JUDGED",
@@ -24,6 +25,8 @@ __all__ = [
     "import_from_here",
     "number",
     "of_a_pair",
+    "output_files",
+    "output_options",
     "pair_of",
     "said_of",
     "seconds",
@@ -119,6 +122,21 @@ def of_a_pair(command: F) -> F:
 def file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
     """An option whose value is a place for a file or a folder."""
     return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
+
+
+def output_options(command: F) -> F:
+    """Give `command` the places of its report: a file for each form that has an option, and a folder for all files."""
+    *names, last = (form.file for form in FORMATS if form.file)
+    folder = file_option("--report", "folder", "DIR", f"Write {', '.join(names)} and {last} into DIR.")
+    files = [file_option(form.option, f"{form.name}_file", "FILE", form.help) for form in FORMATS if form.option]
+    for decorate in reversed((files[0], folder, *files[1:])):  # the help shows the last one first
+        command = decorate(command)
+    return command
+
+
+def output_files(given: dict[str, Any]) -> dict[str, Path | None]:
+    """Take the values of the options for single files out of `given`: they are by the names of forms then."""
+    return {form.name: given.pop(f"{form.name}_file") for form in FORMATS if form.option}
 
 
 def pair_of(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:
