@@ -12,6 +12,7 @@ from equivcheck.bench.paired_timing import Action, Make
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
 from equivcheck.pairs.pair import Pair, model_outputs
+from equivcheck.runtime.rng import generators_kept
 
 __all__ = ["DTYPES", "PRESETS", "WORKS", "Row", "Size", "flops", "makes", "rows"]
 
@@ -130,7 +131,7 @@ def makes(subject: Pair, row: Row) -> tuple[Make, Make]:
 
 def _built(build: Callable[[], nn.Module], row: Row, device: torch.device) -> nn.Module:
     dtype: torch.dtype = getattr(torch, row.dtype)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+    with generators_kept(device), torch.device(device):
         torch.manual_seed(0)
         try:
             # in its dtype from the beginning: of a mask of 131072 x 131072 a GPU has no room for one in each

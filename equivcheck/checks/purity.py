@@ -20,7 +20,8 @@ from equivcheck.pairs.problem import Problem, Results, backward, dense, flow_bac
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.runtime import global_state
-from equivcheck.runtime.rng import seeded
+from equivcheck.runtime.device import type_of
+from equivcheck.runtime.rng import generator_state, seeded
 
 __all__ = ["purity"]
 
@@ -189,8 +190,8 @@ def _kept(problem: Problem, module: nn.Module) -> None:
 
 def _states(device: torch.device) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states[str(device)] = torch.cuda.get_rng_state(device)
+    if type_of(device).own_generator:
+        states[str(device)] = generator_state(device)
     return states
 
 

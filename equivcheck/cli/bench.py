@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from equivcheck.cli import config as configuration
-from equivcheck.cli.options import NOT_JUDGED, device_of, first, import_from_here, number, pair_of, show_text
+from equivcheck.cli.options import (
+    NOT_JUDGED,
+    device_of,
+    device_options,
+    first,
+    import_from_here,
+    number,
+    pair_of,
+    show_text,
+)
 from equivcheck.cli.progress import bars_on
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
@@ -27,8 +36,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 @click.command()
 @click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")
 @click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]")
-@click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@device_options
 @click.option("--preset", type=click.Choice(_PRESETS), help="Which sizes.  [default: small on a CPU, guide on CUDA]")
 @click.option("--dtype", "dtypes", type=click.Choice(_DTYPES), multiple=True, help="Only this one; may be repeated.")
 @click.option(

@@ -15,11 +15,13 @@ from equivcheck.cli import config as configuration
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.report.outputs import FORMATS
+from equivcheck.runtime.device import DEVICE_TYPES, GPU, allowed
 
 __all__ = [
     "NOT_JUDGED",
     "SHIPPED",
     "device_of",
+    "device_options",
     "file_option",
     "first",
     "import_from_here",
@@ -96,6 +98,19 @@ def size(option: str, value: str | None) -> float | None:
     return float(match[1]) * _UNITS[(match[2] or "b").lower()]
 
 
+def device_options(command: F) -> F:
+    """Give `command` the choice of a device."""
+    title = DEVICE_TYPES[GPU].title
+    for decorate in (
+        click.option("--device", metavar="DEVICE", help=f"{allowed('or')}.  [default: auto]"),
+        click.option(
+            "--gpu", is_flag=True, help=f"The same as --device {GPU}: an error where there is no {title} device."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 def of_a_pair(command: F) -> F:
     """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
     for decorate in (
@@ -106,8 +121,7 @@ def of_a_pair(command: F) -> F:
             help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
         ),
         click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
-        click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
-        click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
+        device_options,
         click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
         *(
             click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
@@ -160,10 +174,10 @@ def said_of(pair: tuple[str, ...], given: Mapping[str, str | None], config: conf
 def device_of(gpu: bool, device: str | None, config: configuration.Config) -> str:
     """The device: from the command line, else from the config, else `auto`; a UsageError for two that contradict each other."""
     if device == "":  # such as an unset variable of a shell: not the same as to say nothing
-        raise UsageError("--device '': auto, cpu, cuda and cuda:N are allowed")
-    if gpu and device is not None and not device.startswith("cuda"):
+        raise UsageError(f"--device '': {allowed('and')} are allowed")
+    if gpu and device is not None and not device.startswith(GPU):
         raise UsageError(f"--gpu and --device {device} contradict each other: give one of the two")
-    return device or ("cuda" if gpu else config.device or "auto")
+    return device or (GPU if gpu else config.device or "auto")
 
 
 def first(*values: Any) -> Any:
