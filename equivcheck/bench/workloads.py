@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from equivcheck.bench.paired_timing import Action, Make
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
+from equivcheck.pairs.kinds import KINDS
 from equivcheck.pairs.pair import Pair, model_outputs
 from equivcheck.runtime.rng import generators_kept
 
@@ -95,7 +96,8 @@ def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
         if dtype not in DTYPES:
             raise UsageError(f"dtype {dtype!r} is not timed: allowed are {', '.join(DTYPES)}")
     chosen = PRESETS[preset]
-    works = {"function": _ATTENTION, "module": WORKS}.get(kind, _WHOLE)
+    parts = () if KINDS[kind].whole_model else _ATTENTION
+    works = (*parts, *(() if KINDS[kind].function else _WHOLE))
     found = [
         Row(work, dtype, size)
         for work in works
@@ -109,20 +111,20 @@ def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
 
 def makes(subject: Pair, row: Row) -> tuple[Make, Make]:
     """What builds the reference and the candidate at work; each is built on the device itself, from the same seed."""
-    if subject.kind == "function":
+    if subject.traits.function:
         return tuple(partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate))  # type: ignore[return-value]  # two of them
     config = row.size.config
-    if subject.kind == "module" and row.work in _ATTENTION:
+    if row.work in _ATTENTION:
         builds: tuple[Callable[[], nn.Module], ...] = (
             lambda: subject.reference(config()),
             lambda: subject.candidate(config()),
         )
     else:
-        whole = subject.within_gpt() if subject.kind == "module" else subject
+        whole = subject.within_gpt()
         builds = (
             lambda: whole.reference(config()),
             (lambda: whole.candidate(whole.reference(config())))
-            if subject.kind == "replacement"
+            if subject.traits.replaces
             else (lambda: whole.candidate(config())),
         )
     work = _attention if row.work in _ATTENTION else _gpt
@@ -232,7 +234,7 @@ def flops(row: Row, kind: str) -> float:
     """
     s = row.size
     attention = 2.0 * s.B * s.T * s.T * s.C
-    linears = 0.0 if kind == "function" else 8.0 * s.B * s.T * s.C * s.C
+    linears = 0.0 if KINDS[kind].function else 8.0 * s.B * s.T * s.C * s.C
     if row.work in _WHOLE:
         attention *= s.layers
         linears = s.layers * 3 * linears + 2.0 * s.B * s.T * s.C * s.vocab_size

@@ -36,7 +36,7 @@ def purity(pair: Pair, case: Case) -> Held:
     flags = global_state.now()  # before the candidate is built
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
     candidate_run(problem, lambda module: hold_size(problem, module))
-    if pair.kind in ("module", "model"):
+    if pair.traits.from_config:
         candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
     return together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
 

@@ -26,12 +26,12 @@ from equivcheck.pairs.forward import (
 )
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
+from equivcheck.pairs.kinds import KINDS, replacement_of
 from equivcheck.pairs.loading import line_of, load, load_candidate, name_of
 from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.projection_matching import differs, find_transfer
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
 from equivcheck.pairs.weight_transfer import HOW_TO_TRANSFER, Transfer, named_back
-from equivcheck.report.catalogue import KINDS
 from equivcheck.runtime import beacon, global_state, working_folder
 from equivcheck.runtime.device import find_device
 from equivcheck.runtime.exits import held_back
@@ -102,12 +102,12 @@ def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
         found_kind, inputs, outputs = _find_kind(subject)
         beacon.note_kind(found_kind)
         subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
-    if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:
+    if kind not in ("auto", found_kind) and not all(KINDS[name].whole_model for name in (kind, found_kind)):
         raise UsageError(
             f"kind {kind!r} was asked for, and {names[0]} looks like a {found_kind}: leave --kind out, or give the right one"
         )
     subject = replace(subject, kind=found_kind if kind == "auto" else kind)
-    if subject.kind in ("module", "model"):
+    if subject.traits.from_config:
         subject = _with_candidate_tried(subject, outputs)
     return subject.with_oracle_beside()
 
@@ -122,27 +122,31 @@ def _find_kind(subject: Pair) -> tuple[str, Function, Function]:
     said = subject.adaptation
     inputs = _inputs(module, subject, subject.reference_name)
     adapt_module(module.to("cpu"), inputs, said.outputs)
-    x = torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1)
     errors = []
-    for kind, value in (("module", x), ("model", torch.zeros(2, 3, dtype=torch.long))):
+    tried = [(kind, kind.tried_with()) for kind in KINDS.values() if kind.tried_with is not None]
+    for kind, value in tried:
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
                 found = module(value)
         except UsageError:
-            if kind == "model":
+            if kind is tried[-1][0]:
                 raise
             continue
         except Exception as error:
             ensure_foreign(error)
-            errors.append(f"on {kind} input it raised {type(error).__name__}: {line_of(error)}")
+            errors.append(f"on {kind.name} input it raised {type(error).__name__}: {line_of(error)}")
             continue
         y = tensor_of(found)
-        if isinstance(y, Tensor) and kind == "module" and y.shape == x.shape:
-            return kind, inputs, said.outputs if isinstance(found, Tensor) else unwrapping(found)
-        if isinstance(y, Tensor) and kind == "model" and y.dim() == 3:
-            return ("replacement" if _replaces(subject.candidate) else kind), inputs, said.outputs
+        if isinstance(y, Tensor) and kind.fits(value, y):
+            replacing = replacement_of(kind)
+            if replacing is not None and _replaces(subject.candidate):
+                kind = replacing
+            plain = (
+                isinstance(found, Tensor) or kind.whole_model
+            )  # what a model returns is taken apart where it is compared
+            return kind.name, inputs, said.outputs if plain else unwrapping(found)
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        errors.append(f"on {kind} input it returned {shape}")
+        errors.append(f"on {kind.name} input it returned {shape}")
     how = "" if said.inputs or said.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
     raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
 
@@ -233,7 +237,7 @@ def _distance(subject: Pair, transfer: Transfer) -> tuple[float, float]:
     for length in (1, 5):
         case = SAMPLE.but(dtype="float64", seq_len=length)
         problem = replace(subject, transfer=transfer).problem(case)
-        name = "logits" if subject.kind == "model" else "output"
+        name = subject.traits.result
         try:
             own = problem.run(problem.reference, problem.inputs, gradients=False)[name]
             mine = problem.run(problem.candidate, problem.inputs, gradients=False)[name]
