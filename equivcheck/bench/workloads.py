@@ -1,7 +1,6 @@
 """What is timed: the sizes of the presets, and a pair at work in them: attention alone, a GPT's forward pass, a training step."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +12,7 @@ from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
 from equivcheck.pairs.kinds import KINDS
 from equivcheck.pairs.pair import Pair, model_outputs
+from equivcheck.runtime.global_state import default_dtype
 from equivcheck.runtime.rng import generators_kept
 
 __all__ = ["DTYPES", "PRESETS", "WORKS", "Row", "Size", "flops", "makes", "rows"]
@@ -137,22 +137,12 @@ def _built(build: Callable[[], nn.Module], row: Row, device: torch.device) -> nn
         torch.manual_seed(0)
         try:
             # in its dtype from the beginning: of a mask of 131072 x 131072 a GPU has no room for one in each
-            with _default_dtype(dtype):
+            with default_dtype(dtype):
                 module = build()
         except NotImplementedError:  # an initial value that is computed in float32 only
             torch.manual_seed(0)
             module = build()
     return module.to(device=device, dtype=dtype).train(_trains(row))
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _trains(row: Row) -> bool:

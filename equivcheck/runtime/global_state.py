@@ -15,7 +15,7 @@ from torch.utils import deterministic
 
 from equivcheck.runtime.device import DEVICE_TYPES
 
-__all__ = ["kept", "now", "put_back", "switched"]
+__all__ = ["default_dtype", "kept", "now", "put_back", "switched"]
 
 _SUBNORMAL, _ONE = 2.0**-1060, 1.0  # names, so that their product is worked out when it is asked for
 _PLACES = (F, nn.Module, nn.Linear, nn.Dropout, torch.Tensor)
@@ -148,6 +148,17 @@ def put_back(before: Mapping[str, Any]) -> list[str]:
     for name in names:
         _SETTINGS[name].put(before[name])
     return names
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, tensors whose dtype nobody gives are of this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

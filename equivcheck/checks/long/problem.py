@@ -1,8 +1,6 @@
 """A long case made real, with plain causal attention by blocks of queries in the place of the original."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,6 +12,7 @@ from equivcheck.numerics import blockwise
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.weight_transfer import Weights, carry_over
+from equivcheck.runtime.global_state import default_dtype
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["NotPlain", "built_on_device", "long_problem", "plain_attention"]
@@ -122,16 +121,6 @@ def built_on_device(pair: Pair, case: Case) -> nn.Module:
 
 def _made_in(dtype: torch.dtype, pair: Pair, case: Case) -> nn.Module:
     # a function of its own: one that was made and cannot be converted must not be held while another one is made
-    with seeded(case.seed + 1, pair.device), torch.device(pair.device), _default_dtype(dtype):
+    with seeded(case.seed + 1, pair.device), torch.device(pair.device), default_dtype(dtype):
         module: nn.Module = pair.candidate(case.config())
         return module.to(device=pair.device, dtype=case.torch_dtype)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
