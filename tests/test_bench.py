@@ -15,9 +15,10 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
 from equivcheck.bench import render
 from equivcheck.bench import runner as benching
+from equivcheck.bench.presets import PRESETS, Size
 from equivcheck.bench.record import Line, Record, Side, coarse, comparable, dumps, read, slower
 from equivcheck.bench.runner import RowMeasured, against, bench
-from equivcheck.bench.workloads import PRESETS, Size, flops, makes, rows
+from equivcheck.bench.workloads import flops, makes, rows
 from equivcheck.cli import main
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.gpt import GPT

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from equivcheck.bench.presets import DTYPES, PRESETS
 from equivcheck.cli import config as configuration
 from equivcheck.cli.options import (
     NOT_JUDGED,
@@ -29,16 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_PRESETS = ("guide", "gpt2", "long", "small")
-_DTYPES = ("float32", "bfloat16", "float16")
-
 
 @click.command()
 @click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")
 @click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]")
 @device_options
-@click.option("--preset", type=click.Choice(_PRESETS), help="Which sizes.  [default: small on a CPU, guide on CUDA]")
-@click.option("--dtype", "dtypes", type=click.Choice(_DTYPES), multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help="Which sizes.  [default: small on a CPU, guide on CUDA]"
+)
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this one; may be repeated.")
 @click.option(
     "--max-seconds", type=number("number of seconds"), metavar="S", help="For the measuring of all rows.  [default: 45]"
 )
