@@ -1,10 +1,7 @@
 """The command `bench`: a pair's time and memory as a table, as JSON and as plots, and a gate on what became slower."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,13 +17,10 @@ from equivcheck.cli.options import (
     pair_of,
     show_text,
 )
-from equivcheck.cli.progress import bars_on
+from equivcheck.cli.progress import follow_rows
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.runtime import working_folder
-
-if TYPE_CHECKING:
-    from equivcheck.bench.runner import Told
 
 __all__ = ["bench"]
 
@@ -102,7 +96,7 @@ def bench(
     seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:
-        with streams.captured(), working_folder.kept(), _followed() as told:
+        with streams.captured(), working_folder.kept(), follow_rows(streams.current().notes()) as heard:
             return benching.bench(
                 reference,
                 candidate,
@@ -112,7 +106,7 @@ def bench(
                 dtypes=dtypes,
                 max_seconds=seconds,
                 only=only,
-                told=told,
+                told=heard,
             )
 
     found = measure()
@@ -130,28 +124,3 @@ def bench(
     lines += untold
     show_text("\n".join(lines) + "\n")
     return 1 if told else 0 if found.complete else NOT_JUDGED
-
-
-@contextmanager
-def _followed() -> "Iterator[Told]":
-    """Inside, what is given hears how far the rows are, and shows it on standard error: as a bar where that is a terminal."""
-    notes = streams.current().notes()
-    if not notes.isatty():
-
-        def line(name: str, done: int, total: int) -> None:
-            if name:
-                with suppress(BrokenPipeError):
-                    print(f"{done + 1} of {total}: {name}", file=notes, flush=True)
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with bars_on(notes, *columns) as bars:
-        task = bars.add_task("", total=None)
-
-        def bar(name: str, done: int, total: int) -> None:
-            bars.update(task, description=name, completed=done, total=total)
-
-        yield bar
