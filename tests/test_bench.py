@@ -262,7 +262,7 @@ def test_the_command_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
     ("arguments", "told"),
     [
         (("--tripwire", "25"), "--tripwire without --against"),
-        (("--max-seconds", "-1"), "--max-seconds -1: a number above 0"),
+        (("--max-seconds", "-1"), "Invalid value for '--max-seconds': -1.0 is not in the range x>0"),
         (("--preset", "huge"), "huge"),
         (("--against", "missing.json"), "missing.json cannot be read"),
         (("--json", "no/such/folder/r.json"), "cannot be written"),

@@ -20,18 +20,17 @@ from equivcheck.runtime.device import DEVICE_TYPES, GPU, allowed
 __all__ = [
     "NOT_JUDGED",
     "SHIPPED",
+    "Amount",
     "device_of",
     "device_options",
     "file_option",
     "first",
     "import_from_here",
-    "number",
     "of_a_pair",
     "output_files",
     "output_options",
     "pair_of",
     "said_of",
-    "seconds",
     "show",
     "show_text",
     "size",
@@ -74,18 +73,20 @@ def whole(least: int, most: int) -> click.IntRange:
     return kind
 
 
-def number(what: str) -> click.types.FloatParamType:
-    """The type of an option that is a number, called `what` where it is none."""
-    kind = click.types.FloatParamType()
-    kind.name = what
-    return kind
+class Amount(click.FloatRange):
+    """The type of an option that is a number above 0 of some unit."""
 
+    def __init__(self, unit: str) -> None:
+        """Name the unit for the complaint about what is no number."""
+        super().__init__(min=0, min_open=True)
+        self.name = f"number of {unit}"
 
-def seconds(option: str, value: float | None) -> float | None:
-    """`value`, if anything was said; a UsageError where it is no time that a run could take."""
-    if value is not None and not 0 < value < math.inf:
-        raise UsageError(f"{option} {value:g}: a number of seconds above 0 is allowed")
-    return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As for any range; no number, and what has no end, are refused as well."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite {self.name}", param, ctx)
+        return found
 
 
 def size(option: str, value: str | None) -> float | None:

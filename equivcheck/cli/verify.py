@@ -12,16 +12,15 @@ import click
 from equivcheck.cli import config as configuration
 from equivcheck.cli.options import (
     NOT_JUDGED,
+    Amount,
     device_of,
     first,
     import_from_here,
-    number,
     of_a_pair,
     output_files,
     output_options,
     pair_of,
     said_of,
-    seconds,
     show,
     show_text,
     size,
@@ -46,7 +45,7 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
 @click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option(
     "--max-seconds",
-    type=number("number of seconds"),
+    type=Amount("seconds"),
     metavar="S",
     help="End after so long, if need be with a partial report.",
 )
@@ -54,7 +53,7 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
-    type=number("number of seconds"),
+    type=Amount("seconds"),
     metavar="S",
     help="End a case after so long.  [default: 60, or 20 times the slowest so far]",
 )
@@ -92,7 +91,6 @@ def verify(
     config = configuration.load(Path("pyproject.toml"))
     files = output_files(given)
     said = said_of(pair, given, config)
-    max_seconds = seconds("--max-seconds", max_seconds)
     reference, candidate = pair_of(pair, config)
     options: dict[str, Any] = {
         "kind": first(kind, config.kind, "auto"),
@@ -125,7 +123,7 @@ def verify(
                 dtypes=configuration.DTYPES,
                 jobs=jobs,
                 require_backend=require_backend,
-                case_seconds=first(seconds("--case-seconds", case_seconds), config.case_seconds),
+                case_seconds=first(case_seconds, config.case_seconds),
                 worker_memory=size("--worker-memory", worker_memory),
                 heard=listener,
                 keep=outputs.keep if outputs else lambda report: None,
