@@ -56,18 +56,11 @@ from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.provenance import environment, sources
 from equivcheck.runtime.device import device_name
+from equivcheck.runtime.kernel_trace import KERNELS
 
 SCHEMA = 1
 TENSORS = ("output", "grad x", "weights", "biases")
-KERNELS = {
-    "cpu": {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH},
-    "cuda": {
-        "flash": SDPBackend.FLASH_ATTENTION,
-        "cudnn": SDPBackend.CUDNN_ATTENTION,
-        "efficient": SDPBackend.EFFICIENT_ATTENTION,
-        "math": SDPBackend.MATH,
-    },
-}
+KERNELS_ON = {"cpu": {name: KERNELS[name] for name in ("flash", "math")}, "cuda": KERNELS}
 ORIGINAL = "the original"
 FLEX = "FlexAttention"
 FLEX_SHAPES = tuple((T, D) for T in (128, 256) for D in (16, 32, 64))
@@ -143,7 +136,7 @@ def kernels(device: str) -> list[Implementation]:
     def one(name: str, backend: SDPBackend) -> Implementation:
         return Implementation(f"kernel {name}", FlashCausalSelfAttention, lambda: sdpa_kernel(backend))
 
-    return [one(name, backend) for name, backend in KERNELS[device].items()]
+    return [one(name, backend) for name, backend in KERNELS_ON[device].items()]
 
 
 def rewritten() -> list[Implementation]:

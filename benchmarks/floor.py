@@ -29,7 +29,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from agree import EXPECTED
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.bench.gpu_state import clocks
@@ -40,16 +40,9 @@ from equivcheck.bench.workloads import flops, makes, rows
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.provenance import environment
 from equivcheck.runtime.device import device_name
-from equivcheck.runtime.kernel_trace import kernels_of
+from equivcheck.runtime.kernel_trace import KERNELS, kernels_of
 
 AGAIN, AGAIN_S = "published over ours, again", 12.0
-
-KERNELS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
 
 
 class PublishedCausalSelfAttention(nn.Module):

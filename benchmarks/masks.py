@@ -30,13 +30,14 @@ from equivcheck.cases.case import Case
 from equivcheck.checks.dropout.exact import hold_exactly
 from equivcheck.checks.dropout.masks import visible_keys
 from equivcheck.checks.dropout.statistics import OUTPUTS, hold_mask
-from equivcheck.checks.dropout.torch_masks import BACKENDS, kernel_mask
+from equivcheck.checks.dropout.torch_masks import kernel_mask
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.provenance import environment, sources
 from equivcheck.runtime.device import device_name
+from equivcheck.runtime.kernel_trace import KERNELS
 
 RATES = ((0.1, 0.0), (0.3, 0.2), (0.5, 0.5), (0.9, 0.1), (1.0, 0.5))
 HEADS = ((2, 64), (1, 128), (3, 40))
@@ -71,7 +72,7 @@ def independent(dtype: str, device: torch.device) -> Iterator[tuple[str, str]]:
         except Mismatch as error:
             return str(error)
 
-    for name, backend in BACKENDS.items():
+    for name, backend in KERNELS.items():
         torch.manual_seed(0)
         try:
             kept = torch.stack([kernel_mask(case, device, backend) for _ in range(2)])
@@ -86,7 +87,7 @@ def independent(dtype: str, device: torch.device) -> Iterator[tuple[str, str]]:
 
 def work(lengths: list[int]) -> list[tuple[str, str, Case]]:
     """Every kernel, dtype and case, in an order in which each stretch has some of all."""
-    every = [(kernel, dtype, case) for kernel in BACKENDS for dtype in DTYPES for case in drawn(lengths, dtype)]
+    every = [(kernel, dtype, case) for kernel in KERNELS for dtype in DTYPES for case in drawn(lengths, dtype)]
     random.Random(0).shuffle(every)
     return every
 
@@ -109,7 +110,7 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
         for name, said in independent(dtype, base.device):
             data["masks"].append({"drawn by": name, "dtype": dtype, "said": said or "as random as it should be"})
             print(data["masks"][-1], flush=True)
-    subjects = {kernel: base.with_candidate(forced(backend), kernel) for kernel, backend in BACKENDS.items()}
+    subjects = {kernel: base.with_candidate(forced(backend), kernel) for kernel, backend in KERNELS.items()}
     for kernel, dtype, case in every[part::parts]:
         if time.monotonic() - began > args.max_seconds:
             break
@@ -180,7 +181,7 @@ def page(data: dict[str, Any]) -> str:
         "| --- | --- | --- | --- |" + " --- |" * len(data["lengths"]),
     ]
     nothing = {"cases": 0, "refused": 0, "ratio": 0.0}
-    for kernel in BACKENDS:
+    for kernel in KERNELS:
         for dtype in DTYPES:
             found = [rows.get(f"{kernel}|{dtype}|{T}", nothing) for T in data["lengths"]]
             cells = [f"{row['ratio']:.2f}" if row["cases"] else "-" for row in found]

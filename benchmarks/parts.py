@@ -2,12 +2,13 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from equivcheck.report.files import write_whole
 
 __all__ = ["Kept", "dumped", "reached", "share", "write"]
 
@@ -21,11 +22,9 @@ def share(part: str) -> tuple[int, int]:
 
 
 def write(path: Path, text: str) -> None:
-    """The whole text or nothing: who is killed while it writes leaves what was there before."""
+    """The whole text or nothing, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    os.replace(beside, path)
+    write_whole(path, text)
 
 
 def dumped(data: Any) -> str:

@@ -15,9 +15,10 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, replace_attention_with_flash_attention
 from equivcheck.bench import render
 from equivcheck.bench import runner as benching
+from equivcheck.bench.presets import PRESETS, Size
 from equivcheck.bench.record import Line, Record, Side, coarse, comparable, dumps, read, slower
 from equivcheck.bench.runner import RowMeasured, against, bench
-from equivcheck.bench.workloads import PRESETS, Size, flops, makes, rows
+from equivcheck.bench.workloads import flops, makes, rows
 from equivcheck.cli import main
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.gpt import GPT
@@ -261,7 +262,7 @@ def test_the_command_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
     ("arguments", "told"),
     [
         (("--tripwire", "25"), "--tripwire without --against"),
-        (("--max-seconds", "-1"), "--max-seconds -1: a number above 0"),
+        (("--max-seconds", "-1"), "Invalid value for '--max-seconds': -1.0 is not in the range x>0"),
         (("--preset", "huge"), "huge"),
         (("--against", "missing.json"), "missing.json cannot be read"),
         (("--json", "no/such/folder/r.json"), "cannot be written"),

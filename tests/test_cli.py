@@ -18,6 +18,7 @@ from equivcheck.cli.main import main
 from equivcheck.cli.options import SHIPPED, import_from_here
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
+from equivcheck.report.outputs import FORMATS
 from equivcheck.supervisor import api
 from equivcheck.supervisor.sealed import NamedPair
 
@@ -214,8 +215,10 @@ def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch
         ("verify --max-seconds soon", "'soon' is not a valid number of seconds"),
         ("verify --device=", "--device '': auto, cpu, cuda and cuda:N are allowed"),
         ("bench --device=", "--device '': auto, cpu, cuda and cuda:N are allowed"),
-        ("verify --max-seconds 0", "--max-seconds 0: a number of seconds above 0 is allowed"),
-        ("verify --max-seconds nan", "--max-seconds nan: a number of seconds above 0 is allowed"),
+        ("verify --max-seconds 0", "Invalid value for '--max-seconds': 0.0 is not in the range x>0"),
+        ("verify --max-seconds nan", "Invalid value for '--max-seconds': nan is not a finite number of seconds"),
+        ("verify --case-seconds inf", "Invalid value for '--case-seconds': inf is not a finite number of seconds"),
+        ("bench --tripwire -inf", "Invalid value for '--tripwire': -inf is not in the range x>0"),
         ("verify --deviation output", "--deviation 'output': NAME=REASON is allowed"),
         ("verify --deviation output=", "give the reason too"),
         ("verify --gpu --device cpu", "--gpu and --device cpu contradict each other"),
@@ -328,14 +331,9 @@ def test_a_run_that_could_not_judge_leaves_no_file(judge: Judge, capsys: pytest.
 def test_all_files_are_written_whatever_the_verdict(judge: Judge, report: Report) -> None:
     judge.answer = report
     main(["verify", "--json", "x.json", "--junit", "x.xml", "--report", "deep/er"])
-    assert sorted(map(str, Path().rglob("*.*"))) == [
-        "deep/er/junit.xml",
-        "deep/er/report.html",
-        "deep/er/report.json",
-        "deep/er/report.md",
-        "x.json",
-        "x.xml",
-    ]
+    in_folder = {f"deep/er/{form.file}" for form in FORMATS if form.file}
+    assert {"deep/er/junit.xml", "deep/er/report.html", "deep/er/report.json", "deep/er/report.md"} <= in_folder
+    assert set(map(str, Path().rglob("*.*"))) == {*in_folder, "x.json", "x.xml"}
     assert Report.load("x.json") == Report.load("deep/er/report.json") == report
     assert Path("x.xml").read_text() == Path("deep/er/junit.xml").read_text()
 

@@ -37,6 +37,7 @@ OF_THE_SUPERVISOR = {"report", "errors", "runtime.beacon"}
 WITHOUT_TORCH = (
     "equivcheck",
     "equivcheck.pytest_plugin",
+    "equivcheck.bench.presets",
     "equivcheck.cli.main",
     "equivcheck.cli.gate",
     "equivcheck.cli.report",

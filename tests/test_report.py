@@ -17,6 +17,7 @@ from equivcheck.errors import ReportError, UsageError
 from equivcheck.report import codec, files, junit, markdown, table
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Package, Report, Sensitivity
 from equivcheck.report.outcomes import kernels_told
+from equivcheck.report.outputs import FORMATS, Format, format_named
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 OUTPUT = CheckResult("output", "equivalent", 60, 1.5, 0.412, CASE, "y[0, 2, 1]")
@@ -101,6 +102,14 @@ def test_every_form_can_be_made_of_every_report(report: Report) -> None:
     assert table.plain(report).splitlines()[-1] == table.verdict_line(report)
     ET.fromstring(junit.render(report))
     assert report.verdict in markdown.render(report)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_every_form_in_the_table_is_there(form: Format) -> None:
+    assert format_named(form.name) is form
+    assert form.function()(report_of(OUTPUT)).endswith("\n")
+    assert form.again or form.option
+    assert bool(form.option) == bool(form.help)
 
 
 @given(REPORTS)

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from equivcheck.errors import UsageError
+from equivcheck.runtime.kernel_trace import KERNELS
 
 __all__ = ["Function", "flash_attn", "flex", "heads_last", "sdpa"]
 
@@ -50,15 +51,9 @@ def flash_attn() -> Function:
 
 
 def sdpa(kernel: str) -> Function:
-    """`F.scaled_dot_product_attention` by one kernel and no other: `math`, `flash`, `efficient` or `cudnn`."""
-    names = {
-        "math": SDPBackend.MATH,
-        "flash": SDPBackend.FLASH_ATTENTION,
-        "efficient": SDPBackend.EFFICIENT_ATTENTION,
-        "cudnn": SDPBackend.CUDNN_ATTENTION,
-    }
-    if kernel not in names:
-        raise UsageError(f"unknown kernel {kernel!r}: allowed are {', '.join(names)}")
+    """`F.scaled_dot_product_attention` by one kernel and no other, of those in `runtime.kernel_trace.KERNELS`."""
+    if kernel not in KERNELS:
+        raise UsageError(f"unknown kernel {kernel!r}: allowed are {', '.join(KERNELS)}")
 
     def attend(
         q: Tensor,
@@ -71,7 +66,7 @@ def sdpa(kernel: str) -> Function:
         attn_mask: Tensor | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        with sdpa_kernel(names[kernel]):
+        with sdpa_kernel(KERNELS[kernel]):
             return F.scaled_dot_product_attention(
                 q,
                 k,

@@ -23,6 +23,7 @@ class Clocks:
 
 def clocks(device: torch.device) -> Clocks | None:
     """The GPU's clocks, power and temperature now; None on a CPU, and where `nvidia-smi` cannot be asked."""
+    # nvidia-smi is of CUDA alone: another type of device has a tool of its own
     if device.type != "cuda" or shutil.which("nvidia-smi") is None:
         return None
     wanted = "clocks.sm,clocks.mem,power.draw,temperature.gpu,driver_version"

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from equivcheck.bench.paired_timing import Make, fitting, release
+from equivcheck.runtime.device import type_of
 
 __all__ = ["Peak", "peak_of"]
 
@@ -33,19 +34,19 @@ class Peak:
 def peak_of(make: Make, device: torch.device) -> Peak:
     """Build an action, run it, and look at its memory from then on; what others hold is not counted. Raises DoesNotFit."""
     release(device)
-    cuda = device.type == "cuda"
-    others = torch.cuda.memory_allocated(device) if cuda else 0
+    row = type_of(device)
+    others = row.allocated_bytes(device)
     with fitting(device):
         action = make()
         for number in range(_BEFORE):
             action(number)
-        if cuda:
-            torch.cuda.synchronize(device)
-            resident = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
+        if row.counts_memory:
+            row.synchronize(device)
+            resident = row.allocated_bytes(device)
+            row.reset_peak(device)
             action(_BEFORE)
-            torch.cuda.synchronize(device)
-            peak = torch.cuda.max_memory_allocated(device)
+            row.synchronize(device)
+            peak = row.peak_bytes(device)
             found = Peak(peak - others, peak - resident)
         else:
             with _Tensors() as tensors:

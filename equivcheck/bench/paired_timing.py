@@ -16,6 +16,7 @@ import torch
 
 from equivcheck.bench.timer import LEARNING, Action, Stopwatch
 from equivcheck.numerics.quantiles import student_quantile
+from equivcheck.runtime.device import type_of
 
 __all__ = [
     "Action",
@@ -223,8 +224,7 @@ def _freed_memory_kept(device: torch.device) -> Iterator[None]:
 def release(device: torch.device) -> None:
     """Give back what nobody holds any more, so that neither a cache nor a cycle of references is in the way."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    type_of(device).empty_cache()
 
 
 def _warm_up(actions: Sequence[Action], one: Stopwatch, fewest: int) -> None:

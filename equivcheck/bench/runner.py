@@ -13,12 +13,13 @@ from equivcheck.bench.gpu_state import Clocks, clocks
 from equivcheck.bench.memory import peak_of
 from equivcheck.bench.paired_timing import ROUNDS, DoesNotFit, Make, Pairing, Quartiles, alone, fitting, release
 from equivcheck.bench.record import Line, Record, Side, coarse, comparable, shared, slower
+from equivcheck.bench.timer import clock_name
 from equivcheck.bench.workloads import Row, flops, makes, rows
 from equivcheck.errors import UsageError
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.provenance import environment
-from equivcheck.runtime.device import device_name
+from equivcheck.runtime.device import device_name, type_of
 from equivcheck.runtime.kernel_trace import kernels_of
 
 __all__ = ["MAX_SECONDS", "RowMeasured", "against", "bench"]
@@ -52,7 +53,7 @@ def bench(
     Interrupted, the record holds what was measured until then and says that it is not complete. Raises UsageError.
     """
     subject = resolve(reference, candidate, kind=kind, device=device)
-    preset = preset or ("guide" if subject.device.type == "cuda" else "small")
+    preset = preset or ("guide" if type_of(subject.device).accelerator else "small")
     wanted = [row for row in rows(preset, tuple(dtypes), subject.kind) if only is None or row.name in only]
     if not wanted:
         raise UsageError(f"preset {preset!r} has none of the rows asked for: give another preset, or other dtypes")
@@ -124,12 +125,8 @@ class RowMeasured:
 
     def look(self) -> None:
         """See which kernels run, and what memory each side takes."""
-        on_cuda = self._device.type == "cuda"
         reference, candidate = (_looked_at(make, self._device) for make in self._makes)
-        clock = "wall clock"
-        if on_cuda:
-            clock = "wall clock, synchronised" if self._wall else "CUDA events, launched before"
-        row = self.row
+        row, clock = self.row, clock_name(self._device, self._wall)
         self._line = Line(row.name, row.work, row.dtype, asdict(row.size), reference, candidate, clock=clock)
         if not (reference.refused or candidate.refused):
             self._pairing = Pairing(*self._makes, self._device, wall=self._wall)

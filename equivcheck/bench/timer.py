@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["LEARNING", "Action", "Stopwatch"]
+from equivcheck.runtime.device import type_of
+
+__all__ = ["LEARNING", "Action", "Stopwatch", "clock_name"]
 
 Action = Callable[[int], object]
 """One repetition; its number picks the buffers."""
@@ -20,15 +22,24 @@ _AHEAD, _MOST_AHEAD_MS = 1.5, 50.0  # times what launching takes: it is not the 
 _CYCLES_PER_MS = 2_000_000  # of a clock of 2 GHz; a slower one is busy for longer, which does no harm
 
 
+def clock_name(device: torch.device, wall: bool) -> str:
+    """The clock that a Stopwatch for this device has: records that were timed by different ones are not compared."""
+    row = type_of(device)
+    if not row.accelerator:
+        return "wall clock"
+    return "wall clock, synchronised" if wall or not row.events else f"{row.title} events, launched before"
+
+
 class Stopwatch:
     """Runs one repetition of an action and gives its time in ms."""
 
     def __init__(self, device: torch.device, wall: bool) -> None:
-        self._device, self._wall = device, wall or device.type != "cuda"
+        self._device, self._type = device, type_of(device)
+        self._wall = wall or not self._type.events
         self._launching: dict[int, list[float]] = {}  # by id of the action: ms, without anything ahead of it
         self._cache: torch.Tensor | None = None
-        if device.type == "cuda":
-            size = max(2 * getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0), 2**26)
+        if self._type.accelerator:
+            size = max(2 * self._type.cache_bytes(device), 2**26)
             self._cache = torch.empty(size, dtype=torch.int8, device=device)
 
     def __call__(self, action: Action, number: int, hosts_ms: list[float] | None = None) -> float:
@@ -40,11 +51,12 @@ class Stopwatch:
             self._cache.zero_()
             self._synchronize()
             return self._walled(action, number)
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        stream = torch.cuda.current_stream(self._device)
+        gpu = self._type.module
+        start, end = gpu.Event(enable_timing=True), gpu.Event(enable_timing=True)
+        stream = gpu.current_stream(self._device)
         ahead = self._ahead_ms(action)
-        with torch.cuda.device(self._device):
-            torch.cuda._sleep(int(ahead * _CYCLES_PER_MS))
+        with gpu.device(self._device):
+            gpu._sleep(int(ahead * _CYCLES_PER_MS))
         self._cache.zero_()
         start.record(stream)
         began = time.perf_counter()
@@ -65,8 +77,7 @@ class Stopwatch:
         return (time.perf_counter() - began) * 1e3
 
     def _synchronize(self) -> None:
-        if self._cache is not None:
-            torch.cuda.synchronize(self._device)
+        self._type.synchronize(self._device)
 
     def _ahead_ms(self, action: Action) -> float:
         """How long the GPU is to be busy before the repetition: nothing at first, until it is known how long launching takes."""

@@ -1,7 +1,6 @@
-"""What is timed: the sizes of the presets, and a pair at work in them: attention alone, a GPT's forward pass, a training step."""
+"""A pair at work in the sizes of a preset: attention alone, a GPT's forward pass, a training step."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,46 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.bench.paired_timing import Action, Make
+from equivcheck.bench.presets import ALONE, DTYPES, PRESETS, WHOLE, Size
 from equivcheck.errors import UsageError
-from equivcheck.gpt import GPTConfig
+from equivcheck.pairs.kinds import KINDS
 from equivcheck.pairs.named_outputs import model_outputs
 from equivcheck.pairs.pair import Pair
+from equivcheck.runtime.global_state import default_dtype
+from equivcheck.runtime.rng import generators_kept
 
-__all__ = ["DTYPES", "PRESETS", "WORKS", "Row", "Size", "flops", "makes", "rows"]
-
-WORKS = ("attention", "attention + backward", "GPT", "training step")
-"""Attention and GPT forward in eval without autograd; attention + backward and the training step (AdamW) in train mode."""
-DTYPES = ("float32", "bfloat16", "float16")
+__all__ = ["Row", "flops", "makes", "rows"]
 
 _BUFFERS = 3  # inputs that take turns
-_ATTENTION, _WHOLE = WORKS[:2], WORKS[2:]
-
-
-@dataclass(frozen=True)
-class Size:
-    """B sequences of T positions through `layers` blocks of width C with H heads; rates are those of train mode."""
-
-    B: int
-    T: int
-    H: int
-    C: int
-    layers: int
-    block_size: int
-    vocab_size: int
-    rate: float
-
-    def config(self) -> GPTConfig:
-        """The minGPT config of this size."""
-        return GPTConfig(
-            vocab_size=self.vocab_size,
-            block_size=self.block_size,
-            n_layer=self.layers,
-            n_head=self.H,
-            n_embd=self.C,
-            embd_pdrop=self.rate,
-            resid_pdrop=self.rate,
-            attn_pdrop=self.rate,
-        )
 
 
 @dataclass(frozen=True)
@@ -63,28 +33,8 @@ class Row:
     def name(self) -> str:
         """The row in words, the same in every record: what a later record is compared by."""
         s = self.size
-        whole = f" {s.layers} layers V={s.vocab_size}" if self.work in _WHOLE else ""
+        whole = f" {s.layers} layers V={s.vocab_size}" if self.work in WHOLE else ""
         return f"{self.work}, {self.dtype}, B={s.B} T={s.T} H={s.H} C={s.C}{whole} block={s.block_size} rate={s.rate:g}"
-
-
-@dataclass(frozen=True)
-class _Preset:
-    dtypes: tuple[str, ...]
-    sizes: Mapping[str, tuple[Size, ...]]  # work -> its sizes
-
-
-_GUIDE = Size(256, 399, 8, 256, 4, 400, 73, 0.1)
-_GPT2 = Size(8, 1024, 12, 768, 12, 1024, 50257, 0.1)
-_LONG = tuple(Size(1, 2**n, 12, 768, 1, 2**n, 1, 0.0) for n in range(10, 18))
-_SMALL = tuple(Size(4, T, 4, 64, 2, 512, 73, 0.1) for T in (64, 128, 256, 512))
-
-PRESETS: Mapping[str, _Preset] = {
-    "small": _Preset(("float32",), {w: _SMALL if w in _ATTENTION else _SMALL[1:2] for w in WORKS}),
-    "guide": _Preset(("float32", "bfloat16"), dict.fromkeys(WORKS, (_GUIDE,))),
-    "gpt2": _Preset(("float32", "bfloat16"), dict.fromkeys(WORKS, (_GPT2,))),
-    "long": _Preset(("bfloat16",), dict.fromkeys(_ATTENTION, _LONG)),
-}
-"""`small` for a CPU; `guide` and `gpt2`, the sizes that people train; `long`, attention alone from 1k to 128k positions."""
 
 
 def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
@@ -95,7 +45,8 @@ def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
         if dtype not in DTYPES:
             raise UsageError(f"dtype {dtype!r} is not timed: allowed are {', '.join(DTYPES)}")
     chosen = PRESETS[preset]
-    works = {"function": _ATTENTION, "module": WORKS}.get(kind, _WHOLE)
+    parts = () if KINDS[kind].whole_model else ALONE
+    works = (*parts, *(() if KINDS[kind].function else WHOLE))
     found = [
         Row(work, dtype, size)
         for work in works
@@ -109,48 +60,38 @@ def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
 
 def makes(subject: Pair, row: Row) -> tuple[Make, Make]:
     """What builds the reference and the candidate at work; each is built on the device itself, from the same seed."""
-    if subject.kind == "function":
+    if subject.traits.function:
         return tuple(partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate))  # type: ignore[return-value]  # two of them
     config = row.size.config
-    if subject.kind == "module" and row.work in _ATTENTION:
+    if row.work in ALONE:
         builds: tuple[Callable[[], nn.Module], ...] = (
             lambda: subject.reference(config()),
             lambda: subject.candidate(config()),
         )
     else:
-        whole = subject.within_gpt() if subject.kind == "module" else subject
+        whole = subject.within_gpt()
         builds = (
             lambda: whole.reference(config()),
             (lambda: whole.candidate(whole.reference(config())))
-            if subject.kind == "replacement"
+            if subject.traits.replaces
             else (lambda: whole.candidate(config())),
         )
-    work = _attention if row.work in _ATTENTION else _gpt
+    work = _attention if row.work in ALONE else _gpt
     return partial(work, builds[0], row, subject.device), partial(work, builds[1], row, subject.device)
 
 
 def _built(build: Callable[[], nn.Module], row: Row, device: torch.device) -> nn.Module:
     dtype: torch.dtype = getattr(torch, row.dtype)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+    with generators_kept(device), torch.device(device):
         torch.manual_seed(0)
         try:
             # in its dtype from the beginning: of a mask of 131072 x 131072 a GPU has no room for one in each
-            with _default_dtype(dtype):
+            with default_dtype(dtype):
                 module = build()
         except NotImplementedError:  # an initial value that is computed in float32 only
             torch.manual_seed(0)
             module = build()
     return module.to(device=device, dtype=dtype).train(_trains(row))
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _trains(row: Row) -> bool:
@@ -232,8 +173,8 @@ def flops(row: Row, kind: str) -> float:
     """
     s = row.size
     attention = 2.0 * s.B * s.T * s.T * s.C
-    linears = 0.0 if kind == "function" else 8.0 * s.B * s.T * s.C * s.C
-    if row.work in _WHOLE:
+    linears = 0.0 if KINDS[kind].function else 8.0 * s.B * s.T * s.C * s.C
+    if row.work in WHOLE:
         attention *= s.layers
         linears = s.layers * 3 * linears + 2.0 * s.B * s.T * s.C * s.vocab_size
     return attention * 3.5 + linears * 3 if _trains(row) else attention + linears

@@ -43,12 +43,17 @@ def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None
 
 def _why(pair: Pair, case: Case, wanted: str) -> str:
     wide = case.dtype in WIDE
-    if pair.device.type == "cuda" and wanted in ("flash", "cudnn") and wide:
+    if _has_kernels_of_cuda(pair) and wanted in ("flash", "cudnn") and wide:
         return (
             f"; no {wanted} kernel takes {case.dtype} on CUDA: require it where it can run, as in "
             f"--require-backend bfloat16={wanted}"
         )
     return ""
+
+
+def _has_kernels_of_cuda(pair: Pair) -> bool:
+    """Whether the kernels are CUDA's, of which flash and cuDNN take half precision only; on a CPU flash takes every dtype."""
+    return pair.device.type == "cuda"
 
 
 def _kernels(pair: Pair, case: Case) -> tuple[str, ...]:
@@ -79,7 +84,7 @@ def _recorded(pair: Pair, case: Case) -> str:
             else "; ".join(f"{found} at {', '.join(those)}" for found, those in sizes.items())
         )
     text = f"{case.dtype}: {told[0]}, " + ("with dropout too" if told[0] == told[1] else f"with dropout {told[1]}")
-    if case.dtype == "float32" and pair.device.type == "cuda":
+    if case.dtype == "float32" and _has_kernels_of_cuda(pair):
         text += "; in float32 no flash kernel ever runs on CUDA"
     return text
 

@@ -43,7 +43,7 @@ _WAYS = (_Way("greedy", False), _Way("sampled", True), _Way("sampled of the firs
 
 def generation(pair: Pair, case: Case) -> Held:
     """The tokens that are generated, greedily and sampled from the same generator state, are the original's."""
-    inside = pair.within_gpt() if pair.kind == "module" else pair
+    inside = pair.within_gpt()
     problem = inside.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
     prompt = problem.inputs[0].clone()
     explained = 0

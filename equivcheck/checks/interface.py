@@ -30,17 +30,17 @@ _CARRIED = "names differ, and weights are carried over by a transfer"
 def interface(pair: Pair, case: Case) -> Held:
     """Signatures, attributes and submodules are the original's; hooks, adapters and fields of the config are followed."""
     problem = pair.problem(case)
-    if pair.kind == "function":  # that its options bind is found out where the pair is made, and seen in every call
+    if pair.traits.function:  # that its options bind is found out where the pair is made, and seen in every call
         candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
         return Held()
-    if pair.kind != "replacement":
+    if not pair.traits.replaces:
         must_take_keywords("the constructor", pair.reference, pair.candidate)
     reference = problem.reference
     candidate = _built(problem)
     must_bind("forward", reference.forward, candidate.forward)
-    if pair.kind != "replacement":
+    if not pair.traits.replaces:
         _same_when_new(pair, case)
-    if pair.kind != "module":
+    if pair.traits.whole_model:
         hold_form(problem)
     _same_layout(problem)
     if pair.transfer is not None and pair.transfer.declared:
@@ -154,8 +154,8 @@ def errors(pair: Pair, case: Case) -> Held:
     """What the original refuses, the candidate refuses: too long, too wide, of another rank, of another dtype."""
     problem = pair.problem(case)
     x = problem.inputs[0]
-    cells = {"a sequence past block_size": _longer(x, case)} if pair.kind != "function" else {}
-    if pair.kind == "module":
+    cells = {"a sequence past block_size": _longer(x, case)} if not pair.traits.function else {}
+    if pair.traits.within_gpt:
         cells |= {
             "an input of another width": torch.cat((x, x), -1),
             "an input of rank 2": x[0],
@@ -163,7 +163,7 @@ def errors(pair: Pair, case: Case) -> Held:
             "integers": torch.zeros(x.shape, dtype=torch.long, device=x.device),
             "another dtype": x.to(torch.float32 if x.dtype is torch.float64 else torch.float64),
         }
-    if pair.kind in ("module", "model"):
+    if pair.traits.from_config:
         _same_configs(pair, case)
     candidate = _built(problem)
     for what, value in cells.items():

@@ -22,7 +22,8 @@ from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.runtime import global_state
-from equivcheck.runtime.rng import seeded
+from equivcheck.runtime.device import type_of
+from equivcheck.runtime.rng import generator_state, seeded
 
 __all__ = ["purity"]
 
@@ -37,7 +38,7 @@ def purity(pair: Pair, case: Case) -> Held:
     flags = global_state.now()  # before the candidate is built
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
     candidate_run(problem, lambda module: hold_size(problem, module))
-    if pair.kind in ("module", "model"):
+    if pair.traits.from_config:
         candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
     return Held.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
 
@@ -187,8 +188,8 @@ def _kept(problem: Problem, module: nn.Module) -> None:
 
 def _states(device: torch.device) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states[str(device)] = torch.cuda.get_rng_state(device)
+    if type_of(device).own_generator:
+        states[str(device)] = generator_state(device)
     return states
 
 

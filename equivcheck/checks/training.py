@@ -49,7 +49,7 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 
 def training(pair: Pair, case: Case) -> Held:
     """Losses, gradient norms and weights stay within the band that rounding leaves the original, step by step, under AdamW."""
-    inside = pair.within_gpt() if pair.kind == "module" else pair
+    inside = pair.within_gpt()
     problem = inside.problem(case.but(training=True))
     if case.attn_pdrop or case.resid_pdrop:
         return _with_dropout(inside, problem)

@@ -17,6 +17,7 @@ from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.weight_transfer import named_back, own_names
+from equivcheck.report.catalogue import MODELS, PARTS
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["gradients", "logits", "output"]
@@ -119,10 +120,9 @@ def gradients(pair: Pair, case: Case) -> Held:
 
 def logits(pair: Pair, case: Case) -> Held:
     """Inside a GPT logits, with and without targets, loss and every parameter's gradient are the original's up to rounding."""
-    inside = pair.within_gpt() if pair.kind == "module" else pair
-    problem = inside.problem(case)
+    problem = pair.within_gpt().problem(case)
     held = _with_gradients(problem, outputs=True)
-    return held if pair.kind == "module" else Held.together((held, without_targets(problem), uncounted(problem)))
+    return held if pair.traits.within_gpt else Held.together((held, without_targets(problem), uncounted(problem)))
 
 
 _OF_A_MODEL = CaseSpace(
@@ -133,10 +133,10 @@ _OF_A_MODEL = CaseSpace(
     layouts=("contiguous", "expanded"),
     n_layers=(1, 2, 3, 4),
 )
-_BY_VALUE: dict[str, Any] = {"cheap": True, "fine": True, "by_features": True, "beyond": ("module", "function")}
+_BY_VALUE: dict[str, Any] = {"cheap": True, "fine": True, "by_features": True, "beyond": PARTS}
 
 CHECKS = (
     Check.of("output", output, **_BY_VALUE),
     Check.of("gradients", gradients, **_BY_VALUE),
-    Check.of("logits", logits, _OF_A_MODEL, deep=True, beyond=("model", "replacement")),
+    Check.of("logits", logits, _OF_A_MODEL, deep=True, beyond=MODELS),
 )

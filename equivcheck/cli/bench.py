@@ -1,45 +1,46 @@
 """The command `bench`: a pair's time and memory as a table, as JSON and as plots, and a gate on what became slower."""
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from equivcheck.bench.presets import DTYPES, PRESETS
 from equivcheck.cli import config as configuration
-from equivcheck.cli.options import NOT_JUDGED, device_of, first, import_from_here, number, pair_of, show_text
-from equivcheck.cli.progress import bars_on
+from equivcheck.cli.options import (
+    NOT_JUDGED,
+    Amount,
+    device_of,
+    device_options,
+    first,
+    import_from_here,
+    pair_of,
+    show_text,
+)
+from equivcheck.cli.progress import follow_rows
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.runtime import working_folder
 
-if TYPE_CHECKING:
-    from equivcheck.bench.runner import Told
-
 __all__ = ["bench"]
-
-_PRESETS = ("guide", "gpt2", "long", "small")
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @click.command()
 @click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")
 @click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]")
-@click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option("--preset", type=click.Choice(_PRESETS), help="Which sizes.  [default: small on a CPU, guide on CUDA]")
-@click.option("--dtype", "dtypes", type=click.Choice(_DTYPES), multiple=True, help="Only this one; may be repeated.")
+@device_options
 @click.option(
-    "--max-seconds", type=number("number of seconds"), metavar="S", help="For the measuring of all rows.  [default: 45]"
+    "--preset", type=click.Choice(list(PRESETS)), help="Which sizes.  [default: small on a CPU, guide on CUDA]"
+)
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--max-seconds", type=Amount("seconds"), metavar="S", help="For the measuring of all rows.  [default: 45]"
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the record as JSON.")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="Write speed.svg, memory.svg, speed.md.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="End with 1 where slower than there.")
 @click.option(
     "--tripwire",
-    type=number("number of percent"),
+    type=Amount("percent"),
     metavar="PERCENT",
     help="How much slower is too slow.  [default: 25]",
 )
@@ -64,9 +65,6 @@ def bench(
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
     where = device_of(gpu, device, config)
-    for option, value in (("--max-seconds", max_seconds), ("--tripwire", tripwire)):
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{option} {value:g}: a number above 0 is allowed")
     if tripwire is not None and against is None:
         raise UsageError("--tripwire without --against: there is no record to be slower than; give one")
     import_from_here()
@@ -94,7 +92,7 @@ def bench(
     seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:
-        with streams.captured(), working_folder.kept(), _followed() as told:
+        with streams.captured(), working_folder.kept(), follow_rows(streams.current().notes()) as heard:
             return benching.bench(
                 reference,
                 candidate,
@@ -104,7 +102,7 @@ def bench(
                 dtypes=dtypes,
                 max_seconds=seconds,
                 only=only,
-                told=told,
+                told=heard,
             )
 
     found = measure()
@@ -122,28 +120,3 @@ def bench(
     lines += untold
     show_text("\n".join(lines) + "\n")
     return 1 if told else 0 if found.complete else NOT_JUDGED
-
-
-@contextmanager
-def _followed() -> "Iterator[Told]":
-    """Inside, what is given hears how far the rows are, and shows it on standard error: as a bar where that is a terminal."""
-    notes = streams.current().notes()
-    if not notes.isatty():
-
-        def line(name: str, done: int, total: int) -> None:
-            if name:
-                with suppress(BrokenPipeError):
-                    print(f"{done + 1} of {total}: {name}", file=notes, flush=True)
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with bars_on(notes, *columns) as bars:
-        task = bars.add_task("", total=None)
-
-        def bar(name: str, done: int, total: int) -> None:
-            bars.update(task, description=name, completed=done, total=total)
-
-        yield bar

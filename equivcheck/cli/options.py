@@ -14,19 +14,23 @@ import click
 from equivcheck.cli import config as configuration
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.outputs import FORMATS
+from equivcheck.runtime.device import DEVICE_TYPES, GPU, allowed
 
 __all__ = [
     "NOT_JUDGED",
     "SHIPPED",
+    "Amount",
     "device_of",
+    "device_options",
     "file_option",
     "first",
     "import_from_here",
-    "number",
     "of_a_pair",
+    "output_files",
+    "output_options",
     "pair_of",
     "said_of",
-    "seconds",
     "show",
     "show_text",
     "size",
@@ -69,18 +73,20 @@ def whole(least: int, most: int) -> click.IntRange:
     return kind
 
 
-def number(what: str) -> click.types.FloatParamType:
-    """The type of an option that is a number, called `what` where it is none."""
-    kind = click.types.FloatParamType()
-    kind.name = what
-    return kind
+class Amount(click.FloatRange):
+    """The type of an option that is a number above 0 of some unit."""
 
+    def __init__(self, unit: str) -> None:
+        """Name the unit for the complaint about what is no number."""
+        super().__init__(min=0, min_open=True)
+        self.name = f"number of {unit}"
 
-def seconds(option: str, value: float | None) -> float | None:
-    """`value`, if anything was said; a UsageError where it is no time that a run could take."""
-    if value is not None and not 0 < value < math.inf:
-        raise UsageError(f"{option} {value:g}: a number of seconds above 0 is allowed")
-    return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As for any range; no number, and what has no end, are refused as well."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite {self.name}", param, ctx)
+        return found
 
 
 def size(option: str, value: str | None) -> float | None:
@@ -93,6 +99,19 @@ def size(option: str, value: str | None) -> float | None:
     return float(match[1]) * _UNITS[(match[2] or "b").lower()]
 
 
+def device_options(command: F) -> F:
+    """Give `command` the choice of a device."""
+    title = DEVICE_TYPES[GPU].title
+    for decorate in (
+        click.option("--device", metavar="DEVICE", help=f"{allowed('or')}.  [default: auto]"),
+        click.option(
+            "--gpu", is_flag=True, help=f"The same as --device {GPU}: an error where there is no {title} device."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 def of_a_pair(command: F) -> F:
     """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
     for decorate in (
@@ -103,8 +122,7 @@ def of_a_pair(command: F) -> F:
             help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
         ),
         click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
-        click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
-        click.option("--gpu", is_flag=True, help="The same as --device cuda: an error where there is no CUDA device."),
+        device_options,
         click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
         *(
             click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
@@ -119,6 +137,21 @@ def of_a_pair(command: F) -> F:
 def file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
     """An option whose value is a place for a file or a folder."""
     return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
+
+
+def output_options(command: F) -> F:
+    """Give `command` the places of its report: a file for each form that has an option, and a folder for all files."""
+    *names, last = (form.file for form in FORMATS if form.file)
+    folder = file_option("--report", "folder", "DIR", f"Write {', '.join(names)} and {last} into DIR.")
+    files = [file_option(form.option, f"{form.name}_file", "FILE", form.help) for form in FORMATS if form.option]
+    for decorate in reversed((files[0], folder, *files[1:])):  # the help shows the last one first
+        command = decorate(command)
+    return command
+
+
+def output_files(given: dict[str, Any]) -> dict[str, Path | None]:
+    """Take the values of the options for single files out of `given`: they are by the names of forms then."""
+    return {form.name: given.pop(f"{form.name}_file") for form in FORMATS if form.option}
 
 
 def pair_of(given: tuple[str, ...], config: configuration.Config) -> tuple[str, str]:
@@ -142,10 +175,10 @@ def said_of(pair: tuple[str, ...], given: Mapping[str, str | None], config: conf
 def device_of(gpu: bool, device: str | None, config: configuration.Config) -> str:
     """The device: from the command line, else from the config, else `auto`; a UsageError for two that contradict each other."""
     if device == "":  # such as an unset variable of a shell: not the same as to say nothing
-        raise UsageError("--device '': auto, cpu, cuda and cuda:N are allowed")
-    if gpu and device is not None and not device.startswith("cuda"):
+        raise UsageError(f"--device '': {allowed('and')} are allowed")
+    if gpu and device is not None and not device.startswith(GPU):
         raise UsageError(f"--gpu and --device {device} contradict each other: give one of the two")
-    return device or ("cuda" if gpu else config.device or "auto")
+    return device or (GPU if gpu else config.device or "auto")
 
 
 def first(*values: Any) -> Any:

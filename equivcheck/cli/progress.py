@@ -1,7 +1,7 @@
-"""What a run says while it works, on standard error: a bar on a terminal, one line per finished check elsewhere."""
+"""What a run says while it works, on standard error: bars on a terminal, a line for each check or row elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -10,9 +10,9 @@ from equivcheck.report.model import CheckResult
 from equivcheck.report.table import console
 
 if TYPE_CHECKING:  # rich takes its time to import, and a pipe does not need it
-    from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.progress import Progress, TaskID
 
-__all__ = ["Progressing", "bars_on", "follow"]
+__all__ = ["Progressing", "follow", "follow_rows"]
 
 
 class Progressing(Protocol):
@@ -29,17 +29,37 @@ def follow(stream: TextIO | None = None) -> Iterator[Progressing]:
     if not stream.isatty():
         yield _Lines(stream)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with bars_on(stream, *columns) as bars:
+    with _bars_on(stream, name_first=True) as bars:
         yield _Bars(bars)
 
 
-def bars_on(terminal: TextIO, *columns: "ProgressColumn") -> "Progress":
-    """Bars with these columns on `terminal`, which go away at the end; what others print in the meantime is left alone."""
-    from rich.progress import Progress
+@contextmanager
+def follow_rows(stream: TextIO) -> Iterator[Callable[[str, int, int], None]]:
+    """A listener for the time of one benchmark: it is given the name of a row, how many steps are done, and of how many."""
+    if not stream.isatty():
 
+        def line(name: str, done: int, total: int) -> None:
+            if name:
+                with suppress(BrokenPipeError):
+                    print(f"{done + 1} of {total}: {name}", file=stream, flush=True)
+
+        yield line
+        return
+    with _bars_on(stream, name_first=False) as bars:
+        task = bars.add_task("", total=None)
+
+        def bar(name: str, done: int, total: int) -> None:
+            bars.update(task, description=name, completed=done, total=total)
+
+        yield bar
+
+
+def _bars_on(terminal: TextIO, *, name_first: bool) -> "Progress":
+    """Bars on `terminal`, which go away at the end; what others print in the meantime is left alone."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    name, bar = TextColumn("{task.description}", markup=False), (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (name, *bar) if name_first else (*bar, name)
     screen = console(terminal)
     return Progress(*columns, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
 

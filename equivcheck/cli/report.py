@@ -7,36 +7,37 @@ import click
 
 from equivcheck.cli.options import show, show_text
 from equivcheck.errors import UsageError
+from equivcheck.report.outputs import FORMATS, format_named
 
 __all__ = ["report"]
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(("table", "markdown", "html", "junit")), default="table")
+@click.option("--format", "name", type=click.Choice([f.name for f in FORMATS if f.again]), default=FORMATS[0].name)
 @click.option("--bench", type=click.Path(path_type=Path), metavar="FILE", help="Show this record of speed in the page.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it to FILE, not to standard output."
 )
-def report(file: Path, form: str, bench: Path | None, out: Path | None) -> int:
+def report(file: Path, name: str, bench: Path | None, out: Path | None) -> int:
     """Render the report that `verify --json` wrote to FILE; the exit status is 0 whatever its verdict.
 
     A record of speed is a file of `equivcheck bench --json` or `pytest --benchmark-json`.
     """
-    from equivcheck.report import codec, html, junit, markdown, table, timings
+    from equivcheck.report import codec, timings
     from equivcheck.report.places import place_of
 
-    if bench is not None and form != "html":
-        raise UsageError(f"--bench with --format {form}: only a page shows speed; add --format html")
+    form = format_named(name)
+    if bench is not None and not form.speed:
+        page = next(f.name for f in FORMATS if f.speed)
+        raise UsageError(f"--bench with --format {name}: only a page shows speed; add --format {page}")
     place = None if out is None else place_of("--out", out).probe()
     saved = codec.read(file)
-    if place is None and form == "table":
-        show(partial(table.show, saved))
+    shown = form.on_stream()
+    if place is None and shown is not None:
+        show(partial(shown, saved))
         return 0
-    if form == "html":
-        text = html.render(saved, timings.read(bench) if bench is not None else None)
-    else:
-        text = {"table": table.plain, "markdown": markdown.render, "junit": junit.render}[form](saved)
+    text = form.function()(saved, timings.read(bench)) if bench is not None else form.function()(saved)
     if place is None:
         show_text(text)
     else:

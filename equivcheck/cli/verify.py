@@ -12,15 +12,15 @@ import click
 from equivcheck.cli import config as configuration
 from equivcheck.cli.options import (
     NOT_JUDGED,
+    Amount,
     device_of,
-    file_option,
     first,
     import_from_here,
-    number,
     of_a_pair,
+    output_files,
+    output_options,
     pair_of,
     said_of,
-    seconds,
     show,
     show_text,
     size,
@@ -28,6 +28,7 @@ from equivcheck.cli.options import (
 )
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.outputs import Outputs
 
 if TYPE_CHECKING:
     from equivcheck.report.model import Report
@@ -44,7 +45,7 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
 @click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option(
     "--max-seconds",
-    type=number("number of seconds"),
+    type=Amount("seconds"),
     metavar="S",
     help="End after so long, if need be with a partial report.",
 )
@@ -52,7 +53,7 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
-    type=number("number of seconds"),
+    type=Amount("seconds"),
     metavar="S",
     help="End a case after so long.  [default: 60, or 20 times the slowest so far]",
 )
@@ -61,9 +62,7 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
 )
 @click.option("--setup", metavar="FUNCTION", help="Call this in each process first: an import string.")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
-@file_option("--json", "json_file", "FILE", "Write the report as JSON; - is standard output.")
-@file_option("--report", "folder", "DIR", "Write report.json, report.md, report.html and junit.xml into DIR.")
-@file_option("--junit", "junit_file", "FILE", "Write the report as JUnit XML.")
+@output_options
 def verify(
     pair: tuple[str, ...],
     kind: str | None,
@@ -81,21 +80,17 @@ def verify(
     setup: str | None,
     deviations: tuple[str, ...],
     strict: bool,
-    json_file: Path | None,
     folder: Path | None,
-    junit_file: Path | None,
-    **adaptation: str | None,
+    **given: Any,
 ) -> int:
     """Verify CANDIDATE against REFERENCE, or the pair that ships.
 
     Each is package.module:name or path/to/file.py:name. Defaults are read from [tool.equivcheck] in the pyproject.toml
     of the current folder.
     """
-    from equivcheck.report.outputs import Outputs
-
     config = configuration.load(Path("pyproject.toml"))
-    said = said_of(pair, adaptation, config)
-    max_seconds = seconds("--max-seconds", max_seconds)
+    files = output_files(given)
+    said = said_of(pair, given, config)
     reference, candidate = pair_of(pair, config)
     options: dict[str, Any] = {
         "kind": first(kind, config.kind, "auto"),
@@ -104,7 +99,7 @@ def verify(
         "seed": first(seed, config.seed, 0),
         "strict": strict,
     }
-    outputs = Outputs(json_file=json_file, junit_file=junit_file, folder=folder)
+    outputs = Outputs(files=files, folder=folder)
     outputs.probe()
     outputs.begin(_nothing_yet(reference, candidate, options))
     import_from_here()
@@ -128,7 +123,7 @@ def verify(
                 dtypes=configuration.DTYPES,
                 jobs=jobs,
                 require_backend=require_backend,
-                case_seconds=first(seconds("--case-seconds", case_seconds), config.case_seconds),
+                case_seconds=first(case_seconds, config.case_seconds),
                 worker_memory=size("--worker-memory", worker_memory),
                 heard=listener,
                 keep=outputs.keep if outputs else lambda report: None,

@@ -126,7 +126,7 @@ def attention(
 
 def explanation(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> str:
     """The whole difference in one sentence, where one reading is all of it, of gradients too if asked; else empty."""
-    if subject.kind != "function" or not failed:
+    if not subject.traits.function or not failed:
         return ""
     some = [case for case in failed if not (case.training and case.attn_pdrop)]
     # the smallest, and the largest: small ones fit many a reading

@@ -7,12 +7,13 @@ from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import share_of_cases
+from equivcheck.runtime.device import type_of
 
 __all__ = ["choose", "must_judge", "planned_cases", "roughly", "shrink_calls"]
 
 _SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
 _FEWEST_CALLS, _TIMES_PLANNED = 8, 4
-_TIMES_ON_CUDA = 8  # as many times the cases of what is cheap: a GPU has time for them
+_TIMES_ON_AN_ACCELERATOR = 8  # as many times the cases of what is cheap: a GPU has time for them
 
 
 def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
@@ -63,10 +64,10 @@ def shrink_calls(check: Check, profile: str, planned: int) -> int:
 def planned_cases(check: Check, *, subject: Pair, profile: str, dtypes: int) -> int:
     """How many cases of this check are run, where so many of the dtypes are asked for.
 
-    The profile `gate` has more cases of the checks that are cheap on CUDA; how many processes share the work is all one.
+    The profile `gate` has more cases of the checks that are cheap on an accelerator; how many processes share the work is all one.
     """
     most = check.cases[profile]
-    if profile == "gate" and subject.device.type == "cuda" and check.cheap:
-        most *= _TIMES_ON_CUDA
+    if profile == "gate" and type_of(subject.device).accelerator and check.cheap:
+        most *= _TIMES_ON_AN_ACCELERATOR
     # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
     return share_of_cases(most, dtypes, features=len(subject.features))

@@ -14,7 +14,7 @@ from equivcheck.faults.around.model import MODELS, around_model
 from equivcheck.faults.around.module_contract import MODULES, around_module
 from equivcheck.faults.around.transforms import CHANGES, around_last_part, around_output, around_result
 from equivcheck.numerics.dtypes import DTYPES, HALF
-from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.pair import Pair
 
 __all__ = ["PlantedFault", "below_reference_error", "planted"]
 
@@ -113,7 +113,7 @@ def planted(
     """
     there: Set[str] = frozenset(_NEEDS.values())
     wrong: list[tuple[str, tuple[str, ...], Callable[..., Any]]]
-    if subject.kind == "function":
+    if subject.traits.faults_around == "function":
         # a fault in what is done with an option shows around no original that does nothing with it
         felt = subject.options - subject.unfelt
         masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
@@ -122,7 +122,7 @@ def planted(
         there |= {"scale left out"} if subject.scale_optional and "scale" in felt else set()
         wrong = [(name, seen, partial(around_function, subject.reference, plant)) for name, seen, plant in FUNCTIONS]
         wrong += [(n, seen, partial(around_result, subject.reference, make())) for n, (seen, make) in CHANGES.items()]
-    elif subject.kind in ("model", "replacement"):
+    elif subject.traits.faults_around == "model":
         wrong = [(name, seen, partial(around_model, subject.reference, plant)) for name, seen, plant in MODELS]
         wrong += [
             (name, seen, partial(around_last_part, subject.reference, make))
@@ -163,7 +163,7 @@ def planted(
         for name, seen, factory in wrong
         if seen[0] in checks
     ]
-    if subject.kind == "replacement":  # around the user's own replacement: what it should reach is not known otherwise
+    if subject.traits.replaces:  # around the user's own replacement: what it should reach is not known otherwise
         found += [
             PlantedFault(
                 f.name,
@@ -180,7 +180,7 @@ def planted(
 
 def below_reference_error(subject: Pair) -> list[str]:
     """The faults that are no larger than what the original does itself, as one whose softmax is in float32 in every dtype."""
-    case = SAMPLE.but(dtype="float64", n_layer=1 if subject.kind in ("model", "replacement") else 0)
+    case = subject.traits.sample.but(dtype="float64")
     problem = subject.problem(case)
     try:
         own = problem.run(problem.reference, problem.inputs, gradients=False)
@@ -193,7 +193,7 @@ def below_reference_error(subject: Pair) -> list[str]:
         if value is not None
     )
     worst = max(errors, default=0.0)
-    its = "logits" if subject.kind in ("model", "replacement") else "outputs"
+    its = "logits" if subject.traits.whole_model else "outputs"
     return [name for name, size in _SIZES.items() if name.startswith(its) and worst > _HIDES * size]
 
 

@@ -72,7 +72,7 @@ class Probes:
         return self._drawn[check.name]
 
     def _changes(self, fault: Pair, check: Check, case: Case) -> bool:
-        inside = check.name in _IN_A_GPT and self.subject.kind == "module"
+        inside = check.name in _IN_A_GPT and self.subject.traits.within_gpt
         if check.name == "dropout":
             case = case.but(training=True)
         key = (inside, case)

@@ -228,7 +228,7 @@ def _not_asked(why: Exception) -> Held:
 
 def _original_raises(subject: Pair, case: Case) -> Exception | None:
     """What the original raises on a case, by itself; None where it runs."""
-    inside = subject.within_gpt() if subject.kind == "module" and case.n_layer else subject
+    inside = subject.within_gpt() if case.n_layer else subject
 
     def alone() -> None:
         problem = inside.problem(case)

@@ -76,7 +76,7 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
         found.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
     if space.features:
         found += _masked(space, max(2, round(planned * _SHAPED)))
-    if check.once and subject.kind in ("module", "function"):  # the first case of a class: its simplest
+    if check.once and not subject.traits.whole_model:  # the first case of a class: its simplest
         found += [(space.but(**check.once, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
     return [(cases(one), count) for one, count in found]
 
@@ -97,7 +97,7 @@ def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:
 def _space(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
     """The space of a check's cases, as far as it is one of the pair's kind, options and dtypes."""
     space = check.space.but(dtypes=[d for d in check.space.dtypes if d in dtypes])
-    if subject.kind in ("model", "replacement"):
+    if subject.traits.whole_model:
         if space.n_layers == CaseSpace.n_layers:
             space = space.but(n_layers=(1, 2))
         if space.regimes == CaseSpace.regimes:
@@ -107,7 +107,7 @@ def _space(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
         else:  # a check of long sequences keeps its lengths, in small models
             space = space.but(head_sizes=(), max_scores=2**17)
         space = space.but(max_head_size=min(space.max_head_size, 24))
-    if subject.kind == "function":
+    if subject.traits.function:
         if "scale" in subject.options:
             space = space.but(scales=(None, None, 0.25, 1.0))
         if check.by_features and "is_causal" in subject.options:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["attention", "block_shape"]
 
-_BLOCK_BYTES = {"cuda": 2**28, "cpu": 2**20}
+_BLOCK_BYTES, _BLOCK_BYTES_ON_THE_CPU = 2**28, 2**20
 """What one block of float64 scores may hold: enough to fill a GPU; on a CPU little enough to stay in its caches."""
 
 _FEWEST = 32  # queries in a block: with fewer, adding to the gradients of all keys costs as much as the scores
@@ -46,7 +46,7 @@ def attention(
 
 def block_shape(n_heads: int, length: int, device: torch.device, block: int | None = None) -> tuple[int, int]:
     """How many heads and how many queries go into one block of scores."""
-    allowed = _BLOCK_BYTES[device.type if device.type in _BLOCK_BYTES else "cpu"] // 8
+    allowed = (_BLOCK_BYTES_ON_THE_CPU if device.type == "cpu" else _BLOCK_BYTES) // 8
     queries = min(length, block or max(_FEWEST, allowed // length))
     return min(n_heads, max(1, allowed // (length * queries))), queries
 

@@ -21,6 +21,7 @@ def accumulation_roundoff(dtype: torch.dtype, device: torch.device) -> float:
 
 def product_roundoff(dtype: torch.dtype, device: torch.device) -> float:
     """The roundoff of the factors inside a matmul: TF32's where the process allows it for float32 on CUDA."""
+    # of the types of devices CUDA alone has TF32: another one with such matmuls is named here
     if dtype is torch.float32 and device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":
         return 2.0**-11 if torch.get_float32_matmul_precision() == "high" else 2.0**-9
     if dtype is torch.float32 and device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:

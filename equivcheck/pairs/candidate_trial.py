@@ -85,7 +85,7 @@ def _distance(subject: Pair, transfer: Transfer) -> tuple[float, float]:
     for length in (1, 5):
         case = SAMPLE.but(dtype="float64", seq_len=length)
         problem = replace(subject, transfer=transfer).problem(case)
-        name = "logits" if subject.kind == "model" else "output"
+        name = subject.traits.result
         try:
             own = problem.run(problem.reference, problem.inputs, gradients=False)[name]
             mine = problem.run(problem.candidate, problem.inputs, gradients=False)[name]

@@ -19,6 +19,7 @@ from equivcheck.pairs.forward import (
     three_times,
     unwrapping,
 )
+from equivcheck.pairs.kinds import KINDS, replacement_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
@@ -38,27 +39,30 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function]:
     said = subject.adaptation
     inputs = inputs_of(module, subject, subject.reference_name)
     adapt_module(module.to("cpu"), inputs, said.outputs)
-    x = torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1)
     errors = []
-    for kind, value in (("module", x), ("model", torch.zeros(2, 3, dtype=torch.long))):
+    tried = [(kind, kind.tried_with()) for kind in KINDS.values() if kind.tried_with is not None]
+    for kind, value in tried:
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
                 found = module(value)
         except UsageError:
-            if kind == "model":
+            if kind is tried[-1][0]:
                 raise
             continue
         except Exception as error:
             ensure_foreign(error)
-            errors.append(f"on {kind} input it raised {type(error).__name__}: {line_of(error)}")
+            errors.append(f"on {kind.name} input it raised {type(error).__name__}: {line_of(error)}")
             continue
         y = tensor_of(found)
-        if isinstance(y, Tensor) and kind == "module" and y.shape == x.shape:
-            return kind, inputs, said.outputs if isinstance(found, Tensor) else unwrapping(found)
-        if isinstance(y, Tensor) and kind == "model" and y.dim() == 3:
-            return ("replacement" if _replaces(subject.candidate) else kind), inputs, said.outputs
+        if isinstance(y, Tensor) and kind.fits(value, y):
+            replacing = replacement_of(kind)
+            if replacing is not None and _replaces(subject.candidate):
+                kind = replacing
+            # what a model returns is taken apart where it is compared
+            plain = isinstance(found, Tensor) or kind.whole_model
+            return kind.name, inputs, said.outputs if plain else unwrapping(found)
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        errors.append(f"on {kind} input it returned {shape}")
+        errors.append(f"on {kind.name} input it returned {shape}")
     how = "" if said.inputs or said.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
     raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
 

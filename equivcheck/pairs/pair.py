@@ -6,15 +6,16 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from equivcheck.cases.case import Case, arrange
-from equivcheck.cases.tensors import projections_known, qkv, randomise, sequence, tokens, upstream
+from equivcheck.cases.case import Case
+from equivcheck.cases.tensors import projections_known, randomise, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
 from equivcheck.pairs.adaptation import NOTHING_SAID, Adaptation
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.function_module import FunctionModule
+from equivcheck.pairs.kinds import KINDS, SAMPLE, Kind
 from equivcheck.pairs.named_outputs import guarded, model_outputs, tensor_output
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.reference import Original
@@ -33,9 +34,6 @@ Factory = Callable[..., Any]
 
 _MODERATE = 2**18  # scores
 _SAME = 2.0**-40  # of the greatest: two devices round float64 differently
-
-SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
-"""Whose config a factory is tried with."""
 
 MAX_LAYERS = 8
 """More than any case has."""
@@ -67,9 +65,14 @@ class Pair:
     oracle_device: torch.device | None = None
     switched_at_import: tuple[str, ...] = ()  # settings of the process, by the candidate's module
 
+    @property
+    def traits(self) -> Kind:
+        """What is known of its kind."""
+        return KINDS[self.kind]
+
     def with_candidate(self, candidate: Factory, name: str) -> "Pair":
         """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
-        kind = "model" if self.kind == "replacement" else self.kind
+        kind = self.traits.original
         return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None, switched_at_import=())
 
     def rebuilt(self, change: Callable[[Any], Any]) -> "Pair":
@@ -78,12 +81,14 @@ class Pair:
         return replace(
             self,
             reference=lambda config: reference(change(config)),
-            candidate=candidate if self.kind == "replacement" else lambda config: candidate(change(config)),
+            candidate=candidate if self.traits.replaces else lambda config: candidate(change(config)),
             memory=Memory(),
         )
 
     def within_gpt(self) -> "Pair":
-        """The pair of attentions as a pair of GPTs that differ in nothing else."""
+        """The pair of attentions as a pair of GPTs that differ in nothing else; a pair of anything else as it is."""
+        if not self.traits.within_gpt:
+            return self
         places = tuple(f"blocks.{layer}.attn." for layer in range(MAX_LAYERS))
         return replace(
             self,
@@ -96,7 +101,7 @@ class Pair:
     @cached_property
     def sharpened_by_name(self) -> bool:
         """Whether the projections of queries and keys have names by which their weights can be sharpened."""
-        if self.kind == "function":
+        if self.traits.function:
             return False
         with seeded(0, torch.device("cpu")):
             names = [name for name, _ in self.reference(SAMPLE.config()).named_parameters()]
@@ -109,7 +114,7 @@ class Pair:
     def build_reference(self, case: Case, device: torch.device | None = None) -> nn.Module:
         """The reference with the case's random weights, dtype and mode, on `device` or on the pair's."""
         with seeded(case.seed, self.device):
-            if self.kind == "function":
+            if self.traits.function:
                 return self.as_module(self.reference, case).to(device or self.device)
             with foreign(REFERENCE):
                 module: nn.Module = self.reference(case.config())
@@ -126,9 +131,9 @@ class Pair:
     def build_candidate(self, case: Case, make_reference: Callable[[], nn.Module]) -> nn.Module:
         """The candidate with an original's weights; raises what a user would see raised, a RuntimeError for sys.exit."""
         with held_back(), seeded(case.seed + 1, self.device):
-            if self.kind == "function":
+            if self.traits.function:
                 return self.as_module(self.candidate, case).to(self.device)
-            if self.kind == "replacement":
+            if self.traits.replaces:
                 reference = make_reference()
                 # what it sets on classes must not reach the originals of other cases
                 with classes_restored(reference), foreign(CANDIDATE):
@@ -148,29 +153,18 @@ class Pair:
     def problem(self, case: Case) -> Problem:
         """The case made real; the candidate is only built when a check asks for it."""
         beacon.note_case(case.id)
-        inputs: tuple[Tensor, ...]
-        names: tuple[str, ...]
-        if self.kind == "function":
-            inputs, names = tuple(arrange(x, case.layout) for x in qkv(case)), ("q", "k", "v")
-            shapes = {"output": torch.Size((*inputs[0].shape[:-1], inputs[2].shape[-1]))}
-        elif self.kind == "module":
-            inputs = (arrange(sequence(case, sharpen=not self.sharpened_by_name), case.layout),)
-            names = ("x",)
-            shapes = {"output": inputs[0].shape}
-        else:
-            inputs, names = tokens(case), ()
-            shapes = {"logits": torch.Size((case.batch_size, case.seq_len, case.vocab_size))}
+        inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
         inputs = tuple(to_device(x, self.device) for x in inputs)
         flowing = {name: to_device(upstream(case, name, shape), self.device) for name, shape in shapes.items()}
-        if self.kind in ("model", "replacement"):
+        if self.traits.whole_model:
             # a mean over B*T tokens gives gradients that half precision cannot hold: scaled as a loss scaler would
             scale = float(case.batch_size * case.seq_len)
             flowing = {"loss": torch.tensor(scale, dtype=case.torch_dtype, device=self.device)}
         # a replacement's original is a model's; an attention's is not that of the GPT around it
-        key = ("model" if self.kind == "replacement" else self.kind, case)
+        key = (self.traits.original, case)
         steady = dict(zip(names or ("idx", "targets"), inputs, strict=False))
         guard = Guard(steady | {f"upstream {name}": value for name, value in flowing.items()})
-        outputs = model_outputs if self.kind in ("model", "replacement") else tensor_output
+        outputs = model_outputs if self.traits.whole_model else tensor_output
         return Problem(
             case=case,
             device=self.device,
@@ -194,7 +188,7 @@ class Pair:
         cpu = torch.device("cpu")
         if self.device == cpu:
             return self
-        case = SAMPLE.but(dtype="float64", n_layer=1 if self.kind in ("model", "replacement") else 0)
+        case = self.traits.sample.but(dtype="float64")
         try:
             there = self.problem(case).oracle_values(gradients=True)
             here = replace(self, oracle_device=cpu).problem(case).oracle_values(gradients=True)

@@ -23,6 +23,7 @@ from equivcheck.pairs.reference import Original
 from equivcheck.pairs.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.pairs.write_guard import Guard
+from equivcheck.runtime.device import type_of
 from equivcheck.runtime.exits import held_back
 from equivcheck.runtime.rng import seeded
 
@@ -120,8 +121,7 @@ class Problem:
 
     def _taken_over(self, values: Mapping[str, Tensor]) -> Results:
         """Copies of results, once the device has done all that it was given: what writes to them later changes nothing."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        type_of(self.device).synchronize(self.device)
         return {name: value.detach().clone() for name, value in values.items()}
 
     def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

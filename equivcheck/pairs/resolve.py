@@ -12,10 +12,10 @@ from equivcheck.pairs.forward import adapt
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
 from equivcheck.pairs.kind_finding import find_kind
+from equivcheck.pairs.kinds import KINDS, SAMPLE
 from equivcheck.pairs.loading import load, load_candidate, name_of
-from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE
-from equivcheck.report.catalogue import KINDS
 from equivcheck.runtime import beacon, global_state, working_folder
 from equivcheck.runtime.device import find_device
 
@@ -84,11 +84,11 @@ def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
         found_kind, inputs, outputs = find_kind(subject)
         beacon.note_kind(found_kind)
         subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
-    if kind not in ("auto", found_kind) and not {kind, found_kind} <= {"model", "replacement"}:
+    if kind not in ("auto", found_kind) and not all(KINDS[name].whole_model for name in (kind, found_kind)):
         raise UsageError(
             f"kind {kind!r} was asked for, and {names[0]} looks like a {found_kind}: leave --kind out, or give the right one"
         )
     subject = replace(subject, kind=found_kind if kind == "auto" else kind)
-    if subject.kind in ("module", "model"):
+    if subject.traits.from_config:
         subject = with_candidate_tried(subject, outputs)
     return subject.with_oracle_beside()

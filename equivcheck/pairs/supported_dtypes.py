@@ -53,7 +53,7 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
 
 
 def _model_fields(subject: Pair) -> dict[str, Any]:
-    return {"n_layer": 1, "vocab_size": 17} if subject.kind in ("model", "replacement") else {}
+    return {"n_layer": 1, "vocab_size": 17} if subject.traits.whole_model else {}
 
 
 def _keeps(subject: Pair, case: Case) -> bool:

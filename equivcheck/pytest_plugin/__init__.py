@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 import pytest
 
+from equivcheck.runtime.device import DEVICE_TYPES, GPU
+
 __all__ = ["device"]
 
 
@@ -20,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--gpu"):
         import torch
 
-        if not torch.cuda.is_available():
+        if not DEVICE_TYPES[GPU].module.is_available():
             raise pytest.UsageError(
                 f"--gpu was given, and torch {torch.__version__} sees no CUDA device: "
                 "run it where there is one, or leave --gpu out"
@@ -33,7 +35,7 @@ def pytest_report_header(config: pytest.Config) -> str:
         return f"equivcheck: cpu, torch {version('torch')}; tests marked gpu are deselected, run them with --gpu"
     import torch
 
-    return f"equivcheck: cuda, {torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"equivcheck: {GPU}, {DEVICE_TYPES[GPU].module.get_device_name()}, torch {torch.__version__}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,9 +54,9 @@ def device(request: pytest.FixtureRequest) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames and _is_ours(metafunc):
-        cuda = pytest.param("cuda", marks=pytest.mark.gpu)
+        gpu = pytest.param(GPU, marks=pytest.mark.gpu)
         marked = metafunc.definition.get_closest_marker("gpu") is not None
-        metafunc.parametrize("device", [cuda] if marked else ["cpu", cuda], indirect=True, scope="session")
+        metafunc.parametrize("device", [gpu] if marked else ["cpu", gpu], indirect=True, scope="session")
 
 
 def _is_ours(metafunc: pytest.Metafunc) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
-import torch
 
 from equivcheck.api import pair_of, verify
 from equivcheck.errors import UsageError
@@ -14,6 +13,7 @@ from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.adaptation import Given
 from equivcheck.report.model import Deviation, Report
 from equivcheck.report.outcomes import NOTHING_JUDGED
+from equivcheck.runtime.device import DEVICE_TYPES, GPU
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
 from equivcheck.worker.judge import Judge
@@ -76,7 +76,7 @@ def suite(
                 reference,
                 candidate,
                 kind=kind if pair is not None else loaded["kind"],
-                device=_own_gpu() if where == "cuda" else where,
+                device=_own_gpu() if where == GPU else where,
                 profile=profile,
                 checks=[check],
                 dtypes=[dtype],
@@ -96,17 +96,17 @@ def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
     """Check, device and dtype of each test."""
     return [
         pytest.param(
-            check, where, dtype, id=f"{check}-{where}-{dtype}", marks=[pytest.mark.gpu] if where == "cuda" else []
+            check, where, dtype, id=f"{check}-{where}-{dtype}", marks=[pytest.mark.gpu] if where == GPU else []
         )
         for check, dtype in cells
-        for where in ("cpu", "cuda")
+        for where in ("cpu", GPU)
     ]
 
 
 def _own_gpu() -> str:
     """The GPU of this worker of pytest-xdist: they are dealt out in turn."""
     number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
-    return f"cuda:{number % max(1, torch.cuda.device_count())}"
+    return f"{GPU}:{number % max(1, DEVICE_TYPES[GPU].module.device_count())}"
 
 
 def _judge(report: Report) -> None:

@@ -9,15 +9,26 @@ from dataclasses import dataclass
 
 from equivcheck.report.outcomes import DTYPES
 
-__all__ = ["CATALOGUE", "KINDS", "PROFILES", "Listed", "least_cases", "listed", "share_of_cases"]
+__all__ = [
+    "CATALOGUE",
+    "KINDS",
+    "MODELS",
+    "PARTS",
+    "PROFILES",
+    "Listed",
+    "least_cases",
+    "listed",
+    "main_check",
+    "share_of_cases",
+]
 
 KINDS = ("module", "function", "model", "replacement")
+PARTS, MODELS = ("module", "function"), ("model", "replacement")
+"""The kinds of which a pair is a part of a model, and of which it is a whole one."""
+
 PROFILES = ("quick", "gate", "thorough")
 _ENOUGH = 8
-_ALL = KINDS
-_PLAIN = ("module", "function")
-_MODULES = ("module", "model", "replacement")
-_MODELS = ("model", "replacement")
+_ALL, _MODULES = KINDS, ("module", *MODELS)
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,8 @@ def _of_a_replacement(module: str, *names: str) -> tuple[Listed, ...]:
 
 
 CATALOGUE: tuple[Listed, ...] = (
-    Listed("output", "values", _PLAIN, _cases(40, 170, 2000)),
-    Listed("gradients", "values", _PLAIN, _cases(40, 110, 2000)),
+    Listed("output", "values", PARTS, _cases(40, 170, 2000)),
+    Listed("gradients", "values", PARTS, _cases(40, 110, 2000)),
     Listed("causality", "causality", _ALL, _cases(15, 90, 600)),
     Listed("interface", "interface", _ALL, _cases(4, 12, 100)),
     Listed("checkpoint", "checkpoint", _MODULES, _cases(4, 20, 100)),
@@ -71,17 +82,17 @@ CATALOGUE: tuple[Listed, ...] = (
     Listed("logits", "values", _MODULES, _cases(16, 32, 400)),
     Listed("training", "training", _MODULES, _cases(2, 6, 40), ("float32", "float64")),
     Listed("generation", "generation", _MODULES, _cases(4, 24, 100)),
-    Listed("decoding", "decoding", _MODELS, _cases(6, 24, 200), ("float32", "bfloat16", "float64")),
+    Listed("decoding", "decoding", MODELS, _cases(6, 24, 200), ("float32", "bfloat16", "float64")),
     Listed("derivatives", "derivatives", _ALL, _cases(3, 8, 80), ("float32", "float64")),
     Listed("autocast", "autocast", _ALL, _cases(6, 24, 200), ("bfloat16", "float16")),
     Listed("compile", "compiled", _ALL, _cases(1, 2, 10), ("float32", "float64")),
-    Listed("extremes", "extremes", _PLAIN, _cases(3, 24, 80)),
+    Listed("extremes", "extremes", PARTS, _cases(3, 24, 80)),
     *_of_a_replacement("coverage", "returned", "layers", "blocks"),
     *_of_a_replacement("state", "modes", "dtypes", "frozen", "parameters", "weights", "ties", "shared"),
     *_of_a_replacement("attachments", "hooks", "adapters", "rates", "masks"),
     *_of_a_replacement("coverage", "twice", "root", "others", "process"),
-    Listed("long", "long.long", _PLAIN, _cases(1, 2, 12), ("float32", "bfloat16")),
-    Listed("bias", "bias", _PLAIN, _cases(4, 12, 100), ("bfloat16", "float16", "float32")),
+    Listed("long", "long.long", PARTS, _cases(1, 2, 12), ("float32", "bfloat16")),
+    Listed("bias", "bias", PARTS, _cases(4, 12, 100), ("bfloat16", "float16", "float32")),
     Listed("backend", "backend", _ALL, _cases(4, 8, 40), judges=False),
 )
 
@@ -91,6 +102,11 @@ _BY_NAME = {check.name: check for check in CATALOGUE}
 def listed(name: str) -> Listed:
     """The check of this name."""
     return _BY_NAME[name]
+
+
+def main_check(kind: str) -> str:
+    """The first check that compares the results of a pair of this kind by value; of an unknown kind, the first of all."""
+    return next((c.name for c in CATALOGUE if c.module == "values" and kind in c.kinds), CATALOGUE[0].name)
 
 
 def least_cases(check: Listed, profile: str, dtypes: int) -> int:

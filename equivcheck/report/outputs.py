@@ -1,38 +1,111 @@
-"""The files that a run was asked for; their places are tried before it, so that no verdict is lost for a folder."""
+"""The forms of a report, and the files that a run was asked for.
+
+Places are tried before the run, so that no verdict is lost for a folder.
+"""
 
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TextIO
 
 from equivcheck.errors import UsageError
-from equivcheck.report import codec, github, html, junit, markdown
+from equivcheck.report import github
 from equivcheck.report.files import write_whole
 from equivcheck.report.model import Report
 from equivcheck.report.places import Place, place_of
 
-__all__ = ["Outputs"]
+__all__ = ["FORMATS", "Format", "Outputs", "format_named"]
 
-_FORMS: dict[str, Callable[[Report], str]] = {
-    "report.json": codec.dumps,
-    "report.md": markdown.render,
-    "report.html": html.render,
-    "junit.xml": junit.render,
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One form of a report.
+
+    Attributes:
+        name: As `report --format` names it.
+        text: Its function from a Report to text, as an import string: it is loaded when it is used.
+        file: The name of its file in the folder of `verify --report`; empty where it has none there.
+        option: The option of `verify` that writes it to one file; empty where there is none.
+        help: What the help of that option says.
+        show: Its function from a Report and a stream, where it looks otherwise on a terminal.
+        again: Whether `report --format` makes it of a saved report.
+        speed: Whether its function takes records of speed, too.
+    """
+
+    name: str
+    text: str
+    file: str = ""
+    option: str = ""
+    help: str = ""
+    show: str = ""
+    again: bool = True
+    speed: bool = False
+
+    def function(self) -> Callable[..., str]:
+        """The function from a Report, and where `speed` is true from records of speed, to text."""
+        text: Callable[..., str] = _loaded(self.text)
+        return text
+
+    def on_stream(self) -> Callable[[Report, TextIO], object] | None:
+        """The function from a Report and a stream; None where the text is all that there is to show."""
+        return _loaded(self.show) if self.show else None
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(name="table", text="equivcheck.report.table:plain", show="equivcheck.report.table:show"),
+    Format(
+        name="json",
+        text="equivcheck.report.codec:dumps",
+        file="report.json",
+        option="--json",
+        help="Write the report as JSON; - is standard output.",
+        again=False,  # it is what a saved report is
+    ),
+    Format(name="markdown", text="equivcheck.report.markdown:render", file="report.md"),
+    Format(name="html", text="equivcheck.report.html:render", file="report.html", speed=True),
+    Format(
+        name="junit",
+        text="equivcheck.report.junit:render",
+        file="junit.xml",
+        option="--junit",
+        help="Write the report as JUnit XML.",
+    ),
+)
+"""A new form is a file beside this one and a row here; the first is the one that `report` shows by default."""
+
+
+def format_named(name: str) -> Format:
+    """The form of this name."""
+    return next(form for form in FORMATS if form.name == name)
+
+
+def _loaded(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 class Outputs:
-    """Where the report goes, fixed before code under test is imported: files, streams, a folder, GitHub's page of a step."""
+    """Where the report goes, fixed before code under test is imported: files, streams, a folder, GitHub's page of a step.
+
+    The functions that write it are loaded by then, too.
+    """
 
     def __init__(
         self,
         *,
-        json_file: Path | None = None,
-        junit_file: Path | None = None,
+        files: Mapping[str, Path | None] | None = None,
         folder: Path | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """Look at every place; None: not asked for.
+
+        Args:
+            files: A file for each form that has an option, by the form's name.
+            folder: A folder for all forms that have a file in it.
+            environment: Where GitHub says that the run is a step of a workflow.
 
         Raises:
             UsageError: One of them cannot be written to.
@@ -42,13 +115,13 @@ class Outputs:
         self._folder: Place | None = None
         self._older: dict[Place, bytes] = {}
         self._forms: list[tuple[Place, Callable[[Report], str]]] = []
-        if json_file is not None:
-            self._forms.append((place_of("--json", json_file), codec.dumps))
-        if junit_file is not None:
-            self._forms.append((place_of("--junit", junit_file), junit.render))
+        for form in FORMATS:
+            file = (files or {}).get(form.name)
+            if file is not None:
+                self._forms.append((place_of(form.option, file), form.function()))
         if folder is not None:
             self._folder = place_of("--report", folder, folder=True)
-            self._forms += [(self._folder.beside(name), render) for name, render in _FORMS.items()]
+            self._forms += [(self._folder.beside(form.file), form.function()) for form in FORMATS if form.file]
         if summary := environment.get("GITHUB_STEP_SUMMARY"):
             self._summary = place_of("GITHUB_STEP_SUMMARY", Path(summary), alone=False)
 

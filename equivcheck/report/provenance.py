@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equivcheck.report.implementation_files import files_of
+from equivcheck.runtime.device import type_of
 from equivcheck.runtime.source_files import digest_of, hash_of
 
 if TYPE_CHECKING:
@@ -36,18 +37,15 @@ def environment(device: "torch.device") -> dict[str, str]:
     import hypothesis
     import torch
 
-    found = {
+    return {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "hypothesis": hypothesis.__version__,
         "platform": platform.platform(),
         "threads": str(torch.get_num_threads()),
         "float32 matmul precision": torch.get_float32_matmul_precision(),
+        **type_of(device).environment(device),
     }
-    if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-        found["cuda"] = str(torch.version.cuda)
-    return found
 
 
 def package_files(package: Path = _PACKAGE) -> dict[str, str]:

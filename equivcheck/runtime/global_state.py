@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils import deterministic
 
-__all__ = ["kept", "now", "put_back", "switched"]
+from equivcheck.runtime.device import DEVICE_TYPES
+
+__all__ = ["default_dtype", "kept", "now", "put_back", "switched"]
 
 _SUBNORMAL, _ONE = 2.0**-1060, 1.0  # names, so that their product is worked out when it is asked for
 _PLACES = (F, nn.Module, nn.Linear, nn.Dropout, torch.Tensor)
@@ -113,6 +115,7 @@ _SETTINGS: dict[str, _Setting] = {
     "TF32 in cuDNN": _Setting(_cudnn_tf32, _put_cudnn_tf32),
     "cudnn.benchmark": _of(torch.backends.cudnn, "benchmark"),
     "cudnn.deterministic": _of(torch.backends.cudnn, "deterministic"),
+    # torch keeps these four under CUDA's name, and they choose the kernels of a CPU as well
     "flash sdp": _Setting(torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
     "memory-efficient sdp": _Setting(
         torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp
@@ -120,8 +123,7 @@ _SETTINGS: dict[str, _Setting] = {
     "math sdp": _Setting(torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
     "cudnn sdp": _Setting(torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
     "threads": _Setting(torch.get_num_threads, torch.set_num_threads),
-    "autocast on the CPU": _autocast("cpu"),
-    "autocast on CUDA": _autocast("cuda"),
+    **{f"autocast on {row.title}": _autocast(row.name) for row in DEVICE_TYPES.values() if row.autocast},
     "cache of autocast": _Setting(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     "flushing of subnormal numbers": _Setting(_flushes, torch.set_flush_denormal),
     "functions of torch": _Setting(_Functions, _put_functions),
@@ -146,6 +148,17 @@ def put_back(before: Mapping[str, Any]) -> list[str]:
     for name in names:
         _SETTINGS[name].put(before[name])
     return names
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, tensors whose dtype nobody gives are of this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

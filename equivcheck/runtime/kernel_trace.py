@@ -7,11 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend
 
 __all__ = ["KERNELS", "SPELLED_OUT", "kernels_of"]
 
-KERNELS = ("flash", "cudnn", "efficient", "math")
-"""The kernels of `F.scaled_dot_product_attention`, as `--require-backend` names them."""
+KERNELS: dict[str, SDPBackend] = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+"""The kernels of `F.scaled_dot_product_attention`, by the names that `--require-backend` has for them."""
 
 SPELLED_OUT = "spelled out"
 _UNKNOWN = "none known"

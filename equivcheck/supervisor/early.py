@@ -4,12 +4,11 @@ import math
 import shlex
 
 from equivcheck.errors import UsageError
+from equivcheck.report.catalogue import main_check
 from equivcheck.report.model import CheckResult, Counterexample
 from equivcheck.supervisor.pool import Lost
 
 __all__ = ["death_result"]
-
-_BY_KIND = {"model": "logits", "replacement": "logits"}
 
 
 def death_result(
@@ -40,7 +39,7 @@ def death_result(
         where = death.place.case or "its first case"
         raise UsageError(f"{reference} could not be judged: {who} {lost.told}, on {where}; run it by itself")
     kind = death.place.kind or kind
-    case, name = death.place.case, check or _BY_KIND.get(kind, "output")
+    case, name = death.place.case, check or main_check(kind)
     options = "" if kind in ("", "auto") else f" --kind {kind}"
     pair = f"{shlex.quote(reference)} {shlex.quote(candidate)}"
     replay = f"equivcheck replay {case} {pair}{options} --device {device} --check {name}"

@@ -31,7 +31,7 @@ class LookBack:
         Args:
             pool: The workers.
             pair: The pair.
-            loaded: How it was loaded: kind, device, and facts about functions.
+            loaded: How it was loaded: the kind of its original, device, and facts about functions.
             folder: The folder that workers begin in.
         """
         self._pool, self._pair, self._loaded, self._folder = pool, pair, loaded, folder
@@ -46,14 +46,14 @@ class LookBack:
 
     def _alone(self) -> "_Alone":
         pool, pair = self._pool, self._pair
-        facts = self._loaded["facts"] if self._loaded["kind"] == "function" else None
+        facts = self._loaded["facts"]
         asks: list[tuple[str, dict[str, Any]]] = []
         if pair.setup is not None:
             asks.append(("setup", {"spec": pair.setup}))
         loading: dict[str, Any] = {
             "reference": pair.reference,
             "candidate": pair.reference,
-            "kind": "model" if self._loaded["kind"] == "replacement" else self._loaded["kind"],
+            "kind": self._loaded["original_kind"],
             "device": self._loaded["device"],
             "adaptation": {name: value for name, value in pair.adaptation.items() if name != "transfer"},
             "allowed": facts and facts["options"],

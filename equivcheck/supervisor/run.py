@@ -16,10 +16,6 @@ from equivcheck.supervisor.pool import Interrupted, Lost
 __all__ = ["Listener", "Run", "Workers"]
 
 _PLANT_S = 120.0  # where planting takes five, on a machine that has nothing else to do
-_BY_KIND = {
-    "model": "logits",
-    "replacement": "logits",
-}  # the check of a case of which the candidate dies before any is run
 
 
 class Listener(Protocol):

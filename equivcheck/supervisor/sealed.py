@@ -156,11 +156,11 @@ class Sealed:
         return asks
 
     def _suiting(self, devices: Mapping[str, Any]) -> int:
-        """How many processes suit the machine: one a core, and on CUDA no more than its memory takes."""
+        """How many processes suit the machine: one a core, and on a GPU no more than its memory takes."""
         if devices["cases"] < _WORTH_SHARING:
             return 1
         cores = os.cpu_count() or 1
-        if devices["type"] != "cuda":
+        if devices["free"] is None:
             return min(_MOST_ON_CPU, cores)
         # each waits for the GPU most of the time, so a core for every one of them is soon enough
         return max(1, min(_MOST_ON_CUDA, cores - 2, int(devices["free"]) // _PER_JOB_BYTES))

@@ -99,6 +99,7 @@ class Judge:
         self._subject = subject
         return {
             "kind": subject.kind,
+            "original_kind": subject.traits.original,
             "reference": subject.reference_name,
             "candidate": subject.candidate_name,
             "device": str(subject.device),
@@ -106,7 +107,9 @@ class Judge:
                 "options": sorted(subject.options),
                 "scale_optional": subject.scale_optional,
                 "learns_mask": subject.learns_mask,
-            },
+            }
+            if subject.traits.function
+            else None,
         }
 
     def plan(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.problem import Problem
+from equivcheck.runtime.device import type_of
 
 __all__ = ["hold_size", "sizes"]
 
@@ -55,8 +56,8 @@ def sizes(module: nn.Module, device: torch.device) -> dict[str, int]:
             found[f"{path}.{name}" if path else name] = _size(value, seen)
         for where, value in _behind(type(sub)):
             found[where] = found.get(where, 0) + _size(value, seen)
-    if device.type == "cuda":
-        found["memory on the device"] = torch.cuda.memory_allocated(device)
+    if type_of(device).counts_memory:
+        found["memory on the device"] = type_of(device).allocated_bytes(device)
     return found
 
 

@@ -46,7 +46,7 @@ _RECOMPUTED = 64  # up to this length results are also compared where the backwa
 
 def dropout(pair: Pair, case: Case) -> Held:
     """In train mode outputs and gradients are the oracle's under the candidate's own masks, and the masks are random."""
-    if pair.kind == "function" and "dropout_p" not in pair.options:
+    if pair.traits.function and "dropout_p" not in pair.options:
         return Held(notes=("not both of the functions take dropout_p",), judged=False)
     problem = pair.problem(case.but(training=True))
     try:

@@ -15,15 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.dropout.attention_layers import one_hot
+from equivcheck.runtime.kernel_trace import KERNELS
 
-__all__ = ["BACKENDS", "drawn_by_torch", "kernel_mask"]
-
-BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
+__all__ = ["drawn_by_torch", "kernel_mask"]
 
 
 def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, calls: int) -> Iterator[Tensor]:
@@ -35,7 +29,7 @@ def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, cal
     shape = (c.batch_size, 1, c.seq_len, c.n_embd)
     if what == "probabilities":
         shape = (c.batch_size, c.n_head, c.seq_len, c.seq_len)
-        for backend in BACKENDS.values():
+        for backend in KERNELS.values():
             with suppress(RuntimeError):  # not a kernel for this dtype, size or device
                 yield torch.stack([kernel_mask(c, device, backend) for _ in range(calls)])
     ones = torch.ones(shape, dtype=c.torch_dtype, device=device)

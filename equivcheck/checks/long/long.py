@@ -18,21 +18,23 @@ from equivcheck.checks.long.problem import NotPlain, long_problem
 from equivcheck.checks.long.truth import long_truth
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
+from equivcheck.runtime.device import type_of
 
 __all__ = ["does_not_fit", "lengthened", "long"]
 
-_LENGTHS = {"cpu": (1024, 4096, 16384), "cuda": (1024, 16384, 131072)}
+_ON_THE_CPU = (1024, 4096, 16384)
+_ON_AN_ACCELERATOR = (1024, 16384, 131072)
 _WIDTH = 16
 
 
 def lengthened(case: Case, device: torch.device) -> Case:
     """The long case that a small one stands for, on this kind of device.
 
-    T is one of `_LENGTHS` by the small case's `seq_len`, and one more, none or one less by its seed; heads are 16 times
+    T is one of the three lengths by the small case's `seq_len`, and one more, none or one less by its seed; heads are 16 times
     as wide, so that the simplest case is one that fused kernels take. In eval mode, with rates of 0, and with as much
     room in `block_size` past T as the small case has.
     """
-    lengths = _LENGTHS[device.type]
+    lengths = _ON_AN_ACCELERATOR if type_of(device).accelerator else _ON_THE_CPU
     length = lengths[min(case.seq_len, len(lengths)) - 1] + (1, 0, -1)[case.seed % 3]
     return case.but(
         seq_len=length,

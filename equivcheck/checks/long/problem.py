@@ -1,19 +1,18 @@
 """A long case made real, with plain causal attention by blocks of queries in the place of the original."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from equivcheck.cases.case import Case, arrange
-from equivcheck.cases.tensors import qkv, sequence, upstream
+from equivcheck.cases.case import Case
+from equivcheck.cases.tensors import upstream
 from equivcheck.numerics import blockwise
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.weight_transfer import Weights, carry_over
+from equivcheck.runtime.global_state import default_dtype
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["NotPlain", "built_on_device", "long_problem", "plain_attention"]
@@ -32,10 +31,8 @@ def long_problem(pair: Pair, longer: Case) -> Problem:
     def plain() -> nn.Module:
         return plain_attention(pair, pair.build_reference(small.case), longer)
 
-    if pair.kind == "function":
-        inputs = tuple(arrange(x, longer.layout) for x in qkv(longer))
-    else:  # the projections have the names by which `weights` sharpens them: `plain_attention` asks for those
-        inputs = (arrange(sequence(longer, sharpen=False), longer.layout),)
+    # the projections have the names by which their weights are sharpened: `plain_attention` asks for those
+    inputs, _, _ = pair.traits.inputs(longer, lambda: True)
     flowing = upstream(longer, "output", inputs[-1].shape)
     return replace(
         small,
@@ -86,7 +83,7 @@ class _PlainModule(nn.Module):
 
 def plain_attention(pair: Pair, original: nn.Module, case: Case) -> nn.Module:
     """Plain causal attention by blocks in the original's place; raises NotPlain where its linears are not to be found."""
-    if pair.kind == "function":
+    if pair.traits.function:
         return _PlainFunction(case.head_size**-0.5 if case.scale is None else case.scale).train(case.training)
     return _PlainModule(original)
 
@@ -97,7 +94,7 @@ def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
     Weights do not depend on `block_size`; a buffer that does, such as a mask, stays the candidate's own.
     """
     original = pair.build_reference(small)
-    if pair.kind == "function":
+    if pair.traits.function:
         return pair.build_candidate(longer, lambda: original)
     module = built_on_device(pair, longer)
     if pair.transfer is not None:
@@ -124,16 +121,6 @@ def built_on_device(pair: Pair, case: Case) -> nn.Module:
 
 def _made_in(dtype: torch.dtype, pair: Pair, case: Case) -> nn.Module:
     # a function of its own: one that was made and cannot be converted must not be held while another one is made
-    with seeded(case.seed + 1, pair.device), torch.device(pair.device), _default_dtype(dtype):
+    with seeded(case.seed + 1, pair.device), torch.device(pair.device), default_dtype(dtype):
         module: nn.Module = pair.candidate(case.config())
         return module.to(device=pair.device, dtype=case.torch_dtype)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

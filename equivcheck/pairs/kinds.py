@@ -1,0 +1,123 @@
+"""The kinds of pairs: how each is recognised, and how a case becomes a problem of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equivcheck.cases.case import Case, arrange
+from equivcheck.cases.tensors import qkv, sequence, tokens
+
+__all__ = ["KINDS", "SAMPLE", "Inputs", "Kind", "replacement_of"]
+
+SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
+"""Whose config a factory is tried with."""
+
+Inputs = tuple[tuple[Tensor, ...], tuple[str, ...], dict[str, torch.Size]]
+"""The inputs of a case on the CPU, the names of those that have gradients, and the shape of each result by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of pair.
+
+    Attributes:
+        name: As the command line and reports name it.
+        original: The kind of a pair of the original and another one of its form.
+        inputs: Makes the inputs of a case; its second argument tells whether the original's projections have names by which
+            their weights are sharpened.
+        result: The name of the tensor by which the two are compared first.
+        faults_around: Which file of `faults/around` has the faults that are planted: function, model or module.
+        function: Its sides are functions of q, k and v.
+        from_config: Both of its sides are made from a config.
+        replaces: Its candidate takes the original's model, and returns it with other parts.
+        whole_model: Its sides take token ids, and give logits and a loss.
+        within_gpt: Its sides are attentions of x (B, T, C), which are judged inside of a GPT as well.
+        tried_with: Makes what the forward pass of an original is tried with; None where it is not recognised by that.
+        fits: Whether an original that was given the first tensor and has returned the second one is of this kind.
+    """
+
+    name: str
+    original: str
+    inputs: Callable[[Case, Callable[[], bool]], Inputs]
+    result: str
+    faults_around: str
+    function: bool = False
+    from_config: bool = False
+    replaces: bool = False
+    whole_model: bool = False
+    within_gpt: bool = False
+    tried_with: Callable[[], Tensor] | None = None
+    fits: Callable[[Tensor, Tensor], bool] = lambda x, y: False
+
+    @property
+    def sample(self) -> Case:
+        """A small case that is one of this kind."""
+        return SAMPLE if self.whole_model else SAMPLE.but(n_layer=0)
+
+
+def _heads(case: Case, by_name: Callable[[], bool]) -> Inputs:
+    q, k, v = (arrange(x, case.layout) for x in qkv(case))  # (B, H, T, D), (B, H, K, D), (B, H, K, E)
+    return (q, k, v), ("q", "k", "v"), {"output": torch.Size((*q.shape[:-1], v.shape[-1]))}
+
+
+def _vectors(case: Case, by_name: Callable[[], bool]) -> Inputs:
+    x = arrange(sequence(case, sharpen=not by_name()), case.layout)  # (B, T, C)
+    return (x,), ("x",), {"output": x.shape}
+
+
+def _token_ids(case: Case, by_name: Callable[[], bool]) -> Inputs:
+    return tokens(case), (), {"logits": torch.Size((case.batch_size, case.seq_len, case.vocab_size))}
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="module",
+            original="module",
+            inputs=_vectors,
+            result="output",
+            faults_around="module",
+            from_config=True,
+            within_gpt=True,
+            tried_with=lambda: torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1),
+            fits=lambda x, y: x.shape == y.shape,
+        ),
+        Kind(
+            name="function",
+            original="function",
+            inputs=_heads,
+            result="output",
+            faults_around="function",
+            function=True,
+        ),
+        Kind(
+            name="model",
+            original="model",
+            inputs=_token_ids,
+            result="logits",
+            faults_around="model",
+            from_config=True,
+            whole_model=True,
+            tried_with=lambda: torch.zeros(2, 3, dtype=torch.long),
+            fits=lambda x, y: y.dim() == 3,
+        ),
+        Kind(
+            name="replacement",
+            original="model",
+            inputs=_token_ids,
+            result="logits",
+            faults_around="model",
+            replaces=True,
+            whole_model=True,
+        ),
+    )
+}
+"""By their names, in the order of `report.catalogue.KINDS`: an original is tried as one after the other."""
+
+
+def replacement_of(kind: Kind) -> Kind | None:
+    """The kind of a pair whose candidate takes an original of this kind and returns it with other parts; None if there is none."""
+    return next((other for other in KINDS.values() if other.replaces and other.original == kind.name), None)
