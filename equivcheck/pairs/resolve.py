@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.errors import UsageError
-from equivcheck.pairs.adaptation import Adaptation, Given
+from equivcheck.pairs.adaptation import Adaptation
 from equivcheck.pairs.factories import HOW_TO_BUILD, factory_of
 from equivcheck.pairs.forward import (
     HOW_TO_CALL,
@@ -26,6 +26,7 @@ from equivcheck.pairs.forward import (
 )
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
+from equivcheck.pairs.given import Given
 from equivcheck.pairs.loading import line_of, load, load_candidate, name_of
 from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.projection_matching import differs, find_transfer
