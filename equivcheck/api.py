@@ -4,21 +4,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from equivcheck.cases.case import Case
-from equivcheck.engine.plan import choose
 from equivcheck.errors import Mismatch, UsageError
-from equivcheck.numerics.dtypes import DTYPES
-from equivcheck.pairs.adaptation import Given
+from equivcheck.pairs.given import Given
 from equivcheck.report.catalogue import PROFILES
 from equivcheck.report.model import CheckResult, Deviation, Report
+from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
-from equivcheck.supervisor.run import Listener, Run
+from equivcheck.supervisor.listener import Listener
+from equivcheck.supervisor.replayed import replayed
+from equivcheck.supervisor.request import Request
+from equivcheck.supervisor.run import Run
 from equivcheck.supervisor.sealed import NamedPair
-from equivcheck.worker.in_process import InProcess
-from equivcheck.worker.judge import Judge
 
-__all__ = ["PROFILES", "Listener", "assert_equivalent", "choose", "pair_of", "replay", "verify"]
+__all__ = ["PROFILES", "Listener", "assert_equivalent", "pair_of", "replay", "verify"]
 
 
 class _Silence:
@@ -97,29 +96,29 @@ def verify(
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
     said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    request = Request(
+        profile=profile,
+        checks=checks,
+        exclude=tuple(exclude),
+        seed=seed,
+        dtypes=dtypes or DTYPES,
+        require_backend=require_backend,
+        deviations=deviations or {},
+        strict=strict,
+        max_seconds=max_seconds,
+        jobs=jobs,
+        case_seconds=case_seconds,
+        worker_memory=worker_memory,
+        shared=shared,
+    )
     heard, kept = listener or _Silence(), keep or (lambda report: None)
     pair = pair_of(reference, candidate, kind, device, said, setup)
     if pair is not None:
-        return api.verify(
-            pair,
-            profile=profile,
-            checks=checks,
-            exclude=tuple(exclude),
-            seed=seed,
-            max_seconds=max_seconds,
-            deviations=deviations,
-            dtypes=dtypes or DTYPES,
-            strict=strict,
-            jobs=jobs,
-            require_backend=require_backend,
-            case_seconds=case_seconds,
-            worker_memory=worker_memory,
-            heard=heard,
-            keep=kept,
-            shared=shared,
-        )
+        return api.verify(pair, request, heard=heard, keep=kept)
     if setup is not None:
         raise UsageError(f"setup={setup!r} is for pairs that are given as import strings: call it before verify")
+    from equivcheck.worker.in_process import InProcess  # torch, which a pair of import strings does not need here
+
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
     with watched() as access:
@@ -131,16 +130,7 @@ def verify(
             candidate=str(candidate),
             kind=kind,
             device=device,
-            asked={
-                "checks": checks,
-                "exclude": tuple(exclude),
-                "profile": profile,
-                "seed": seed,
-                "dtypes": dtypes or DTYPES,
-                "require_backend": require_backend,
-            },
-            deviations=deviations or {},
-            strict=strict,
+            request=request,
             began=began,
             until=until,
             heard=heard,
@@ -177,15 +167,18 @@ def replay(
 
     With `in_process` import strings run in this process, too: for debuggers.
     """
-    case = Case.parse(case_id)
     said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     pair = None if in_process else pair_of(reference, candidate, kind, device, said, None)
     if pair is not None:
-        return api.replay(pair, case.id, checks=checks, require_backend=require_backend)
+        return api.replay(pair, case_id, checks=checks, require_backend=require_backend)
+    from equivcheck.cases.case import Case  # torch, which a pair of import strings does not need here
+    from equivcheck.worker.judge import Judge
+
+    case = Case.parse(case_id)
     with watched() as access:
         judge = Judge(access)
         judge.load(reference, candidate, kind, device, said)
-        return api.replayed(judge.replay(case.id, checks, require_backend))
+        return replayed(judge.replay(case.id, checks, require_backend))
 
 
 def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:

@@ -19,7 +19,8 @@ from equivcheck.cli.options import SHIPPED, import_from_here
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Counterexample, Report, Sensitivity
 from equivcheck.report.outputs import FORMATS
-from equivcheck.supervisor import api
+from equivcheck.supervisor import api, nurseries
+from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.sealed import NamedPair
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
@@ -54,10 +55,13 @@ class Judge:
         self.answer: Any = EQUIVALENT
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def __call__(self, pair: NamedPair, *case: str, **options: Any) -> Any:
+    def verify(self, pair: NamedPair, request: Request, **options: Any) -> Any:
+        return self.replay(pair, **vars(request), **options)
+
+    def replay(self, pair: NamedPair, *case: str, **options: Any) -> Any:
         options |= {"kind": pair.kind, "device": pair.device, "setup": pair.setup, **pair.adaptation}
         listener = options.pop("heard", None)
-        for name in ("keep", "signals", "dtypes"):
+        for name in ("keep", "signals", "dtypes", "shared"):
             options.pop(name, None)
         self.calls.append(((pair.reference, pair.candidate, *case), options))
         if isinstance(self.answer, BaseException):
@@ -76,8 +80,8 @@ def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
     """No test judges a real pair unless it starts a process; and none writes outside its own folder."""
     judge = Judge()
     for name in ("verify", "replay"):
-        monkeypatch.setattr(api, name, judge)
-    monkeypatch.setattr(api, "start", lambda: None)
+        monkeypatch.setattr(api, name, getattr(judge, name))
+    monkeypatch.setattr(nurseries, "start", lambda: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EQUIVCHECK_DEBUG", raising=False)

@@ -36,6 +36,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 OF_THE_SUPERVISOR = {"report", "errors", "runtime.beacon"}
 WITHOUT_TORCH = (
     "equivcheck",
+    "equivcheck.api",
     "equivcheck.pytest_plugin",
     "equivcheck.bench.presets",
     "equivcheck.cli.main",

@@ -9,10 +9,10 @@ from published_replacement import replace_by_new_modules
 from torch import Tensor, nn
 
 import equivcheck
-from equivcheck.api import choose
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
+from equivcheck.engine.plan import choose
 from equivcheck.errors import Mismatch
 from equivcheck.faults import REPLACEMENTS
 from equivcheck.gpt import GPT

@@ -20,7 +20,7 @@ from equivcheck.errors import UsageError
 from equivcheck.report.closing_lines import verdict_line
 from equivcheck.report.codec import dumps
 from equivcheck.report.model import Report
-from equivcheck.supervisor import api
+from equivcheck.supervisor import nurseries
 
 ORIGINAL = "equivcheck.attention:CausalSelfAttention"
 FLASH = "equivcheck.attention:FlashCausalSelfAttention"
@@ -119,7 +119,7 @@ def test_the_report_is_the_same_where_workers_are_killed(pair: Path) -> None:
 
     def kill() -> None:
         chance = random.Random(0)
-        (nursery,) = (n._process.pid for n in api._nurseries.values())
+        (nursery,) = (n._process.pid for n in nurseries._nurseries.values())
         while not stop.is_set() and len(killed) < 6:
             time.sleep(chance.uniform(0.2, 1.5))
             workers = children(nursery)
@@ -238,6 +238,18 @@ def test_the_supervisor_imports_no_torch_and_nothing_of_a_pair() -> None:
         [sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_pair_of_import_strings_loads_no_torch_in_the_process_that_asks() -> None:
+    line = (
+        f"import sys, equivcheck; report = equivcheck.verify({ORIGINAL!r}, {FLASH!r}, **{OPTIONS!r})\n"
+        "print(report.verdict, 'torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["equivalent", "False"]
 
 
 def test_two_runs_that_write_one_report_leave_a_whole_one(tmp_path: Path) -> None:

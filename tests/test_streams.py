@@ -25,11 +25,15 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="streams are captured
 COMMAND = """
 import importlib, sys
 from dataclasses import replace
-from equivcheck import streams, working_folder
+from equivcheck.report import streams
 from equivcheck.report.model import CheckResult, Report, Sensitivity
-from equivcheck.supervisor import api
+from equivcheck.runtime import working_folder
+from equivcheck.supervisor import api, nurseries
 
-def judge(pair, case=None, **options):
+def verify(pair, request, **options):
+    return replay(pair, None, **options)
+
+def replay(pair, case, **options):
     # in this process, as `bench` has it
     with streams.captured(), working_folder.kept():
         return of_a_pair(pair.reference, pair.candidate, case, **options)
@@ -51,8 +55,8 @@ def of_a_pair(reference, candidate, case, *, heard=None, keep=None, **options):
     heard.finished(result)
     return report
 
-api.verify = api.replay = judge
-api.start = lambda: None
+api.verify, api.replay = verify, replay
+nurseries.start = lambda: None
 from equivcheck.cli.main import main
 
 if __name__ == "__main__":

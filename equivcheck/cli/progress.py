@@ -3,27 +3,21 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from equivcheck.report.clean_text import clean
 from equivcheck.report.model import CheckResult
 from equivcheck.report.table import console
+from equivcheck.supervisor.listener import Listener
 
 if TYPE_CHECKING:  # rich takes its time to import, and a pipe does not need it
     from rich.progress import Progress, TaskID
 
-__all__ = ["Progressing", "follow", "follow_rows"]
-
-
-class Progressing(Protocol):
-    """What `verify` tells: how far a stage is (a check's name, or `sensitivity`), and each check that has finished."""
-
-    def progress(self, stage: str, done: int, total: int) -> None: ...
-    def finished(self, result: CheckResult) -> None: ...
+__all__ = ["follow", "follow_rows"]
 
 
 @contextmanager
-def follow(stream: TextIO | None = None) -> Iterator[Progressing]:
+def follow(stream: TextIO | None = None) -> Iterator[Listener]:
     """A listener for the time of one run, which leaves the terminal as it was; it writes to `stream` (standard error)."""
     stream = sys.stderr if stream is None else stream
     if not stream.isatty():

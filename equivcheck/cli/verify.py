@@ -106,25 +106,28 @@ def verify(
 
     from equivcheck.cli.progress import follow
     from equivcheck.report import github, table
-    from equivcheck.supervisor import api
+    from equivcheck.supervisor import api, nurseries
+    from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
 
     kind, where = options.pop("kind"), options.pop("device")
     try:
-        api.start()  # beside what follows here
+        nurseries.start()  # beside what follows here
         with follow(streams.current().notes()) as listener:
             report = api.verify(
                 NamedPair(reference, candidate, kind, where, said, first(setup, config.setup)),
-                **options,
-                checks=checks or None,
-                exclude=exclude or config.exclude,
-                max_seconds=first(max_seconds, config.max_seconds),
-                deviations={**config.deviations, **dict(map(configuration.deviation, deviations))},
-                dtypes=configuration.DTYPES,
-                jobs=jobs,
-                require_backend=require_backend,
-                case_seconds=first(case_seconds, config.case_seconds),
-                worker_memory=size("--worker-memory", worker_memory),
+                Request(
+                    **options,
+                    checks=checks or None,
+                    exclude=exclude or config.exclude,
+                    dtypes=configuration.DTYPES,
+                    require_backend=require_backend,
+                    deviations={**config.deviations, **dict(map(configuration.deviation, deviations))},
+                    max_seconds=first(max_seconds, config.max_seconds),
+                    jobs=jobs,
+                    case_seconds=first(case_seconds, config.case_seconds),
+                    worker_memory=size("--worker-memory", worker_memory),
+                ),
                 heard=listener,
                 keep=outputs.keep if outputs else lambda report: None,
                 signals=(signal.SIGINT, signal.SIGTERM),

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equivcheck.errors import UsageError
+from equivcheck.pairs.given import Given
 from equivcheck.pairs.loading import load, name_of
 
-__all__ = ["NOTHING_SAID", "Adaptation", "Given"]
-
-Given = Callable[..., Any] | str | None
-"""A function, its import string, or None where the default will do."""
+__all__ = ["NOTHING_SAID", "Adaptation"]
 
 _NAMES = ("config", "inputs", "outputs", "transfer")
 _FIND_IT = ("transfer", "auto")

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from equivcheck.errors import UsageError
-from equivcheck.pairs.adaptation import Adaptation, Given
+from equivcheck.pairs.adaptation import Adaptation
 from equivcheck.pairs.candidate_trial import with_candidate_tried
 from equivcheck.pairs.factories import factory_of
 from equivcheck.pairs.forward import adapt
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
+from equivcheck.pairs.given import Given
 from equivcheck.pairs.kind_finding import find_kind
 from equivcheck.pairs.kinds import KINDS, SAMPLE
 from equivcheck.pairs.loading import load, load_candidate, name_of

@@ -10,12 +10,13 @@ import pytest
 from equivcheck.api import pair_of, verify
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
-from equivcheck.pairs.adaptation import Given
+from equivcheck.pairs.given import Given
 from equivcheck.report.model import Deviation, Report
 from equivcheck.report.outcomes import NOTHING_JUDGED
 from equivcheck.runtime.device import DEVICE_TYPES, GPU
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
+from equivcheck.supervisor.nurseries import INSIDE
 from equivcheck.worker.judge import Judge
 
 __all__ = ["suite"]
@@ -49,7 +50,7 @@ def suite(
     the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
     """
     said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
-    if os.environ.get(api.INSIDE):  # a worker has imported the file of these tests: it is there for another thing in it
+    if os.environ.get(INSIDE):  # a worker has imported the file of these tests: it is there for another thing in it
         return type("TestEquivalence", (), {})
     for dtype in dtypes:
         if dtype not in DTYPES:

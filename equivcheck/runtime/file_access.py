@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,25 @@ class Seen:
     written: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()
     connected: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Seen":
+        """What `plain` made a mapping of."""
+        return cls(
+            {file: (changed, size) for file, (changed, size) in plain["read"].items()},
+            frozenset(plain["written"]),
+            frozenset(plain["loaded"]),
+            frozenset(plain["connected"]),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As what JSON can hold."""
+        return {
+            "read": {file: list(status) for file, status in self.read.items()},
+            "written": sorted(self.written),
+            "loaded": sorted(self.loaded),
+            "connected": sorted(self.connected),
+        }
 
 
 @dataclass

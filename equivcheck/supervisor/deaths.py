@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from equivcheck.runtime.beacon import Place
 from equivcheck.supervisor.workers import Asked
 
-__all__ = ["Death", "confirmed", "death_of"]
+__all__ = ["Death", "Lost", "confirmed", "death_of"]
 
 _IN_FLOAT64 = ("the oracle", "a perturbed run")
 _IMPORTING = "importing"
@@ -37,6 +37,15 @@ class Death:
     def importing(self) -> bool:
         """Whether a side was being imported."""
         return self.place.step == _IMPORTING
+
+
+class Lost(Exception):
+    """A process died of what it was asked beside cases, and another one did again."""
+
+    def __init__(self, first: Death, second: Death) -> None:
+        super().__init__(second.told)
+        self.death = second
+        self.told = confirmed(first, second)
 
 
 def confirmed(first: Death, second: Death) -> str:

@@ -6,7 +6,7 @@ import shlex
 from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import main_check
 from equivcheck.report.model import CheckResult, Counterexample
-from equivcheck.supervisor.pool import Lost
+from equivcheck.supervisor.deaths import Lost
 
 __all__ = ["death_result"]
 

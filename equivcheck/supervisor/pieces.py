@@ -1,39 +1,20 @@
-"""The pieces of a run, which workers share: who is at what, and what becomes of a case whose process dies."""
+"""The pieces of a run, which workers share: who is at what, and which of them is next."""
 
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from equivcheck.report.outcomes import CaseOutcome, Searched
-from equivcheck.supervisor.deaths import Death, confirmed, death_of
-from equivcheck.supervisor.pool import Pool, result_of
-from equivcheck.supervisor.workers import Asked, Worker
+from equivcheck.supervisor.confirmation import Confirmation, death_outcome
+from equivcheck.supervisor.deaths import death_of
+from equivcheck.supervisor.piece import Piece
+from equivcheck.supervisor.pool import Pool
+from equivcheck.supervisor.workers import Asked, Worker, result_of
 
-__all__ = ["Piece", "Pieces"]
+__all__ = ["Pieces"]
 
 _MOST_DEATHS = 6  # that are spent on making one counterexample small
-_MOST_OF_REFERENCE = 3  # deaths of the original in one class, after which it is left
-_MOST_IN_ALL = 9  # in a run, after which one is enough to leave a class
-_SLOW = (
-    0.5  # of the time limit: what takes so long alone is slow, and what takes less did not answer for another reason
-)
-
-
-@dataclass(eq=False)
-class Piece:
-    """One class of a check's cases: what has come of it so far, and whether it is done."""
-
-    check: str
-    number: int
-    searched: Searched = field(default_factory=Searched)
-    journal: dict[str, CaseOutcome] = field(default_factory=dict)
-    shrinking: bool = False  # deaths may be spent on it
-    deaths: int = 0  # while it is made small
-    unconfirmed: set[str] = field(default_factory=set)  # cases of which a process died once
-    of_reference: int = 0
-    done: bool = False
-    dropped: bool = False  # nobody wants it any more
 
 
 class Pieces:
@@ -46,8 +27,8 @@ class Pieces:
     def __init__(self, pool: Pool) -> None:
         """Have none as yet."""
         self.pool = pool
-        self.gaps: list[str] = []
-        self._of_reference = 0
+        self._confirmation = Confirmation(pool)
+        self.gaps = self._confirmation.gaps
         self._heard: Callable[[str], None] = lambda check: None
         self._queue: deque[Piece] = deque()
         self._running: dict[Worker, tuple[Piece, Asked]] = {}
@@ -68,8 +49,7 @@ class Pieces:
         """Be given all pieces of a run; `heard` is given the check of each case that is done."""
         self._queue = deque(pieces)
         self._running.clear()
-        self.gaps.clear()
-        self._of_reference = 0
+        self._confirmation.begin()
         self._heard, self.pool.hear = heard, self._take
 
     def finish(self, pieces: Sequence[Piece]) -> None:
@@ -147,83 +127,10 @@ class Pieces:
             # while a counterexample is made small: the smallest one is confirmed at the end
             piece.deaths += 1
             piece.unconfirmed.add(case)
-            piece.journal[case] = _fails(case, death, death.told)
+            piece.journal[case] = death_outcome(case, death, death.told)
         else:
-            self._settle(worker, piece, case, death)
+            self._confirmation.settle(worker, piece, case, death)
         self._queue.appendleft(piece)
-
-    def _settle(self, worker: Worker, piece: Piece, case: str, death: Death) -> None:
-        """Find out what the end of a process says of a case: it is run again in a fresh process, alone."""
-        if self.pool.hangs and death.how == "hang":
-            piece.journal[case] = _fails(case, death, f"{death.told}, as on another case in a fresh process, too")
-            return
-        if self._of_reference >= _MOST_IN_ALL and death.side != "candidate":
-            piece.of_reference = _MOST_OF_REFERENCE
-            self._not_judged(piece, case, death, death.side)
-            return
-        alone = self.pool.alone(piece.check, case, worker.work, linger=death.how == "fork")
-        if alone.died:
-            second = death_of(alone)
-            side = death.side if death.side == second.side else second.side
-            if side == "candidate":
-                self.pool.hangs = self.pool.hangs or second.how == "hang"
-                piece.journal[case] = _fails(case, death, confirmed(death, second))
-            else:
-                self._not_judged(piece, case, second, side)
-            return
-        outcome = CaseOutcome.of(alone.answer) if alone.error is None else None
-        if death.how == "hang" and alone.seconds > _SLOW * self.pool.times.limit_s(worker.work, piece.check):
-            told = f"{case} took {alone.seconds:.0f} s: raise --case-seconds"
-            self._gap(piece, case, f"not judged: {told}")
-        elif death.side == "candidate" and self._repeats(worker, piece, case):
-            count = sum(len(done.journal) for done in worker.history)
-            piece.journal[case] = _fails(
-                case,
-                death,
-                f"{death.told} in a process that ran {count} cases before it, and again in another one; alone it does not",
-            )
-        elif death.outside:
-            self.pool.ended_outside()
-            if outcome is not None:
-                piece.journal[case] = outcome
-        else:
-            side = death.side or "original"
-            self._gap(piece, case, f"not judged: the process that ran the {side} {death.told} once, and not again")
-
-    def _repeats(self, worker: Worker, piece: Piece, case: str) -> bool:
-        """Whether a process that runs what the dead one ran dies of it as well."""
-        other = self.pool.start()
-        try:
-            for done in worker.history:
-                known = {} if done is not piece else {k: o for k, o in done.journal.items() if o.died}
-                asked = other.ask(
-                    "piece",
-                    check=done.check,
-                    number=done.number,
-                    known=[outcome.plain() for outcome in known.values()],
-                    shrinks=0,
-                    seconds=min(1e9, self.pool.left_s),
-                )
-                self.pool.wait(asked)
-                if asked.died:
-                    return death_of(asked).side == "candidate"
-            return False
-        finally:
-            self.pool.leave(other)
-
-    def _not_judged(self, piece: Piece, case: str, death: Death, side: str) -> None:
-        piece.of_reference += 1
-        self._of_reference += 1
-        who = "the original" if side == "reference" else "equivcheck's own run of the original"
-        self._gap(piece, case, f"not judged where {who} {death.told}")
-        if piece.of_reference >= _MOST_OF_REFERENCE:
-            piece.searched, piece.done = Searched(seconds=piece.searched.seconds), True
-            for outcome in piece.journal.values():
-                piece.searched.add(outcome)
-
-    def _gap(self, piece: Piece, case: str, told: str) -> None:
-        piece.journal[case] = CaseOutcome(case, judged=False, notes=(told,))
-        self.gaps.append(f"{piece.check} on {case}: {told}")
 
     def settle(self) -> None:
         """Wait for pieces that nobody wants any more."""
@@ -252,15 +159,3 @@ class Pieces:
             else:  # what was seen before it is the counterexample
                 del piece.searched.failed[smallest]
                 piece.searched.minimal = list(piece.searched.failed)[-1]
-
-
-def _fails(case: str, death: Death, told: str) -> CaseOutcome:
-    """A case of which the candidate ends its process."""
-    return CaseOutcome(
-        case,
-        where="the process",
-        failed=f"the candidate {told}",
-        ratio=math.inf,
-        origin=f"process {death.how}",
-        died=death.how,
-    )

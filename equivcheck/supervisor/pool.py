@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from equivcheck.errors import ToolError, UsageError
+from equivcheck.errors import UsageError
 from equivcheck.report.outcomes import CaseOutcome
-from equivcheck.supervisor.deaths import Death, confirmed, death_of
+from equivcheck.supervisor.deaths import Death, Lost, death_of
+from equivcheck.supervisor.interrupts import Interrupted
 from equivcheck.supervisor.limits import CaseTimes
 from equivcheck.supervisor.nursery import Nursery
-from equivcheck.supervisor.workers import Asked, Worker
+from equivcheck.supervisor.workers import Asked, Worker, result_of
 
-__all__ = ["CONFIRMING", "Alone", "Interrupted", "Lost", "Pool", "result_of"]
+__all__ = ["CONFIRMING", "Alone", "Pool"]
 
 CONFIRMING = 3.0
 """Times the limit of a case, where a fresh process is to confirm that it does not answer."""
@@ -24,19 +25,6 @@ _LEAST_IMPORT_S = 10.0
 _MOST_OUTSIDE = 40  # processes that may be ended from outside in one run
 _LINGER_S = 0.5
 _GRACE_S = 5.0  # after the time of the run, for the cases that are being run
-
-
-class Interrupted(BaseException):
-    """The run is to end now: it was interrupted, or its time is over."""
-
-
-class Lost(Exception):
-    """A process died of what it was asked beside cases, and another one did again."""
-
-    def __init__(self, first: Death, second: Death) -> None:
-        super().__init__(second.told)
-        self.death = second
-        self.told = confirmed(first, second)
 
 
 @dataclass
@@ -246,13 +234,3 @@ class Pool:
             raise UsageError(
                 f"{self._outside} processes were ended from outside: let them run, or run with fewer --jobs"
             )
-
-
-def result_of(asked: Asked) -> Any:
-    """The answer; raises the error that came in its place."""
-    if asked.error is None:
-        return asked.answer
-    kind, message = asked.error
-    if kind == "usage":
-        raise UsageError(message)
-    raise ToolError(message)

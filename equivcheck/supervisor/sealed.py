@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from equivcheck.supervisor.deaths import death_of
+from equivcheck.supervisor.deaths import Lost, death_of
 from equivcheck.supervisor.limits import free_bytes
 from equivcheck.supervisor.look_back import LookBack
 from equivcheck.supervisor.nursery import Nursery
-from equivcheck.supervisor.pieces import Piece, Pieces
-from equivcheck.supervisor.pool import CONFIRMING, Lost, Pool, result_of
-from equivcheck.supervisor.workers import Asked, Worker
+from equivcheck.supervisor.piece import Piece
+from equivcheck.supervisor.pieces import Pieces
+from equivcheck.supervisor.pool import CONFIRMING, Pool
+from equivcheck.supervisor.request import Request
+from equivcheck.supervisor.workers import Asked, Worker, result_of
 
 __all__ = ["NamedPair", "Sealed", "where_it_begins"]
 
@@ -65,36 +67,28 @@ class Sealed:
     def __init__(
         self,
         pair: NamedPair,
+        request: Request,
         nursery: Nursery,
         first: Mapping[str, Any],
-        *,
-        jobs: int | None,
-        asked: Mapping[str, Any],
-        case_seconds: float | None = None,
-        worker_memory: float | None = None,
     ) -> None:
         """Start nothing as yet.
 
         Args:
             pair: What is judged.
+            request: What is asked of the run, or of the first of them.
             nursery: What workers are forked from.
             first: Where they begin.
-            jobs: How many there are; None for as many as suit the machine and the plan.
-            asked: Of the plan: checks, profile, dtypes.
-            case_seconds: The time limit of a case.
-            worker_memory: The memory that a worker may use, in bytes.
         """
-        self._pair, self._jobs, self._asked, self._first = pair, jobs, asked, first
-        memory = free_bytes() if worker_memory is None else worker_memory
-        self.pool = Pool(nursery, first, case_seconds=case_seconds, memory_bytes=memory)
+        self._pair, self._request, self._first = pair, request, first
+        memory = free_bytes() if request.worker_memory is None else request.worker_memory
+        self.pool = Pool(nursery, first, case_seconds=request.case_seconds, memory_bytes=memory)
         self._pieces = Pieces(self.pool)
         self._loaded: Mapping[str, Any] | None = None
         self._back: LookBack | None = None
-        self.shared = False
 
-    def again(self, asked: Mapping[str, Any], until: float, stopping: Callable[[], bool], *, shared: bool) -> None:
-        """Begin a run, with the workers that there are; if `shared`, they are for others that follow."""
-        self._asked, self.shared = asked, shared
+    def again(self, request: Request, until: float, stopping: Callable[[], bool]) -> None:
+        """Begin a run, with the workers that there are; if it is `shared`, they are for others that follow."""
+        self._request = request
         self.pool.again(until, stopping)
 
     @property
@@ -112,10 +106,11 @@ class Sealed:
         pool, pair = self.pool, self._pair
         if self._loaded is not None:
             return self._loaded
-        kept = {name: self._asked[name] for name in ("checks", "profile", "dtypes")}
+        of_plan = self._request.of_plan
+        kept = {name: of_plan[name] for name in ("checks", "profile", "dtypes")}
         pool.workers = [pool.start([])]
         devices = pool.answer("devices", pool.workers[0], device=pair.device, **kept)
-        pool.jobs = self._jobs or self._suiting(devices)
+        pool.jobs = self._request.jobs or self._suiting(devices)
         loading = {
             "reference": pair.reference,
             "candidate": pair.candidate,
@@ -238,7 +233,7 @@ class Sealed:
     def findings(self) -> tuple[list[str], list[str]]:
         """What makes the comparison void, and notes."""
         assert self._back is not None, "the original is looked at before"
-        return self._back.findings(last=not self.shared)
+        return self._back.findings(last=not self._request.shared)
 
     def printed(self) -> str:
         """What the pair has printed, ready to be shown."""

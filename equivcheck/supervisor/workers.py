@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from equivcheck.errors import ToolError, UsageError
 from equivcheck.runtime.beacon import Beacon, Place
 
-__all__ = ["Asked", "Worker"]
+__all__ = ["Asked", "Worker", "result_of"]
 
 _CHUNK = 1 << 16
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -38,6 +39,16 @@ class Asked:
     def died(self) -> bool:
         """Whether the process ended before it answered."""
         return self.status is not None or bool(self.why)
+
+
+def result_of(asked: Asked) -> Any:
+    """The answer; raises the error that came in its place."""
+    if asked.error is None:
+        return asked.answer
+    kind, message = asked.error
+    if kind == "usage":
+        raise UsageError(message)
+    raise ToolError(message)
 
 
 @dataclass(eq=False)

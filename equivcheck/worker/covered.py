@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.implementation_files import closure, definitions, modules_of
 from equivcheck.report.installed_packages import packages_of
 from equivcheck.report.model import Package
-from equivcheck.report.provenance import package_files
+from equivcheck.report.provenance import digests, package_files
 from equivcheck.runtime.file_access import Access
 from equivcheck.runtime.source_files import (
     CHANGED,
@@ -35,6 +36,24 @@ class Covered:
     files: Mapping[str, Mapping[str, str]]
     packages: Mapping[str, Package] = field(default_factory=dict)
     not_covered: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Covered":
+        """What `plain` made a mapping of."""
+        return cls(
+            plain["files"],
+            {name: Package(**package) for name, package in plain["packages"].items()},
+            tuple(plain["not_covered"]),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As what JSON can hold, with one hash for each part."""
+        return {
+            "files": {part: dict(hashes) for part, hashes in self.files.items()},
+            "sources": digests(self.files),
+            "packages": {name: asdict(package) for name, package in self.packages.items()},
+            "not_covered": list(self.not_covered),
+        }
 
     def and_later(self, later: "Covered") -> "Covered":
         """This and what has come to it since: of what stands in both, this is what ran."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime.file_access import Access
-from equivcheck.supervisor.pieces import Piece
+from equivcheck.supervisor.piece import Piece
 from equivcheck.worker.judge import Judge
 
 __all__ = ["InProcess"]

@@ -1,0 +1,157 @@
+"""The checks of a run: pieces are handed out, and outcomes are taken in the order of the plan."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from equivcheck.report.deviations import declared
+from equivcheck.report.model import CheckResult, Deviation
+from equivcheck.report.outcomes import Searched, check_result
+from equivcheck.supervisor.deaths import Lost
+from equivcheck.supervisor.listener import Listener
+from equivcheck.supervisor.piece import Piece
+from equivcheck.supervisor.request import Request
+from equivcheck.supervisor.workers_interface import Workers
+
+__all__ = ["Checking"]
+
+
+@dataclass
+class Checking:
+    """The checks of one run, and what has come of them.
+
+    Attributes:
+        workers: Who runs the pair.
+        request: What is asked of the run.
+        heard: Hears of each case and each check.
+        results: Of the checks that have finished, in the order of the plan.
+        complete: Whether none of them ran out of time.
+    """
+
+    workers: Workers
+    request: Request
+    heard: Listener
+    results: list[CheckResult]
+    complete: bool = True
+    _plan: Mapping[str, Any] = field(default_factory=dict)
+    _accepted: Mapping[str, Deviation] = field(default_factory=dict)
+    _searched: dict[str, Searched] = field(default_factory=dict)
+    _pieces: dict[str, list[Piece]] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def run(self, plan: Mapping[str, Any], accepted: Mapping[str, Deviation], finished: Callable[[], None]) -> None:
+        """Have the checks run.
+
+        Args:
+            plan: What the question `plan` was answered with.
+            accepted: Name of a check -> the difference that is accepted.
+            finished: Is called after every check.
+        """
+        self._plan, self._accepted = plan, accepted
+        checks = self._plan["checks"]
+        self._pieces = {c["name"]: [Piece(c["name"], number) for number in range(c["classes"])] for c in checks}
+        planned = {c["name"]: c["planned"] for c in checks}
+        self.workers.ready(
+            checks=[c["name"] for c in checks],
+            require_backend=list(self.request.require_backend),
+            profile=self.request.profile,
+            seed=self.request.seed,
+            asked=len(self.request.dtypes),
+            usable=self._plan["usable"],
+        )
+
+        def heard(check: str) -> None:
+            self._counts[check] = self._counts.get(check, 0) + 1
+            self.heard.progress(check, min(self._counts[check], planned[check]), planned[check])
+
+        # what takes longest must not start last
+        in_order = sorted(checks, key=lambda c: not c["dear"])
+        self.workers.begin([piece for c in in_order for piece in self._pieces[c["name"]]], heard)
+        spent = False
+        for check in checks:
+            self.heard.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
+            pieces = self._pieces[check["name"]]
+            self.workers.finish(pieces)
+            failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
+            if failing is not None:
+                died = next(iter(failing.searched.failed.values())).died
+                self.workers.make_small(failing, spend=not spent)
+                spent = spent or bool(died)
+            self._take(check, pieces)
+            self.heard.finished(self.results[-1])
+            finished()
+        notes = self._plan["notes"]
+        if self.results and notes:
+            self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
+
+    def _take(self, check: Mapping[str, Any], pieces: Sequence[Piece]) -> None:
+        """Make the result of a check of what its pieces have come to."""
+        name = check["name"]
+        searched = Searched()
+        for piece in pieces:
+            searched.take(piece.searched)
+            if piece.searched.minimal is not None:
+                break
+        self._searched[name] = searched
+        if not pieces:
+            refused = tuple(self._plan["refused"].values())
+            self.results.append(CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused))
+            return
+        if searched.minimal is not None and not searched.failed[searched.minimal].died:
+            others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
+            searched.explained = self._explained(name, [searched.minimal, *others])
+        self._add_result(check, searched)
+        self.complete = self.complete and not searched.stopped
+
+    def _add_result(self, check: Mapping[str, Any], searched: Searched) -> None:
+        result = check_result(
+            check["name"],
+            searched,
+            planned=check["planned"],
+            judges=check["judges"],
+            replay=check["replay"],
+            refused=self._plan["refused"],
+        )
+        self.results.append(declared(result, self._accepted))
+
+    def _explained(self, check: str, cases: Sequence[str]) -> str:
+        try:
+            return str(self.workers.answer("explain", check=check, cases=cases))
+        except Lost:
+            return ""
+
+    def rescue(self) -> None:
+        """Keep a difference that was already seen where the run is cut short."""
+        done = {result.name for result in self.results}
+        for check in self._plan.get("checks", ()):
+            pieces = self._pieces.get(check["name"], ())
+            if check["name"] not in done and any(piece.searched.failed for piece in pieces):
+                for piece in pieces:
+                    piece.searched.minimal = next(reversed(piece.searched.failed), None)
+                searched = Searched()
+                for piece in pieces:
+                    searched.take(piece.searched)
+                self._add_result(check, searched)
+
+    def judged(self) -> dict[str, dict[str, Any]]:
+        """Name of a check -> how many cases were planned, those that it judged, and whether one failed."""
+        planned = {c["name"]: c["planned"] for c in self._plan["checks"]}
+        # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
+        ran = {
+            result.name: {
+                "planned": planned[result.name],
+                "cases": [*(o.case for o in s.passed.values() if o.judged), *s.failed],
+                "failed": bool(s.failed),
+            }
+            for result in self.results
+            if result.outcome != "deviation" and (s := self._searched[result.name]).cases
+        }
+        return {name: of for name, of in ran.items() if of["cases"]}
+
+    def cases_of_original(self) -> list[str]:
+        """Three cases of this run on which the original is looked at: the first, the middle and the last that passed by value."""
+        for name in ("gradients", "logits", "output", *self._searched):
+            passed = list(self._searched[name].passed) if name in self._searched else []
+            if passed:
+                return [passed[at] for at in sorted({0, len(passed) // 2, len(passed) - 1})]
+        return []

@@ -1,0 +1,23 @@
+"""One class of a check's cases, as workers are given it, and what has come of it so far."""
+
+from dataclasses import dataclass, field
+
+from equivcheck.report.outcomes import CaseOutcome, Searched
+
+__all__ = ["Piece"]
+
+
+@dataclass(eq=False)
+class Piece:
+    """One class of a check's cases: what has come of it so far, and whether it is done."""
+
+    check: str
+    number: int
+    searched: Searched = field(default_factory=Searched)
+    journal: dict[str, CaseOutcome] = field(default_factory=dict)
+    shrinking: bool = False  # deaths may be spent on it
+    deaths: int = 0  # while it is made small
+    unconfirmed: set[str] = field(default_factory=set)  # cases of which a process died once
+    of_reference: int = 0
+    done: bool = False
+    dropped: bool = False  # nobody wants it any more

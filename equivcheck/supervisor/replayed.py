@@ -1,0 +1,29 @@
+"""The results of a case that was run again: what a worker answers to the question `replay`, as results of checks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from equivcheck.report.model import CheckResult
+from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
+
+__all__ = ["replayed"]
+
+
+def replayed(found: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
+    """The results of the checks that ran on one case: the comparison of each that failed, and where a passing one was worst."""
+    results = []
+    for one in found:
+        outcome = CaseOutcome.of(one["outcome"])
+        searched = Searched(seconds=one["seconds"], explained=one["explained"])
+        searched.add(outcome)
+        searched.minimal = outcome.case if outcome.failed is not None else None
+        result = check_result(one["name"], searched, planned=1, judges=one["judges"], replay=one["replay"], refused={})
+        if result.counterexample:
+            detail = result.counterexample.message
+        elif result.outcome == "equivalent" and outcome.where:
+            detail = f"within budget; the largest ratio is that of {outcome.where}"
+        else:
+            detail = ""
+        results.append(replace(result, detail=detail))
+    return tuple(results)

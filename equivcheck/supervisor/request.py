@@ -1,0 +1,57 @@
+"""What is asked of a run, as plain data: which checks, how many cases, in which dtypes, and within which limits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from equivcheck.report.model import Deviation
+from equivcheck.report.outcomes import DTYPES
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks of a run, whatever the pair is.
+
+    Attributes:
+        profile: quick, gate or thorough.
+        checks: The names of the checks to run; None for all that apply.
+        exclude: The names of checks that are left out.
+        seed: Of the cases.
+        dtypes: Those to judge in.
+        require_backend: The kernels that must run.
+        deviations: Name of a check -> why a difference is accepted.
+        strict: Whether what the candidate refuses loudly is a failure, too.
+        max_seconds: When to end, if need be with a partial report.
+        jobs: How many processes share the work; None for as many as suit the machine and the plan.
+        case_seconds: The time limit of a case; None for the default.
+        worker_memory: How many bytes a process may use; None for the default.
+        shared: Whether the processes are kept for the next run of the same pair.
+    """
+
+    profile: str = "gate"
+    checks: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    seed: int = 0
+    dtypes: Sequence[str] = DTYPES
+    require_backend: Sequence[str] = ()
+    deviations: Mapping[str, str | Deviation] = field(default_factory=dict)
+    strict: bool = False
+    max_seconds: float | None = None
+    jobs: int | None = 1
+    case_seconds: float | None = None
+    worker_memory: float | None = None
+    shared: bool = False
+
+    @property
+    def of_plan(self) -> dict[str, Any]:
+        """What the question `plan` is asked with."""
+        return {
+            "checks": None if self.checks is None else list(self.checks),
+            "exclude": list(self.exclude),
+            "profile": self.profile,
+            "seed": self.seed,
+            "dtypes": list(self.dtypes),
+            "require_backend": list(self.require_backend),
+        }

@@ -1,0 +1,104 @@
+"""A pair as it is loaded in this process: both sides, what they have used, and the original as it was before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from equivcheck.cases.case import Case
+from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime.file_access import Access, Seen
+from equivcheck.worker.covered import Covered, covered_by
+from equivcheck.worker.originals import Original
+
+__all__ = ["LoadedPair"]
+
+
+class LoadedPair:
+    """One pair, and what can be asked about how it is loaded and what it has used.
+
+    Attributes:
+        access: What foreign code uses.
+    """
+
+    def __init__(self, access: Access) -> None:
+        """Know no pair as yet."""
+        self.access = access
+        self._subject: Pair | None = None
+        self._original: Original | None = None
+
+    @property
+    def subject(self) -> Pair:
+        """The pair, which has been loaded."""
+        assert self._subject is not None, "the pair is loaded first"
+        return self._subject
+
+    @property
+    def _loaded_original(self) -> Original:
+        assert self._original is not None, "the pair is loaded first"
+        return self._original
+
+    # --- questions: each method is one, its arguments and its answer are plain data -----------------------------------
+
+    def load(
+        self,
+        reference: Any,
+        candidate: Any,
+        kind: str,
+        device: str,
+        adaptation: Mapping[str, Any],
+        share: int = 1,
+        allowed: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Load the pair; its kind and its names. `share` processes share the memory; `allowed` are options of functions."""
+        self._original = Original(self.access)
+        subject = resolve(
+            reference,
+            candidate,
+            kind=kind,
+            device=device,
+            adaptation=adaptation,
+            between=self._original.loaded,
+            allowed=None if allowed is None else frozenset(allowed),
+        )
+        subject.memory.shared_by(share)
+        self._subject = subject
+        return {
+            "kind": subject.kind,
+            "original_kind": subject.traits.original,
+            "reference": subject.reference_name,
+            "candidate": subject.candidate_name,
+            "device": str(subject.device),
+            "facts": {  # what makes the original of a function what it is in this pair
+                "options": sorted(subject.options),
+                "scale_optional": subject.scale_optional,
+                "learns_mask": subject.learns_mask,
+            }
+            if subject.traits.function
+            else None,
+        }
+
+    def take(self, scale_optional: bool, learns_mask: bool) -> None:
+        """Take the original of a function for what it is in the pair."""
+        self._subject = replace(self.subject, scale_optional=scale_optional, learns_mask=learns_mask)
+
+    def seen(self) -> dict[str, Any]:
+        """What foreign code has used in this process until now."""
+        return self.access.seen().plain()
+
+    def cover(self, seen: Sequence[Mapping[str, Any]] = (), before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the evidence covers, here and in processes that have `seen` more; of what was covered `before`, that is what ran."""
+        for other in seen:
+            self.access.add(Seen.of(other))
+        covered = covered_by(self.subject, self.access)
+        if before is not None:
+            covered = Covered.of(before).and_later(covered)
+        return covered.plain()
+
+    def original(self, cases: Sequence[str]) -> list[dict[str, Any]]:
+        """What the original gives on these cases, to the bit."""
+        return self._loaded_original.results(self.subject, [Case.parse(case) for case in cases])
+
+    def replaced(self) -> dict[str, list[str]]:
+        """What is another function now than before the candidate was imported: of the original, of torch."""
+        return self._loaded_original.replaced()

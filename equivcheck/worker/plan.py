@@ -1,0 +1,112 @@
+"""What a plan says: the checks with their numbers of cases and classes, the dtypes, and what a report says of the pair."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from equivcheck.checks import CHECKS, Check
+from equivcheck.engine.strata import classes
+from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.supported_dtypes import usable_dtypes
+from equivcheck.report.implementation_files import defined_at, modules_of
+from equivcheck.report.provenance import environment
+from equivcheck.runtime.device import device_name
+from equivcheck.runtime.module_files import made_twice
+
+__all__ = ["dtypes_to_judge", "plan_of", "refuse_unknown_dtypes", "replay_line"]
+
+
+def refuse_unknown_dtypes(dtypes: Sequence[str]) -> None:
+    """Return where all of these are dtypes that can be judged in.
+
+    Raises:
+        UsageError: One of them is not.
+    """
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+
+
+def dtypes_to_judge(
+    pair: Pair, dtypes: Sequence[str], require_backend: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """The dtypes in which the pair is judged, and for those that the candidate refuses the reason.
+
+    Args:
+        pair: The pair.
+        dtypes: Those that are asked for.
+        require_backend: The kernels that must run.
+
+    Raises:
+        UsageError: A kernel must run in a dtype in which the pair does not.
+    """
+    usable, refused = usable_dtypes(pair, dtypes)
+    needed = {text.partition("=")[0] for text in require_backend if "=" in text}
+    if missing := sorted(needed - set(usable)):
+        raise UsageError(
+            f"--require-backend: the pair does not run in {', '.join(missing)}, so nothing can be judged there"
+        )
+    return usable, refused
+
+
+def plan_of(
+    pair: Pair,
+    root: Path,
+    checks: Mapping[str, Check],
+    planned: Mapping[str, int],
+    dtypes: Sequence[str],
+    usable: Sequence[str],
+    refused: Mapping[str, str],
+) -> dict[str, Any]:
+    """The plan of a run on a pair, as plain data.
+
+    Args:
+        pair: The pair.
+        root: The folder of the run.
+        checks: Those that are run, by name.
+        planned: How many cases each of them has.
+        dtypes: Those that are asked for.
+        usable: Those in which the pair is judged.
+        refused: Dtype -> why it was left out.
+    """
+    file, line = defined_at(pair.candidate, root) or (None, None)
+    sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
+    return {
+        "checks": [
+            {
+                "name": name,
+                "planned": planned[name],
+                "classes": len(classes(check, pair, usable, planned[name])),
+                "judges": check.judges,
+                "dear": check.dear,
+                "replay": replay_line(pair, check),
+            }
+            for name, check in checks.items()
+        ],
+        "known": [check.name for check in CHECKS],
+        "usable": usable,
+        "refused": refused,
+        "not_run": {
+            dtype: refused.get(dtype, "").removeprefix(f"{dtype}: ") or "the original does not run in it"
+            for dtype in dtypes
+            if dtype not in usable
+        },
+        "notes": [*pair.notes, *made_twice(sources)],
+        "device_name": device_name(pair.device),
+        "environment": environment(pair.device),
+        "candidate_file": file,
+        "candidate_line": line,
+        "options_not_judged": list(pair.reference_alone),
+    }
+
+
+def replay_line(pair: Pair, check: Check) -> str:
+    """The command that shows a case of the pair again, with `CASE` where the id of the case belongs."""
+    words = " ".join((check.name, *check.options))
+    return (
+        f"equivcheck replay CASE {shlex.quote(pair.reference_name)} {shlex.quote(pair.candidate_name)} "
+        f"--kind {pair.kind} --device {pair.device} --check {words}{pair.adaptation.options}"
+    )
