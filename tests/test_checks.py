@@ -17,7 +17,7 @@ from equivcheck.checks.base.compare_all import hold
 from equivcheck.checks.dropout.moments import hold_moments, small_sizes
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT
-from equivcheck.faults.correct.rewritten import CheckpointedReentrantly
+from equivcheck.faults.correct.recomputed import CheckpointedReentrantly
 from equivcheck.gpt import GPT
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.pair import Pair

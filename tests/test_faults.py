@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.faults import FAULTS, PLANTS, RIGHT, Fault, Plant, Right
+from equivcheck.faults import FAULTS, PLANTS, RIGHT, Fault, Right
 from equivcheck.faults.base import Factory, name_of
 from equivcheck.faults.gradient_edits import as_if, rewritten_parameter
 from equivcheck.faults.inside.decomposed import Parted
@@ -734,7 +734,7 @@ def test_there_are_enough_of_each_and_no_name_twice() -> None:
 
 
 @pytest.mark.parametrize("fault", **ids((*FAULTS, *PLANTS)))
-def test_it_says_in_one_line_what_is_wrong_and_who_should_see_it(fault: Fault | Plant) -> None:
+def test_it_says_in_one_line_what_is_wrong_and_who_should_see_it(fault: Fault) -> None:
     assert fault.name == fault.name.lower().strip("-")
     assert fault.summary.endswith(".")
     assert fault.summary.count("\n") == 0
@@ -1017,19 +1017,19 @@ SPARED_BY: dict[str, tuple[Sees, ...]] = {
 
 @pytest.mark.parametrize("plant", **ids(PLANTS))
 @pytest.mark.parametrize("around", [CausalSelfAttention, Parted], ids=name_of)
-def test_a_plant_shows_around_any_factory_and_only_where_it_says_so(plant: Plant, around: Factory) -> None:
+def test_a_plant_shows_around_any_factory_and_only_where_it_says_so(plant: Fault, around: Factory) -> None:
     for shows in PLANTS_SHOW[plant.name]:
-        assert shows(plant.plant(around))
+        assert shows(plant.put_around(around, "module"))
         assert not shows(around), "it shows without the plant too: this demonstrates nothing"
     for sees in SPARED_BY.get(plant.name, ()):
-        assert not sees(plant.plant(around)), "it shows where it should not"
+        assert not sees(plant.put_around(around, "module")), "it shows where it should not"
 
 
 @pytest.mark.parametrize("plant", **ids(PLANTS))
 @pytest.mark.parametrize("around", [CausalSelfAttention, Plain], ids=name_of)
-def test_a_plant_leaves_everything_but_the_numbers_alone(plant: Plant, around: Factory) -> None:
+def test_a_plant_leaves_everything_but_the_numbers_alone(plant: Fault, around: Factory) -> None:
     torch.manual_seed(0)
-    module, original = plant.plant(around)(config_with(0.1)), around(config_with(0.1))
+    module, original = plant.put_around(around, "module")(config_with(0.1)), around(config_with(0.1))
     assert type(module) is around
     assert [(k, t.shape) for k, t in module.state_dict().items()] == [
         (k, t.shape) for k, t in original.state_dict().items()
@@ -1046,8 +1046,8 @@ def test_a_plant_leaves_everything_but_the_numbers_alone(plant: Plant, around: F
 
 
 @pytest.mark.parametrize("plant", **ids(PLANTS))
-def test_a_planted_module_can_be_copied_and_saved(plant: Plant) -> None:
-    module = plant.plant(CausalSelfAttention)(config_with())
+def test_a_planted_module_can_be_copied_and_saved(plant: Fault) -> None:
+    module = plant.put_around(CausalSelfAttention, "module")(config_with())
     file = io.BytesIO()
     torch.save(module, file)
     file.seek(0)

@@ -91,7 +91,7 @@ def test_new_objects_that_take_over_everything_are_only_missed_as_a_root() -> No
 def test_each_defect_of_a_replacement_is_seen_by_the_property_that_it_breaks(fault: Any) -> None:
     for name in fault.seen_by:
         with pytest.raises(Mismatch) as seen:
-            PROPERTIES[name].run(subject(fault.around(in_place)), CASE)
+            PROPERTIES[name].run(subject(fault.put_around(in_place, "replacement")), CASE)
         assert len(str(seen.value).splitlines()) <= 10
 
 

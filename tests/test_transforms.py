@@ -16,8 +16,9 @@ from equivcheck.checks.base.retained_memory import sizes
 from equivcheck.cli import main
 from equivcheck.engine.planting import planted
 from equivcheck.errors import Mismatch
+from equivcheck.faults import Fault
 from equivcheck.faults.around.module_contract import adapter_ignored
-from equivcheck.faults.around.transforms import CHANGES, around_output
+from equivcheck.faults.around.transforms import CHANGES
 from equivcheck.faults.correct.core import Rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
@@ -41,11 +42,9 @@ def module(candidate: Any, reference: Any = CausalSelfAttention) -> Pair:
     return resolve(reference, candidate, kind="module", device="cpu")
 
 
-@pytest.mark.parametrize(("name", "check", "make"), [(name, seen[0], make) for name, (seen, make) in CHANGES.items()])
-def test_what_shows_under_a_transform_only_is_seen_by_its_check_and_by_no_value(
-    name: str, check: str, make: Any
-) -> None:
-    candidate = module(lambda config: around_output(CausalSelfAttention, make, config))
+@pytest.mark.parametrize("fault", CHANGES, ids=lambda fault: fault.name)
+def test_what_shows_under_a_transform_only_is_seen_by_its_check_and_by_no_value(fault: Fault) -> None:
+    candidate, check = module(fault.put_around(CausalSelfAttention, "module")), fault.seen_by[0]
     with pytest.raises(Mismatch):
         BY_NAME[check].run(candidate, case_for(check))
     for other in ("output", "gradients"):
@@ -57,7 +56,7 @@ def test_plants_for_transforms_are_seen_around_functions_and_models_too(kind: st
     subject = resolve(spelled_out, spelled_out, kind=kind, device="cpu") if kind == "function" else None
     subject = subject or resolve(GPT, GPT, kind="model", device="cpu")
     case = {} if kind == "function" else {"n_layer": 1, "vocab_size": 5}
-    faults = [f for f in planted(subject, set(BY_NAME), "quick", 0) if f.name in CHANGES]
+    faults = [f for f in planted(subject, set(BY_NAME), "quick", 0) if f.name in {change.name for change in CHANGES}]
     assert len(faults) >= len(CHANGES) - 2
     for fault in faults:
         if subject.kind in BY_NAME[fault.seen_by[0]].kinds:
@@ -324,10 +323,10 @@ def test_a_counterexample_is_small(check: str) -> None:
         "batching": "batch-of-one-off",
         "derivatives": "second-derivative-lost",
     }
-    make = CHANGES[name[check]][1]
+    (fault,) = (fault for fault in CHANGES if fault.name == name[check])
     report = equivcheck.verify(
         CausalSelfAttention,
-        lambda config: around_output(CausalSelfAttention, make, config),
+        fault.put_around(CausalSelfAttention, "module"),
         kind="module",
         checks=[check],
         profile="quick",

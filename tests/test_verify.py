@@ -360,10 +360,10 @@ def test_a_run_that_misses_a_planted_fault_is_insensitive_and_names_it(monkeypat
 
 
 def test_a_plant_that_does_nothing_survives(monkeypatch: pytest.MonkeyPatch) -> None:
-    renamed = tuple(
-        (n, seen, (lambda m: m) if n == "parameter-renamed" else plant) for n, seen, plant in planting.MODULES
+    harmless = tuple(
+        replace(fault, wrong=lambda m: m) if fault.name == "parameter-renamed" else fault for fault in planting.AROUND
     )
-    monkeypatch.setattr(planting, "MODULES", renamed)
+    monkeypatch.setattr(planting, "AROUND", harmless)
     assert here(checks=["checkpoint"]).sensitivity.survived == ("parameter-renamed",)
 
 

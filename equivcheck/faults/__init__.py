@@ -2,17 +2,22 @@
 
 FAULTS: modules of the contract of `CausalSelfAttention`, each wrong in one way, with the checks that should see it.
 RIGHT: modules that compute the same function in other words, which no check may call different.
-PLANTS: what can go wrong around any factory of modules, whatever is inside.
-REPLACEMENTS: what can go wrong around any replacement in a model.
+AROUND: what can go wrong around an original of any kind, whatever is inside; among them
+PLANTS: around any factory of modules, and
+REPLACEMENTS: around any replacement in a model.
 
 What no comparison on one device can see is left out: a lost bias of the keys, minus infinity made of two finite fills,
 noise of the size of rounding in a gradient, a running sum that is rounded to the dtype key by key (the budget admits it).
 """
 
-from equivcheck.faults.around.module import PLANTS
-from equivcheck.faults.around.replacement import REPLACEMENTS, ReplacementFault
-from equivcheck.faults.base import Fault, Plant, Right
-from equivcheck.faults.correct import blockwise, rewritten
+from equivcheck.faults.around.function import FUNCTIONS
+from equivcheck.faults.around.model import MODELS
+from equivcheck.faults.around.module import IN_A_GPT, PLANTS
+from equivcheck.faults.around.module_contract import MODULES
+from equivcheck.faults.around.replacement import REPLACEMENTS
+from equivcheck.faults.around.transforms import CHANGES
+from equivcheck.faults.base import Fault, Right
+from equivcheck.faults.correct import blockwise, recomputed, rewritten
 from equivcheck.faults.inside import (
     causality,
     checkpoint,
@@ -31,8 +36,9 @@ from equivcheck.faults.inside import (
     state,
 )
 
-__all__ = ["FAULTS", "PLANTS", "REPLACEMENTS", "RIGHT", "Fault", "Plant", "ReplacementFault", "Right"]
+__all__ = ["AROUND", "FAULTS", "PLANTS", "REPLACEMENTS", "RIGHT", "Fault", "Right"]
 
+AROUND: tuple[Fault, ...] = (*FUNCTIONS, *MODELS, *PLANTS, *MODULES, *CHANGES, *IN_A_GPT, *REPLACEMENTS)
 FAULTS: tuple[Fault, ...] = (
     *causality.FAULTS,
     *softmax.FAULTS,
@@ -50,4 +56,4 @@ FAULTS: tuple[Fault, ...] = (
     *state.FAULTS,
     *conditions.FAULTS,
 )
-RIGHT: tuple[Right, ...] = (*rewritten.RIGHTS, *blockwise.RIGHTS)
+RIGHT: tuple[Right, ...] = (*rewritten.RIGHTS, *recomputed.RIGHTS, *blockwise.RIGHTS)

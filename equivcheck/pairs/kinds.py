@@ -28,7 +28,6 @@ class Kind:
         inputs: Makes the inputs of a case; its second argument tells whether the original's projections have names by which
             their weights are sharpened.
         result: The name of the tensor by which the two are compared first.
-        faults_around: Which file of `faults/around` has the faults that are planted: function, model or module.
         function: Its sides are functions of q, k and v.
         from_config: Both of its sides are made from a config.
         replaces: Its candidate takes the original's model, and returns it with other parts.
@@ -42,7 +41,6 @@ class Kind:
     original: str
     inputs: Callable[[Case, Callable[[], bool]], Inputs]
     result: str
-    faults_around: str
     function: bool = False
     from_config: bool = False
     replaces: bool = False
@@ -79,7 +77,6 @@ KINDS: dict[str, Kind] = {
             original="module",
             inputs=_vectors,
             result="output",
-            faults_around="module",
             from_config=True,
             within_gpt=True,
             tried_with=lambda: torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1),
@@ -90,7 +87,6 @@ KINDS: dict[str, Kind] = {
             original="function",
             inputs=_heads,
             result="output",
-            faults_around="function",
             function=True,
         ),
         Kind(
@@ -98,7 +94,6 @@ KINDS: dict[str, Kind] = {
             original="model",
             inputs=_token_ids,
             result="logits",
-            faults_around="model",
             from_config=True,
             whole_model=True,
             tried_with=lambda: torch.zeros(2, 3, dtype=torch.long),
@@ -109,7 +104,6 @@ KINDS: dict[str, Kind] = {
             original="model",
             inputs=_token_ids,
             result="logits",
-            faults_around="model",
             replaces=True,
             whole_model=True,
         ),

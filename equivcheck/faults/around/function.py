@@ -1,129 +1,145 @@
 """Faults around any function of q, k, v."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.around.edits import half_off, last_off, spelled_out, swapped
+from equivcheck.faults.around import edits
+from equivcheck.faults.base import NOT_BFLOAT16, WIDE, Fault
 from equivcheck.faults.gradient_edits import rewritten
+from equivcheck.numerics.dtypes import HALF
 
-__all__ = ["FUNCTIONS", "around_function"]
+__all__ = ["FUNCTIONS", "edited_result"]
 
 Function = Callable[..., Tensor]
 
 
-def around_function(function: Function, plant: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Tensor:
-    return plant(function, *tensors, **options)
+def around_function(function: Function, wrong: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is called by what is wrong, with the same tensors and options."""
+    return partial(_called, function, wrong)
 
 
-def _output(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    def planted_function(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        return change(f(q, k, v, **options))
-
-    return planted_function
+def _called(function: Function, wrong: Callable[..., Any], *tensors: Tensor, **options: Any) -> Any:
+    return wrong(function, *tensors, **options)
 
 
-def _late_off(y: Tensor) -> Tensor:
-    late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 64
-    return torch.where(late, y * 1.05, y)
+def edited_result(function: Function, edit: Callable[[Tensor], Tensor]) -> Function:
+    """A function whose results are edited."""
+    return partial(_edited, function, edit)
 
 
-def _past_1024_off(y: Tensor) -> Tensor:
-    late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 1024
-    return torch.where(late, y * 1.01, y)
+def _edited(function: Function, edit: Callable[[Tensor], Tensor], *tensors: Tensor, **options: Any) -> Tensor:
+    return edit(function(*tensors, **options))
 
 
-def _toward_zero(y: Tensor) -> Tensor:
-    if torch.finfo(y.dtype).bits != 16:
-        return y
-    bits = y.detach().contiguous().view(torch.int16)
-    return y + (torch.where(y.detach() == 0, bits, bits - 1).view(y.dtype) - y.detach())
-
-
-def _leak(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def leak_from_the_next_token(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """A hundredth of the next token's value is added to each output."""
     return f(q, k, v, **options) + 0.01 * F.pad(v[..., 1:, :], (0, 0, 0, 1))
 
 
-def _gradient(which: int, factor: float) -> Callable[..., Tensor]:
-    def planted_function(f: Function, *qkv: Tensor, **options: Any) -> Tensor:
-        parts = list(qkv)
-        parts[which] = rewritten(parts[which], lambda g: g * factor)
-        return f(*parts, **options)
-
-    return planted_function
+def _with_gradient(which: int, factor: float, f: Function, *qkv: Tensor, **options: Any) -> Tensor:
+    parts = list(qkv)
+    parts[which] = rewritten(parts[which], lambda g: g * factor)
+    return f(*parts, **options)
 
 
-def _scale_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def gradient_of_q_one_percent_off(f: Function, *qkv: Tensor, **options: Any) -> Tensor:
+    """The gradient of the queries is 1 % too large."""
+    return _with_gradient(0, 1.01, f, *qkv, **options)
+
+
+def gradient_of_k_lost(f: Function, *qkv: Tensor, **options: Any) -> Tensor:
+    """No gradient reaches the keys."""
+    return _with_gradient(1, 0.0, f, *qkv, **options)
+
+
+def gradient_of_v_halved(f: Function, *qkv: Tensor, **options: Any) -> Tensor:
+    """The values get half of their gradient."""
+    return _with_gradient(2, 0.5, f, *qkv, **options)
+
+
+def scale_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """The scale is 1/sqrt(D), whatever is asked for."""
     return f(q, k, v, **(options | {"scale": q.size(-1) ** -0.5}))
 
 
-def _scale_left_out_is_one(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def scale_left_out_is_one(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Where no scale is given, none is applied."""
     return f(q, k, v, **({"scale": 1.0} | options))
 
 
-def _in_a_tuple(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
+def returned_in_a_tuple(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
+    """The result is the first of a tuple."""
     return f(q, k, v, **options), None
 
 
-def _dropout_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def dropout_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Nothing is ever dropped."""
     return f(q, k, v, **(options | {"dropout_p": 0.0}))
 
 
-def _dropout_left_on(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def dropout_left_on(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """A tenth is dropped where nothing should be."""
     return f(q, k, v, **(options | {"dropout_p": max(0.1, options["dropout_p"])}))
 
 
-def _first_head(y: Tensor) -> Tensor:
-    return y[:, :1].expand_as(y).clone()
-
-
-def _in_place(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    y = f(q, k, v, **options)
-    q.data.mul_(1.01)
-    return y
-
-
-def _generator_drawn(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    torch.rand((), device=q.device)
-    return f(q, k, v, **options)
-
-
-def _mask_of_the_batch_shared(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def mask_shared_over_the_batch(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Under dropout all samples get the output of the first."""
     if options["dropout_p"] == 0:
         return f(q, k, v, **options)
     return f(q[:1], k[:1], v[:1], **options).expand_as(q).clone() + f(q, k, v, **(options | {"dropout_p": 0.0})) * 0
 
 
-def _mask_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def input_modified_in_place(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """The queries are multiplied by 1.01 in place after they have been read."""
+    y = f(q, k, v, **options)
+    q.data.mul_(1.01)
+    return y
+
+
+def generator_drawn_from(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Each call draws a number that nobody uses."""
+    torch.rand((), device=q.device)
+    return f(q, k, v, **options)
+
+
+def mask_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """The mask is left out."""
     return f(q, k, v, **{name: value for name, value in options.items() if name != "attn_mask"})
 
 
-def _mask_inverted(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def boolean_mask_inverted(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """A boolean mask hides what it should show."""
     mask = options.get("attn_mask")
     inverted = {"attn_mask": ~mask} if mask is not None and mask.dtype is torch.bool else {}
     return f(q, k, v, **(options | inverted))
 
 
-def _mask_of_the_first_head(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def mask_of_the_first_head_for_all(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """All heads get the mask of the first."""
     mask = options.get("attn_mask")
     first = {} if mask is None or mask.dim() < 4 else {"attn_mask": mask[:, :1]}
     return f(q, k, v, **(options | first))
 
 
-def _mask_detached(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def gradient_of_an_additive_mask_lost(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """No gradient reaches the mask."""
     mask = options.get("attn_mask")
     return f(q, k, v, **(options | ({} if mask is None else {"attn_mask": mask.detach()})))
 
 
-def _heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def grouped_heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Fewer heads of keys and values are repeated as a whole, instead of each for the queries of its group."""
     group = q.size(1) // k.size(1)
     return f(q, k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1), **options)
 
 
-def _keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Of more keys than queries only as many are read as there are queries."""
     T, mask = q.size(-2), options.get("attn_mask")
     if k.size(-2) <= T:
         return f(q, k, v, **options)
@@ -132,7 +148,8 @@ def _keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor,
     return f(q, k[..., :T, :], v[..., :T, :], **options)
 
 
-def _other_corner(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def causal_mask_at_the_other_corner(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Where keys are more than queries, the causal mask ends at the corner at which the original's does not."""
     y = f(q, k, v, **options)
     more = k.size(-2) - q.size(-2)
     if more <= 0 or not options.get("is_causal") or options.get("attn_mask") is not None:
@@ -143,39 +160,44 @@ def _other_corner(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) 
     return last if bool(nearer) else first
 
 
-def _positional_names(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+def call_refused(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Every call is an error."""
     raise TypeError("planted: this function cannot be called by the names of the contract")
 
 
+_result = partial(Fault.of, around={"function": edited_result})
+_call = partial(Fault.of, around={"function": around_function})
+
 FUNCTIONS = (
-    ("outputs-scaled-by-one-in-65536", ("output",), _output(lambda y: y * (1 + 2.0**-16))),
-    ("outputs-through-float32", ("output",), _output(lambda y: y.float().to(y.dtype))),
-    ("half-precision-wrong", ("output",), _output(half_off)),
-    ("one-unit-toward-zero", ("bias",), _output(_toward_zero)),
-    ("last-token-two-percent-off", ("output",), _output(last_off)),
-    ("tokens-past-64-off", ("output",), _output(_late_off)),
-    ("tokens-past-1024-off", ("long",), _output(_past_1024_off)),
-    ("last-two-tokens-swapped", ("output", "causality"), _output(swapped)),
-    ("first-head-for-all", ("output",), _output(_first_head)),
-    ("leak-from-the-next-token", ("causality", "output"), _leak),
-    ("gradient-of-q-one-percent-off", ("gradients",), _gradient(0, 1.01)),
-    ("gradient-of-k-lost", ("gradients",), _gradient(1, 0.0)),
-    ("gradient-of-v-halved", ("gradients",), _gradient(2, 0.5)),
-    ("scale-ignored", ("output", "gradients"), _scale_ignored),
-    ("scale-left-out-is-one", ("output", "gradients"), _scale_left_out_is_one),
-    ("returned-in-a-tuple", ("output",), _in_a_tuple),
-    ("dropout-ignored", ("dropout",), _dropout_ignored),
-    ("dropout-left-on", ("output", "purity"), _dropout_left_on),
-    ("mask-shared-over-the-batch", ("dropout",), _mask_of_the_batch_shared),
-    ("input-modified-in-place", ("purity",), _in_place),
-    ("generator-drawn-from", ("purity",), _generator_drawn),
-    ("mask-ignored", ("output",), _mask_ignored),
-    ("boolean-mask-inverted", ("output",), _mask_inverted),
-    ("mask-of-the-first-head-for-all", ("output",), _mask_of_the_first_head),
-    ("gradient-of-an-additive-mask-lost", ("gradients",), _mask_detached),
-    ("grouped-heads-tiled", ("output",), _heads_tiled),
-    ("keys-past-the-queries-ignored", ("output",), _keys_past_the_queries_ignored),
-    ("causal-mask-at-the-other-corner", ("output",), _other_corner),
-    ("call-refused", ("output", "interface"), _positional_names),
-    ("softmax-spelled-out", ("backend",), _output(spelled_out)),
+    _result(edits.outputs_scaled_by_one_in_65536, seen_by=("output",), shows_in=WIDE, size=2.0**-16),
+    _result(edits.outputs_through_float32, seen_by=("output",), shows_in=("float64",), size=2.0**-25),
+    # ten per cent, which bfloat16 shows in some cases only
+    _result(edits.half_precision_wrong, seen_by=("output",), shows_in=("float16",)),
+    _result(edits.outputs_one_unit_toward_zero, name="one-unit-toward-zero", seen_by=("bias",), shows_in=HALF),
+    _result(edits.last_token_two_percent_off, seen_by=("output",), shows_in=WIDE),
+    _result(edits.tokens_past_64_off, seen_by=("output",), shows_in=NOT_BFLOAT16),
+    _result(edits.tokens_past_1024_off, seen_by=("long",), shows_in=("float32",)),
+    _result(edits.last_two_tokens_swapped, seen_by=("output", "causality")),
+    _result(edits.first_head_for_all, seen_by=("output",)),
+    _call(leak_from_the_next_token, seen_by=("causality", "output")),
+    _call(gradient_of_q_one_percent_off, seen_by=("gradients",), shows_in=WIDE),
+    _call(gradient_of_k_lost, seen_by=("gradients",)),
+    _call(gradient_of_v_halved, seen_by=("gradients",)),
+    _call(scale_ignored, seen_by=("output", "gradients"), needs="scale", shows_in=NOT_BFLOAT16),
+    _call(scale_left_out_is_one, seen_by=("output", "gradients"), needs="scale left out"),
+    _call(returned_in_a_tuple, seen_by=("output",)),
+    _call(dropout_ignored, seen_by=("dropout",), needs="dropout_p"),
+    _call(dropout_left_on, seen_by=("output", "purity"), needs="dropout_p"),
+    _call(mask_shared_over_the_batch, seen_by=("dropout",), needs="dropout_p"),
+    _call(input_modified_in_place, seen_by=("purity",)),
+    _call(generator_drawn_from, seen_by=("purity",)),
+    _call(mask_ignored, seen_by=("output",), needs="boolean"),
+    _call(boolean_mask_inverted, seen_by=("output",), needs="boolean"),
+    _call(mask_of_the_first_head_for_all, seen_by=("output",), needs="mask by heads"),
+    _call(gradient_of_an_additive_mask_lost, seen_by=("gradients",), needs="learned mask"),
+    _call(grouped_heads_tiled, seen_by=("output",), needs="heads"),
+    _call(keys_past_the_queries_ignored, seen_by=("output",), needs="lengths"),
+    _call(causal_mask_at_the_other_corner, seen_by=("output",), needs="causal lengths"),
+    _call(call_refused, seen_by=("output", "interface")),
+    _result(edits.softmax_spelled_out, seen_by=("backend",)),
 )

@@ -9,128 +9,143 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.cases.names import CACHES
-from equivcheck.faults.around.edits import half_off, last_off, spelled_out, swapped
-from equivcheck.faults.around.module_contract import adapter_ignored, parameter_renamed, submodule_not_called
-from equivcheck.faults.gradient_edits import rewritten_parameter
-from equivcheck.faults.inside.strides import misread
+from equivcheck.faults.around import edits
+from equivcheck.faults.around.module import (
+    eval_mode_ignored,
+    first_weight_gradient_halved,
+    input_taken_for_contiguous,
+    last_weight_gradient_lost,
+    training_mode_ignored,
+    with_matrix_gradient,
+)
+from equivcheck.faults.around.module_contract import (
+    adapter_ignored,
+    edited_module,
+    parameter_renamed,
+    submodule_not_called,
+)
+from equivcheck.faults.base import NOT_BFLOAT16, WIDE, Factory, Fault
 
-__all__ = ["MODELS", "around_model"]
+__all__ = ["MODELS"]
+
+Forward = Callable[..., Any]
 
 
-def around_model(factory: Callable[..., Any], plant: Callable[..., Any], config: Any) -> nn.Module:
-    module: nn.Module = factory(config)
+def around_model(factory: Factory, wrong: Callable[..., Any]) -> Factory:
+    """A factory of the same models, whose forward runs inside of what is wrong."""
+    return functools.partial(_built, factory, wrong)
+
+
+def _built(factory: Factory, wrong: Callable[..., Any], config: Any) -> nn.Module:
+    module = factory(config)
     forward = module.forward
-    contract = {"adapter_ignored", "parameter_renamed", "submodule_not_called"}
-    if getattr(plant, "__name__", "") in contract:
-        return plant(module)  # type: ignore[no-any-return]  # a plant of the contract takes and returns a module
 
     def planted_forward(idx: Tensor, *rest: Any, **options: Any) -> Any:
-        return plant(module, forward, idx, *rest, **options)
+        return wrong(module, forward, idx, *rest, **options)
 
     functools.update_wrapper(planted_forward, forward)  # it takes what the model takes
     module.forward = planted_forward
     return module
 
 
-def _logits(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    def planted_model(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-        found = forward(*given, **options)
-        if isinstance(getattr(found, "logits", None), Tensor):
-            found.logits = change(found.logits)
-            return found
-        return (change(found[0]), *found[1:]) if isinstance(found, tuple | list) else change(found)
-
-    return planted_model
+def edited_logits(factory: Factory, edit: Callable[[Tensor], Tensor]) -> Factory:
+    """A factory of the same models, whose logits are edited."""
+    return around_model(factory, functools.partial(_edited, edit))
 
 
-def _first_for_all(y: Tensor) -> Tensor:
-    return y[:1].expand_as(y).clone()
+def _edited(edit: Callable[[Tensor], Tensor], module: nn.Module, forward: Forward, *args: Any, **options: Any) -> Any:
+    result = forward(*args, **options)
+    if isinstance(getattr(result, "logits", None), Tensor):
+        result.logits = edit(result.logits)
+        return result
+    return (edit(result[0]), *result[1:]) if isinstance(result, tuple | list) else edit(result)
 
 
-def _past_16_off(y: Tensor) -> Tensor:
-    late = torch.arange(y.size(-2), device=y.device).unsqueeze(-1) >= 16
-    return torch.where(late, y * 1.05, y)
+def second_weight_gradient_one_percent_off(module: nn.Module, forward: Forward, *args: Any, **options: Any) -> Any:
+    """The second parameter that is a matrix gets a gradient 1 % too large."""
+    return with_matrix_gradient(1, 1.01, module, forward, *args, **options)
 
 
-def _parameter(which: int, factor: float) -> Callable[..., Any]:
-    def planted_model(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-        matrices = [name for name, parameter in module.named_parameters() if parameter.dim() > 1]
-        path, _, name = matrices[which].rpartition(".")
-        with rewritten_parameter(module.get_submodule(path), name, lambda g: g * factor):
-            return forward(*given, **options)
-
-    return planted_model
-
-
-def _next_token(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
+def leak_from_the_next_token(module: nn.Module, forward: Forward, idx: Tensor, *rest: Any, **options: Any) -> Any:
+    """A hundredth of the next token's id is added to each logit."""
     moved = F.pad(idx[:, 1:], (0, 1)).unsqueeze(-1)
-    return _logits(lambda y: y + 0.01 * moved.to(y.dtype))(module, forward, idx, *rest, **options)
+    return _edited(lambda y: y + 0.01 * moved.to(y.dtype), module, forward, idx, *rest, **options)
 
 
-def _mode(mode: bool) -> Callable[..., Any]:
-    def planted_model(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-        modes = {m: m.training for m in module.modules()}
-        module.train(mode)
-        try:
-            return forward(*given, **options)
-        finally:
-            for m, training in modes.items():
-                m.training = training
-
-    return planted_model
-
-
-def _drawing(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
+def generator_drawn_from(module: nn.Module, forward: Forward, idx: Tensor, *rest: Any, **options: Any) -> Any:
+    """Each call draws a number that nobody uses."""
     torch.rand((), device=idx.device)
     return forward(idx, *rest, **options)
 
 
-def _swallowing(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
+def refusals_swallowed(module: nn.Module, forward: Forward, idx: Tensor, *rest: Any, **options: Any) -> Any:
+    """Where the model refuses an input, zeros are returned."""
     try:
         return forward(idx, *rest, **options)
     except (RuntimeError, ValueError, IndexError):
         return torch.zeros(*idx.shape, 2), torch.zeros(())
 
 
-def _cached_off(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    cache = next((options[name] for name in CACHES if options.get(name) is not None), None)
-    if cache is None:
-        return forward(*given, **options)
-    return _logits(lambda y: y * 1.05)(module, forward, *given, **options)
+def logits_off_with_a_cache(module: nn.Module, forward: Forward, *args: Any, **options: Any) -> Any:
+    """Logits are 5 % too large where a cache is given."""
+    if all(options.get(name) is None for name in CACHES):
+        return forward(*args, **options)
+    return _edited(lambda y: y * 1.05, module, forward, *args, **options)
 
 
-def _one_more(module: nn.Module, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    found = forward(*given, **options)
-    return (*found, None) if isinstance(found, tuple | list) else (found, None)
+def one_more_result(module: nn.Module, forward: Forward, *args: Any, **options: Any) -> Any:
+    """None is returned beside what the model returns."""
+    result = forward(*args, **options)
+    return (*result, None) if isinstance(result, tuple | list) else (result, None)
 
 
-def _misreading(module: nn.Module, forward: Callable[..., Any], idx: Tensor, *rest: Any, **options: Any) -> Any:
-    return forward(idx if idx.is_contiguous() else misread(idx, offset=int(idx.storage_offset())), *rest, **options)
+def _around(put: Callable[[Factory, Any], Factory]) -> Callable[..., Fault]:
+    return functools.partial(Fault.of, around={"model": put, "replacement": put})
 
+
+_logits, _forward, _module = _around(edited_logits), _around(around_model), _around(edited_module)
 
 MODELS = (
-    ("logits-off-with-a-cache", ("decoding",), _cached_off),
-    ("logits-scaled-by-one-in-65536", ("logits",), _logits(lambda y: y * (1 + 2.0**-16))),
-    ("logits-through-float32", ("logits",), _logits(lambda y: y.float().to(y.dtype))),
-    ("half-precision-wrong", ("logits",), _logits(half_off)),
-    ("last-token-two-percent-off", ("logits",), _logits(last_off)),
-    ("tokens-past-16-off", ("logits",), _logits(_past_16_off)),
-    ("last-two-tokens-swapped", ("logits", "causality"), _logits(swapped)),
-    ("first-sample-for-all", ("logits",), _logits(_first_for_all)),
-    ("leak-from-the-next-token", ("causality", "logits"), _next_token),
-    ("first-weight-gradient-halved", ("logits",), _parameter(0, 0.5)),
-    ("last-weight-gradient-lost", ("logits",), _parameter(-1, 0.0)),
-    ("second-weight-gradient-one-percent-off", ("logits",), _parameter(1, 1.01)),
-    ("logits-negated-when-generating", ("generation",), _logits(lambda y: -y)),
-    ("first-weight-gradient-halved-in-training", ("training",), _parameter(0, 0.5)),
-    ("training-mode-ignored", ("dropout", "modes"), _mode(False)),
-    ("eval-mode-ignored", ("modes", "purity"), _mode(True)),
-    ("generator-drawn-from", ("purity",), _drawing),
-    ("refusals-swallowed", ("errors",), _swallowing),
-    ("parameter-renamed", ("checkpoint",), parameter_renamed),
-    ("submodule-not-called", ("interface",), submodule_not_called),
-    ("one-more-result", ("interface",), _one_more),
-    ("softmax-spelled-out", ("backend",), _logits(spelled_out)),
-    ("adapter-ignored", ("interface",), adapter_ignored),
-    ("ids-taken-for-contiguous", ("layouts",), _misreading),
+    _forward(logits_off_with_a_cache, seen_by=("decoding",)),
+    _logits(
+        edits.outputs_scaled_by_one_in_65536,
+        name="logits-scaled-by-one-in-65536",
+        seen_by=("logits",),
+        shows_in=WIDE,
+        size=2.0**-16,
+    ),
+    _logits(
+        edits.outputs_through_float32,
+        name="logits-through-float32",
+        seen_by=("logits",),
+        shows_in=("float64",),
+        size=2.0**-25,
+    ),
+    # ten per cent, which bfloat16 shows in some cases only
+    _logits(edits.half_precision_wrong, seen_by=("logits",), shows_in=("float16",)),
+    _logits(edits.last_token_two_percent_off, seen_by=("logits",), shows_in=WIDE),
+    _logits(edits.tokens_past_16_off, seen_by=("logits",), shows_in=NOT_BFLOAT16),
+    _logits(edits.last_two_tokens_swapped, seen_by=("logits", "causality")),
+    _logits(edits.first_sample_for_all, seen_by=("logits",)),
+    _forward(leak_from_the_next_token, seen_by=("causality", "logits")),
+    _forward(first_weight_gradient_halved, seen_by=("logits",)),
+    _forward(last_weight_gradient_lost, seen_by=("logits",)),
+    _forward(second_weight_gradient_one_percent_off, seen_by=("logits",), shows_in=WIDE),
+    _logits(
+        edits.outputs_negated,
+        name="logits-negated-when-generating",
+        seen_by=("generation",),
+        shows_in=NOT_BFLOAT16,
+    ),
+    _forward(first_weight_gradient_halved, name="first-weight-gradient-halved-in-training", seen_by=("training",)),
+    _forward(training_mode_ignored, seen_by=("dropout", "modes")),
+    _forward(eval_mode_ignored, seen_by=("modes", "purity")),
+    _forward(generator_drawn_from, seen_by=("purity",)),
+    _forward(refusals_swallowed, seen_by=("errors",)),
+    _module(parameter_renamed, seen_by=("checkpoint",)),
+    _module(submodule_not_called, seen_by=("interface",)),
+    _forward(one_more_result, seen_by=("interface",)),
+    _logits(edits.softmax_spelled_out, seen_by=("backend",)),
+    _module(adapter_ignored, seen_by=("interface",)),
+    _forward(input_taken_for_contiguous, name="ids-taken-for-contiguous", seen_by=("layouts",)),
 )

@@ -1,18 +1,28 @@
 """Faults around a module that take its contract away, or show at lengths where an original does not run."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from equivcheck.faults.around.edits import spelled_out
+from equivcheck.faults.around import edits
+from equivcheck.faults.around.module import EDITED_OUTPUT
+from equivcheck.faults.base import Factory, Fault
 
-__all__ = ["MODULES", "adapter_ignored", "around_module", "parameter_renamed", "submodule_not_called"]
+__all__ = ["MODULES", "adapter_ignored", "edited_module", "parameter_renamed", "submodule_not_called"]
 
 
-def around_module(factory: Callable[..., Any], plant: Callable[[nn.Module], nn.Module], config: Any) -> nn.Module:
-    return plant(factory(config))
+def edited_module(factory: Factory, edit: Callable[[nn.Module], nn.Module]) -> Factory:
+    """A factory of the same modules, each of which is edited when it is built."""
+    return partial(_edited, factory, edit)
+
+
+def _edited(factory: Factory, edit: Callable[[nn.Module], nn.Module], config: Any) -> nn.Module:
+    return edit(factory(config))
+
+
+EDITED_MODULE = {"module": edited_module}
 
 
 def parameter_renamed(module: nn.Module) -> nn.Module:
@@ -61,30 +71,10 @@ class _NoHandle:
         pass
 
 
-def late_tokens_off(module: nn.Module) -> nn.Module:
-    """From the 1025th token on outputs are 1 % off: only long sequences show it."""
-    forward = module.forward
-
-    def planted_forward(x: Tensor) -> Tensor:
-        y: Tensor = forward(x)
-        late = torch.arange(y.size(1), device=y.device).unsqueeze(-1) >= 1024  # (T, 1)
-        return torch.where(late, y * 1.01, y)
-
-    module.forward = planted_forward
-    return module
-
-
-def softmax_spelled_out(module: nn.Module) -> nn.Module:
-    """The right result, and on the way an attention that no kernel fuses."""
-    forward = module.forward
-    module.forward = lambda *args, **kwargs: spelled_out(forward(*args, **kwargs))
-    return module
-
-
 MODULES = (
-    ("tokens-past-1024-off", ("long",), late_tokens_off),
-    ("parameter-renamed", ("checkpoint",), parameter_renamed),
-    ("submodule-not-called", ("interface",), submodule_not_called),
-    ("softmax-spelled-out", ("backend",), softmax_spelled_out),
-    ("adapter-ignored", ("interface",), adapter_ignored),
+    Fault.of(edits.tokens_past_1024_off, EDITED_OUTPUT, seen_by=("long",), shows_in=("float32",)),
+    Fault.of(parameter_renamed, EDITED_MODULE, seen_by=("checkpoint",)),
+    Fault.of(submodule_not_called, EDITED_MODULE, seen_by=("interface",)),
+    Fault.of(edits.softmax_spelled_out, EDITED_OUTPUT, seen_by=("backend",)),
+    Fault.of(adapter_ignored, EDITED_MODULE, seen_by=("interface",)),
 )

@@ -1,12 +1,12 @@
-"""Which modules a replacement has replaced, place by place, so that a fault can spoil or undo it."""
+"""Which modules a replacement has replaced, place by place, and how a fault is put around it to spoil or undo that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-__all__ = ["Replace", "Swap", "swapping"]
+__all__ = ["Replace", "Swap", "all_spoiled", "each_spoiled", "spoiled", "swapping"]
 
 Replace = Callable[[nn.Module], Any]
 
@@ -45,6 +45,36 @@ def swapping(replace: Replace, model: nn.Module) -> tuple[Any, list[Swap]]:
     ]
     inner = {id(m) for s in swaps for m in s.old.modules() if m is not s.old}
     return out, [s for s in swaps if id(s.old) not in inner]
+
+
+def spoiled(replace: Replace, wrong: Callable[[Replace, nn.Module], Any]) -> Replace:
+    """A replacement that is called by what is wrong."""
+
+    def replacing(model: nn.Module) -> Any:
+        return wrong(replace, model)
+
+    return replacing
+
+
+def all_spoiled(replace: Replace, spoil: Callable[[Sequence[Swap]], None]) -> Replace:
+    """A replacement of the same modules, all of which are spoiled together afterwards."""
+
+    def replacing(model: nn.Module) -> Any:
+        out, swaps = swapping(replace, model)
+        spoil(swaps)
+        return out
+
+    return replacing
+
+
+def each_spoiled(replace: Replace, spoil: Callable[[nn.Module], object]) -> Replace:
+    """A replacement of the same modules, each of which is spoiled afterwards, in each place that it has."""
+
+    def one_by_one(swaps: Sequence[Swap]) -> None:
+        for swap in swaps:
+            spoil(swap.new)
+
+    return all_spoiled(replace, one_by_one)
 
 
 def _forward(module: nn.Module) -> Any:

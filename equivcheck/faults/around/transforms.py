@@ -1,16 +1,19 @@
 """Faults that show under a transform only: in second derivatives, forward mode, vmap, autocast and compilation; or in long use."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from equivcheck.faults.around.function import edited_result
+from equivcheck.faults.base import NOT_BFLOAT16, Factory, Fault, Put
 from equivcheck.faults.gradient_edits import rewritten
 
-__all__ = ["CHANGES", "around_last_part", "around_output", "around_result"]
+__all__ = ["CHANGES"]
 
-Change = Callable[[Tensor], Tensor]
+Edit = Callable[[Tensor], Tensor]
 
 
 class _TangentOff(torch.autograd.Function):
@@ -104,14 +107,14 @@ def expanded_gradient_read_once(y: Tensor) -> Tensor:
     return rewritten(y, once)
 
 
-def refusing_nan(y: Tensor) -> Tensor:
+def nan_refused(y: Tensor) -> Tensor:
     """An output that is not finite is an error."""
     if not bool(torch.isfinite(y).all()):
         raise FloatingPointError("planted: the result is not finite")
     return y
 
 
-class _Kept:
+class OutputsKeptForEver:
     """Every output is kept for ever."""
 
     def __init__(self) -> None:
@@ -122,48 +125,61 @@ class _Kept:
         return y
 
 
-CHANGES: dict[str, tuple[tuple[str, ...], Callable[[], Change]]] = {
-    "second-derivative-lost": (("derivatives",), lambda: second_derivative_lost),
-    "tangent-one-percent-off": (("derivatives",), lambda: tangent_one_percent_off),
-    "mapped-one-percent-off": (("derivatives",), lambda: mapped_one_percent_off),
-    "autocast-off": (("autocast",), lambda: autocast_off),
-    "autocast-in-float32": (("autocast",), lambda: autocast_in_float32),
-    "autocast-off-without-gradients": (("autocast",), lambda: autocast_off_without_gradients),
-    "compiled-off": (("compile",), lambda: compiled_off),
-    "a-band-of-lengths-off": (("lengths",), lambda: a_band_of_lengths_off),
-    "batch-of-one-off": (("batching",), lambda: batch_of_one_off),
-    "expanded-gradient-read-once": (("layouts",), lambda: expanded_gradient_read_once),
-    "nan-refused": (("extremes",), lambda: refusing_nan),
-    "outputs-kept-for-ever": (("purity",), _Kept),
-}
-"""What is done to the outputs of anything, by the fault's name, with the checks that should see it; made anew for each module."""
+def around_result(function: Callable[..., Tensor], wrong: Callable[..., Any]) -> Callable[..., Tensor]:
+    """A function whose results go through an edit."""
+    return edited_result(function, _made(wrong))
 
 
-def around_result(function: Callable[..., Tensor], change: Change, *tensors: Tensor, **options: Any) -> Tensor:
-    """What a function gives, changed."""
-    return change(function(*tensors, **options))
+def around_output(factory: Factory, wrong: Callable[..., Any]) -> Factory:
+    """A factory of the same modules, the output of each of which goes through an edit of its own."""
+    return partial(_hooked, factory, wrong, lambda module: module)
 
 
-def around_output(factory: Callable[[Any], nn.Module], make: Callable[[], Change], config: Any) -> nn.Module:
-    """A module of the factory whose output goes through a change of its own."""
+def around_last_part(factory: Factory, wrong: Callable[..., Any]) -> Factory:
+    """A factory of the same models, the output of whose last part with parameters goes through an edit: a loss is made of it."""
+    return partial(_hooked, factory, wrong, _last_part)
+
+
+def _hooked(
+    factory: Factory, wrong: Callable[..., Any], part: Callable[[nn.Module], nn.Module], config: Any
+) -> nn.Module:
     module = factory(config)
-    change = make()
+    edit = _made(wrong)
     # a hook: its forward stays the class's, which a compiler and a deepcopy understand
-    module.register_forward_hook(lambda _module, _args, out: _first(change, out))
+    part(module).register_forward_hook(lambda _module, _args, out: _first(edit, out))
     return module
 
 
-def around_last_part(factory: Callable[[Any], nn.Module], make: Callable[[], Change], config: Any) -> nn.Module:
-    """A model of the factory, the output of whose last part with parameters goes through a change: a loss is made of it."""
-    model = factory(config)
-    change = make()
-    last = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None][-1]
-    last.register_forward_hook(lambda _module, _args, out: _first(change, out))
-    return model
+def _last_part(model: nn.Module) -> nn.Module:
+    return [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None][-1]
 
 
-def _first(change: Change, out: Any) -> Any:
+def _made(wrong: Callable[..., Any]) -> Edit:
+    return wrong() if isinstance(wrong, type) else wrong
+
+
+def _first(edit: Edit, out: Any) -> Any:
     several = isinstance(
         out, (tuple, list)
     )  # not `tuple | list`, which torch 2.8 does not compile: the fault would not show
-    return (change(out[0]), *out[1:]) if several else change(out)
+    return (edit(out[0]), *out[1:]) if several else edit(out)
+
+
+_TENSORS: dict[str, Put] = {"function": around_result, "module": around_output}
+_EVERYWHERE: dict[str, Put] = {**_TENSORS, "model": around_last_part, "replacement": around_last_part}
+
+CHANGES = (
+    Fault.of(second_derivative_lost, _EVERYWHERE, seen_by=("derivatives",), under="second derivatives"),
+    Fault.of(tangent_one_percent_off, _EVERYWHERE, seen_by=("derivatives",), under="torch.func.jvp"),
+    Fault.of(mapped_one_percent_off, _EVERYWHERE, seen_by=("derivatives",), under="torch.func.vmap"),
+    Fault.of(autocast_off, _EVERYWHERE, seen_by=("autocast",)),
+    Fault.of(autocast_in_float32, _EVERYWHERE, seen_by=("autocast",)),
+    Fault.of(autocast_off_without_gradients, _EVERYWHERE, seen_by=("autocast",)),
+    Fault.of(compiled_off, _EVERYWHERE, seen_by=("compile",)),
+    Fault.of(a_band_of_lengths_off, _EVERYWHERE, seen_by=("lengths",)),
+    Fault.of(batch_of_one_off, _EVERYWHERE, seen_by=("batching",), shows_in=NOT_BFLOAT16),
+    Fault.of(expanded_gradient_read_once, _TENSORS, seen_by=("layouts",)),  # of a model only ids have a layout
+    Fault.of(nan_refused, _EVERYWHERE, seen_by=("extremes",)),
+    Fault.of(OutputsKeptForEver, _EVERYWHERE, seen_by=("purity",)),
+)
+"""What is done to the outputs of anything; what is a class is made anew for each module."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -193,30 +193,27 @@ class QueriesOfAChunkShareAMask(Parted):
         return m[:, :, rows - rows % 32]
 
 
-FAULTS = faults_of(
-    "causality",
-    {
-        MaskMissing: ("causality", "output", "logits"),
-        MaskMissingInEval: ("causality", "output", "modes"),
-        MaskMissingInTraining: ("output", "causality", "modes", "gradients"),
-        MaskOneTooWide: ("causality", "output"),
-        MaskOneTooNarrow: ("output", "gradients"),
-        MaskInverted: ("causality", "output"),
-        MaskMultipliedAfterSoftmax: ("causality", "output"),
-        MaskedScoresAreZero: ("causality", "output"),
-        FillOfMinusTen: ("causality", "output"),
-        FillOfMinusTenThousand: ("output", "causality"),
-        FillBeforeTheScale: ("output", "causality"),
-        LastRowOfATileLeaks: ("causality", "output"),
-        CausalOnlyAtMultiplesOfEight: ("causality", "output"),
-        MaskOfTheEmbedding: ("output", "causality"),
-        MaskInTheFirstHeadOnly: ("causality", "output"),
-        FirstRowSeesAll: ("causality", "output"),
-        LastKeySeenByAll: ("causality", "output"),
-        FirstKeyLost: ("output", "gradients"),
-        LastRowMissesItself: ("output", "gradients"),
-        WindowOf64: ("output", "gradients"),
-        MaskIndexModulo96: ("output", "causality"),
-        QueriesOfAChunkShareAMask: ("output", "gradients"),
-    },
+FAULTS = (
+    inside("causality", MaskMissing, seen_by=("causality", "output", "logits")),
+    inside("causality", MaskMissingInEval, seen_by=("causality", "output", "modes")),
+    inside("causality", MaskMissingInTraining, seen_by=("output", "causality", "modes", "gradients")),
+    inside("causality", MaskOneTooWide, seen_by=("causality", "output")),
+    inside("causality", MaskOneTooNarrow, seen_by=("output", "gradients")),
+    inside("causality", MaskInverted, seen_by=("causality", "output")),
+    inside("causality", MaskMultipliedAfterSoftmax, seen_by=("causality", "output")),
+    inside("causality", MaskedScoresAreZero, seen_by=("causality", "output")),
+    inside("causality", FillOfMinusTen, seen_by=("causality", "output")),
+    inside("causality", FillOfMinusTenThousand, seen_by=("output", "causality")),
+    inside("causality", FillBeforeTheScale, seen_by=("output", "causality")),
+    inside("causality", LastRowOfATileLeaks, seen_by=("causality", "output")),
+    inside("causality", CausalOnlyAtMultiplesOfEight, seen_by=("causality", "output")),
+    inside("causality", MaskOfTheEmbedding, seen_by=("output", "causality")),
+    inside("causality", MaskInTheFirstHeadOnly, seen_by=("causality", "output")),
+    inside("causality", FirstRowSeesAll, seen_by=("causality", "output")),
+    inside("causality", LastKeySeenByAll, seen_by=("causality", "output")),
+    inside("causality", FirstKeyLost, seen_by=("output", "gradients")),
+    inside("causality", LastRowMissesItself, seen_by=("output", "gradients")),
+    inside("causality", WindowOf64, seen_by=("output", "gradients")),
+    inside("causality", MaskIndexModulo96, seen_by=("output", "causality")),
+    inside("causality", QueriesOfAChunkShareAMask, seen_by=("output", "gradients")),
 )

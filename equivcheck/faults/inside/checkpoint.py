@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -102,17 +102,14 @@ class KeysInAnotherOrder(Parted):
         self.key = key
 
 
-FAULTS = faults_of(
-    "interface",
-    {
-        QueryKeyValueFused: ("checkpoint", "interface"),
-        ProjectionRenamed: ("checkpoint", "interface"),
-        ParameterAdded: ("checkpoint",),
-        MaskNotPersistent: ("checkpoint",),
-        MaskOfBooleans: ("checkpoint",),
-        MaskOfTwoDimensions: ("checkpoint",),
-        MaskTwiceTooLarge: ("checkpoint", "errors"),
-        ValueWithoutBias: ("checkpoint", "output"),
-        KeysInAnotherOrder: ("checkpoint",),
-    },
+FAULTS = (
+    inside("interface", QueryKeyValueFused, seen_by=("checkpoint", "interface")),
+    inside("interface", ProjectionRenamed, seen_by=("checkpoint", "interface")),
+    inside("interface", ParameterAdded, seen_by=("checkpoint",)),
+    inside("interface", MaskNotPersistent, seen_by=("checkpoint",)),
+    inside("interface", MaskOfBooleans, seen_by=("checkpoint",)),
+    inside("interface", MaskOfTwoDimensions, seen_by=("checkpoint",)),
+    inside("interface", MaskTwiceTooLarge, seen_by=("checkpoint", "errors")),
+    inside("interface", ValueWithoutBias, seen_by=("checkpoint", "output")),
+    inside("interface", KeysInAnotherOrder, seen_by=("checkpoint",)),
 )

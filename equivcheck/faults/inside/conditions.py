@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -197,39 +197,25 @@ class ScaleByTheLayer(WrongInTheThirdLayer):
 
 
 FAULTS = (
-    faults_of(
-        "dtype",
-        {
-            WrongInFloat64: ("output", "gradients"),
-            WrongInBfloat16: ("bias",),  # five per cent are within a single case's budget
-            WrongInFloat16: ("output", "gradients"),
-            LastPositionOffInBfloat16: ("bias",),
-        },
-    )
-    + faults_of(
-        "mode",
-        {
-            WrongWithoutGradients: ("output",),
-            WrongWhereTheInputNeedsAGradient: ("gradients",),
-            WrongWhereTheInputNeedsNoGradient: ("gradients",),
-            NoGradientThroughFrozenKeys: ("gradients",),
-            WrongInInferenceMode: ("output",),
-            WrongInTraining: ("output", "dropout", "modes"),
-        },
-    )
-    + faults_of(
-        "shape",
-        {
-            WrongFromThreeSamples: ("output",),
-            WrongFromThreeHeads: ("output", "gradients"),
-            WrongPastHeadSize64: ("output", "gradients"),
-            WrongPastSixtyFourHeads: ("output", "gradients"),
-            WrongPast256Samples: ("output", "gradients"),
-            WrongPastHeadSize128: ("output", "gradients"),
-            WrongAtAFullBlock: ("output", "gradients"),
-            WrongAtPowersOfTwo: ("output", "gradients"),
-            WrongForLargeInputs: ("output",),
-        },
-    )
-    + faults_of("layer", {WrongInTheThirdLayer: ("logits",), ScaleByTheLayer: ("logits",)})
+    inside("dtype", WrongInFloat64, seen_by=("output", "gradients")),
+    inside("dtype", WrongInBfloat16, seen_by=("bias",)),  # five per cent are within a single case's budget
+    inside("dtype", WrongInFloat16, seen_by=("output", "gradients")),
+    inside("dtype", LastPositionOffInBfloat16, seen_by=("bias",)),
+    inside("mode", WrongWithoutGradients, seen_by=("output",)),
+    inside("mode", WrongWhereTheInputNeedsAGradient, seen_by=("gradients",)),
+    inside("mode", WrongWhereTheInputNeedsNoGradient, seen_by=("gradients",)),
+    inside("mode", NoGradientThroughFrozenKeys, seen_by=("gradients",)),
+    inside("mode", WrongInInferenceMode, seen_by=("output",)),
+    inside("mode", WrongInTraining, seen_by=("output", "dropout", "modes")),
+    inside("shape", WrongFromThreeSamples, seen_by=("output",)),
+    inside("shape", WrongFromThreeHeads, seen_by=("output", "gradients")),
+    inside("shape", WrongPastHeadSize64, seen_by=("output", "gradients")),
+    inside("shape", WrongPastSixtyFourHeads, seen_by=("output", "gradients")),
+    inside("shape", WrongPast256Samples, seen_by=("output", "gradients")),
+    inside("shape", WrongPastHeadSize128, seen_by=("output", "gradients")),
+    inside("shape", WrongAtAFullBlock, seen_by=("output", "gradients")),
+    inside("shape", WrongAtPowersOfTwo, seen_by=("output", "gradients")),
+    inside("shape", WrongForLargeInputs, seen_by=("output",)),
+    inside("layer", WrongInTheThirdLayer, seen_by=("logits",)),
+    inside("layer", ScaleByTheLayer, seen_by=("logits",)),
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS", "OwnMask"]
@@ -188,28 +188,25 @@ class DropoutRenormalised(OwnMask):
         return d if d is p else d / d.sum(-1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
 
 
-FAULTS = faults_of(
-    "dropout",
-    {
-        DropoutNever: ("dropout",),
-        DropoutInEval: ("modes", "output", "dropout", "purity"),
-        DropoutOffAfterEval: ("modes", "dropout"),
-        DropoutModeOfTheFirstCall: ("modes", "dropout"),
-        DropoutModeOfTheModule: ("modes",),
-        DropoutRateFixedAtConstruction: ("modes",),
-        DropoutRateOfTheResidual: ("dropout", "modes"),
-        DropoutRateATenthLower: ("dropout",),
-        DropoutUnscaled: ("dropout",),
-        DropoutKeepsPairs: ("dropout",),
-        DropoutOfOneIsNan: ("dropout", "modes"),
-        DropoutMaskSharedOverHeads: ("dropout",),
-        DropoutMaskSharedOverBatch: ("dropout",),
-        DropoutMaskSharedOverQueries: ("dropout",),
-        DropoutMaskSharedOverKeys: ("dropout",),
-        DropoutNeverOnTheDiagonal: ("dropout",),
-        DropoutTheSameEveryCall: ("dropout", "modes"),
-        DropoutBeforeTheSoftmax: ("dropout",),
-        DropoutOnTheOutput: ("dropout",),
-        DropoutRenormalised: ("dropout",),
-    },
+FAULTS = (
+    inside("dropout", DropoutNever, seen_by=("dropout",)),
+    inside("dropout", DropoutInEval, seen_by=("modes", "output", "dropout", "purity")),
+    inside("dropout", DropoutOffAfterEval, seen_by=("modes", "dropout")),
+    inside("dropout", DropoutModeOfTheFirstCall, seen_by=("modes", "dropout")),
+    inside("dropout", DropoutModeOfTheModule, seen_by=("modes",)),
+    inside("dropout", DropoutRateFixedAtConstruction, seen_by=("modes",)),
+    inside("dropout", DropoutRateOfTheResidual, seen_by=("dropout", "modes")),
+    inside("dropout", DropoutRateATenthLower, seen_by=("dropout",)),
+    inside("dropout", DropoutUnscaled, seen_by=("dropout",)),
+    inside("dropout", DropoutKeepsPairs, seen_by=("dropout",)),
+    inside("dropout", DropoutOfOneIsNan, seen_by=("dropout", "modes")),
+    inside("dropout", DropoutMaskSharedOverHeads, seen_by=("dropout",)),
+    inside("dropout", DropoutMaskSharedOverBatch, seen_by=("dropout",)),
+    inside("dropout", DropoutMaskSharedOverQueries, seen_by=("dropout",)),
+    inside("dropout", DropoutMaskSharedOverKeys, seen_by=("dropout",)),
+    inside("dropout", DropoutNeverOnTheDiagonal, seen_by=("dropout",)),
+    inside("dropout", DropoutTheSameEveryCall, seen_by=("dropout", "modes")),
+    inside("dropout", DropoutBeforeTheSoftmax, seen_by=("dropout",)),
+    inside("dropout", DropoutOnTheOutput, seen_by=("dropout",)),
+    inside("dropout", DropoutRenormalised, seen_by=("dropout",)),
 )

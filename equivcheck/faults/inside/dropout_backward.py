@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.gradient_edits import as_if
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.faults.inside.dropout import OwnMask
@@ -54,13 +54,10 @@ class CheckpointForgetsTheGenerator(Parted):
         return checkpoint(weights, q, k, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
 
 
-FAULTS = faults_of(
-    "dropout",
-    {
-        DropoutFreshInBackward: ("dropout",),
-        DropoutUnscaledInBackward: ("dropout",),
-        DropoutMissingInBackward: ("dropout",),
-        DeltaIgnoresDropout: ("dropout",),
-        CheckpointForgetsTheGenerator: ("dropout",),
-    },
+FAULTS = (
+    inside("dropout", DropoutFreshInBackward, seen_by=("dropout",)),
+    inside("dropout", DropoutUnscaledInBackward, seen_by=("dropout",)),
+    inside("dropout", DropoutMissingInBackward, seen_by=("dropout",)),
+    inside("dropout", DeltaIgnoresDropout, seen_by=("dropout",)),
+    inside("dropout", CheckpointForgetsTheGenerator, seen_by=("dropout",)),
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.gradient_edits import as_if, rewritten, rewritten_parameter
 from equivcheck.faults.inside.decomposed import Parted
 
@@ -206,30 +206,27 @@ class UpstreamGradientClipped(Parted):
         return rewritten(super().out(y), lambda g: g.clamp(-1.0, 1.0))
 
 
-FAULTS = faults_of(
-    "gradient",
-    {
-        QueryDetached: ("gradients",),
-        KeyDetached: ("gradients",),
-        ValueDetached: ("gradients",),
-        SoftmaxDetached: ("gradients",),
-        NoGradientsInEval: ("gradients", "modes"),
-        InputGradientMissesTheQueryPath: ("gradients",),
-        KeyGradientOnePercentOff: ("gradients",),
-        KeyGradientLosesATenth: ("gradients",),
-        KeyGradientOfTheFirstSampleOnly: ("gradients",),
-        KeyGradientOfAPartialTileLost: ("gradients",),
-        QueryGradientMissesTheScale: ("gradients",),
-        ValueGradientWrapsAround: ("gradients",),
-        ValueBiasGradientHalved: ("gradients",),
-        WideHeadGradientIsNan: ("gradients",),
-        QueryGradientRoundedToBfloat16: ("gradients",),
-        MaskMissingInBackward: ("gradients",),
-        OwnKeyLostInBackward: ("gradients",),
-        DeltaLostOnOddRows: ("gradients",),
-        BackwardWithoutTheDenominator: ("gradients",),
-        LastUpstreamRowLost: ("gradients",),
-        UpstreamGradientClipped: ("gradients",),
-        BackwardOverwritesWhatWasKept: ("purity",),
-    },
+FAULTS = (
+    inside("gradient", QueryDetached, seen_by=("gradients",)),
+    inside("gradient", KeyDetached, seen_by=("gradients",)),
+    inside("gradient", ValueDetached, seen_by=("gradients",)),
+    inside("gradient", SoftmaxDetached, seen_by=("gradients",)),
+    inside("gradient", NoGradientsInEval, seen_by=("gradients", "modes")),
+    inside("gradient", InputGradientMissesTheQueryPath, seen_by=("gradients",)),
+    inside("gradient", KeyGradientOnePercentOff, seen_by=("gradients",)),
+    inside("gradient", KeyGradientLosesATenth, seen_by=("gradients",)),
+    inside("gradient", KeyGradientOfTheFirstSampleOnly, seen_by=("gradients",)),
+    inside("gradient", KeyGradientOfAPartialTileLost, seen_by=("gradients",)),
+    inside("gradient", QueryGradientMissesTheScale, seen_by=("gradients",)),
+    inside("gradient", ValueGradientWrapsAround, seen_by=("gradients",)),
+    inside("gradient", ValueBiasGradientHalved, seen_by=("gradients",)),
+    inside("gradient", WideHeadGradientIsNan, seen_by=("gradients",)),
+    inside("gradient", QueryGradientRoundedToBfloat16, seen_by=("gradients",)),
+    inside("gradient", MaskMissingInBackward, seen_by=("gradients",)),
+    inside("gradient", OwnKeyLostInBackward, seen_by=("gradients",)),
+    inside("gradient", DeltaLostOnOddRows, seen_by=("gradients",)),
+    inside("gradient", BackwardWithoutTheDenominator, seen_by=("gradients",)),
+    inside("gradient", LastUpstreamRowLost, seen_by=("gradients",)),
+    inside("gradient", UpstreamGradientClipped, seen_by=("gradients",)),
+    inside("gradient", BackwardOverwritesWhatWasKept, seen_by=("purity",)),
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -117,20 +117,17 @@ class HeadCountIgnored(Parted):
         return q, k, v
 
 
-FAULTS = faults_of(
-    "heads",
-    {
-        HeadsMergedWithoutTranspose: ("output", "causality", "gradients", "logits"),
-        HeadsSplitWithoutTranspose: ("output", "causality"),
-        HeadsInterleaved: ("output", "gradients"),
-        AttentionOverHeads: ("output", "gradients"),
-        QueryAndKeySwapped: ("output", "gradients"),
-        KeyAndValueSwapped: ("output", "gradients"),
-        BatchAndHeadSwapped: ("output",),
-        KeyHeadsRolled: ("output", "gradients"),
-        KeyHeadsShared: ("output", "gradients"),
-        EighthKeyOfTheNextHead: ("output", "gradients"),
-        HeadsPast4WrapAround: ("output", "gradients"),
-        HeadCountIgnored: ("output", "gradients", "interface"),
-    },
+FAULTS = (
+    inside("heads", HeadsMergedWithoutTranspose, seen_by=("output", "causality", "gradients", "logits")),
+    inside("heads", HeadsSplitWithoutTranspose, seen_by=("output", "causality")),
+    inside("heads", HeadsInterleaved, seen_by=("output", "gradients")),
+    inside("heads", AttentionOverHeads, seen_by=("output", "gradients")),
+    inside("heads", QueryAndKeySwapped, seen_by=("output", "gradients")),
+    inside("heads", KeyAndValueSwapped, seen_by=("output", "gradients")),
+    inside("heads", BatchAndHeadSwapped, seen_by=("output",)),
+    inside("heads", KeyHeadsRolled, seen_by=("output", "gradients")),
+    inside("heads", KeyHeadsShared, seen_by=("output", "gradients")),
+    inside("heads", EighthKeyOfTheNextHead, seen_by=("output", "gradients")),
+    inside("heads", HeadsPast4WrapAround, seen_by=("output", "gradients")),
+    inside("heads", HeadCountIgnored, seen_by=("output", "gradients", "interface")),
 )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -167,23 +167,21 @@ class RankNotEnforced(Parted):
         return super().forward(x[None])[0] if x.dim() == 2 else super().forward(x)
 
 
-FAULTS = faults_of(
-    "interface",
-    {
-        HooksOfTheValueBypassed: ("interface",),
-        HooksBypassedInEval: ("interface",),
-        ForwardCalledDirectly: ("interface",),
-        ArgumentRenamed: ("interface",),
-        ResultInATuple: ("interface", "output"),
-        AttentionDropoutIsNoModule: ("interface",),
-        BuiltInEvalMode: ("interface",),
-        BuiltFrozen: ("interface", "gradients"),
-        ProjectionBiasUnused: ("output", "gradients", "logits"),
-        ProjectionBiasTwice: ("output", "gradients"),
-        ValueBiasUnused: ("output", "gradients"),
-        HeadCountNotChecked: ("errors", "interface"),
-        BlockSizeNotEnforced: ("errors",),
-        WidthNotEnforced: ("errors",),
-        RankNotEnforced: ("errors",),
-    },
-) + faults_of("dtype", {ResultInFloat32: ("output", "interface")})
+FAULTS = (
+    inside("interface", HooksOfTheValueBypassed, seen_by=("interface",)),
+    inside("interface", HooksBypassedInEval, seen_by=("interface",)),
+    inside("interface", ForwardCalledDirectly, seen_by=("interface",)),
+    inside("interface", ArgumentRenamed, seen_by=("interface",)),
+    inside("interface", ResultInATuple, seen_by=("interface", "output")),
+    inside("interface", AttentionDropoutIsNoModule, seen_by=("interface",)),
+    inside("interface", BuiltInEvalMode, seen_by=("interface",)),
+    inside("interface", BuiltFrozen, seen_by=("interface", "gradients")),
+    inside("interface", ProjectionBiasUnused, seen_by=("output", "gradients", "logits")),
+    inside("interface", ProjectionBiasTwice, seen_by=("output", "gradients")),
+    inside("interface", ValueBiasUnused, seen_by=("output", "gradients")),
+    inside("interface", HeadCountNotChecked, seen_by=("errors", "interface")),
+    inside("interface", BlockSizeNotEnforced, seen_by=("errors",)),
+    inside("interface", WidthNotEnforced, seen_by=("errors",)),
+    inside("interface", RankNotEnforced, seen_by=("errors",)),
+    inside("dtype", ResultInFloat32, seen_by=("output", "interface")),
+)

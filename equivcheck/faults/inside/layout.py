@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.gradient_edits import rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.faults.inside.strides import misread
@@ -78,16 +78,13 @@ class ResultNotContiguous(Parted):
         return super().out(y).transpose(1, 2).contiguous().transpose(1, 2)
 
 
-FAULTS = faults_of(
-    "layout",
-    {
-        InputTakenForContiguous: ("output",),
-        OffsetOfTheInputIgnored: ("output",),
-        BatchStrideTakenForGranted: ("output",),
-        TransposedInputReadsTheFirstHead: ("output",),
-        ExpandedInputComputedOnce: ("output",),
-        UpstreamGradientTakenForContiguous: ("gradients",),
-        ExpandedUpstreamGradientReadOnce: ("gradients",),
-        ResultNotContiguous: ("interface",),
-    },
+FAULTS = (
+    inside("layout", InputTakenForContiguous, seen_by=("output",)),
+    inside("layout", OffsetOfTheInputIgnored, seen_by=("output",)),
+    inside("layout", BatchStrideTakenForGranted, seen_by=("output",)),
+    inside("layout", TransposedInputReadsTheFirstHead, seen_by=("output",)),
+    inside("layout", ExpandedInputComputedOnce, seen_by=("output",)),
+    inside("layout", UpstreamGradientTakenForContiguous, seen_by=("gradients",)),
+    inside("layout", ExpandedUpstreamGradientReadOnce, seen_by=("gradients",)),
+    inside("layout", ResultNotContiguous, seen_by=("interface",)),
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.gradient_edits import as_if
 from equivcheck.faults.inside.decomposed import Parted
 
@@ -99,17 +99,14 @@ class DenominatorStandsStill(Parted):
         return e / total
 
 
-FAULTS = faults_of(
-    "precision",
-    {
-        Float32ThroughHalf: ("output", "gradients"),
-        Float32ThroughTF32: ("output", "gradients"),
-        Float64ThroughFloat32: ("output", "gradients"),
-        Bfloat16ThroughHalf: ("output",),
-        EvalThroughBfloat16: ("output",),
-        ProbabilitiesInBfloat16: ("output", "gradients"),
-        ProbabilitiesTowardZero: ("bias",),
-        MixTowardZero: ("bias",),
-        DenominatorStandsStill: ("output", "bias"),
-    },
+FAULTS = (
+    inside("precision", Float32ThroughHalf, seen_by=("output", "gradients")),
+    inside("precision", Float32ThroughTF32, seen_by=("output", "gradients")),
+    inside("precision", Float64ThroughFloat32, seen_by=("output", "gradients")),
+    inside("precision", Bfloat16ThroughHalf, seen_by=("output",)),
+    inside("precision", EvalThroughBfloat16, seen_by=("output",)),
+    inside("precision", ProbabilitiesInBfloat16, seen_by=("output", "gradients")),
+    inside("precision", ProbabilitiesTowardZero, seen_by=("bias",)),
+    inside("precision", MixTowardZero, seen_by=("bias",)),
+    inside("precision", DenominatorStandsStill, seen_by=("output", "bias")),
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -81,21 +81,14 @@ class GeneratorDrawnFromInEval(Parted):
         return super().forward(x)
 
 
-FAULTS = faults_of(
-    "dropout",
-    {
-        ResidualDropoutMissing: ("dropout",),
-        ResidualDropoutTwice: ("dropout",),
-        ResidualDropoutBeforeTheProjection: ("dropout",),
-        ResidualDropoutInEval: ("modes", "output", "dropout", "purity"),
-        ResidualDropoutOfTheAttentionRate: ("dropout", "modes"),
-        RatesSwapped: ("interface", "dropout"),
-        AttentionRateIgnored: ("interface", "dropout", "modes"),
-    },
-) + faults_of(
-    "mode",
-    {
-        GeneratorReseeded: ("dropout", "modes", "purity"),
-        GeneratorDrawnFromInEval: ("purity", "modes"),
-    },
+FAULTS = (
+    inside("dropout", ResidualDropoutMissing, seen_by=("dropout",)),
+    inside("dropout", ResidualDropoutTwice, seen_by=("dropout",)),
+    inside("dropout", ResidualDropoutBeforeTheProjection, seen_by=("dropout",)),
+    inside("dropout", ResidualDropoutInEval, seen_by=("modes", "output", "dropout", "purity")),
+    inside("dropout", ResidualDropoutOfTheAttentionRate, seen_by=("dropout", "modes")),
+    inside("dropout", RatesSwapped, seen_by=("interface", "dropout")),
+    inside("dropout", AttentionRateIgnored, seen_by=("interface", "dropout", "modes")),
+    inside("mode", GeneratorReseeded, seen_by=("dropout", "modes", "purity")),
+    inside("mode", GeneratorDrawnFromInEval, seen_by=("purity", "modes")),
 )

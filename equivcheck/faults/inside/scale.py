@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -83,18 +83,15 @@ class ScaleMissesTheQueryBias(Parted):
         return q + bias * (1.0 / self.scale(q) - 1.0), k, v
 
 
-FAULTS = faults_of(
-    "scale",
-    {
-        ScaleOfTheEmbedding: ("output", "gradients", "logits"),
-        ScaleMissing: ("output", "gradients"),
-        ScaleTwice: ("output", "gradients"),
-        ScaleZero: ("output", "gradients"),
-        ScaleOnePercentOff: ("output", "gradients"),
-        ScaleMissingInFloat32: ("output", "gradients"),
-        ScaleOfThePaddedHead: ("output", "gradients"),
-        ScaleOfPaddedHeads: ("output", "gradients"),
-        ScaleRoundedToBfloat16: ("output", "gradients"),
-        ScaleMissesTheQueryBias: ("output", "gradients"),
-    },
+FAULTS = (
+    inside("scale", ScaleOfTheEmbedding, seen_by=("output", "gradients", "logits")),
+    inside("scale", ScaleMissing, seen_by=("output", "gradients")),
+    inside("scale", ScaleTwice, seen_by=("output", "gradients")),
+    inside("scale", ScaleZero, seen_by=("output", "gradients")),
+    inside("scale", ScaleOnePercentOff, seen_by=("output", "gradients")),
+    inside("scale", ScaleMissingInFloat32, seen_by=("output", "gradients")),
+    inside("scale", ScaleOfThePaddedHead, seen_by=("output", "gradients")),
+    inside("scale", ScaleOfPaddedHeads, seen_by=("output", "gradients")),
+    inside("scale", ScaleRoundedToBfloat16, seen_by=("output", "gradients")),
+    inside("scale", ScaleMissesTheQueryBias, seen_by=("output", "gradients")),
 )

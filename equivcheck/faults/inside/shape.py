@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -137,22 +137,19 @@ class ThirdSampleReadsTheSecond(Parted):
         return q, k[sample], v[sample]
 
 
-FAULTS = faults_of(
-    "shape",
-    {
-        TailTileCountsZeros: ("output", "gradients"),
-        PartialTileOfKeysLost: ("output", "gradients"),
-        PartialTileOfQueriesIsZero: ("output", "gradients"),
-        LastKeyLostAtMultiplesOf64: ("output", "gradients"),
-        FirstKeyLostAtPowersOfTwo: ("output", "gradients"),
-        KeysPast256Lost: ("output", "gradients"),
-        FullBlockLosesItsLastToken: ("output", "gradients"),
-        SingleTokenIsZero: ("output", "gradients"),
-        HeadOfOneIsZero: ("output", "gradients"),
-        OddHeadLosesADimension: ("output", "gradients"),
-        DimensionsPast64Lost: ("output", "gradients"),
-        OtherSamplesAreZero: ("output",),
-        SlicesPast16AreZero: ("output",),
-        ThirdSampleReadsTheSecond: ("output",),
-    },
+FAULTS = (
+    inside("shape", TailTileCountsZeros, seen_by=("output", "gradients")),
+    inside("shape", PartialTileOfKeysLost, seen_by=("output", "gradients")),
+    inside("shape", PartialTileOfQueriesIsZero, seen_by=("output", "gradients")),
+    inside("shape", LastKeyLostAtMultiplesOf64, seen_by=("output", "gradients")),
+    inside("shape", FirstKeyLostAtPowersOfTwo, seen_by=("output", "gradients")),
+    inside("shape", KeysPast256Lost, seen_by=("output", "gradients")),
+    inside("shape", FullBlockLosesItsLastToken, seen_by=("output", "gradients")),
+    inside("shape", SingleTokenIsZero, seen_by=("output", "gradients")),
+    inside("shape", HeadOfOneIsZero, seen_by=("output", "gradients")),
+    inside("shape", OddHeadLosesADimension, seen_by=("output", "gradients")),
+    inside("shape", DimensionsPast64Lost, seen_by=("output", "gradients")),
+    inside("shape", OtherSamplesAreZero, seen_by=("output",)),
+    inside("shape", SlicesPast16AreZero, seen_by=("output",)),
+    inside("shape", ThirdSampleReadsTheSecond, seen_by=("output",)),
 )

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -128,21 +128,18 @@ class HalvesAveraged(Parted):
         return torch.where(upper, super().probabilities(s), both)
 
 
-FAULTS = faults_of(
-    "softmax",
-    {
-        SoftmaxOverQueries: ("output", "gradients", "causality"),
-        SoftmaxWithoutMaximum: ("output",),
-        MaximumStartsAtZero: ("output",),
-        ScoresClippedAt50: ("output",),
-        ScoresSoftlyCapped: ("output", "gradients"),
-        SoftmaxWithASink: ("output", "gradients"),
-        ExponentialOfARoundedBase: ("output", "gradients"),
-        ExponentialByACubic: ("output", "gradients"),
-        TiesCountedOnce: ("output",),
-        SmallProbabilitiesDropped: ("output",),
-        AccumulatorNotRescaled: ("output", "gradients"),
-        DenominatorNotRescaled: ("output", "gradients"),
-        HalvesAveraged: ("output", "gradients"),
-    },
+FAULTS = (
+    inside("softmax", SoftmaxOverQueries, seen_by=("output", "gradients", "causality")),
+    inside("softmax", SoftmaxWithoutMaximum, seen_by=("output",)),
+    inside("softmax", MaximumStartsAtZero, seen_by=("output",)),
+    inside("softmax", ScoresClippedAt50, seen_by=("output",)),
+    inside("softmax", ScoresSoftlyCapped, seen_by=("output", "gradients")),
+    inside("softmax", SoftmaxWithASink, seen_by=("output", "gradients")),
+    inside("softmax", ExponentialOfARoundedBase, seen_by=("output", "gradients")),
+    inside("softmax", ExponentialByACubic, seen_by=("output", "gradients")),
+    inside("softmax", TiesCountedOnce, seen_by=("output",)),
+    inside("softmax", SmallProbabilitiesDropped, seen_by=("output",)),
+    inside("softmax", AccumulatorNotRescaled, seen_by=("output", "gradients")),
+    inside("softmax", DenominatorNotRescaled, seen_by=("output", "gradients")),
+    inside("softmax", HalvesAveraged, seen_by=("output", "gradients")),
 )

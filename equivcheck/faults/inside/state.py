@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivcheck.faults.base import faults_of
+from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
 __all__ = ["FAULTS"]
@@ -165,21 +165,18 @@ class GlobalFlagChanged(Parted):
         return super().forward(x)
 
 
-FAULTS = faults_of(
-    "state",
-    {
-        StateKeptBetweenCalls: ("purity", "modes"),
-        WrongFromTheSecondCall: ("purity", "modes"),
-        KeysOfTheFirstInput: ("purity", "modes"),
-        LengthOfTheFirstCallKept: ("purity", "checkpoint", "modes"),
-        MaskCachedInInferenceMode: ("modes",),
-        ScaleFoldedIntoTheWeight: ("purity", "checkpoint", "modes"),
-        WeightDrawnAtTheFirstCall: ("output", "purity"),
-        WeightCopiedAtTheFirstEval: ("modes", "interface"),
-        CopyCallsTheOriginal: ("modes",),
-        ResultOverwrittenByTheNextCall: ("purity",),
-        InputModifiedInPlace: ("purity",),
-        SubmoduleFollowsTheModule: ("modes", "purity"),
-        GlobalFlagChanged: ("purity",),
-    },
+FAULTS = (
+    inside("state", StateKeptBetweenCalls, seen_by=("purity", "modes")),
+    inside("state", WrongFromTheSecondCall, seen_by=("purity", "modes")),
+    inside("state", KeysOfTheFirstInput, seen_by=("purity", "modes")),
+    inside("state", LengthOfTheFirstCallKept, seen_by=("purity", "checkpoint", "modes")),
+    inside("state", MaskCachedInInferenceMode, seen_by=("modes",)),
+    inside("state", ScaleFoldedIntoTheWeight, seen_by=("purity", "checkpoint", "modes")),
+    inside("state", WeightDrawnAtTheFirstCall, seen_by=("output", "purity")),
+    inside("state", WeightCopiedAtTheFirstEval, seen_by=("modes", "interface")),
+    inside("state", CopyCallsTheOriginal, seen_by=("modes",)),
+    inside("state", ResultOverwrittenByTheNextCall, seen_by=("purity",)),
+    inside("state", InputModifiedInPlace, seen_by=("purity",)),
+    inside("state", SubmoduleFollowsTheModule, seen_by=("modes", "purity")),
+    inside("state", GlobalFlagChanged, seen_by=("purity",)),
 )
