@@ -45,7 +45,7 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import sizes
 from equivcheck.cases.words import LAYOUTS, REGIMES
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.errors import Mismatch
 from equivcheck.faults import RIGHT
 from equivcheck.numerics.comparison import compare
@@ -270,7 +270,7 @@ def hold_each(
             return {} if own is None else own()
 
         try:
-            held = hold(problem, truth, got, mine, [name])
+            held = compare_all(problem, truth, got, mine, [name])
             ratio = held.ratio or 0.0
             if ratio > _LOOKED_AT and not asked:  # few runs say little; an alarm would take both
                 moved, given = truth.sample(refined=True).deviations[name], got.get(name)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.words import REGIMES
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.long.long import does_not_fit
 from equivcheck.checks.long.problem import long_problem
 from equivcheck.checks.long.truth import long_truth
@@ -79,7 +79,7 @@ def judge(subject: Pair, longer: Case) -> dict[str, Any]:
         row["ratios"], row["messages"] = {}, []
         for name in dict.fromkeys((*truth.values, *got)):
             try:
-                row["ratios"][name] = hold(problem, truth, got, dict, (name,)).ratio
+                row["ratios"][name] = compare_all(problem, truth, got, dict, (name,)).ratio
             except Mismatch as mismatch:
                 row["ratios"][name] = mismatch.ratio
                 row["messages"].append(str(mismatch))

@@ -27,9 +27,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equivcheck.attention import FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.dropout.exact import hold_exactly
+from equivcheck.checks.dropout.exact import compare_exactly
 from equivcheck.checks.dropout.masks import visible_keys
-from equivcheck.checks.dropout.statistics import OUTPUTS, hold_mask
+from equivcheck.checks.dropout.statistics import OUTPUTS, check_mask
 from equivcheck.checks.dropout.torch_masks import kernel_mask
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
@@ -68,7 +68,7 @@ def independent(dtype: str, device: torch.device) -> Iterator[tuple[str, str]]:
 
     def told(kept: Tensor, seen: Tensor, axes: tuple[str, ...]) -> str:
         try:
-            return hold_mask(kept, seen, 0.5, tail=FALSE_ALARM, axes=axes)
+            return check_mask(kept, seen, 0.5, tail=FALSE_ALARM, axes=axes)
         except Mismatch as error:
             return str(error)
 
@@ -117,7 +117,7 @@ def study(args: argparse.Namespace) -> dict[str, Any]:
         row = data["rows"].setdefault(f"{kernel}|{dtype}|{case.seq_len}", {"cases": 0, "refused": 0, "ratio": 0.0})
         problem = subjects[kernel].problem(case)
         try:
-            held, _ = hold_exactly(problem, problem.candidate)
+            held, _ = compare_exactly(problem, problem.candidate)
             row["cases"] += 1
             row["ratio"] = max(row["ratio"], held.ratio or 0.0)
         except (Mismatch, NotOpened) as error:

@@ -44,7 +44,7 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, RIGHT
 from equivcheck.gpt import GPTConfig
@@ -215,7 +215,7 @@ def _held(problem: Any, ready: Prepared, got: Results, names: Sequence[str]) -> 
         return ready.own
 
     try:
-        hold(problem, ready.truth, got, own, names)
+        compare_all(problem, ready.truth, got, own, names)
     except Mismatch as mismatch:
         return mismatch.where or "difference", bool(asked)
     return "", bool(asked)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from perturbed_rounding import PerturbedRounding
 
-from equivcheck.runtime.global_state import kept
+from equivcheck.runtime.global_state import preserved
 
 settings.register_profile(
     "equivcheck", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -35,5 +35,5 @@ def _rounding_of_another_host(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _settings_of_torch_are_put_back() -> Iterator[None]:
     """Some faults switch a setting of the process: the next test, whichever that is, must find it as it was."""
-    with kept():
+    with preserved():
         yield

@@ -13,7 +13,7 @@ from equivcheck.errors import Mismatch
 from equivcheck.faults.around.transforms import CHANGES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
-from equivcheck.pairs.weight_transfer import original_shapes, own_names
+from equivcheck.pairs.weight_transfer import names_holding, original_shapes
 from tests.test_right_kinds import OneProjection, OneProjectionFused, spelled_out
 
 BY_NAME = {check.name: check for check in CHECKS}
@@ -42,9 +42,9 @@ def pair(candidate: Any = OneProjectionFused) -> Pair:
 
 def test_the_parts_of_a_weight_are_known_by_the_candidates_names() -> None:
     candidate = pair().problem(CASE).candidate
-    assert own_names(candidate, ["k_proj.weight"]) == {"c_attn.weight"}
-    assert own_names(candidate, ["q_proj.bias", "out.weight"]) == {"c_attn.bias", "c_proj.weight"}
-    assert own_names(candidate, []) == set()
+    assert names_holding(candidate, ["k_proj.weight"]) == {"c_attn.weight"}
+    assert names_holding(candidate, ["q_proj.bias", "out.weight"]) == {"c_attn.bias", "c_proj.weight"}
+    assert names_holding(candidate, []) == set()
     assert original_shapes(candidate)["k_proj.weight"] == (8, 8)
 
 

@@ -13,8 +13,8 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import cases
 from equivcheck.cases.words import REGIMES
 from equivcheck.checks import CHECKS
-from equivcheck.checks.base.compare_all import hold
-from equivcheck.checks.dropout.moments import hold_moments, small_sizes
+from equivcheck.checks.base.compare_all import compare_all
+from equivcheck.checks.dropout.moments import compare_moments, small_sizes
 from equivcheck.errors import Mismatch
 from equivcheck.faults import FAULTS, PLANTS, RIGHT
 from equivcheck.faults.correct.recomputed import CheckpointedReentrantly
@@ -186,7 +186,7 @@ def test_the_distribution_of_what_refuses_autograd_grad_is_the_originals() -> No
     subject = pair(CheckpointedReentrantly)
     case = PLAIN.but(training=True, attn_pdrop=0.1)
     problem = subject.problem(case.but(**small_sizes(case)))
-    assert hold_moments(problem, problem.reference, problem.candidate) <= 1
+    assert compare_moments(problem, problem.reference, problem.candidate) <= 1
 
 
 class _Cancelling(nn.Module):
@@ -220,7 +220,7 @@ def test_the_budget_and_not_chance_says_how_far_what_is_not_random_may_be_off() 
         with (
             nullcontext() if candidate is _CancellingEarly else pytest.raises(Mismatch, match="further from the oracle")
         ):
-            assert hold_moments(problem, problem.reference, problem.candidate) <= 1
+            assert compare_moments(problem, problem.reference, problem.candidate) <= 1
 
 
 class _Dropping(nn.Module):
@@ -266,7 +266,7 @@ def _hold_the_distribution(original: Any, candidate: Any) -> float:
     subject = resolve(attention(original), attention(candidate), kind="module", device="cpu")
     case = PLAIN.but(training=True, attn_pdrop=0.5)
     problem = subject.problem(case.but(**small_sizes(case)))
-    return hold_moments(problem, problem.reference, problem.candidate)
+    return compare_moments(problem, problem.reference, problem.candidate)
 
 
 def test_independent_masks_pass_where_torchs_own_are_less_independent_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,9 +451,9 @@ def test_two_perturbed_runs_that_meet_on_one_number_of_float64_accuse_nobody() -
     spread = float(moved.sample(refined=True).deviations["output"][:, 0, 8, 0].std())
     got[at] += spread / 4
     wrong[at] += 1e6 * spread
-    assert hold(problem, truth, {"output": got}, dict, ["output"]).ratio <= 1.0  # type: ignore[operator]  # it has one
+    assert compare_all(problem, truth, {"output": got}, dict, ["output"]).ratio <= 1.0  # type: ignore[operator]  # it has one
     with pytest.raises(Mismatch):
-        hold(problem, truth, {"output": wrong}, dict, ["output"])
+        compare_all(problem, truth, {"output": wrong}, dict, ["output"])
 
 
 class OnlyDenseRows(FlashCausalSelfAttention):

@@ -11,7 +11,15 @@ from equivcheck.cases.case import Case
 from equivcheck.checks.long.long import lengthened
 from equivcheck.errors import DeviceLost, UsageError
 from equivcheck.report.provenance import environment
-from equivcheck.runtime.device import DEVICE_TYPES, Accelerator, allowed, device_name, find_device, hold_device, type_of
+from equivcheck.runtime.device import (
+    DEVICE_TYPES,
+    Accelerator,
+    allowed,
+    device_name,
+    ensure_device_alive,
+    find_device,
+    type_of,
+)
 from equivcheck.runtime.rng import generator_state, seeded
 
 CPU, OTHER = torch.device("cpu"), torch.device("xpu", 1)
@@ -73,7 +81,7 @@ def test_one_that_is_lost_is_told(calls: list[tuple[Any, ...]], monkeypatch: pyt
 
     monkeypatch.setattr(torch, "zeros", dead)
     with pytest.raises(DeviceLost, match=r"^xpu:1 is lost .* and `equivcheck replay` on this case tells"):
-        hold_device(OTHER, "it ran")
+        ensure_device_alive(OTHER, "it ran")
 
 
 def test_the_generator_of_a_cpu_is_torchs_own() -> None:

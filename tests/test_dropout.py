@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.dropout.dropout import dropout
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
@@ -21,7 +21,7 @@ CASE = Case(
 PAIR = CASE.but(batch_size=2)
 
 
-def held(candidate: Any, case: Case = CASE) -> Held:
+def held(candidate: Any, case: Case = CASE) -> CaseResult:
     return dropout(resolve(CausalSelfAttention, candidate, kind="module", device="cpu"), case)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from equivcheck.api import verify
-from equivcheck.engine.gate.verdict import Demands, notes, refusals
+from equivcheck.engine.gate.verdict import GatePolicy, notes, refusals
 from equivcheck.report.files import read_bounded
 from equivcheck.report.installed_packages import version_of
 from equivcheck.report.model import Package, Report
@@ -101,7 +101,7 @@ def project(
 
 
 def reasons(folder: Path, report: Report, **demands: object) -> list[str]:
-    return list(refusals({"r": report}, Demands(root=folder, **{**DEMANDS, **demands})))  # type: ignore[arg-type]
+    return list(refusals({"r": report}, GatePolicy(root=folder, **{**DEMANDS, **demands})))  # type: ignore[arg-type]
 
 
 def test_the_report_says_what_it_covers(project: tuple[Path, Report]) -> None:
@@ -150,7 +150,7 @@ def test_another_version_of_a_helper_package_is_a_note_or_refused(project: tuple
     words = "the run was made with the package helperpkg 1.2, and here is 1.3"
     assert version_of("helperpkg") == "1.3"
     assert reasons(folder, report) == []
-    assert f"r: {words}" in list(notes({"r": report}, Demands(root=folder, **DEMANDS)))  # type: ignore[arg-type]
+    assert f"r: {words}" in list(notes({"r": report}, GatePolicy(root=folder, **DEMANDS)))  # type: ignore[arg-type]
     assert words in reasons(folder, report, strict_environment=True)[0]
 
 

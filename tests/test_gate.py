@@ -17,7 +17,7 @@ import equivcheck
 from equivcheck.checks import CHECKS
 from equivcheck.cli.main import main
 from equivcheck.cli.options import SHIPPED
-from equivcheck.engine.gate.verdict import Demands, notes, refusals
+from equivcheck.engine.gate.verdict import GatePolicy, notes, refusals
 from equivcheck.errors import UsageError
 from equivcheck.report import codec
 from equivcheck.report.catalogue import least_cases
@@ -71,13 +71,13 @@ def told(tree: Path, *reports: Report, against: Report | None = None, **demands:
     options = {"root": tree, "package": tree / "equivcheck", "now": NOW, **demands}
     named = {f"report{number}": report for number, report in enumerate(reports)}
     old = None if against is None else ("old", against)
-    return list(refusals(named, Demands(**options), old))  # type: ignore[arg-type]
+    return list(refusals(named, GatePolicy(**options), old))  # type: ignore[arg-type]
 
 
 def noted(tree: Path, *reports: Report, **demands: object) -> list[str]:
     options = {"root": tree, "package": tree / "equivcheck", "now": NOW, **demands}
     named = {f"report{number}": report for number, report in enumerate(reports)}
-    return list(notes(named, Demands(**options)))  # type: ignore[arg-type]
+    return list(notes(named, GatePolicy(**options)))  # type: ignore[arg-type]
 
 
 def the_reason(tree: Path, *reports: Report, **demands: object) -> str:

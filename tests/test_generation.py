@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.generation import generation
 from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
@@ -20,15 +20,15 @@ CASE = Case(batch_size=2, seq_len=6, n_head=2, head_size=4, block_size=9, n_laye
 TIE = "a token lay at a tie that rounding explains"
 
 
-def held(candidate: Any, case: Case = CASE) -> Held:
+def held(candidate: Any, case: Case = CASE) -> CaseResult:
     return generation(resolve(CausalSelfAttention, candidate, kind="module", device="cpu"), case)
 
 
-def of_models(candidate: Any, case: Case = CASE, original: Any = GPT) -> Held:
+def of_models(candidate: Any, case: Case = CASE, original: Any = GPT) -> CaseResult:
     return generation(resolve(original, candidate, kind="model", device="cpu"), case)
 
 
-def seen(run: Callable[..., Held], candidate: Any, case: Case = CASE, **options: Any) -> Mismatch:
+def seen(run: Callable[..., CaseResult], candidate: Any, case: Case = CASE, **options: Any) -> Mismatch:
     with pytest.raises(Mismatch) as found:
         run(candidate, case, **options)
     return found.value

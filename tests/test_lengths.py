@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks import CHECKS, Held
+from equivcheck.checks import CHECKS, CaseResult
 from equivcheck.checks.lengths import lengths_of
 from equivcheck.engine.search import Search
 from equivcheck.engine.strata import classes
@@ -91,9 +91,9 @@ def test_every_eighth_length_and_the_edges_of_tiles_are_cut(seed: int) -> None:
 def test_long_sequences_are_drawn_with_several_heads_whatever_the_kind(kind: str, reference: Any) -> None:
     drawn: list[Case] = []
 
-    def run(_: Any, case: Case) -> Held:
+    def run(_: Any, case: Case) -> CaseResult:
         drawn.append(case)
-        return Held()
+        return CaseResult()
 
     check = replace(LENGTHS, run=run)
     subject = resolve(reference, reference, kind=kind, device="cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equivcheck.checks.dropout.statistics import GRANULARITY, OUTPUTS, PROBABILITIES, hold_mask
+from equivcheck.checks.dropout.statistics import GRANULARITY, OUTPUTS, PROBABILITIES, check_mask
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
 
@@ -25,7 +25,7 @@ def drawn(shape: Sequence[int], rate: float, seed: int = 0) -> Tensor:
 def held(kept: Tensor, rate: float, *, axes: Sequence[str] = PROBABILITIES, visible: Tensor | None = None) -> str:
     if visible is None:
         visible = CAUSAL[: kept.shape[-2], : kept.shape[-1]]
-    return hold_mask(kept, visible, rate, tail=FALSE_ALARM, axes=axes)
+    return check_mask(kept, visible, rate, tail=FALSE_ALARM, axes=axes)
 
 
 def seen(kept: Tensor, rate: float, *, axes: Sequence[str] = PROBABILITIES, visible: Tensor | None = None) -> Mismatch:
@@ -170,20 +170,20 @@ def test_places_that_repel_each_other_are_seen() -> None:
 
 def test_what_torch_does_no_better_is_a_note_and_what_it_does_better_is_not() -> None:
     wrong = shared(2)(0.1)
-    note = hold_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1), wrong])
+    note = check_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1), wrong])
     assert "neither are torch's own on this device" in note
     assert "heads apart" in note
     with pytest.raises(Mismatch, match="heads apart"):
-        hold_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1, 7)])
+        check_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1, 7)])
 
 
 def test_torch_is_asked_for_masks_only_where_places_are_not_independent() -> None:
     def never() -> list[Tensor]:
         raise AssertionError("asked")
 
-    hold_mask(drawn(SMALL, 0.1), CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=never)
+    check_mask(drawn(SMALL, 0.1), CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=never)
     with pytest.raises(AssertionError, match="asked"):
-        hold_mask(shared(2)(0.1), CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=never)
+        check_mask(shared(2)(0.1), CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=never)
 
 
 def test_the_generators_are_left_alone() -> None:
@@ -202,7 +202,7 @@ def repeating(rate: float, seed: int = 0, shape: Sequence[int] = SHAPE) -> Tenso
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_where_torchs_own_places_repeat_chance_reaches_further_at_all_other_offsets(rate: float) -> None:
     for seed in range(2):
-        note = hold_mask(
+        note = check_mask(
             repeating(rate, seed),
             CAUSAL,
             rate,
@@ -215,6 +215,6 @@ def test_where_torchs_own_places_repeat_chance_reaches_further_at_all_other_offs
 def test_what_torch_repeats_does_not_excuse_what_it_does_not() -> None:
     wrong = repeating(0.1)[:, :, :1].expand(SHAPE)
     with pytest.raises(Mismatch, match="heads apart"):
-        hold_mask(wrong, CAUSAL, 0.1, tail=FALSE_ALARM, peers=lambda: [repeating(0.1, 77)])
+        check_mask(wrong, CAUSAL, 0.1, tail=FALSE_ALARM, peers=lambda: [repeating(0.1, 77)])
     with pytest.raises(Mismatch, match="is dropped at a rate of"):
-        hold_mask(repeating(0.085), CAUSAL, 0.1, tail=FALSE_ALARM, peers=lambda: [repeating(0.1, 77)])
+        check_mask(repeating(0.085), CAUSAL, 0.1, tail=FALSE_ALARM, peers=lambda: [repeating(0.1, 77)])

@@ -94,7 +94,7 @@ def swallowing(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
 
 def test_an_option_that_the_original_takes_no_notice_of_is_no_reason_for_insensitive() -> None:
     subject = resolve(swallowing, swallowing, kind="function", device="cpu")
-    assert subject.unfelt == {"dropout_p", "scale", "attn_mask"}
+    assert subject.ignored_options == {"dropout_p", "scale", "attn_mask"}
     assert sum("changes nothing in the original" in note for note in subject.notes) == 3
     report = equivcheck.verify(swallowing, swallowing, device="cpu", checks=["output", "dropout"], profile="quick")
     assert report.equivalent

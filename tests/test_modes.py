@@ -10,7 +10,7 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import simpler
-from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.modes import STEPS, modes
 from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
@@ -33,7 +33,7 @@ def pair(candidate: Any = FlashCausalSelfAttention, original: Any = CausalSelfAt
     return resolve(original, candidate, kind="module", device="cpu")
 
 
-def held(candidate: Any, steps: str, **changes: Any) -> Held:
+def held(candidate: Any, steps: str, **changes: Any) -> CaseResult:
     return modes(pair(candidate), CASE.but(steps=steps, **changes))
 
 

@@ -12,7 +12,7 @@ import equivcheck
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.engine.plan import choose
+from equivcheck.engine.plan import select_checks
 from equivcheck.errors import Mismatch
 from equivcheck.faults import REPLACEMENTS
 from equivcheck.gpt import GPT
@@ -125,8 +125,8 @@ def test_a_report_on_the_published_replacement_shows_each_finding_with_a_case_an
 
 
 def test_a_family_of_checks_is_chosen_and_excluded_by_its_name() -> None:
-    assert [check.name for check in choose(["replacement"], (), "replacement")] == list(PROPERTIES)
-    left = choose(None, ["replacement"], "replacement")
+    assert [check.name for check in select_checks(["replacement"], (), "replacement")] == list(PROPERTIES)
+    left = select_checks(None, ["replacement"], "replacement")
     assert left
     assert not any(check.name in PROPERTIES for check in left)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.report import codec, files, junit, markdown, table
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Package, Report, Sensitivity
-from equivcheck.report.outcomes import kernels_told
+from equivcheck.report.outcomes import kernels_of
 from equivcheck.report.outputs import FORMATS, Format, format_named
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
@@ -156,7 +156,7 @@ def test_kernels_are_what_the_check_of_them_notes_by_dtype() -> None:
         "no form",
     )
     results = [replace(OUTPUT, name="backend", notes=notes), replace(OUTPUT, notes=("float16: math",))]
-    assert kernels_told(results) == {"bfloat16": "flash at 32, 64, with dropout cudnn at 64", "float32": "efficient"}
+    assert kernels_of(results) == {"bfloat16": "flash at 32, 64, with dropout cudnn at 64", "float32": "efficient"}
 
 
 def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from equivcheck.errors import DeviceLost, UsageError
 from equivcheck.faults import FAULTS
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
-from equivcheck.runtime.device import hold_device
+from equivcheck.runtime.device import ensure_device_alive
 
 
 class Attention(nn.Module):
@@ -141,21 +141,21 @@ def test_a_gpu_that_does_not_answer_ends_the_run_in_one_line(monkeypatch: pytest
         raise RuntimeError("CUDA error: misaligned address\nCompile with TORCH_USE_CUDA_DSA")
 
     monkeypatch.setattr(torch, "zeros", dead)
-    hold_device(torch.device("cpu"), "it ran")  # nothing to lose
-    hold_device(torch.device("cuda"), "it ran", ValueError("a right refusal"))  # no kernel's doing
+    ensure_device_alive(torch.device("cpu"), "it ran")  # nothing to lose
+    ensure_device_alive(torch.device("cuda"), "it ran", ValueError("a right refusal"))  # no kernel's doing
     with pytest.raises(
         DeviceLost, match=r"^cuda is lost .* while it ran: RuntimeError: CUDA error: misaligned address; "
     ) as lost:
-        hold_device(torch.device("cuda"), "it ran", RuntimeError("CUDA error: misaligned address\nCompile"))
+        ensure_device_alive(torch.device("cuda"), "it ran", RuntimeError("CUDA error: misaligned address\nCompile"))
     assert isinstance(lost.value, UsageError)
     assert "\n" not in str(lost.value)
     with pytest.raises(DeviceLost):  # taken for a refusal, and found out afterwards
-        hold_device(torch.device("cuda"), "it ran")
+        ensure_device_alive(torch.device("cuda"), "it ran")
 
 
 def test_a_gpu_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.ones(()))
-    hold_device(torch.device("cuda"), "it ran", RuntimeError("out of memory"))
+    ensure_device_alive(torch.device("cuda"), "it ran", RuntimeError("out of memory"))
 
 
 def test_a_fault_of_a_dtype_that_is_not_run_changes_no_probe_case_and_one_of_any_other_condition_does() -> None:

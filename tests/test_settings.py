@@ -28,7 +28,7 @@ CASE = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6, seed=1
 
 def test_every_setting_can_be_put_back() -> None:
     before = global_state.now()
-    with global_state.kept():
+    with global_state.preserved():
         torch.set_default_dtype(torch.float64)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.set_float32_matmul_precision("medium")

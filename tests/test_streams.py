@@ -35,7 +35,7 @@ def verify(pair, request, **options):
 
 def replay(pair, case, **options):
     # in this process, as `bench` has it
-    with streams.captured(), working_folder.kept():
+    with streams.captured(), working_folder.preserved():
         return of_a_pair(pair.reference, pair.candidate, case, **options)
 
 def of_a_pair(reference, candidate, case, *, heard=None, keep=None, **options):

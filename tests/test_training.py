@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.training import _same_losses, training
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
@@ -22,7 +22,7 @@ CASE = Case(
 DROPPED = CASE.but(attn_pdrop=0.2, resid_pdrop=0.2)
 
 
-def held(candidate: Any, case: Case = CASE) -> Held:
+def held(candidate: Any, case: Case = CASE) -> CaseResult:
     return training(resolve(CausalSelfAttention, candidate, kind="module", device="cpu"), case)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from equivcheck.cases.case import Case
-from equivcheck.checks import Held
+from equivcheck.checks import CaseResult
 from equivcheck.checks.base.within import within
 from equivcheck.engine.case_outcomes import origin_of, outcome_of
 from equivcheck.errors import Mismatch, Raised
@@ -61,9 +61,14 @@ def test_the_origin_of_a_difference_is_the_line_that_said_where() -> None:
 
 
 def test_several_results_are_one() -> None:
-    helds = (Held(0.2, "a", ("x",)), Held(0.5, "b", ("y",), judged=False), Held(0.5, "c", ("x",)), Held())
-    assert Held.worst(helds) is helds[1]
-    assert Held.together(helds) == Held(0.5, "b", ("x", "y"))
-    assert Held.together([Held(judged=False), Held(judged=False, unsupported=("vmap",))]) == Held(
-        judged=False, unsupported=("vmap",)
+    helds = (
+        CaseResult(0.2, "a", ("x",)),
+        CaseResult(0.5, "b", ("y",), judged=False),
+        CaseResult(0.5, "c", ("x",)),
+        CaseResult(),
     )
+    assert CaseResult.worst(helds) is helds[1]
+    assert CaseResult.together(helds) == CaseResult(0.5, "b", ("x", "y"))
+    assert CaseResult.together(
+        [CaseResult(judged=False), CaseResult(judged=False, unsupported=("vmap",))]
+    ) == CaseResult(judged=False, unsupported=("vmap",))

@@ -2,10 +2,10 @@
 
 from importlib import import_module
 
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.report.catalogue import CATALOGUE
 
-__all__ = ["CHECKS", "Check", "Held"]
+__all__ = ["CHECKS", "CaseResult", "Check"]
 
 _modules = dict.fromkeys(entry.module for entry in CATALOGUE)
 _checks: dict[str, Check] = {

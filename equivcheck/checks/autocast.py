@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass
 from equivcheck.checks.base.within import within
@@ -21,7 +21,7 @@ from equivcheck.pairs.problem import Problem, Results
 __all__ = ["autocast"]
 
 
-def autocast(pair: Pair, case: Case) -> Held:
+def autocast(pair: Pair, case: Case) -> CaseResult:
     """Under `torch.autocast` a float32 module gives the oracle's outputs and gradients, and under no_grad, in the right dtypes.
 
     Weights and inputs hold values of the narrow dtype, so that what autocast rounds first is exact, and the budget of a
@@ -46,15 +46,15 @@ def autocast(pair: Pair, case: Case) -> Held:
         names = [name for name in dict.fromkeys((*truth.values, *mine)) if name in original or name in mine]
         with within(f"under {what}{how}"):
             helds.append(_hold(problem, truth, mine, original, names))
-    return Held.together(helds)
+    return CaseResult.together(helds)
 
 
-def _hold(problem: Problem, truth: Truth, mine: Results, its: Results, names: Sequence[str]) -> Held:
+def _hold(problem: Problem, truth: Truth, mine: Results, its: Results, names: Sequence[str]) -> CaseResult:
     for name, value in its.items():
         found = mine.get(name)
         if value is not None and found is not None and found.dtype != value.dtype:
             raise Mismatch(f"{name}: dtype {found.dtype} instead of {value.dtype}", where=name)
-    return hold(problem, truth, _wide(mine), lambda: _wide(its), names)
+    return compare_all(problem, truth, _wide(mine), lambda: _wide(its), names)
 
 
 def _in_float32(narrow: Problem) -> Problem:

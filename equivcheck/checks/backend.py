@@ -9,7 +9,7 @@ from torch import nn
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.errors import Mismatch, UsageError
 from equivcheck.numerics.dtypes import DTYPES, WIDE
 from equivcheck.pairs.pair import Pair
@@ -25,11 +25,11 @@ _RATE = 0.1
 _TYPICAL = {"batch_size": 1, "seq_len": 32, "n_head": 1, "block_size": 32, "training": True, "resid_pdrop": 0.0}
 
 
-def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None) -> Held:
+def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None) -> CaseResult:
     """Which kernel runs is recorded per dtype, head size and dropout; where one is required, no other one runs in its place."""
     wanted = (required or {}).get(case.dtype)
     if wanted is None or case.head_size not in HEAD_SIZES:
-        return Held(notes=(_recorded(pair, case),), judged=False)
+        return CaseResult(notes=(_recorded(pair, case),), judged=False)
     found = _kernels(pair, case)
     if found != (wanted,):
         dropout = f"dropout {case.attn_pdrop:g}" if case.training and case.attn_pdrop else "no dropout"
@@ -38,7 +38,7 @@ def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None
             f"{case.dtype}, head size {case.head_size}, {dropout}, on {pair.device}{_why(pair, case, wanted)}",
             where="kernel",
         )
-    return Held(notes=(_recorded(pair, case),))
+    return CaseResult(notes=(_recorded(pair, case),))
 
 
 def _why(pair: Pair, case: Case, wanted: str) -> str:

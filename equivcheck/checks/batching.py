@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import BATCHED
 from equivcheck.checks.base.within import within
 from equivcheck.pairs.pair import Pair
@@ -20,13 +20,13 @@ __all__ = ["batching"]
 Edit = Callable[[Tensor], Tensor]
 
 
-def batching(pair: Pair, case: Case) -> Held:
+def batching(pair: Pair, case: Case) -> CaseResult:
     """Each example alone, the batch in another order and a prefix of the sequence give the oracle's outputs and input gradients."""
     problem = pair.problem(case)
     order = torch.randperm(case.batch_size, generator=generator(case, "order")).to(problem.device)
     back = torch.argsort(order)
     half = max(1, case.seq_len // 2)
-    return Held.together(
+    return CaseResult.together(
         (
             _as_in_the_batch(problem, "each example alone", _alone),
             _as_in_the_batch(
@@ -56,7 +56,7 @@ def _alone(problem: Problem, module: nn.Module) -> dict[str, Tensor]:
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-def _as_in_the_batch(problem: Problem, what: str, run: Callable[[Problem, nn.Module], dict[str, Tensor]]) -> Held:
+def _as_in_the_batch(problem: Problem, what: str, run: Callable[[Problem, nn.Module], dict[str, Tensor]]) -> CaseResult:
     """Held against the oracle's whole batch; where the original itself depends on it, its own error is the measure."""
     got = candidate_run(problem, lambda m: run(problem, m))
 
@@ -64,10 +64,10 @@ def _as_in_the_batch(problem: Problem, what: str, run: Callable[[Problem, nn.Mod
         return dict(run(problem, problem.reference))
 
     with within(what):
-        return hold(problem, problem.truth(gradients=True), dict(got), own, list(got))
+        return compare_all(problem, problem.truth(gradients=True), dict(got), own, list(got))
 
 
-def _prefix(whole: Problem, length: int) -> Held:
+def _prefix(whole: Problem, length: int) -> CaseResult:
     """Held against the oracle of the prefix itself."""
 
     def cut(x: Tensor) -> Tensor:
@@ -83,4 +83,4 @@ def _prefix(whole: Problem, length: int) -> Held:
     return _as_in_the_batch(problem, f"the first {length} positions alone", lambda p, m: _run(p, m, lambda x: x))
 
 
-CHECKS = (Check.of("batching", batching, BATCHED, cheap=True),)
+CHECKS = (Check.of("batching", batching, BATCHED, more_on_gpu=True),)

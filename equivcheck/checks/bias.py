@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
@@ -43,7 +43,7 @@ _BEYOND = 1.5  # times the number of terms at which a sum stands still: a third 
 _WIDTH = 8
 
 
-def bias(pair: Pair, case: Case) -> Held:
+def bias(pair: Pair, case: Case) -> CaseResult:
     """Over many problems of one shape, the slope of the error on the true value, and its mean, are zero within chance.
 
     So are both in every slice of a tensor: there all roundings that a right implementation may commit may have one direction,
@@ -54,7 +54,7 @@ def bias(pair: Pair, case: Case) -> Held:
     if longer is None:
         return held
     with within(f"at T={longer.seq_len}, one head and one sample, for which the case stands as well", plain=True):
-        return Held.worst((held, _over_problems(pair, longer, float(ROUNDINGS))))
+        return CaseResult.worst((held, _over_problems(pair, longer, float(ROUNDINGS))))
 
 
 def lengthened(case: Case) -> Case | None:
@@ -77,7 +77,7 @@ def lengthened(case: Case) -> Case | None:
     )
 
 
-def _over_problems(pair: Pair, case: Case, share: float) -> Held:
+def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
     """Whole tensors are allowed a mean of `share` roundoffs."""
     errors: dict[str, list[Tensor]] = defaultdict(list)  # in unit roundoffs, a tensor per problem
     truths: dict[str, list[Tensor]] = defaultdict(list)
@@ -120,7 +120,7 @@ def _over_problems(pair: Pair, case: Case, share: float) -> Held:
     # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
     exponentials = dtype_row(case.dtype).exp_ulps
     tests = sum(found.shape[1] for kind in (whole, sliced) for found in kind.values())
-    return Held.worst(
+    return CaseResult.worst(
         (
             _worst(whole, max(share, exponentials), tests, case),
             _worst(sliced, max(float(ROUNDINGS), exponentials), tests, case),
@@ -133,10 +133,10 @@ def _share(above: Tensor, below: Tensor, noise: Tensor) -> Tensor:
     return torch.where(below > noise, above / below, math.nan)
 
 
-def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> Held:
+def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> CaseResult:
     """The means nearest to what chance and `share` roundoffs allow; a Mismatch where one is beyond."""
     quantile = student_quantile(FALSE_ALARM / max(1, tests), _REPLICAS - 1)
-    worst = Held(0.0)
+    worst = CaseResult(0.0)
     for name, stacked in found.items():  # (replicas, slices)
         judged = stacked.isfinite().all(0)  # a truth of zero has no slope
         mean, deviation = stacked.mean(0), stacked.std(0)
@@ -152,7 +152,7 @@ def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> He
                 where=where,
             )
         if ratio > (worst.ratio or 0.0):
-            worst = Held(ratio, where)
+            worst = CaseResult(ratio, where)
     return worst
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from equivcheck.cases.case import Case, arrange, generator
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.dtypes import dtype_row
@@ -24,7 +24,7 @@ __all__ = ["causality"]
 _MOVED = 2.0**-20  # of the largest value, in float64: what rounding at the size of the loud inputs stays below
 
 
-def causality(pair: Pair, case: Case) -> Held:
+def causality(pair: Pair, case: Case) -> CaseResult:
     """Outputs up to a position stay within budget when everything after it is replaced, and have no gradient there.
 
     Where the original itself is not causal, or leaks, both are held against the oracle of the replaced input.
@@ -33,7 +33,7 @@ def causality(pair: Pair, case: Case) -> Held:
     problem.run(problem.reference, problem.inputs, gradients=False)
     kept = 1 + int(torch.randint(max(case.seq_len - 1, 1), (), generator=generator(case, "split")))
     if kept >= case.seq_len:
-        return Held(0.0, judged=False)  # a single position has nothing after it
+        return CaseResult(0.0, judged=False)  # a single position has nothing after it
     later = [_replaced(problem, x, kept) for x in problem.inputs]
     truth = problem.truth(gradients=False)
     names = [name for name in truth.values if name != "loss"]
@@ -44,15 +44,17 @@ def causality(pair: Pair, case: Case) -> Held:
     reference_later = problem.run(problem.reference, later, gradients=False)
     before = [value[..., :kept, :] for name in names if (value := reference_later[name]) is not None]
     if any(bool(value.isnan().any()) for value in before):
-        return Held(None, notes=("later values that the original itself lets through as NaN were not judged",))
+        return CaseResult(None, notes=("later values that the original itself lets through as NaN were not judged",))
     candidate_later = candidate_run(problem, lambda m: problem.run(m, later, gradients=False))
-    held = hold(problem, truth, candidate_later, lambda: reference_later, names, select=lambda y: y[..., :kept, :])
+    held = compare_all(
+        problem, truth, candidate_later, lambda: reference_later, names, select=lambda y: y[..., :kept, :]
+    )
     if problem.names:
         _no_gradient_after(problem, kept)
     return held
 
 
-def _on_that_input(problem: Problem) -> Held:
+def _on_that_input(problem: Problem) -> CaseResult:
     """Outputs and gradients of an original that is not causal, on an input whose later positions are loud."""
 
     def run(module: nn.Module) -> Results:
@@ -60,12 +62,12 @@ def _on_that_input(problem: Problem) -> Held:
 
     reference = run(problem.reference)
     if any(value is not None and bool(value.isnan().any()) for value in reference.values()):
-        return Held(None, notes=("later values that the original itself lets through as NaN were not judged",))
+        return CaseResult(None, notes=("later values that the original itself lets through as NaN were not judged",))
     truth = problem.truth(gradients=bool(problem.names))
     candidate = candidate_run(problem, run)
     names = [name for name in dict.fromkeys((*truth.values, *candidate)) if name != "loss"]
     with within("with later positions replaced, where the original is not causal"):
-        return hold(problem, truth, candidate, lambda: reference, names)
+        return compare_all(problem, truth, candidate, lambda: reference, names)
 
 
 def _causal(changed: Problem, truth: Truth, names: Sequence[str], kept: int) -> bool:
@@ -112,4 +114,4 @@ def _no_gradient_after(problem: Problem, kept: int) -> None:
             )
 
 
-CHECKS = (Check.of("causality", causality, CaseSpace(max_seq_len=140, max_head_size=64), cheap=True),)
+CHECKS = (Check.of("causality", causality, CaseSpace(max_seq_len=140, max_head_size=64), more_on_gpu=True),)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
@@ -22,7 +22,7 @@ __all__ = ["checkpoint"]
 _CARRIED = "names differ, and weights are carried over by a transfer"
 
 
-def checkpoint(pair: Pair, case: Case) -> Held:
+def checkpoint(pair: Pair, case: Case) -> CaseResult:
     """State dicts have the same keys, order, shapes and dtypes, load strictly both ways, through a file too; so do optimizers'."""
     problem = pair.problem(case)
     reference, candidate = (
@@ -56,10 +56,12 @@ def checkpoint(pair: Pair, case: Case) -> Held:
                 if not torch.equal(value, its[key]):
                     raise Mismatch(f"state_dict[{key!r}] of {name} is not what was loaded from a file", where=key)
     candidate_run(problem, lambda _: _optimizer_state(problem), reference=problem.make_reference)
-    return Held()
+    return CaseResult()
 
 
-def _same_when_carried_over(transfer: Transfer, problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:
+def _same_when_carried_over(
+    transfer: Transfer, problem: Problem, reference: nn.Module, candidate: nn.Module
+) -> CaseResult:
     """Where names differ every weight of the original has its place, and arrives there through a file too."""
     with tempfile.TemporaryDirectory(prefix="equivcheck-") as folder:
         file = Path(folder) / "checkpoint.pt"
@@ -74,7 +76,7 @@ def _same_when_carried_over(transfer: Transfer, problem: Problem, reference: nn.
     if counts[0] != counts[1]:
         raise Mismatch(f"the candidate has {counts[1]} weights, and the original {counts[0]}", where="parameters")
     how = f" ({transfer.told})" if transfer.told else ""
-    return Held(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
+    return CaseResult(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
 
 
 def _same_state(its: dict[str, Tensor], mine: dict[str, Tensor], meant: str) -> None:

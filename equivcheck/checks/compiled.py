@@ -11,8 +11,8 @@ from torch import nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass
 from equivcheck.checks.base.within import within
@@ -26,7 +26,7 @@ _WHAT = "torch.compile(fullgraph=True)"
 _BACKEND = "aot_eager"  # traces forward and backward pass as every other backend does, and needs no compiler of C++
 
 
-def compiled(pair: Pair, case: Case) -> Held:
+def compiled(pair: Pair, case: Case) -> CaseResult:
     """Under `torch.compile(fullgraph=True)` outputs and gradients are the oracle's, or compiling is refused loudly.
 
     What was compiled for the whole sequence is called with a shorter one, too, under no_grad, and in the other mode.
@@ -48,8 +48,8 @@ def compiled(pair: Pair, case: Case) -> Held:
             return call.of(problem.reference)
 
         with within(f"under {_WHAT}{call.how}"):
-            helds.append(hold(call.problem, truth, found, own, names))
-    return Held.together(helds)
+            helds.append(compare_all(call.problem, truth, found, own, names))
+    return CaseResult.together(helds)
 
 
 @dataclass(frozen=True)
@@ -109,4 +109,4 @@ _COMPILED = TRANSFORMED.but(  # each is called with its first half, too
     layouts=("contiguous",), min_seq_len=34, max_seq_len=128, min_heads=2, min_head_size=4
 )
 
-CHECKS = (Check.of("compile", compiled, _COMPILED, dear=True),)
+CHECKS = (Check.of("compile", compiled, _COMPILED, slow=True),)

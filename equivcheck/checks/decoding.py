@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.cases.names import CACHES
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import GENERATED
 from equivcheck.checks.base.within import within
-from equivcheck.numerics.oracle import Widened, spelled_out
+from equivcheck.numerics.oracle import Widened, math_backend
 from equivcheck.pairs.forward import is_adapted, tensor_of
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
@@ -25,36 +25,38 @@ __all__ = ["decoding"]
 _SAME = 2.0**-10  # of the largest logit: the original's own cache may round, and may not give another model
 
 
-def decoding(pair: Pair, case: Case) -> Held:
+def decoding(pair: Pair, case: Case) -> CaseResult:
     """Prefill and steps, prefill in chunks, and token by token: cached logits are the oracle's of the full forward pass."""
     problem = pair.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
     name = cache_name(problem.reference)
     if not name:
-        return Held(
+        return CaseResult(
             notes=("the original takes no cache: no forward parameter is called " + ", ".join(CACHES),), judged=False
         )
     truth = problem.truth(gradients=False)
-    worst = Held()
+    worst = CaseResult()
     for told, chunks in _plans(case.seq_len):
         oracle, inputs = problem.original_in_float64()  # where the truth is
         try:
-            with spelled_out(), Widened():
+            with math_backend(), Widened():
                 own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
         except Exception as error:  # what the original cannot do is asked of nobody
             ensure_foreign(error)
             note = f"not judged where the original itself raises {type(error).__name__} with a cache"
-            return Held(notes=(note,), judged=False)
+            return CaseResult(notes=(note,), judged=False)
         full = truth.values["logits"]
         if own is None or not float((own - full).abs().max()) <= _SAME * float(full.abs().max()):
-            return Held(notes=(f"not judged where the original's own cache gives other logits ({told})",), judged=False)
+            return CaseResult(
+                notes=(f"not judged where the original's own cache gives other logits ({told})",), judged=False
+            )
 
         def run(module: nn.Module, chunks: Sequence[int] = chunks) -> Results:
             return _decoded(problem, module, problem.inputs[0], chunks, name)
 
         with within(f"with a cache, {told}", plain=True):
             got = candidate_run(problem, run)
-            held = hold(problem, truth, got, lambda run=run: run(problem.reference), ["logits"])  # type: ignore[misc]
-        worst = Held.worst((worst, held))
+            held = compare_all(problem, truth, got, lambda run=run: run(problem.reference), ["logits"])  # type: ignore[misc]
+        worst = CaseResult.worst((worst, held))
     return worst
 
 

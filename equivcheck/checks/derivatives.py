@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.spaces import TRANSFORMED
-from equivcheck.checks.base.under_transforms import Transform, hold_transformed, plain_pass
+from equivcheck.checks.base.under_transforms import Transform, compare_transformed, plain_pass
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.named_outputs import Shell
 from equivcheck.pairs.pair import SAMPLE, Pair
@@ -21,21 +21,21 @@ __all__ = ["derivatives", "original_has"]
 Tensors = dict[str, Tensor]
 
 
-def derivatives(pair: Pair, case: Case) -> Held:
+def derivatives(pair: Pair, case: Case) -> CaseResult:
     """Second derivatives, `torch.func.jvp`, `vmap` and per-sample gradients are the oracle's, or refused loudly."""
     problem = pair.problem(case)
     plain_pass(problem)
-    helds: list[Held] = []
+    helds: list[CaseResult] = []
     failed: list[Mismatch] = []
     for what, (transform, plainly) in _TRANSFORMS.items():
         try:
-            helds.append(hold_transformed(problem, what, transform, plainly))
+            helds.append(compare_transformed(problem, what, transform, plainly))
         except Mismatch as error:
             failed.append(error)
     if failed:  # each transform is a finding of its own
         worst = max(failed, key=lambda error: error.ratio)
         raise Mismatch("\n".join(map(str, failed)), ratio=worst.ratio, where=worst.where)
-    return Held.together(helds)
+    return CaseResult.together(helds)
 
 
 def _direction(problem: Problem, name: str, like: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
@@ -18,7 +18,7 @@ from equivcheck.pairs.sides import ensure_foreign
 __all__ = ["extremes"]
 
 
-def extremes(pair: Pair, case: Case) -> Held:
+def extremes(pair: Pair, case: Case) -> CaseResult:
     """What the original takes of NaN, infinity and overflow the candidate takes, in the same shape and dtype; the rest is noted."""
     problem = pair.problem(case.but(layout="contiguous"))
     notes: list[str] = []
@@ -33,7 +33,7 @@ def extremes(pair: Pair, case: Case) -> Held:
             with within(what, plain=True):
                 got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=gradients))  # noqa: B023  # run at once
                 notes += _spread(what, own, got)
-    return Held(notes=tuple(dict.fromkeys(notes)))
+    return CaseResult(notes=tuple(dict.fromkeys(notes)))
 
 
 def _extreme(problem: Problem) -> Mapping[str, tuple[Tensor, ...]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.spaces import GENERATED
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.cache import Memory
@@ -41,7 +41,7 @@ class _Way:
 _WAYS = (_Way("greedy", False), _Way("sampled", True), _Way("sampled of the first three, cooled,", True, 0.6, 3))
 
 
-def generation(pair: Pair, case: Case) -> Held:
+def generation(pair: Pair, case: Case) -> CaseResult:
     """The tokens that are generated, greedily and sampled from the same generator state, are the original's."""
     inside = pair.within_gpt()
     problem = inside.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
@@ -58,7 +58,7 @@ def generation(pair: Pair, case: Case) -> Held:
                 f"generate gives {tuple(mine.shape)} {mine.dtype}, and {tuple(own.shape)} {own.dtype} in the original"
             )
         explained += _explained(problem, own, mine, way)
-    return Held(notes=("a token lay at a tie that rounding explains",) if explained else ())
+    return CaseResult(notes=("a token lay at a tie that rounding explains",) if explained else ())
 
 
 def _options(model: nn.Module, way: _Way) -> dict[str, Any] | None:

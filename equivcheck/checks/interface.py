@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.modifications import hold_following
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.modifications import compare_modified
 from equivcheck.checks.base.signatures import must_bind, must_take_keywords
 from equivcheck.checks.base.spaces import SMALL
-from equivcheck.checks.base.targets import hold_form
+from equivcheck.checks.base.targets import check_return_form
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["errors", "interface"]
@@ -27,12 +27,12 @@ __all__ = ["errors", "interface"]
 _CARRIED = "names differ, and weights are carried over by a transfer"
 
 
-def interface(pair: Pair, case: Case) -> Held:
+def interface(pair: Pair, case: Case) -> CaseResult:
     """Signatures, attributes and submodules are the original's; hooks, adapters and fields of the config are followed."""
     problem = pair.problem(case)
     if pair.traits.function:  # that its options bind is found out where the pair is made, and seen in every call
         candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
-        return Held()
+        return CaseResult()
     if not pair.traits.replaces:
         must_take_keywords("the constructor", pair.reference, pair.candidate)
     reference = problem.reference
@@ -41,10 +41,10 @@ def interface(pair: Pair, case: Case) -> Held:
     if not pair.traits.replaces:
         _same_when_new(pair, case)
     if pair.traits.whole_model:
-        hold_form(problem)
+        check_return_form(problem)
     _same_layout(problem)
     if pair.transfer is not None and pair.transfer.declared:
-        return Held(notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False)
+        return CaseResult(notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False)
     notes = _same_attributes(reference, candidate)
     _same_submodules(reference, candidate)
     for gradients, how in ((False, "under no_grad"), (True, "with autograd")):
@@ -61,7 +61,7 @@ def interface(pair: Pair, case: Case) -> Held:
             if any(True for _ in reference.get_submodule(name).parameters()):
                 raise Mismatch(f"{message}: its hooks and adapters would be missed", where=name)
             notes.append(message)
-    held = hold_following(pair, problem)
+    held = compare_modified(pair, problem)
     return replace(held, notes=(*notes, *held.notes))
 
 
@@ -81,7 +81,7 @@ def _same_when_new(pair: Pair, case: Case) -> None:
     with seeded(case.seed, pair.device):
         with foreign(REFERENCE):
             its = {name: m.training for name, m in pair.reference(case.config()).named_modules()}
-        with held_back(), foreign(CANDIDATE):
+        with exits_as_errors(), foreign(CANDIDATE):
             mine = {name: m.training for name, m in pair.candidate(case.config()).named_modules()}
     for name, training in its.items():
         if mine.get(name, training) != training:
@@ -150,7 +150,7 @@ def _calls(problem: Problem, module: nn.Module, *, gradients: bool) -> Counter[s
     return seen
 
 
-def errors(pair: Pair, case: Case) -> Held:
+def errors(pair: Pair, case: Case) -> CaseResult:
     """What the original refuses, the candidate refuses: too long, too wide, of another rank, of another dtype."""
     problem = pair.problem(case)
     x = problem.inputs[0]
@@ -172,7 +172,7 @@ def errors(pair: Pair, case: Case) -> Held:
             problem, candidate, given, CANDIDATE
         ):
             raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
-    return Held()
+    return CaseResult()
 
 
 def _same_configs(pair: Pair, case: Case) -> None:
@@ -182,7 +182,7 @@ def _same_configs(pair: Pair, case: Case) -> None:
 
     def refuses(factory: Callable[..., Any], side: str) -> bool:
         def build() -> None:
-            with held_back(), seeded(case.seed, pair.device), foreign():
+            with exits_as_errors(), seeded(case.seed, pair.device), foreign():
                 factory(config)
 
         return failure(build, side) is not None
@@ -200,4 +200,4 @@ def _refuses(problem: Problem, module: nn.Module, inputs: tuple[Tensor, ...], si
     return failure(lambda: problem.run(module, inputs, gradients=False), side) is not None
 
 
-CHECKS = (Check.of("interface", interface, SMALL), Check.of("errors", errors, SMALL, cheap=True))
+CHECKS = (Check.of("interface", interface, SMALL), Check.of("errors", errors, SMALL, more_on_gpu=True))

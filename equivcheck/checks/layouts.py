@@ -9,8 +9,8 @@ from torch import Tensor
 
 from equivcheck.cases.case import ALIGNED_BYTES, Case, arrange
 from equivcheck.checks.base.candidate_run import candidate_run, kind_of
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import BATCHED
 from equivcheck.checks.base.within import within
 from equivcheck.errors import ReferenceRaises
@@ -54,7 +54,7 @@ _REPEATED: Mapping[str, Edit] = {
 """Values that repeat with a stride of 0; the last one is what flows back from a sum."""
 
 
-def layouts(pair: Pair, case: Case) -> Held:
+def layouts(pair: Pair, case: Case) -> CaseResult:
     """Strided, transposed, offset and expanded inputs and upstream gradients give the oracle's outputs and gradients."""
     problem = pair.problem(case.but(layout="contiguous"))
     helds = [_hold(problem, f"inputs: {name}", edit, lambda g: g) for name, edit in _SAME_VALUES.items()]
@@ -73,7 +73,7 @@ def layouts(pair: Pair, case: Case) -> Held:
     if len(problem.names) > 1:
         helds.append(_one_buffer(problem))
         helds += [_one_unlike_the_others(problem, at) for at in range(len(problem.inputs))]
-    return Held.together(helds)
+    return CaseResult.together(helds)
 
 
 def _edited(problem: Problem, edit: Edit, flowing: Edit, name: str) -> Problem:
@@ -93,13 +93,13 @@ def _laid(problem: Problem, edit: Edit) -> tuple[Tensor, ...]:
     return edit(problem.inputs[0]), *problem.inputs[1:]
 
 
-def _hold(problem: Problem, what: str, edit: Edit, flowing: Edit) -> Held:
+def _hold(problem: Problem, what: str, edit: Edit, flowing: Edit) -> CaseResult:
     inputs = _laid(problem, edit)
     upstream = {name: flowing(value) for name, value in problem.upstream.items()}
     return _held(problem, what, inputs, upstream)
 
 
-def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Mapping[str, Tensor]) -> Held:
+def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Mapping[str, Tensor]) -> CaseResult:
     truth = problem.truth(gradients=True)
 
     def own() -> Results:
@@ -108,12 +108,12 @@ def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Map
     try:
         with within(what):
             got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
-            return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+            return compare_all(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
     except ReferenceRaises as why:
-        return Held(notes=(f"{what}: not judged where the original itself raises {kind_of(why)}",), judged=False)
+        return CaseResult(notes=(f"{what}: not judged where the original itself raises {kind_of(why)}",), judged=False)
 
 
-def _one_unlike_the_others(problem: Problem, at: int) -> Held:
+def _one_unlike_the_others(problem: Problem, at: int) -> CaseResult:
     """One input in another layout than the rest: strides that are taken from one tensor for all are wrong then."""
     ways = list(_SAME_VALUES)[1:]
     way = ways[(problem.case.seed + at) % len(ways)]
@@ -122,7 +122,7 @@ def _one_unlike_the_others(problem: Problem, at: int) -> Held:
     return _held(problem, f"input {at + 1} of {len(inputs)} alone: {way}", tuple(inputs), problem.upstream)
 
 
-def _one_buffer(problem: Problem) -> Held:
+def _one_buffer(problem: Problem) -> CaseResult:
     """Inputs that are views of one buffer, as slices of one projection of queries, keys and values are."""
     width = max(x.shape[-1] for x in problem.inputs)
     if (

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case, generator
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.within import within
 from equivcheck.numerics.truth import Sample, Truth
@@ -31,7 +31,7 @@ _BEGINNINGS = range(8, 49)  # which gradients flow back into: of a single key th
 _MOVED = 2.0**-20  # of the largest value, in float64
 
 
-def lengths(pair: Pair, case: Case) -> Held:
+def lengths(pair: Pair, case: Case) -> CaseResult:
     """Of one long sequence, every eighth prefix and those around the edges of tiles give the oracle's outputs and gradients."""
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=bool(problem.names))
@@ -40,7 +40,9 @@ def lengths(pair: Pair, case: Case) -> Held:
     cuts = lengths_of(case)
     beginning = first_positions(problem, min(case.seq_len, _BEGINNINGS[case.seed % len(_BEGINNINGS)]))
     if not _is_causal(beginning, truth, names):
-        return Held(notes=("the original's outputs depend on what follows: prefixes were not compared",), judged=False)
+        return CaseResult(
+            notes=("the original's outputs depend on what follows: prefixes were not compared",), judged=False
+        )
 
     def sweep(module: nn.Module) -> list[tuple[int, Results, Results | None]]:
         return [
@@ -59,12 +61,12 @@ def lengths(pair: Pair, case: Case) -> Held:
             def own_backward(length: int = length) -> Results:
                 return _backward(problem, problem.reference, length, beginning) or {}
 
-            helds.append(hold(problem, shown, forward, own, names))
+            helds.append(compare_all(problem, shown, forward, own, names))
             if backward is not None:
                 short = beginning.truth(gradients=True)
-                helds.append(hold(beginning, short, backward, own_backward, tuple(short.values)))
+                helds.append(compare_all(beginning, short, backward, own_backward, tuple(short.values)))
     helds.append(_whole(problem, truth))
-    return Held.together(helds)
+    return CaseResult.together(helds)
 
 
 def lengths_of(case: Case) -> Sequence[int]:
@@ -79,14 +81,14 @@ def lengths_of(case: Case) -> Sequence[int]:
     return [ordered[at] for at in torch.randperm(len(ordered), generator=generator(case, "lengths")).tolist()]
 
 
-def _whole(problem: Problem, truth: Truth) -> Held:
+def _whole(problem: Problem, truth: Truth) -> CaseResult:
     """Outputs and all gradients of the whole sequence: no other check has several heads or samples at such lengths."""
 
     def run(module: nn.Module) -> Results:
         return problem.run(module, problem.inputs, gradients=bool(problem.names))
 
     got = candidate_run(problem, run)
-    return hold(problem, truth, got, lambda: run(problem.reference), tuple(truth.values))
+    return compare_all(problem, truth, got, lambda: run(problem.reference), tuple(truth.values))
 
 
 def _rows(x: Tensor, length: int) -> Tensor:
@@ -157,4 +159,4 @@ _CUT = CaseSpace(  # every eighth length up to the drawn one
 )
 _FURTHER = {"min_seq_len": 1089, "max_seq_len": 1100, "max_batch_size": 1, "max_heads": 1}
 
-CHECKS = (Check.of("lengths", lengths, _CUT, dear=True, once=_FURTHER),)
+CHECKS = (Check.of("lengths", lengths, _CUT, slow=True, extra_case=_FURTHER),)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.dropout import generator_is_used
-from equivcheck.checks.dropout.exact import forward, hold_exactly, must_open
-from equivcheck.checks.dropout.moments import hold_moments, small_sizes
+from equivcheck.checks.dropout.exact import compare_exactly, forward, must_open
+from equivcheck.checks.dropout.moments import compare_moments, small_sizes
 from equivcheck.errors import NotOpened
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
@@ -138,7 +138,7 @@ def _problem_now(whole: Problem, done: str) -> Problem:
     )
 
 
-def modes(pair: Pair, case: Case) -> Held:
+def modes(pair: Pair, case: Case) -> CaseResult:
     """Whatever is switched or changed, in any order, the candidate obeys as the original does."""
     told = ", ".join(STEPS[letter][0] for letter in case.steps)
     told = f"after {told}, with a call after each" if told else "as built"
@@ -152,15 +152,15 @@ def modes(pair: Pair, case: Case) -> Held:
             return replace(held, notes=(*held.notes, note))
 
 
-def _exactly(problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:
-    return hold_exactly(problem, candidate)[0]
+def _exactly(problem: Problem, reference: nn.Module, candidate: nn.Module) -> CaseResult:
+    return compare_exactly(problem, candidate)[0]
 
 
-def _by_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> Held:
-    return Held(hold_moments(problem, reference, candidate), "the distribution over masks")
+def _by_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> CaseResult:
+    return CaseResult(compare_moments(problem, reference, candidate), "the distribution over masks")
 
 
-def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held]) -> Held:
+def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], CaseResult]) -> CaseResult:
     """What `judge` says once both have gone through the case's steps."""
     names = {
         name
@@ -184,7 +184,7 @@ def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], Held
         reference = problem.make_reference()
     except Exception as error:  # what the original cannot do is asked of nobody
         ensure_foreign(error)
-        return Held(notes=(f"not judged where the original raises {type(error).__name__}",), judged=False)
+        return CaseResult(notes=(f"not judged where the original raises {type(error).__name__}",), judged=False)
     candidate = candidate_run(
         whole, lambda _: stepped(whole.another_candidate()), reference=lambda: stepped(whole.make_reference())
     )

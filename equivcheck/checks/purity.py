@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run, first_line
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
-from equivcheck.checks.base.retained_memory import hold_size
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
+from equivcheck.checks.base.retained_memory import check_growth
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, Raised
@@ -28,7 +28,7 @@ from equivcheck.runtime.rng import generator_state, seeded
 __all__ = ["purity"]
 
 
-def purity(pair: Pair, case: Case) -> Held:
+def purity(pair: Pair, case: Case) -> CaseResult:
     """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
     if pair.switched_at_import:
         told = ", ".join(pair.switched_at_import)
@@ -37,13 +37,13 @@ def purity(pair: Pair, case: Case) -> Held:
     problem.run(problem.reference, problem.inputs, gradients=False)
     flags = global_state.now()  # before the candidate is built
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
-    candidate_run(problem, lambda module: hold_size(problem, module))
+    candidate_run(problem, lambda module: check_growth(problem, module))
     if pair.traits.from_config:
         candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
-    return Held.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
+    return CaseResult.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
 
 
-def _as_at_first(problem: Problem) -> Held:
+def _as_at_first(problem: Problem) -> CaseResult:
     """After all these calls outputs are still the oracle's."""
 
     def run(module: nn.Module) -> Results:
@@ -51,12 +51,12 @@ def _as_at_first(problem: Problem) -> Held:
 
     got = candidate_run(problem, run)
     with within("after many calls"):
-        return hold(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
+        return compare_all(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
 
 
-def _accumulated(problem: Problem) -> Held:
+def _accumulated(problem: Problem) -> CaseResult:
     """A second backward pass adds its gradients to the first one's, in inputs and in parameters."""
-    held = _hold_gradients(
+    held = _compare_gradients(
         problem, partial(_twice, problem), "after two backward passes, each of half the upstream gradient"
     )
     again = partial(_twice, problem, retained=True)
@@ -66,7 +66,7 @@ def _accumulated(problem: Problem) -> Held:
         note = f"a second backward pass through one graph is not judged: the original raises {first_line(why)}"
         return replace(held, notes=(*held.notes, note))
     try:
-        return Held.together((held, _hold_gradients(problem, again, what)))
+        return CaseResult.together((held, _compare_gradients(problem, again, what)))
     except Raised as error:  # loud, as checkpointing and compiled graphs are
         note = f"a second backward pass through one graph is refused: {first_line(error)}"
         return replace(held, notes=(*held.notes, note))
@@ -93,12 +93,12 @@ def _twice(problem: Problem, module: nn.Module, *, retained: bool = False) -> Re
     return found
 
 
-def _hold_gradients(problem: Problem, run: Callable[[nn.Module], Results], what: str) -> Held:
+def _compare_gradients(problem: Problem, run: Callable[[nn.Module], Results], what: str) -> CaseResult:
     truth = problem.truth(gradients=True)
     got = candidate_run(problem, run)
     names = [name for name in dict.fromkeys((*truth.values, *got)) if name.startswith("grad ")]
     with within(what):
-        return hold(problem, truth, got, lambda: run(problem.reference), names)
+        return compare_all(problem, truth, got, lambda: run(problem.reference), names)
 
 
 def _held(module: nn.Module) -> dict[str, Tensor]:
@@ -193,11 +193,11 @@ def _states(device: torch.device) -> dict[str, Tensor]:
     return states
 
 
-def _overlapping(pair: Pair, problem: Problem) -> Held:
+def _overlapping(pair: Pair, problem: Problem) -> CaseResult:
     """Two forward passes, then their backward passes: each result is the oracle's for its own input."""
     case = problem.case
     if not problem.names:
-        return Held()
+        return CaseResult()
     # other inputs for the same weights
     other = pair.problem(case.but(seed=case.seed + 1))
     both = (problem, replace(problem, inputs=other.inputs, memory_key=(problem.memory_key, "other inputs")))
@@ -222,8 +222,8 @@ def _overlapping(pair: Pair, problem: Problem) -> Held:
             return run(problem.reference)[which]
 
         with within(f"{('the first', 'the second')[which]} of two overlapping runs"):
-            helds.append(hold(p, p.truth(gradients=True), got[which], own, list(got[which])))
-    return Held.worst(helds)
+            helds.append(compare_all(p, p.truth(gradients=True), got[which], own, list(got[which])))
+    return CaseResult.worst(helds)
 
 
 CHECKS = (Check.of("purity", purity, SMALL),)

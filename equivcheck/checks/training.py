@@ -18,14 +18,14 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.cases.tensors import tokens
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.within import within
-from equivcheck.checks.dropout.exact import hold_exactly, must_open
+from equivcheck.checks.dropout.exact import compare_exactly, must_open
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
-from equivcheck.numerics.oracle import Widened, spelled_out
+from equivcheck.numerics.oracle import Widened, math_backend
 from equivcheck.numerics.quantiles import student_quantile
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.pair import Pair
@@ -47,7 +47,7 @@ _SEEDS = 8  # trainings with dropout, of each
 Batches = Sequence[tuple[Tensor, Tensor]]
 
 
-def training(pair: Pair, case: Case) -> Held:
+def training(pair: Pair, case: Case) -> CaseResult:
     """Losses, gradient norms and weights stay within the band that rounding leaves the original, step by step, under AdamW."""
     inside = pair.within_gpt()
     problem = inside.problem(case.but(training=True))
@@ -64,10 +64,12 @@ def training(pair: Pair, case: Case) -> Held:
     moved = math.sqrt(sum(float(v.square().sum()) for n, v in truth.values.items() if n.startswith(_MOVED)))
     band = _norm({n: d[0] for n, d in truth.sample(refined=False).deviations.items()})
     if not band <= _TELLS * moved:
-        return Held(notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False)
+        return CaseResult(
+            notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False
+        )
     told = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
     try:
-        return hold(problem, truth, dict(got), own, truth.values)
+        return compare_all(problem, truth, dict(got), own, truth.values)
     except Mismatch:
         off = _norm({n: got[n].to(problem.judged_on, torch.float64) - truth.values[n] for n in truth.values})
         with within(f"{told}, and the candidate is {off:.2g} from the oracle", separator=":\n"):
@@ -118,7 +120,7 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     def oracle() -> nn.Module:
         return problem.original_in_float64()[0]
 
-    with spelled_out(), Widened():
+    with math_backend(), Widened():
         values = _trained(problem, oracle(), batches)
     values = {
         name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values
@@ -128,20 +130,20 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
         def run(noise: torch.Generator) -> Mapping[str, Tensor]:
             return _trained(problem, oracle(), batches, lambda: problem.rounding(noise, 1))
 
-        with spelled_out():
+        with math_backend():
             return in_turn(problem, values, count, run)
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)
 
 
-def _with_dropout(pair: Pair, problem: Problem) -> Held:
+def _with_dropout(pair: Pair, problem: Problem) -> CaseResult:
     """One step under the candidate's own masks, exactly; and the losses of several trainings in distribution."""
     notes: tuple[str, ...] = ()
     try:
         must_open(pair, problem.case)
-        held, _ = hold_exactly(problem, candidate_run(problem, lambda m: m, reference=problem.make_reference))
+        held, _ = compare_exactly(problem, candidate_run(problem, lambda m: m, reference=problem.make_reference))
     except NotOpened as why:
-        held = Held()
+        held = CaseResult()
         notes = (f"masks cannot be read off, and training with dropout was judged by its losses alone: {why}",)
     batches = [tuple(x.to(problem.device) for x in tokens(problem.case.but(seed=step))) for step in range(_STEPS)]
 
@@ -188,4 +190,4 @@ _TRAINED = CaseSpace(
     train_rates=(0.0, 0.0, 0.2),
 )
 
-CHECKS = (Check.of("training", training, _TRAINED, dear=True, whole=True),)
+CHECKS = (Check.of("training", training, _TRAINED, slow=True, whole=True),)

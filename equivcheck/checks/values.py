@@ -9,21 +9,21 @@ from torch import nn
 from equivcheck.cases.case import Case, generator
 from equivcheck.cases.strategies import MODEL_REGIMES, CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.targets import uncounted, without_targets
 from equivcheck.checks.base.within import within
 from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
-from equivcheck.pairs.weight_transfer import named_back, own_names
+from equivcheck.pairs.weight_transfer import named_back, names_holding
 from equivcheck.report.catalogue import MODELS, PARTS
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["gradients", "logits", "output"]
 
 
-def output(pair: Pair, case: Case) -> Held:
+def output(pair: Pair, case: Case) -> CaseResult:
     """The outputs are the original's up to rounding: under no_grad, in inference mode and with autograd, call after call."""
     problem = pair.problem(case)
     reference = problem.run(problem.reference, problem.inputs, gradients=False)
@@ -36,7 +36,7 @@ def output(pair: Pair, case: Case) -> Held:
     def own() -> Results:
         return problem.run(problem.reference, problem.inputs, gradients=False)
 
-    held = Held()
+    held = CaseResult()
     for how, run in (
         ("", lambda m: problem.run(m, problem.inputs, gradients=False)),
         ("in inference mode ", inferred),
@@ -44,17 +44,17 @@ def output(pair: Pair, case: Case) -> Held:
     ):
         got = candidate_run(problem, run)
         with within(how, separator=""):
-            shown = hold(problem, truth, got, own, tuple(truth.values), reference=None if how else reference)
-        held = Held.worst((held, shown))
+            shown = compare_all(problem, truth, got, own, tuple(truth.values), reference=None if how else reference)
+        held = CaseResult.worst((held, shown))
     return held
 
 
-def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
+def _with_gradients(problem: Problem, *, outputs: bool) -> CaseResult:
     reference = problem.run(problem.reference, problem.inputs, gradients=True)
     truth = problem.truth(gradients=True)
     got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
     names = dict.fromkeys((*truth.values, *got))
-    held = hold(
+    held = compare_all(
         problem,
         truth,
         got,
@@ -62,17 +62,17 @@ def _with_gradients(problem: Problem, *, outputs: bool) -> Held:
         [name for name in names if outputs or name.startswith("grad ")],
         reference=reference,
     )
-    return Held.worst((held, _where_few_are_wanted(problem)))
+    return CaseResult.worst((held, _where_few_are_wanted(problem)))
 
 
-def _where_few_are_wanted(problem: Problem) -> Held:
+def _where_few_are_wanted(problem: Problem) -> CaseResult:
     """Outputs and gradients once more, where some inputs and parameters need no gradient: the others' are the same."""
     truth = problem.truth(gradients=True)
     wanted = _wanted(problem)
     got = candidate_run(problem, lambda m: _run_wanting(problem, m, wanted))
     names = [name for name in truth.values if not name.startswith("grad ") or name.removeprefix("grad ") in wanted]
     with within(f"where {', '.join(wanted) or 'nothing'} alone {'need' if len(wanted) > 1 else 'needs'} a gradient"):
-        return hold(problem, truth, got, lambda: _run_wanting(problem, problem.reference, wanted), names)
+        return compare_all(problem, truth, got, lambda: _run_wanting(problem, problem.reference, wanted), names)
 
 
 def _wanted(problem: Problem) -> Sequence[str]:
@@ -94,7 +94,7 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
     leaves = [x.detach() for x in problem.inputs]
     named = dict(zip(problem.names, [x for x in leaves if x.is_floating_point()], strict=False))
     parameters = [name for name in wanted if name not in named]
-    own = own_names(module, parameters)
+    own = names_holding(module, parameters)
     try:
         for name, tensor in (*trained.items(), *named.items()):
             tensor.requires_grad_(name in (own if name in trained else wanted))
@@ -113,16 +113,16 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
             p.grad = None
 
 
-def gradients(pair: Pair, case: Case) -> Held:
+def gradients(pair: Pair, case: Case) -> CaseResult:
     """The gradients of inputs and parameters, of all or only some, are the original's up to rounding, for a random upstream one."""
     return _with_gradients(pair.problem(case), outputs=False)
 
 
-def logits(pair: Pair, case: Case) -> Held:
+def logits(pair: Pair, case: Case) -> CaseResult:
     """Inside a GPT logits, with and without targets, loss and every parameter's gradient are the original's up to rounding."""
     problem = pair.within_gpt().problem(case)
     held = _with_gradients(problem, outputs=True)
-    return held if pair.traits.within_gpt else Held.together((held, without_targets(problem), uncounted(problem)))
+    return held if pair.traits.within_gpt else CaseResult.together((held, without_targets(problem), uncounted(problem)))
 
 
 _OF_A_MODEL = CaseSpace(
@@ -133,7 +133,7 @@ _OF_A_MODEL = CaseSpace(
     layouts=("contiguous", "expanded"),
     n_layers=(1, 2, 3, 4),
 )
-_BY_VALUE: dict[str, Any] = {"cheap": True, "fine": True, "by_features": True, "beyond": PARTS}
+_BY_VALUE: dict[str, Any] = {"more_on_gpu": True, "fine": True, "by_features": True, "beyond": PARTS}
 
 CHECKS = (
     Check.of("output", output, **_BY_VALUE),

@@ -92,7 +92,7 @@ def bench(
     seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:
-        with streams.captured(), working_folder.kept(), follow_rows(streams.current().notes()) as heard:
+        with streams.captured(), working_folder.preserved(), follow_rows(streams.current().notes()) as heard:
             return benching.bench(
                 reference,
                 candidate,

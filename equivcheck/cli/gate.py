@@ -67,7 +67,7 @@ def gate(
     is a note.
     """
     from equivcheck.engine.gate.environment import required_torch
-    from equivcheck.engine.gate.verdict import Demands, notes, refusals
+    from equivcheck.engine.gate.verdict import GatePolicy, notes, refusals
     from equivcheck.report import codec, github, table
 
     if not root.is_dir():
@@ -76,7 +76,7 @@ def gate(
         raise UsageError("--require-device '': a device such as cuda, or a part of a GPU's name, is allowed; name one")
     config = configuration.load(root / "pyproject.toml")
     reports = {str(file): codec.read(file) for file in files}
-    demands = Demands(
+    demands = GatePolicy(
         checks=checks,
         exclude=config.exclude,
         devices=devices,

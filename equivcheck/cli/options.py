@@ -30,10 +30,10 @@ __all__ = [
     "output_files",
     "output_options",
     "pair_of",
-    "said_of",
     "show",
     "show_text",
     "size",
+    "user_functions",
     "whole",
 ]
 
@@ -166,7 +166,9 @@ def pair_of(given: tuple[str, ...], config: configuration.Config) -> tuple[str, 
     return SHIPPED
 
 
-def said_of(pair: tuple[str, ...], given: Mapping[str, str | None], config: configuration.Config) -> dict[str, Any]:
+def user_functions(
+    pair: tuple[str, ...], given: Mapping[str, str | None], config: configuration.Config
+) -> dict[str, Any]:
     """What says how modules are built and called, where anything does: the config's belongs to the config's pair."""
     said = {name: first(value, None if pair else getattr(config, name)) for name, value in given.items()}
     return {name: value for name, value in said.items() if value is not None}

@@ -20,10 +20,10 @@ from equivcheck.cli.options import (
     output_files,
     output_options,
     pair_of,
-    said_of,
     show,
     show_text,
     size,
+    user_functions,
     whole,
 )
 from equivcheck.errors import UsageError
@@ -90,7 +90,7 @@ def verify(
     """
     config = configuration.load(Path("pyproject.toml"))
     files = output_files(given)
-    said = said_of(pair, given, config)
+    said = user_functions(pair, given, config)
     reference, candidate = pair_of(pair, config)
     options: dict[str, Any] = {
         "kind": first(kind, config.kind, "auto"),
@@ -180,7 +180,7 @@ def replay(
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
     where = device_of(gpu, device, config)
-    said = said_of(pair, adaptation, config)
+    said = user_functions(pair, adaptation, config)
     kind = first(kind, config.kind, "auto")
     import_from_here()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.fields import visited
-from equivcheck.checks import Held
+from equivcheck.checks import CaseResult
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, Raised
 from equivcheck.report.outcomes import CaseOutcome
@@ -25,7 +25,7 @@ class Recorded(Mismatch):
         self.origin, self.died = outcome.origin, outcome.died
 
 
-def outcome_of(case: Case, found: Held | Mismatch) -> CaseOutcome:
+def outcome_of(case: Case, found: CaseResult | Mismatch) -> CaseOutcome:
     """What came of a case, as plain data."""
     classes = visited(case)
     if isinstance(found, Recorded):

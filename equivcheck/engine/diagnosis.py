@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.function_module import FunctionModule
@@ -205,7 +205,7 @@ def _explains(subject: Pair, case: Case, reading: Reading, gradients: bool) -> b
         output = got["output"]
         if output is None or not torch.equal(output.isnan(), truth.values["output"].isnan()):
             return False
-        hold(problem, truth, got, lambda: run(problem.reference), truth.values)
+        compare_all(problem, truth, got, lambda: run(problem.reference), truth.values)
     except Mismatch:
         return False
     except Exception as error:  # what does not run is explained by nothing

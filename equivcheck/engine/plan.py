@@ -9,17 +9,17 @@ from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import share_of_cases
 from equivcheck.runtime.device import type_of
 
-__all__ = ["choose", "must_judge", "planned_cases", "roughly", "shrink_calls"]
+__all__ = ["estimated_cases", "planned_cases", "require_a_judging_check", "select_checks", "shrink_calls"]
 
 _SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
 _FEWEST_CALLS, _TIMES_PLANNED = 8, 4
 _TIMES_ON_AN_ACCELERATOR = 8  # as many times the cases of what is cheap: a GPU has time for them
 
 
-def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
+def select_checks(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
     """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
     known = {check.name: check for check in CHECKS}
-    names, exclude = _whole(names or ()), _whole(exclude)
+    names, exclude = _expand_families(names or ()), _expand_families(exclude)
     for name in (*names, *exclude):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
@@ -33,13 +33,13 @@ def choose(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> li
     return chosen
 
 
-def _whole(names: Iterable[str]) -> list[str]:
+def _expand_families(names: Iterable[str]) -> list[str]:
     """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
     members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
     return [name for family in members for name in family]
 
 
-def must_judge(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
+def require_a_judging_check(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
     """Return where something is judged, and a required kernel too; a UsageError otherwise."""
     if require_backend and all(check.name != "backend" for check in chosen):
         raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
@@ -50,9 +50,9 @@ def must_judge(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
         )
 
 
-def roughly(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) -> float:
+def estimated_cases(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) -> float:
     """How many cases such a run has at most, before anything is known of the pair."""
-    chosen = set(_whole(names or ()))
+    chosen = set(_expand_families(names or ()))
     return sum(c.cases[profile] for c in CHECKS if not chosen or c.name in chosen) * len(dtypes) / len(DTYPES)
 
 
@@ -67,7 +67,7 @@ def planned_cases(check: Check, *, subject: Pair, profile: str, dtypes: int) -> 
     The profile `gate` has more cases of the checks that are cheap on an accelerator; how many processes share the work is all one.
     """
     most = check.cases[profile]
-    if profile == "gate" and type_of(subject.device).accelerator and check.cheap:
+    if profile == "gate" and type_of(subject.device).accelerator and check.more_on_gpu:
         most *= _TIMES_ON_AN_ACCELERATOR
     # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
     return share_of_cases(most, dtypes, features=len(subject.features))

@@ -106,7 +106,7 @@ def _with_fault(subject: Pair, fault: Fault) -> Pair:
 def _present(subject: Pair) -> Set[str]:
     """What a fault of a function may need, and is there: an option that both take, or a feature in which both run."""
     # a fault in what is done with an option shows around no original that does nothing with it
-    options = subject.options - subject.unfelt
+    options = subject.options - subject.ignored_options
     masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
     present = options | (subject.features if "attn_mask" in options else subject.features - masks)
     present |= {"learned mask"} if subject.learns_mask and "attn_mask" in options else set()

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.checks import Check, Held
+from equivcheck.checks import CaseResult, Check
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.strata import classes
 from equivcheck.numerics.roundoff import unit_roundoff
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, running
-from equivcheck.runtime.global_state import kept
+from equivcheck.runtime.global_state import preserved
 
 __all__ = ["PROBES", "Probes"]
 
@@ -59,9 +59,9 @@ class Probes:
         if check.name not in self._drawn:
             seen: list[Case] = []
 
-            def collect(_: object, case: Case) -> Held:
+            def collect(_: object, case: Case) -> CaseResult:
                 seen.append(case)
-                return Held(judged=False)
+                return CaseResult(judged=False)
 
             planned = max(self.planned.get(check.name, 0), PROBES)
             drawn_from = classes(check, self.subject, self.dtypes, planned)
@@ -88,7 +88,7 @@ class Probes:
             return False
         problem = (fault.within_gpt() if inside else fault).problem(case)
         try:
-            with kept(), running(CANDIDATE):  # some faults are settings that they switch
+            with preserved(), running(CANDIDATE):  # some faults are settings that they switch
                 faulty = list(_ways(problem, problem.candidate))
         except Exception as error:
             ensure_foreign(error)

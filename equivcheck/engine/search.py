@@ -9,7 +9,7 @@ from typing import Any
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import simpler
-from equivcheck.checks import Check, Held
+from equivcheck.checks import CaseResult, Check
 from equivcheck.checks.base.candidate_run import first_line, raised
 from equivcheck.engine.case_outcomes import Recorded, origin_of, outcome_of
 from equivcheck.engine.drawing import draw_cases
@@ -18,8 +18,8 @@ from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import REFERENCE, ensure_foreign, failure, raised_by
 from equivcheck.report.outcomes import CaseOutcome
-from equivcheck.runtime.device import hold_device
-from equivcheck.runtime.global_state import kept
+from equivcheck.runtime.device import ensure_device_alive
+from equivcheck.runtime.global_state import preserved
 
 __all__ = ["Search", "seed_for"]
 
@@ -62,7 +62,7 @@ class Search:
     began: Callable[[Case], None] = lambda _: None
     ended: Callable[[CaseOutcome], None] = lambda _: None
     dtypes: Sequence[str] = DTYPES
-    held: dict[Case, Held] = field(default_factory=dict)
+    held: dict[Case, CaseResult] = field(default_factory=dict)
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
     stopped: bool = False
@@ -90,7 +90,7 @@ class Search:
         if outcome.failed is not None:
             self.failed[case] = Recorded(outcome)
         else:
-            self.held[case] = Held(
+            self.held[case] = CaseResult(
                 outcome.ratio, outcome.where, outcome.notes, judged=outcome.judged, unsupported=outcome.unsupported
             )
         self.ended(outcome)
@@ -112,7 +112,9 @@ class Search:
         self.began(case)
         first = not self.failed
         try:
-            with kept():  # a setting that a candidate switches in one check must not be there before the next looks
+            with (
+                preserved()
+            ):  # a setting that a candidate switches in one check must not be there before the next looks
                 held = self.check.run(self.subject, case)
         except Mismatch as mismatch:
             if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
@@ -120,7 +122,7 @@ class Search:
                 self.ended(outcome_of(case, mismatch))
                 return
             # loud, and what kernels are known for: they keep a head in registers
-            held = Held(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
+            held = CaseResult(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
         except ReferenceRaises as why:
             held = _not_asked(why)
         except (UsageError, KeyboardInterrupt):
@@ -128,7 +130,7 @@ class Search:
         except ToolError as error:
             raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
         except Exception as error:
-            hold_device(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
+            ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
             found = self._of_reference(case, error)
             if isinstance(found, Mismatch):
                 self.failed[case] = found
@@ -162,7 +164,7 @@ class Search:
                 if last := next(
                     reversed(self.held), None
                 ):  # a check may take an error for the original's, or a refusal
-                    hold_device(self.subject.device, f"{self.check.name} was judged on {last.id}")
+                    ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {last.id}")
                 if self.minimal is not None:
                     self._polish(self.minimal)
                     return
@@ -220,10 +222,10 @@ def _class_of(origin: str) -> type[_Failure]:
     return _classes[origin]
 
 
-def _not_asked(why: Exception) -> Held:
+def _not_asked(why: Exception) -> CaseResult:
     """What the original cannot do is asked of nobody."""
     told = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
-    return Held(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
+    return CaseResult(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
 
 
 def _original_raises(subject: Pair, case: Case) -> Exception | None:

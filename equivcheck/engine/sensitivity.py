@@ -17,7 +17,7 @@ from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Results
 from equivcheck.pairs.sides import ensure_foreign
-from equivcheck.runtime.global_state import kept
+from equivcheck.runtime.global_state import preserved
 
 __all__ = ["Plants", "Ran", "first_sighting"]
 
@@ -154,7 +154,7 @@ def _shows_often(fault: PlantedFault, probes: Iterator[tuple[Check, Case]], plan
 
 def _fails(check: Check, subject: Pair, case: Case) -> bool:
     try:
-        with kept():
+        with preserved():
             check.run(subject, case)
     except Mismatch:
         return True

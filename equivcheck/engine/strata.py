@@ -53,7 +53,7 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
     each = [[dtype] for dtype in space.dtypes]
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [list(space.dtypes)] if space.dtypes else []
-    if check.dear and len(groups) == 1 and planned >= _DEAR:  # processes can share what is in several classes
+    if check.slow and len(groups) == 1 and planned >= _DEAR:  # processes can share what is in several classes
         wide = [d for d in space.dtypes if d not in HALF]
         groups = [group for group in (wide, *([d] for d in HALF if d in space.dtypes)) if group]
     whole = len(groups) * sum(share for _, _, share in lengths)
@@ -76,8 +76,8 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
         found.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
     if space.features:
         found += _masked(space, max(2, round(planned * _SHAPED)))
-    if check.once and not subject.traits.whole_model:  # the first case of a class: its simplest
-        found += [(space.but(**check.once, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
+    if check.extra_case and not subject.traits.whole_model:  # the first case of a class: its simplest
+        found += [(space.but(**check.extra_case, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
     return [(cases(one), count) for one, count in found]
 
 

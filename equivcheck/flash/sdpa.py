@@ -36,7 +36,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Te
         v = v.detach().requires_grad_()  # the gradient of the values is what shows which probabilities were dropped
     scale = 1.0 / math.sqrt(D)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=dropout_p, is_causal=True, scale=scale)
-    return _Again.apply(q, k, v, y, dropout_p) if again and y.requires_grad else y  # type: ignore[no-untyped-call]
+    return _DoubleBackward.apply(q, k, v, y, dropout_p) if again and y.requires_grad else y  # type: ignore[no-untyped-call]
 
 
 def is_transformed(*tensors: Tensor) -> bool:
@@ -48,7 +48,7 @@ def is_transformed(*tensors: Tensor) -> bool:
     return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
-class _Again(torch.autograd.Function):
+class _DoubleBackward(torch.autograd.Function):
     """Hands on what the kernel made of q, k and v; its gradient goes to the kernel, or by the formula to q, k and v."""
 
     @staticmethod
@@ -63,12 +63,12 @@ class _Again(torch.autograd.Function):
             return None, None, None, g, None
         q, k, v, y = ctx.saved_tensors
         if y.grad_fn is not None:
-            _nothing_for_nothing(y.grad_fn)
+            _drop_uninitialised_gradients(y.grad_fn)
         kept = _kept(y, v) / (1.0 - ctx.dropout_p) if ctx.dropout_p > 0 else None
         return (*_gradients(q, k, v, g, kept), None, None)
 
 
-def _nothing_for_nothing(node: Node) -> None:
+def _drop_uninitialised_gradients(node: Node) -> None:
     """Where the kernel's node is given no gradient next, it shall have none for q, k and v either.
 
     cuDNN's has, in memory that nobody has written to; and that would be added to the gradients of the formula.

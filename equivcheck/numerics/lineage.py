@@ -67,7 +67,7 @@ class Origins:
         self._normalisers.add(_key(of))
         self._alive.append(of)
 
-    def mark_again(self, of: Tensor, size: Tensor, *, less: Tensor | None = None, probable: bool = False) -> None:
+    def mark_recomputed(self, of: Tensor, size: Tensor, *, less: Tensor | None = None, probable: bool = False) -> None:
         """Keep by how much `of` is off where its score is computed a second time: an exponent or an exponential.
 
         `less` is what was taken off the scores: where that is their log-sum-exp, or the exponent is known to be `probable`,

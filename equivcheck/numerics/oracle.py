@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equivcheck.numerics.dtypes import DTYPES
 
-__all__ = ["Greatest", "Widened", "spelled_out", "to_float64"]
+__all__ = ["Greatest", "Widened", "math_backend", "to_float64"]
 
 _NARROW = frozenset(getattr(torch, name) for name in DTYPES if name != "float64")
 
@@ -67,7 +67,7 @@ class Greatest(Widened):
 
 
 @contextmanager
-def spelled_out() -> Iterator[None]:
+def math_backend() -> Iterator[None]:
     """Inside, a fused attention that the original itself calls is taken apart into matmuls and a softmax.
 
     So are the modules of torch that are one operation in eval mode without autograd, `nn.MultiheadAttention` among them.

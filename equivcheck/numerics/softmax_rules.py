@@ -47,7 +47,7 @@ def _difference(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
     model.perturb(out, model.relative(out))
     latest = model.summed is not None and model.summed.numel() == out.numel()
     if latest and isinstance(row, Tensor) and out.dim() and row.shape == (*out.shape[:-1], 1):
-        model.origins.mark_again(out, _again(model, scores), less=row)
+        model.origins.mark_recomputed(out, _again(model, scores), less=row)
     return out
 
 
@@ -129,7 +129,7 @@ def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
 def _log_softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     size = model.u * out.abs() + model.u_sum * args[0].abs()
     model.perturb(out, size.masked_fill_(out.isinf(), 0.0))  # a score of minus infinity has no error
-    model.origins.mark_again(out, _again(model, args[0]), probable=True)
+    model.origins.mark_recomputed(out, _again(model, args[0]), probable=True)
     return out
 
 
@@ -151,7 +151,7 @@ def _exp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[
     if again is not None and model.origins.is_probable(args[0]):
         return model.perturb(out, out.abs() * again)
     if again is not None:
-        model.origins.mark_again(out, again)
+        model.origins.mark_recomputed(out, again)
     return out
 
 

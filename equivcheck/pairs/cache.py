@@ -18,7 +18,7 @@ class _Sized(Protocol):
 Kept = TypeVar("Kept", bound=_Sized)
 
 
-class Latest(Generic[Kept]):
+class ByteLimitedLRU(Generic[Kept]):
     """What was used last, up to a limit of bytes."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -48,8 +48,8 @@ class Memory:
     """What several candidates have in common: the truths that they are held against, and the weights that they are given."""
 
     def __init__(self, limit_bytes: int = 2**29) -> None:
-        self.truths: Latest[Truth] = Latest(limit_bytes)
-        self.weights: Latest[Weights] = Latest(limit_bytes // 8)
+        self.truths: ByteLimitedLRU[Truth] = ByteLimitedLRU(limit_bytes)
+        self.weights: ByteLimitedLRU[Weights] = ByteLimitedLRU(limit_bytes // 8)
         self.subclasses: set[type] = set()  # of Tensor, that the original returns
 
     def shared_by(self, processes: int) -> None:

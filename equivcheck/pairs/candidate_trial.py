@@ -16,7 +16,7 @@ from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.projection_matching import differs, find_transfer
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
 from equivcheck.pairs.weight_transfer import HOW_TO_TRANSFER, Transfer, named_back
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["with_candidate_tried"]
@@ -30,7 +30,7 @@ def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
     said = subject.adaptation
     factory = factory_of(subject.candidate, said.config, subject.candidate_name, judged=True)
     try:
-        with held_back(), seeded(0, subject.device), foreign(CANDIDATE):
+        with exits_as_errors(), seeded(0, subject.device), foreign(CANDIDATE):
             module = factory(SAMPLE.config())
     except UsageError:
         raise

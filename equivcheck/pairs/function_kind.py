@@ -60,9 +60,9 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
     if _refuses(subject, SAMPLE, "reference"):  # it may need one of its options: the candidate is called without
         subject = replace(subject, reference=normal(original, options[0]))
     subject = _unwrapped(subject)
-    ignored = _unfelt(subject)
+    ignored = _ignored_options(subject)
     told = (f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored)
-    subject = _with_features(replace(subject, unfelt=frozenset(ignored), notes=(*subject.notes, *told)))
+    subject = _with_features(replace(subject, ignored_options=frozenset(ignored), notes=(*subject.notes, *told)))
     subject = _learning(subject)
     tried = replace(subject, scale_optional="scale" in subject.options)
     left_out = SAMPLE.but(seed=1)  # an one of those that leave it out
@@ -165,7 +165,7 @@ def _refuses(subject: Pair, case: Case, which: str) -> str:
     return told
 
 
-def _unfelt(subject: Pair) -> list[str]:
+def _ignored_options(subject: Pair) -> list[str]:
     """Those of the options that both take that change nothing in the original; one that it refuses is not among them."""
     return [name for name, ways in _WAYS.items() if name in subject.options and not _felt(subject, *ways)]
 

@@ -23,7 +23,7 @@ from equivcheck.pairs.kinds import KINDS, replacement_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["find_kind", "inputs_of"]
@@ -109,7 +109,7 @@ def _replaces(candidate: Callable[..., Any]) -> bool:
     if names and names[0] in ("model", "module", "net", "gpt", "network"):
         return True
     try:
-        with held_back(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
+        with exits_as_errors(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
             made: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
             return not isinstance(made, nn.Module)
     except Exception:

@@ -24,7 +24,7 @@ from equivcheck.pairs.to_device import to_device
 from equivcheck.pairs.weight_transfer import Transfer, Weights, carry_over
 from equivcheck.pairs.write_guard import Guard
 from equivcheck.runtime import beacon
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.patch_guard import classes_restored
 from equivcheck.runtime.rng import seeded
 
@@ -55,7 +55,7 @@ class Pair:
     transfer: Transfer | None = None  # None: by the same names
     options: frozenset[str] = frozenset()  # of a function: those that both take
     features: frozenset[str] = frozenset()  # of a function: `functions.FEATURES` in which both run
-    unfelt: frozenset[str] = frozenset()  # of the options: those that the original takes no notice of
+    ignored_options: frozenset[str] = frozenset()  # of the options: those that the original takes no notice of
     scale_optional: bool = False  # of a function: whether both run where the scale is left out
     learns_mask: bool = False  # of a function: whether both take an additive mask that is learned
     reference_alone: tuple[str, ...] = ()  # of a function: options that the original takes and the candidate does not
@@ -130,7 +130,7 @@ class Pair:
 
     def build_candidate(self, case: Case, make_reference: Callable[[], nn.Module]) -> nn.Module:
         """The candidate with an original's weights; raises what a user would see raised, a RuntimeError for sys.exit."""
-        with held_back(), seeded(case.seed + 1, self.device):
+        with exits_as_errors(), seeded(case.seed + 1, self.device):
             if self.traits.function:
                 return self.as_module(self.candidate, case).to(self.device)
             if self.traits.replaces:

@@ -13,7 +13,7 @@ from equivcheck.cases.words import REPEATING
 from equivcheck.numerics.detached_max import Maxima, same_without
 from equivcheck.numerics.error_model import ErrorModel
 from equivcheck.numerics.monte_carlo import Rounding
-from equivcheck.numerics.oracle import Greatest, Widened, spelled_out, to_float64
+from equivcheck.numerics.oracle import Greatest, Widened, math_backend, to_float64
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.cache import Memory
@@ -24,7 +24,7 @@ from equivcheck.pairs.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.pairs.write_guard import Guard
 from equivcheck.runtime.device import type_of
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["Problem", "Results"]
@@ -97,7 +97,7 @@ class Problem:
 
         Every run starts from the case's generator state, with the module's own mode, and leaves no gradient behind.
         """
-        with held_back(), seeded(self.case.seed, self.device):
+        with exits_as_errors(), seeded(self.case.seed, self.device):
             if not gradients:
                 with torch.no_grad():
                     return self._taken_over(self.outputs(module, inputs))
@@ -163,7 +163,7 @@ class Problem:
             running(REFERENCE),
             unchanged,
             self.within(oracle, self.judged_on),
-            spelled_out(),
+            math_backend(),
             maxima or nullcontext(),
             widened or Widened(),
         ):
@@ -187,7 +187,7 @@ class Problem:
 
         def perturbed(count: int) -> Sample:
             detaching = Maxima(detached=True) if detached else nullcontext()
-            with finding_truth("a perturbed run"), running(REFERENCE), spelled_out(), detaching:
+            with finding_truth("a perturbed run"), running(REFERENCE), math_backend(), detaching:
                 return perturbed_runs(self, oracle, count, gradients=gradients)
 
         c = self.case

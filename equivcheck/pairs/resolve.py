@@ -68,7 +68,7 @@ def resolve(
     beacon.note_case(SAMPLE.id)
     said = Adaptation.of(root, **adaptation or {})
     subject = Pair(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
-    with global_state.kept():  # what a candidate switches where it is tried must be seen where it is judged
+    with global_state.preserved():  # what a candidate switches where it is tried must be seen where it is judged
         return _tried(subject, kind, allowed)
 
 

@@ -10,7 +10,7 @@ from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime import global_state
-from equivcheck.runtime.device import hold_device
+from equivcheck.runtime.device import ensure_device_alive
 
 __all__ = ["usable_dtypes"]
 
@@ -60,7 +60,7 @@ def _keeps(subject: Pair, case: Case) -> bool:
     """Whether the candidate as built holds its weights in the dtype in which the original holds them, or is not built at all."""
     try:
         problem = subject.problem(case)
-        with global_state.kept():
+        with global_state.preserved():
             mine = {name: p.dtype for name, p in problem.candidate.named_parameters()}
     except Exception:
         return True
@@ -70,7 +70,7 @@ def _keeps(subject: Pair, case: Case) -> bool:
 def _raises(subject: Pair, case: Case, which: str) -> str:
     try:
         problem = subject.problem(case)
-        with global_state.kept():
+        with global_state.preserved():
             if which == "oracle":
                 problem.oracle_values(gradients=False)
                 return ""
@@ -80,7 +80,7 @@ def _raises(subject: Pair, case: Case, which: str) -> str:
     except Overwritten:
         return ""  # it runs
     except Exception as error:
-        hold_device(subject.device, f"the {which} ran on {case.id}", error)
+        ensure_device_alive(subject.device, f"the {which} ran on {case.id}", error)
         ensure_foreign(error)
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""

@@ -19,8 +19,8 @@ __all__ = [
     "gradients_of",
     "named_back",
     "named_over",
+    "names_holding",
     "original_shapes",
-    "own_names",
 ]
 
 HOW_TO_TRANSFER = "pass transfer=, a function that makes of the reference's state_dict the candidate's"
@@ -185,7 +185,7 @@ def named_over(module: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Ten
     return dict(values) if carried is None or not values else carried.over(values)
 
 
-def own_names(module: nn.Module, names: Collection[str]) -> set[str]:
+def names_holding(module: nn.Module, names: Collection[str]) -> set[str]:
     """The parameters of a module that hold what the reference has under these names."""
     carried: _Carried | None = vars(module).get(_KEY)
     return set(names) if carried is None else carried.parts(names)

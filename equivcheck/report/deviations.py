@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Deviation
 
-__all__ = ["accepted_of", "declared"]
+__all__ = ["declared", "parse_deviations"]
 
 
-def accepted_of(deviations: Mapping[str, str | Deviation] | None, known: Sequence[str]) -> dict[str, Deviation]:
+def parse_deviations(deviations: Mapping[str, str | Deviation] | None, known: Sequence[str]) -> dict[str, Deviation]:
     """The deviations by the names of their checks; a UsageError for one that is not `known`, and where a reason is missing."""
     accepted = {}
     for name, given in (deviations or {}).items():

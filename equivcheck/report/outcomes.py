@@ -11,7 +11,7 @@ from typing import Any
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.model import CheckResult, Counterexample
 
-__all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_told"]
+__all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_of"]
 
 NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
@@ -147,7 +147,7 @@ def check_result(
     )
 
 
-def kernels_told(results: Iterable[CheckResult]) -> dict[str, str]:
+def kernels_of(results: Iterable[CheckResult]) -> dict[str, str]:
     """Which kernels ran, by dtype: what the check `backend` notes in the form "dtype: which kernel, and where"."""
     told = (note for result in results if result.name == "backend" for note in result.notes)
     found = (re.fullmatch(r"(\w+): (.*?)(?: \(\d+ cases\))?", note) for note in told)

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["DEVICE_TYPES", "GPU", "DeviceType", "allowed", "device_name", "find_device", "hold_device", "type_of"]
+__all__ = [
+    "DEVICE_TYPES",
+    "GPU",
+    "DeviceType",
+    "allowed",
+    "device_name",
+    "ensure_device_alive",
+    "find_device",
+    "type_of",
+]
 
 GPU = "cuda"
 """The type of device that the options `--gpu` stand for."""
@@ -212,7 +221,7 @@ def allowed(word: str) -> str:
     return f"{', '.join(ways)} {word} {last}"
 
 
-def hold_device(device: "torch.device", doing: str, error: Exception | None = None) -> None:
+def ensure_device_alive(device: "torch.device", doing: str, error: Exception | None = None) -> None:
     """Return where `device` answers after what was `doing`, and after `error` if it raised; DeviceLost where it does not."""
     row = type_of(device)
     if not row.accelerator or not (error is None or isinstance(error, RuntimeError)):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["as_error", "held_back", "interrupts_are_foreign"]
+__all__ = ["as_error", "exits_as_errors", "interrupts_are_foreign"]
 
 _foreign_interrupts = False
 
@@ -29,7 +29,7 @@ def as_error(error: BaseException) -> Exception | None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def exits_as_errors() -> Iterator[None]:
     """Inside, what is no Exception is a RuntimeError that says so; a KeyboardInterrupt of the user stays what it is."""
     try:
         yield

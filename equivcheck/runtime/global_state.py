@@ -15,7 +15,7 @@ from torch.utils import deterministic
 
 from equivcheck.runtime.device import DEVICE_TYPES
 
-__all__ = ["default_dtype", "kept", "now", "put_back", "switched"]
+__all__ = ["default_dtype", "now", "preserved", "put_back", "switched"]
 
 _SUBNORMAL, _ONE = 2.0**-1060, 1.0  # names, so that their product is worked out when it is asked for
 _PLACES = (F, nn.Module, nn.Linear, nn.Dropout, torch.Tensor)
@@ -162,7 +162,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def preserved() -> Iterator[None]:
     """Afterwards every setting is what it was."""
     before = now()
     try:

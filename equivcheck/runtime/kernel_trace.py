@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend
 
-__all__ = ["KERNELS", "SPELLED_OUT", "kernels_of"]
+__all__ = ["EAGER", "KERNELS", "kernels_of"]
 
 KERNELS: dict[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -19,7 +19,7 @@ KERNELS: dict[str, SDPBackend] = {
 }
 """The kernels of `F.scaled_dot_product_attention`, by the names that `--require-backend` has for them."""
 
-SPELLED_OUT = "spelled out"
+EAGER = "spelled out"
 _UNKNOWN = "none known"
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
 _MATH = "aten::_scaled_dot_product_attention_math"
@@ -54,8 +54,8 @@ def kernels_of(action: Callable[[], Any]) -> tuple[str, ...]:
     if counts[_MATH]:
         found.add("math")
     if counts["aten::_softmax"] > counts[_MATH]:  # the math kernel has one softmax inside
-        found.add(SPELLED_OUT)
-    order = (*KERNELS, "flex", SPELLED_OUT)
+        found.add(EAGER)
+    order = (*KERNELS, "flex", EAGER)
     return tuple(sorted(found, key=order.index)) or (_UNKNOWN,)
 
 

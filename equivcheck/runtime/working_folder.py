@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["current", "kept"]
+__all__ = ["current", "preserved"]
 
 
 def current() -> Path:
@@ -17,7 +17,7 @@ def current() -> Path:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def preserved() -> Iterator[None]:
     """Afterwards the working folder is what it was, where that still exists."""
     before = current()
     try:

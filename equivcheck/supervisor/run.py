@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from equivcheck.report.deviations import accepted_of
+from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
-from equivcheck.report.outcomes import kernels_told
+from equivcheck.report.outcomes import kernels_of
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.early import death_result
@@ -73,7 +73,7 @@ class Run:
             dtypes_not_run=p.get("not_run", {}),
             candidate_file=p.get("candidate_file"),
             candidate_line=p.get("candidate_line"),
-            kernels=kernels_told(self.results),
+            kernels=kernels_of(self.results),
             strict=self.request.strict,
             options_not_judged=tuple(p.get("options_not_judged", ())),
             deviations=tuple(replace(d, observed=d.name in seen) for d in self._accepted.values()),
@@ -109,7 +109,7 @@ class Run:
             pair = self.reference, self.candidate
             self.results.append(death_result(lost, *pair, kind=self.kind, device=self.device))
             return False
-        self._accepted = accepted_of(self.request.deviations, self._plan["known"])
+        self._accepted = parse_deviations(self.request.deviations, self._plan["known"])
         self.keep(self.report(complete=False))  # nothing is left of an older report from here on
         return True
 

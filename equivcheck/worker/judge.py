@@ -13,7 +13,7 @@ from equivcheck.checks import Check
 from equivcheck.checks.backend import requiring
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
-from equivcheck.engine.plan import choose, must_judge, planned_cases, shrink_calls
+from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks, shrink_calls
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
@@ -70,7 +70,7 @@ class Judge(LoadedPair):
         """Which checks are run, how many cases each of them has in how many classes, and what the report says of the pair."""
         refuse_unknown_dtypes(dtypes)
         self._choose(checks, exclude, require_backend)
-        must_judge(list(self._checks.values()), require_backend)
+        require_a_judging_check(list(self._checks.values()), require_backend)
         usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
         self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
         return {
@@ -97,7 +97,7 @@ class Judge(LoadedPair):
         }
 
     def _choose(self, checks: Sequence[str] | None, exclude: Sequence[str], require_backend: Sequence[str]) -> None:
-        chosen = requiring(choose(checks, tuple(exclude), self.subject.kind), require_backend)
+        chosen = requiring(select_checks(checks, tuple(exclude), self.subject.kind), require_backend)
         self._checks = {check.name: check for check in chosen}
 
     def piece(
@@ -207,7 +207,7 @@ class Judge(LoadedPair):
         """Check and dtype of each test of a suite: where there are faults that the check should see in this dtype."""
         from equivcheck.engine.planting import planted
 
-        chosen = [check for check in choose(checks, tuple(exclude), self.subject.kind) if check.judges]
+        chosen = [check for check in select_checks(checks, tuple(exclude), self.subject.kind) if check.judges]
         return [
             [check.name, dtype]
             for check in chosen

@@ -149,12 +149,12 @@ def _begin(first: Mapping[str, Any]) -> None:
 
 def _devices(device: str, checks: Any, profile: str, dtypes: Any) -> dict[str, Any]:
     """The device that is meant, how much memory it has free, and how many cases such a run has at most."""
-    from equivcheck.engine.plan import roughly
+    from equivcheck.engine.plan import estimated_cases
     from equivcheck.runtime.device import find_device, type_of
 
     where = find_device(device)
     free = type_of(where).free_bytes(where)
-    return {"device": str(where), "free": free, "cases": roughly(checks, profile, dtypes)}
+    return {"device": str(where), "free": free, "cases": estimated_cases(checks, profile, dtypes)}
 
 
 def _set_up(spec: str) -> None:

@@ -11,8 +11,8 @@ from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, failure, raised_by, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime import global_state
-from equivcheck.runtime.device import hold_device
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.device import ensure_device_alive
+from equivcheck.runtime.exits import exits_as_errors
 
 __all__ = ["candidate_run", "first_line", "kind_of", "raised"]
 
@@ -41,7 +41,7 @@ def candidate_run(
     """
 
     def run() -> T:
-        with global_state.kept(), held_back(), running(CANDIDATE):
+        with global_state.preserved(), exits_as_errors(), running(CANDIDATE):
             return action(problem.candidate)
 
     def original() -> object:
@@ -56,7 +56,7 @@ def candidate_run(
     except (Mismatch, NotOpened, DeviceLost, ToolError, ReferenceRaises):
         raise
     except Exception as error:
-        hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
+        ensure_device_alive(problem.device, f"the candidate ran on {problem.case.id}", error)
         with running(CANDIDATE):
             ensure_foreign(error)
             side = raised_by(error)
@@ -78,13 +78,13 @@ def raised(error: Exception) -> Mismatch:
 
 def _raised(problem: Problem, original: Callable[[], object]) -> Exception | None:
     """What the original raises where it is run as the candidate was; None where it runs."""
-    with global_state.kept(), held_back():
+    with global_state.preserved(), exits_as_errors():
         try:
             why = failure(original)
         except Mismatch:
             return None  # it ran, and what was seen of it is not asked here
     if why is not None:
-        hold_device(problem.device, f"the original ran on {problem.case.id}", why)
+        ensure_device_alive(problem.device, f"the original ran on {problem.case.id}", why)
     return why
 
 

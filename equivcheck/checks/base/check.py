@@ -8,11 +8,11 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.report.catalogue import listed
 
-__all__ = ["Check", "Held"]
+__all__ = ["CaseResult", "Check"]
 
 
 @dataclass(frozen=True)
-class Held:
+class CaseResult:
     """A case that passed: its worst ratio of error to budget, the tensor it was seen in, and what is worth a note."""
 
     ratio: float | None = None
@@ -22,12 +22,12 @@ class Held:
     unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
 
     @staticmethod
-    def worst(helds: Iterable["Held"]) -> "Held":
+    def worst(helds: Iterable["CaseResult"]) -> "CaseResult":
         """Of several comparisons of one case the one that came nearest to its budget, the first of those; it stands for all."""
         return max(helds, key=lambda held: held.ratio or 0.0)
 
     @classmethod
-    def together(cls, helds: Iterable["Held"]) -> "Held":
+    def together(cls, helds: Iterable["CaseResult"]) -> "CaseResult":
         """Several comparisons of one case as one: the worst ratio, all notes, and judged where any of them was."""
         each = list(helds)
         worst = cls.worst(each)
@@ -52,34 +52,36 @@ class Check:
         run: Returns the result of a case of a pair, or raises Mismatch.
         space: Within which its cases are drawn.
         options: Those of the command line that a replay needs.
-        cheap: Whether more cases are run where more fit into a minute.
-        dear: Whether it is begun before others.
+        more_on_gpu: Whether more cases are run where more fit into a minute.
+        slow: Whether it is begun before others.
         fine: Whether a single dtype must let it see a fault by itself.
         beyond: The kinds of pairs of which it has cases of many heads, many samples and wide heads.
         whole: Whether it runs a whole model in few cases.
         deep: Whether it has a case of three layers in each dtype.
         by_features: Whether its cases of functions have other lengths, heads and masks.
-        once: Limits of one more case in some dtypes.
+        extra_case: Limits of one more case in some dtypes.
     """
 
     name: str
     kinds: tuple[str, ...]
     cases: Mapping[str, int]
     judges: bool
-    run: Callable[[Any, Case], Held]
+    run: Callable[[Any, Case], CaseResult]
     space: CaseSpace
     options: tuple[str, ...] = ()
-    cheap: bool = False
-    dear: bool = False
+    more_on_gpu: bool = False
+    slow: bool = False
     fine: bool = False
     beyond: tuple[str, ...] = ()
     whole: bool = False
     deep: bool = False
     by_features: bool = False
-    once: Mapping[str, Any] = field(default_factory=dict)
+    extra_case: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, run: Callable[[Any, Case], Held], space: CaseSpace | None = None, **fields: Any) -> "Check":
+    def of(
+        cls, name: str, run: Callable[[Any, Case], CaseResult], space: CaseSpace | None = None, **fields: Any
+    ) -> "Check":
         """The check of this name in the catalogue, in the dtypes that stand there."""
         known = listed(name)
         space = (space or CaseSpace()).but(dtypes=known.dtypes)

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equivcheck.checks.base.check import Held
+from equivcheck.checks.base.check import CaseResult
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import Comparison, compare
 from equivcheck.numerics.mismatch_words import describe
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.problem import Problem, Results
 
-__all__ = ["hold"]
+__all__ = ["compare_all"]
 
 _TOLD = 3  # failing tensors that a message tells of
 _APART = 2.0
@@ -21,7 +21,7 @@ _APART = 2.0
 as an original that does, so that the relation is the same both ways round."""
 
 
-def hold(
+def compare_all(
     problem: Problem,
     truth: Truth,
     got: Results,
@@ -30,7 +30,7 @@ def hold(
     *,
     select: Callable[[Tensor], Tensor] | None = None,
     reference: Results | None = None,
-) -> Held:
+) -> CaseResult:
     """Hold the candidate's named tensors against the oracle, and the original's in the same way.
 
     Args:
@@ -87,11 +87,11 @@ def hold(
             message += "\nand so are: " + ", ".join(c.name for c in failed[_TOLD:])
         raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
     if reference is not None and not truth.coarse:
-        _hold_reference(problem, truth, reference, ratios)
-    return Held(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
+        _compare_reference(problem, truth, reference, ratios)
+    return CaseResult(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
 
 
-def _hold_reference(problem: Problem, truth: Truth, reference: Results, ratios: Mapping[str, float]) -> None:
+def _compare_reference(problem: Problem, truth: Truth, reference: Results, ratios: Mapping[str, float]) -> None:
     """Hold the original's own results against the oracle, in the tensors in which the candidate is within its budget."""
     if truth.reference_ratios is None:
         truth.reference_ratios = {name: _reference_ratio(name, problem, truth, reference) for name in truth.values}

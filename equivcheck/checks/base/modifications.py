@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import forward
 from equivcheck.errors import Mismatch
@@ -22,7 +22,7 @@ from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign, failure, foreign
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["Adapter", "adapted", "hold_following", "hooked", "parts", "with_field"]
+__all__ = ["Adapter", "adapted", "compare_modified", "hooked", "parts", "with_field"]
 
 _RANK = 2
 _FACTOR = 1.25  # of a hook: exact in every dtype
@@ -74,7 +74,7 @@ def parts(module: nn.Module) -> list[str]:
     ]
 
 
-def hold_following(pair: Pair, problem: Problem) -> Held:
+def compare_modified(pair: Pair, problem: Problem) -> CaseResult:
     """Hold candidate and oracle after the same was done to both: to all parts at once, and where that shows, to each alone."""
     helds = []
     for what, change in _CHANGES.items():
@@ -84,13 +84,13 @@ def hold_following(pair: Pair, problem: Problem) -> Held:
         if not names:
             continue
         try:
-            helds.append(_hold_changed(problem, what, change, names))
+            helds.append(_compare_changed(problem, what, change, names))
         except Mismatch:
             for name in names:
-                _hold_changed(problem, what, change, (name,))
+                _compare_changed(problem, what, change, (name,))
             raise
-    helds += [_hold_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
-    return Held.together(helds) if helds else Held()
+    helds += [_compare_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
+    return CaseResult.together(helds) if helds else CaseResult()
 
 
 def _stands(problem: Problem, change: Change, names: Sequence[str]) -> bool:
@@ -116,7 +116,7 @@ def _changed(problem: Problem, module: nn.Module, change: Change, names: Sequenc
     return module
 
 
-def _hold_changed(problem: Problem, what: str, change: Change, names: Sequence[str]) -> Held:
+def _compare_changed(problem: Problem, what: str, change: Change, names: Sequence[str]) -> CaseResult:
     where = f"with {what} on {', '.join(names)}"
     changed = replace(
         problem,
@@ -132,7 +132,7 @@ def _hold_changed(problem: Problem, what: str, change: Change, names: Sequence[s
         def own() -> Results:
             return changed.run(changed.reference, changed.inputs, gradients=True)
 
-        return hold(changed, truth, got, own, dict.fromkeys((*truth.values, *got)))
+        return compare_all(changed, truth, got, own, dict.fromkeys((*truth.values, *got)))
 
 
 def _fields(config: Any) -> Iterator[tuple[str, list[Any]]]:
@@ -148,7 +148,7 @@ def _fields(config: Any) -> Iterator[tuple[str, list[Any]]]:
             yield name, [1.0]  # to drop everything is not random
 
 
-def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Held:
+def _compare_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> CaseResult:
     """Where a field of the config moves the original's result, the candidate's is moved to where the oracle's is."""
     if isinstance(values[0], float):  # a rate: nothing else is to be dropped, and all that it drops
         case = case.but(training=True, attn_pdrop=0.0, resid_pdrop=0.0)
@@ -167,8 +167,10 @@ def _hold_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> Hel
         told = f"with {name}={value} in the config, and {getattr(case.config(), name)} before"
         with within(told, where=name, plain=True):
             got = candidate_run(changed, partial(_result, changed))
-            return hold(changed, changed.truth(gradients=False), got, partial(_result, changed, changed.reference), got)
-    return Held()
+            return compare_all(
+                changed, changed.truth(gradients=False), got, partial(_result, changed, changed.reference), got
+            )
+    return CaseResult()
 
 
 def with_field(given: dict[str, Any], name: str, value: Any, config: Any) -> Any:

@@ -15,14 +15,14 @@ from equivcheck.errors import Mismatch
 from equivcheck.pairs.problem import Problem
 from equivcheck.runtime.device import type_of
 
-__all__ = ["hold_size", "sizes"]
+__all__ = ["check_growth", "sizes"]
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _ROUNDS, _CALLS = 3, 2
 _MOST = 20_000  # things that are looked at, each once
 
 
-def hold_size(problem: Problem, module: nn.Module) -> None:
+def check_growth(problem: Problem, module: nn.Module) -> None:
     """Raises a Mismatch where something that the module holds is larger after each of three rounds of the same calls."""
 
     def rounds() -> list[dict[str, int]]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import generator
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.truth import Sample, Truth
@@ -21,7 +21,7 @@ from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["hold_form", "uncounted", "without_targets"]
+__all__ = ["check_return_form", "uncounted", "without_targets"]
 
 _MARKERS = (-1, -100)  # minGPT's, and the one that torch has by default
 _OFTEN = 4  # one in so many cases has targets that are not counted
@@ -33,7 +33,7 @@ def _called(problem: Problem, module: nn.Module, *given: Tensor) -> Any:
         return module(*given)
 
 
-def hold_form(problem: Problem) -> None:
+def check_return_form(problem: Problem) -> None:
     """A caller can take results apart as the original's: a tensor alone, a tuple of as many, the loss in its place or none."""
     given: list[tuple[str, Sequence[Tensor]]] = [("forward", problem.inputs[:1])]
     if _targets_may_be_left_out(problem.reference):
@@ -57,24 +57,24 @@ def _form(found: Any) -> str:
     return f"{form_of(found)} with {f'the loss at {losses[0]}' if losses else 'no loss'}"
 
 
-def without_targets(problem: Problem) -> Held:
+def without_targets(problem: Problem) -> CaseResult:
     """Without targets the logits are those with them: all, or the last position's where the original gives no more."""
     if not _targets_may_be_left_out(problem.reference):
-        return Held()
+        return CaseResult()
     idx = problem.inputs[0]
     own: Tensor = tensor_of(_called(problem, problem.reference, idx))
     truth = problem.truth(gradients=True)
     whole = truth.values["logits"]
     rows = next((r for r in (slice(None), slice(-1, None), -1) if whole[:, r].shape == own.shape), None)
     if rows is None:
-        return Held(notes=("logits without targets have a form of their own, and were not judged",))
+        return CaseResult(notes=("logits without targets have a form of their own, and were not judged",))
     shown = _rows_of(truth, rows)
     far = (own.to(whole) - shown.values["logits"]).abs().nan_to_num().max()
     if float(far) > _NEAR * float(whole.abs().nan_to_num().max()):
-        return Held(notes=("the original gives other logits without targets, and those were not judged",))
+        return CaseResult(notes=("the original gives other logits without targets, and those were not judged",))
     got = candidate_run(problem, lambda m: {"logits": tensor_of(_called(problem, m, idx))})
     with within("without targets"):
-        return hold(problem, shown, got, lambda: {"logits": own}, ["logits"])
+        return compare_all(problem, shown, got, lambda: {"logits": own}, ["logits"])
 
 
 def _rows_of(truth: Truth, rows: Any) -> Truth:
@@ -87,29 +87,31 @@ def _rows_of(truth: Truth, rows: Any) -> Truth:
     return Truth({"logits": truth.values["logits"][:, rows]}, perturbed, first=truth.first, many=truth.many)
 
 
-def uncounted(problem: Problem) -> Held:
+def uncounted(problem: Problem) -> CaseResult:
     """Targets that the original does not count, -1 or -100, do not count in the candidate's loss either."""
     case, (idx, targets) = problem.case, problem.inputs
     if not takes_targets(problem.reference) or targets.numel() < 2 or case.seed % _OFTEN:
-        return Held()
+        return CaseResult()
     left_out = torch.rand(targets.shape, generator=generator(case, "uncounted")) < 0.5
     left_out[0, 0], left_out[-1, -1] = False, True
     marked = targets.masked_fill(left_out.to(targets.device), _MARKERS[case.seed // _OFTEN % len(_MARKERS)])
     given = (idx, marked)
     # tried on the CPU: on a GPU a class that there is not ends every later call of the process
     if not _counts(problem, problem.make_reference(), given):
-        return Held()
+        return CaseResult()
     try:
         candidate_run(problem, lambda m: _on_cpu(problem, copy.deepcopy(m), given))
     except Mismatch:
         if problem.device.type == "cpu":
             raise
-        return Held(notes=("targets that are not counted were not judged: the candidate does not run on the CPU",))
+        return CaseResult(
+            notes=("targets that are not counted were not judged: the candidate does not run on the CPU",)
+        )
     other = replace(problem, inputs=given, memory_key=(problem.memory_key, "uncounted"))
     got = candidate_run(other, lambda m: other.run(m, given, gradients=False))
     truth = other.truth(gradients=False)
     with within(f"where some targets are {int(marked.min())}, and the original does not count them"):
-        return hold(other, truth, got, lambda: other.run(other.reference, given, gradients=False), ["loss"])
+        return compare_all(other, truth, got, lambda: other.run(other.reference, given, gradients=False), ["loss"])
 
 
 def _on_cpu(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> Tensor | None:

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.checks.base.candidate_run import candidate_run, first_line, kind_of, raised
-from equivcheck.checks.base.check import Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, ReferenceRaises, ToolError, UnfitResult
-from equivcheck.numerics.oracle import Widened, spelled_out
+from equivcheck.numerics.oracle import Widened, math_backend
 from equivcheck.numerics.truth import Sample, Truth
 from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, failure, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime import global_state
-from equivcheck.runtime.device import hold_device
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.device import ensure_device_alive
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["Transform", "attempted", "hold_transformed", "not_compared", "plain_pass"]
+__all__ = ["Transform", "attempted", "compare_transformed", "not_compared", "plain_pass"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def plain_pass(problem: Problem) -> None:
     candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
 
 
-def hold_transformed(problem: Problem, what: str, transform: Transform, plainly: Transform) -> Held:
+def compare_transformed(problem: Problem, what: str, transform: Transform, plainly: Transform) -> CaseResult:
     """Hold what `transform` gives of the candidate against the oracle's, of which `plainly` makes the same by plain autograd.
 
     Where the candidate raises and the original does not, `what` is unsupported; where the original raises, too, that is a
@@ -66,7 +66,7 @@ def hold_transformed(problem: Problem, what: str, transform: Transform, plainly:
         ensure_foreign(its)
         return not_compared(what, ReferenceRaises(first_line(its)))
     with within(what):
-        return hold(problem, truth, dict(got), lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
+        return compare_all(problem, truth, dict(got), lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
 
 
 def attempted(
@@ -87,7 +87,7 @@ def attempted(
         ToolError: Equivcheck's own code raised.
     """
     try:
-        with global_state.kept(), held_back(), running(CANDIDATE), foreign():
+        with global_state.preserved(), exits_as_errors(), running(CANDIDATE), foreign():
             return None, run()
     except Overwritten as overwritten:
         if failure(lambda: _in_region(original)) is None and overwritten.where in problem.guard.reference_changes:
@@ -96,10 +96,10 @@ def attempted(
     except (Mismatch, ToolError):
         raise
     except Exception as error:
-        hold_device(problem.device, f"the candidate ran on {problem.case.id}", error)
+        ensure_device_alive(problem.device, f"the candidate ran on {problem.case.id}", error)
         with running(CANDIDATE):
             ensure_foreign(error)
-        with held_back(), global_state.kept():
+        with exits_as_errors(), global_state.preserved():
             why = failure(lambda: _in_region(original))
         if why is not None:
             return ReferenceRaises(first_line(why)), None
@@ -113,14 +113,14 @@ def _in_region(original: Callable[[], object]) -> None:
         original()
 
 
-def not_compared(what: str, why: Exception | None) -> Held:
+def not_compared(what: str, why: Exception | None) -> CaseResult:
     """A transform under which nothing was compared: a note where the original refuses it too, else it is unsupported."""
     assert why is not None, "there is a reason, or there is a result"
     if isinstance(why, ReferenceRaises):
-        return Held(
+        return CaseResult(
             notes=(f"{what}: the original itself raises {kind_of(why)}, there is nothing to compare",), judged=False
         )
-    return Held(unsupported=(f"{what}: {first_line(why)}",))
+    return CaseResult(unsupported=(f"{what}: {first_line(why)}",))
 
 
 def _truth(problem: Problem, plainly: Transform) -> Truth:
@@ -133,11 +133,11 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
         with problem.within(module, on), seeded(problem.case.seed, problem.device), around:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
-    with spelled_out():
+    with math_backend():
         values = oracle(Widened())
 
     def perturbed(count: int) -> Sample:
-        with spelled_out():
+        with math_backend():
             return in_turn(problem, values, count, lambda noise: oracle(problem.rounding(noise, 1)))
 
     return Truth(values, perturbed, first=_FEW, many=_MANY)

@@ -15,12 +15,12 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.within import within
-from equivcheck.checks.dropout.exact import forward, hold_exactly, hold_under_masks, must_open, read_masks
+from equivcheck.checks.dropout.exact import compare_exactly, compare_under_masks, forward, must_open, read_masks
 from equivcheck.checks.dropout.masks import Masks, inject, visible_keys
-from equivcheck.checks.dropout.moments import hold_moments, small_sizes
-from equivcheck.checks.dropout.statistics import OUTPUTS, PROBABILITIES, hold_mask
+from equivcheck.checks.dropout.moments import compare_moments, small_sizes
+from equivcheck.checks.dropout.statistics import OUTPUTS, PROBABILITIES, check_mask
 from equivcheck.checks.dropout.torch_masks import drawn_by_torch
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
@@ -44,10 +44,10 @@ _FEW = 32
 _RECOMPUTED = 64  # up to this length results are also compared where the backward pass runs the forward pass again
 
 
-def dropout(pair: Pair, case: Case) -> Held:
+def dropout(pair: Pair, case: Case) -> CaseResult:
     """In train mode outputs and gradients are the oracle's under the candidate's own masks, and the masks are random."""
     if pair.traits.function and "dropout_p" not in pair.options:
-        return Held(notes=("not both of the functions take dropout_p",), judged=False)
+        return CaseResult(notes=("not both of the functions take dropout_p",), judged=False)
     problem = pair.problem(case.but(training=True))
     try:
         must_open(pair, case)
@@ -58,8 +58,8 @@ def dropout(pair: Pair, case: Case) -> Held:
             held = replace(held, notes=(*held.notes, *notes))
     except NotOpened as why:
         small = pair.problem(problem.case.but(**small_sizes(case)))
-        held = Held(
-            hold_moments(small, small.reference, candidate_run(small, lambda m: m, reference=small.make_reference)),
+        held = CaseResult(
+            compare_moments(small, small.reference, candidate_run(small, lambda m: m, reference=small.make_reference)),
             "the distribution over masks",
             notes=(f"masks cannot be read off, and dropout was judged by its distribution alone: {why}",),
         )
@@ -67,8 +67,8 @@ def dropout(pair: Pair, case: Case) -> Held:
     return held
 
 
-def _hold(problem: Problem) -> Held:
-    held, masked = hold_exactly(problem, problem.candidate)
+def _hold(problem: Problem) -> CaseResult:
+    held, masked = compare_exactly(problem, problem.candidate)
     if problem.case.seq_len > _RECOMPUTED:
         return held
 
@@ -81,8 +81,8 @@ def _hold(problem: Problem) -> Held:
     again = replace(problem, outputs=outputs)
     with within("with activation checkpointing, where the forward pass is run again", plain=True):
         got = candidate_run(problem, lambda m: again.run(m, problem.inputs, gradients=True))
-        other = hold_under_masks(masked, got)
-    return Held.worst((held, other))
+        other = compare_under_masks(masked, got)
+    return CaseResult.worst((held, other))
 
 
 def _random(problem: Problem) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def _told(
     peers: Callable[[], Iterator[Tensor]],
 ) -> str:
     try:
-        note = hold_mask(kept, visible, rate, tail=FALSE_ALARM, axes=axes, peers=peers)
+        note = check_mask(kept, visible, rate, tail=FALSE_ALARM, axes=axes, peers=peers)
     except Mismatch as error:
         if torch.equal(kept, next(iter(peers()))):  # as where torch's kernels keep everything at a rate of 1
             return f"{what}: {error}; and so it is in the original, whose masks are the same"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.dropout.masks import Masks, Recovery, inject
 from equivcheck.errors import NotOpened, ToolError
 from equivcheck.pairs.cache import Memory
@@ -20,7 +20,7 @@ from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.runtime.rng import generator_state, seeded, set_generator_state
 
-__all__ = ["forward", "hold_exactly", "hold_under_masks", "must_open", "read_masks", "under_masks"]
+__all__ = ["compare_exactly", "compare_under_masks", "forward", "must_open", "read_masks", "under_masks"]
 
 
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below another mask
@@ -106,7 +106,7 @@ def under_masks(problem: Problem, masks: Masks) -> Problem:
     return replace(problem, around_reference=around, memory=Memory(), memory_key="under masks")
 
 
-def hold_under_masks(problem: Problem, got: Results) -> Held:
+def compare_under_masks(problem: Problem, got: Results) -> CaseResult:
     """Hold a candidate's results against the oracle of a problem with masks; raises NotOpened where they fit no dropout of it.
 
     Results of a run without gradients are its outputs alone.
@@ -119,15 +119,15 @@ def hold_under_masks(problem: Problem, got: Results) -> Held:
             return problem.run(reference, problem.inputs, gradients=gradients)
 
     truth = problem.truth(gradients=True)
-    return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)) if gradients else got)
+    return compare_all(problem, truth, got, own, dict.fromkeys((*truth.values, *got)) if gradients else got)
 
 
-def hold_exactly(problem: Problem, candidate: nn.Module) -> tuple[Held, Problem]:
+def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult, Problem]:
     """Hold the candidate's results, with gradients and without, against the oracle under its own masks; raises NotOpened.
 
     Weights, modes and rates are those of the originals that the problem makes. Gives the problem with the masks, too.
     """
-    helds: list[Held] = []
+    helds: list[CaseResult] = []
     seen: list[tuple[Masks, Problem]] = []
     for gradients in (True, False):
         run = partial(problem.run, inputs=problem.inputs, gradients=gradients)
@@ -137,8 +137,8 @@ def hold_exactly(problem: Problem, candidate: nn.Module) -> tuple[Held, Problem]
         # the masks are mostly the same, and the oracle with them
         masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
         seen.append((masks, masked))
-        helds.append(hold_under_masks(masked, got))
-    return Held.worst(helds), seen[0][1]
+        helds.append(compare_under_masks(masked, got))
+    return CaseResult.worst(helds), seen[0][1]
 
 
 def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.numerics.quantiles import student_quantile
@@ -25,7 +25,7 @@ from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.problem import Problem
 from equivcheck.runtime.rng import generator_state, seeded
 
-__all__ = ["hold_moments", "small_sizes"]
+__all__ = ["compare_moments", "small_sizes"]
 
 _BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
 _WITHIN, _NEIGHBOURS, _SUCCESSIVE = "within a sample", "between neighbours in the batch", "between successive calls"
@@ -34,7 +34,7 @@ _ROUNDINGS = 16  # roundings between two right implementations of one mean; a st
 
 
 def small_sizes(case: Case) -> dict[str, Any]:
-    """The sizes of a case that is small enough for `hold_moments`, as changes of this one."""
+    """The sizes of a case that is small enough for `compare_moments`, as changes of this one."""
     length = min(case.seq_len, 4)
     return {
         "batch_size": 1,
@@ -46,7 +46,7 @@ def small_sizes(case: Case) -> dict[str, Any]:
     }
 
 
-def hold_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
+def compare_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
     """Hold the joint distribution of outputs and input gradients against the original's; a Mismatch, or the ratio to chance."""
     own = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
     mine = candidate_run(
@@ -64,7 +64,9 @@ def hold_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -
         reference=lambda: problem.run(reference, problem.inputs, gradients=True),
     )
     truth = alone.truth(gradients=True)
-    held = hold(alone, truth, got, lambda: problem.run(reference, problem.inputs, gradients=True), tuple(truth.values))
+    held = compare_all(
+        alone, truth, got, lambda: problem.run(reference, problem.inputs, gradients=True), tuple(truth.values)
+    )
     return max(held.ratio or 0.0, _same(problem, own, mine))
 
 

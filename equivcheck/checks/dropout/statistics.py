@@ -15,7 +15,7 @@ from torch import Tensor
 
 from equivcheck.errors import Mismatch
 
-__all__ = ["GRANULARITY", "OUTPUTS", "PROBABILITIES", "hold_mask"]
+__all__ = ["GRANULARITY", "OUTPUTS", "PROBABILITIES", "check_mask"]
 
 GRANULARITY = 1 / 256
 """Flash kernels compare a rate with eight random bits: two right rates may be as far apart as this."""
@@ -27,7 +27,7 @@ PROBABILITIES = ("calls", "samples", "heads", "queries", "keys")
 OUTPUTS = ("calls", "samples", "-", "positions", "channels")
 
 
-def hold_mask(
+def check_mask(
     kept: Tensor,
     visible: Tensor,
     rate: float,
@@ -53,11 +53,11 @@ def hold_mask(
     found: list[Mismatch] = []
     note, excused = "", _INDEPENDENT
     try:
-        note, excused = _hold_offsets(kept, visible, rate, tail / 2, axes, peers)
+        note, excused = _check_offsets(kept, visible, rate, tail / 2, axes, peers)
     except Mismatch as error:
         found.append(error)
     try:
-        _hold_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes, excused)
+        _check_rates(((~kept).double() - rate) * seen, seen, rate, tail / 2, axes, excused)
     except Mismatch as error:
         found.append(error)
     if found:
@@ -109,7 +109,9 @@ def _slices(x: Tensor, axes: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         yield f"by tiles of {_TILE}", cut.reshape(T // _TILE, _TILE, T // _TILE, _TILE).sum((1, 3)).reshape(-1)
 
 
-def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Sequence[str], excused: _Dependence) -> None:
+def _check_rates(
+    off: Tensor, seen: Tensor, rate: float, tail: float, axes: Sequence[str], excused: _Dependence
+) -> None:
     """`off` is of mean zero where it is `seen`: so are its sums over slices, but for chance and granularity."""
     variance, largest = rate * (1 - rate) * excused.places, max(rate, 1 - rate) * excused.places
     worst, told = 1.0, ""
@@ -129,7 +131,7 @@ def _hold_rates(off: Tensor, seen: Tensor, rate: float, tail: float, axes: Seque
         raise Mismatch(told, ratio=worst, where="rate")
 
 
-def _hold_offsets(
+def _check_offsets(
     kept: Tensor,
     visible: Tensor,
     rate: float,

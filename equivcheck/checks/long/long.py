@@ -10,8 +10,8 @@ import torch
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.within import within
 from equivcheck.checks.long.problem import NotPlain, long_problem
@@ -46,20 +46,20 @@ def lengthened(case: Case, device: torch.device) -> Case:
     )
 
 
-def long(pair: Pair, case: Case) -> Held:
+def long(pair: Pair, case: Case) -> CaseResult:
     """Where the original's T x T scores do not fit, outputs and gradients are within budget of the oracle by blocks."""
     longer = lengthened(case, pair.device)
     problem = long_problem(pair, longer)
     try:
         truth = long_truth(pair, problem)
     except NotPlain as why:
-        return Held(None, notes=(f"long sequences were not judged: {why}",), judged=False)
+        return CaseResult(None, notes=(f"long sequences were not judged: {why}",), judged=False)
     try:
         got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
         unrecorded = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
     except Mismatch as mismatch:
         if does_not_fit(mismatch.__cause__):
-            return Held(
+            return CaseResult(
                 None,
                 notes=(f"the candidate does not fit in memory at T={longer.seq_len}, {longer.dtype}",),
                 judged=False,
@@ -67,9 +67,9 @@ def long(pair: Pair, case: Case) -> Held:
         raise
     names = tuple(dict.fromkeys((*truth.values, *got)))
     with within(f"at T={longer.seq_len}, for which the case stands", separator=":\n"):
-        recorded = hold(problem, truth, got, dict, names)
-        held = Held.worst((recorded, hold(problem, truth, unrecorded, dict, ("output",))))
-    return Held(held.ratio, held.where, (*held.notes, f"T={longer.seq_len}, judged by blocks of queries"))
+        recorded = compare_all(problem, truth, got, dict, names)
+        held = CaseResult.worst((recorded, compare_all(problem, truth, unrecorded, dict, ("output",))))
+    return CaseResult(held.ratio, held.where, (*held.notes, f"T={longer.seq_len}, judged by blocks of queries"))
 
 
 def does_not_fit(error: BaseException | None) -> bool:

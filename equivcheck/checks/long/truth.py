@@ -124,5 +124,5 @@ class _NoOrigins(Origins):
     def mark_normaliser(self, of: Tensor) -> None:
         """Nothing."""
 
-    def mark_again(self, of: Tensor, size: Tensor, *, less: Tensor | None = None, probable: bool = False) -> None:
+    def mark_recomputed(self, of: Tensor, size: Tensor, *, less: Tensor | None = None, probable: bool = False) -> None:
         """Nothing."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.modifications import adapted, parts
 from equivcheck.checks.base.within import within
 from equivcheck.checks.replacement.snapshot import REPLACED, listed, replaced
@@ -21,7 +21,7 @@ __all__ = ["adapters", "hooks", "masks", "rates"]
 _RATES = (0.0, 0.35, 0.6)
 
 
-def hooks(pair: Pair, case: Case) -> Held:
+def hooks(pair: Pair, case: Case) -> CaseResult:
     """Hooks that were there before still fire, change results as they did, and go when their handles are removed."""
     counts: list[Counter[str]] = []
     handles: list[Any] = []
@@ -45,7 +45,7 @@ def hooks(pair: Pair, case: Case) -> Held:
         raise Mismatch(
             f"hooks fire {mine[off[0]]} times in a forward pass, and {its[off[0]]} before: {listed(off)}", where=off[0]
         )
-    held = scene.hold()
+    held = scene.compare_all()
     _quiet_hooks_stay(pair, case)
     for handle in handles:
         handle.remove()
@@ -98,7 +98,7 @@ def _run(problem: Problem, model: nn.Module) -> None:
     problem.run(model, problem.inputs, gradients=False)
 
 
-def adapters(pair: Pair, case: Case) -> Held:
+def adapters(pair: Pair, case: Case) -> CaseResult:
     """Adapters that were put in the place of linears before the replacement work on after it."""
     problem = pair.problem(case)
 
@@ -107,10 +107,10 @@ def adapters(pair: Pair, case: Case) -> Held:
             if isinstance(model.get_submodule(name), nn.Linear):
                 adapted(problem, model, name)
 
-    return replaced(pair, case, adapt).hold()
+    return replaced(pair, case, adapt).compare_all()
 
 
-def rates(pair: Pair, case: Case) -> Held:
+def rates(pair: Pair, case: Case) -> CaseResult:
     """Dropout rates that were changed before the replacement stay changed, and are obeyed."""
 
     def change(model: nn.Module) -> None:
@@ -131,10 +131,10 @@ def rates(pair: Pair, case: Case) -> Held:
                 drop.p = 0.0
 
     with within("in train mode, with every p = 0", plain=True):
-        return replaced(pair, case.but(training=True), none, rate=0.5).hold()
+        return replaced(pair, case.but(training=True), none, rate=0.5).compare_all()
 
 
-def masks(pair: Pair, case: Case) -> Held:
+def masks(pair: Pair, case: Case) -> CaseResult:
     """A mask that was edited before the replacement is kept, and obeyed."""
     edited: list[str] = []
 
@@ -148,7 +148,7 @@ def masks(pair: Pair, case: Case) -> Held:
 
     scene = replaced(pair, case, edit)
     if not edited:
-        return Held(notes=("the original has no buffer that is a mask of zeros and ones",), judged=False)
+        return CaseResult(notes=("the original has no buffer that is a mask of zeros and ones",), judged=False)
     after = scene.after.values
     off = [
         n for n, value in scene.before.values.items() if n in edited and not torch.equal(value, after.get(n, value[:0]))
@@ -156,7 +156,7 @@ def masks(pair: Pair, case: Case) -> Held:
     if off:
         raise Mismatch(f"the edited mask is another after replacing: {listed(off)}", where=off[0])
     with within("with a mask that lets a prefix see all of itself", plain=True):
-        return scene.hold()
+        return scene.compare_all()
 
 
 CHECKS = tuple(Check.of(f"replacement.{run.__name__}", run, REPLACED) for run in (hooks, adapters, rates, masks))

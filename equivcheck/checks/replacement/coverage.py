@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.checks.base.check import Check, Held
+from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.modifications import with_field
 from equivcheck.checks.base.within import within
-from equivcheck.checks.replacement.snapshot import REPLACED, Before, listed, replaced
+from equivcheck.checks.replacement.snapshot import REPLACED, ModelSnapshot, listed, replaced
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.patch_guard import classes_restored
 
 __all__ = ["blocks", "layers", "others", "process", "returned", "root", "twice"]
 
 
-def returned(pair: Pair, case: Case) -> Held:
+def returned(pair: Pair, case: Case) -> CaseResult:
     """The very model that was given comes back, and computes what the original does."""
     scene = replaced(pair, case)
     if not isinstance(scene.returned, nn.Module):
@@ -31,15 +31,15 @@ def returned(pair: Pair, case: Case) -> Held:
             "another object is returned than the model that was given: whoever holds that one goes on with it",
             where="the model",
         )
-    return scene.hold()
+    return scene.compare_all()
 
 
-def layers(pair: Pair, case: Case) -> Held:
+def layers(pair: Pair, case: Case) -> CaseResult:
     """Where a module is replaced, every other of its class is, in all layers and inside of other modules."""
     scene = replaced(pair, case)
     changed = scene.before.changed(scene.after)
     if not changed:
-        return Held(notes=("nothing was replaced, the model is as it was",), judged=False)
+        return CaseResult(notes=("nothing was replaced, the model is as it was",), judged=False)
     kinds = {scene.before.kinds[name] for name in changed}
     left = [name for name, kind in scene.before.kinds.items() if kind in kinds and name not in changed]
     if left:
@@ -54,7 +54,7 @@ def layers(pair: Pair, case: Case) -> Held:
     ]
     if left:
         raise Mismatch(f"inside of another module, not replaced: {listed(left)}", where=left[0])
-    return nested.hold()
+    return nested.compare_all()
 
 
 class _Around(nn.Module):
@@ -70,7 +70,7 @@ class _Around(nn.Module):
         return found[:2] if isinstance(found, tuple | list) else found
 
 
-def blocks(pair: Pair, case: Case) -> Held:
+def blocks(pair: Pair, case: Case) -> CaseResult:
     """Blocks with other head counts and rates than the config's keep them."""
     case = case.but(attn_pdrop=0.0, resid_pdrop=0.0)
     config = vars(case.config())
@@ -88,7 +88,7 @@ def blocks(pair: Pair, case: Case) -> Held:
 
     scene = replaced(pair, case, exchange)
     if not exchanged:
-        return Held(notes=("the original has no list of blocks, of which one could be another",), judged=False)
+        return CaseResult(notes=("the original has no list of blocks, of which one could be another",), judged=False)
     after = scene.after.modules
     for name, module in scene.problem.make_reference().named_modules():
         numbers, mine = _numbers(module), _numbers(after.get(name, module))
@@ -98,7 +98,7 @@ def blocks(pair: Pair, case: Case) -> Held:
                 f"{name}.{off[0]} is {mine[off[0]]} after replacing, and {numbers[off[0]]} before", where=name
             )
     with within(f"with n_head={heads} in the second block", plain=True):
-        return scene.hold()
+        return scene.compare_all()
 
 
 def _numbers(module: nn.Module) -> dict[str, float]:
@@ -109,13 +109,13 @@ def _numbers(module: nn.Module) -> dict[str, float]:
     }
 
 
-def twice(pair: Pair, case: Case) -> Held:
+def twice(pair: Pair, case: Case) -> CaseResult:
     """Replacing again changes nothing."""
     scene = replaced(pair, case)
     once = scene.after
     again = replaced(pair, case)  # of another model, for what it raises the first time is not said here
     try:
-        with held_back(), foreign(CANDIDATE):
+        with exits_as_errors(), foreign(CANDIDATE):
             second = pair.candidate(again.model)
     except Exception as error:
         ensure_foreign(error)
@@ -124,15 +124,15 @@ def twice(pair: Pair, case: Case) -> Held:
         ) from error
     if second is not again.model and isinstance(again.returned, nn.Module):
         raise Mismatch("replacing again returns another object", where="the model")
-    after = Before.of(again.model)
+    after = ModelSnapshot.of(again.model)
     off = [name for name, kind in once.kinds.items() if after.kinds.get(name) is not kind]
     if off or list(after.values) != list(once.values):
         raise Mismatch(f"replacing again replaces once more: {listed(off)}", where=off[0] if off else "")
     again.returned = again.model
-    return again.hold()
+    return again.compare_all()
 
 
-def others(pair: Pair, case: Case) -> Held:
+def others(pair: Pair, case: Case) -> CaseResult:
     """Every module that is not replaced is the very object that it was, of its class, with its hooks."""
 
     def hook(model: nn.Module) -> None:
@@ -157,10 +157,10 @@ def others(pair: Pair, case: Case) -> Held:
     ]
     if off:
         raise Mismatch(f"hooks are gone from modules that were not replaced: {listed(off)}", where=off[0])
-    return Held()
+    return CaseResult()
 
 
-def process(pair: Pair, case: Case) -> Held:
+def process(pair: Pair, case: Case) -> CaseResult:
     """Nothing but the model is changed: no class, no function, no generator, no default; a new model is the original still."""
     defaults = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()
     scene = replaced(pair, case)
@@ -172,35 +172,35 @@ def process(pair: Pair, case: Case) -> Held:
         )
     if defaults != (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()):
         raise Mismatch("a default of torch was changed", where="defaults")
-    fresh = Before.of(scene.problem.make_reference())
+    fresh = ModelSnapshot.of(scene.problem.make_reference())
     off = [name for name, kind in scene.before.kinds.items() if fresh.kinds.get(name) is not kind]
     if off:
         raise Mismatch(f"a new model is built with another class: {listed(off)}", where=off[0])
-    return Held()
+    return CaseResult()
 
 
-def root(pair: Pair, case: Case) -> Held:
+def root(pair: Pair, case: Case) -> CaseResult:
     """An attention that is not inside of anything is replaced, too, or refused loudly: not left as it is in silence."""
     scene = replaced(pair, case)
     changed = [name for name in scene.before.changed(scene.after) if name]
     if not changed:
-        return Held(notes=("nothing was replaced, the model is as it was",), judged=False)
+        return CaseResult(notes=("nothing was replaced, the model is as it was",), judged=False)
     alone = scene.problem.make_reference().get_submodule(changed[0])
-    before = Before.of(alone)
+    before = ModelSnapshot.of(alone)
     with warnings.catch_warnings(), classes_restored(alone):
         warnings.simplefilter("ignore")
         try:
-            with held_back(), foreign(CANDIDATE):
+            with exits_as_errors(), foreign(CANDIDATE):
                 got = pair.candidate(alone)
         except Exception as error:
             ensure_foreign(error)
-            return Held()  # loudly
+            return CaseResult()  # loudly
     told = f"a model that is itself a {before.kinds[''].__name__}"
     if not isinstance(got, nn.Module):
         raise Mismatch(f"{told}: {type(got).__name__} is returned", where=changed[0])
-    if not before.changed(Before.of(got)):
+    if not before.changed(ModelSnapshot.of(got)):
         raise Mismatch(f"{told}: nothing was replaced, and nothing was raised", where=changed[0])
-    return Held()
+    return CaseResult()
 
 
 CHECKS = tuple(

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
-from equivcheck.checks.base.check import Held
-from equivcheck.checks.base.compare_all import hold
+from equivcheck.checks.base.check import CaseResult
+from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
-from equivcheck.runtime.exits import held_back
+from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.patch_guard import classes_restored
 from equivcheck.runtime.rng import generator_state, seeded
 
-__all__ = ["REPLACED", "Before", "Scene", "alike", "listed", "replaced"]
+__all__ = ["REPLACED", "ModelSnapshot", "ReplacementRun", "alike", "listed", "replaced"]
 
 REPLACED = TRANSFORMED.but(
     layouts=("contiguous",),
@@ -48,7 +48,7 @@ _HOOKS = (
 
 
 @dataclass(frozen=True)
-class Before:
+class ModelSnapshot:
     """A model's parts by name, shared ones under each of their names, as they were."""
 
     modules: Mapping[str, nn.Module]
@@ -63,7 +63,7 @@ class Before:
     hooks: Mapping[str, tuple[Any, ...]]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Before":
+    def of(cls, model: nn.Module) -> "ModelSnapshot":
         modules = dict(model.named_modules(remove_duplicate=False))
         parameters = dict(model.named_parameters(remove_duplicate=False))
         tensors: dict[str, Tensor] = {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
@@ -80,7 +80,7 @@ class Before:
             {name: tuple(h for kind in _HOOKS for h in vars(m).get(kind, {}).values()) for name, m in modules.items()},
         )
 
-    def changed(self, after: "Before") -> list[str]:
+    def changed(self, after: "ModelSnapshot") -> list[str]:
         """The modules that were replaced: another object, another class or another forward than before; the outermost ones."""
         found: list[str] = []
         for name, module in self.modules.items():
@@ -96,13 +96,13 @@ class Before:
 
 
 @dataclass
-class Scene:
+class ReplacementRun:
     """One replacement: the problem with its prepared original, the model that was given, and what came back."""
 
     problem: Problem
     given: nn.Module
     returned: Any
-    before: Before
+    before: ModelSnapshot
     patched: list[str] = field(default_factory=list)
     drawn: bool = False
 
@@ -112,11 +112,11 @@ class Scene:
         return self.returned if isinstance(self.returned, nn.Module) else self.given
 
     @property
-    def after(self) -> Before:
+    def after(self) -> ModelSnapshot:
         """The model as it is now."""
-        return Before.of(self.model)
+        return ModelSnapshot.of(self.model)
 
-    def hold(self) -> Held:
+    def compare_all(self) -> CaseResult:
         """Outputs and gradients of the replaced model are the oracle's, of an original that was prepared in the same way."""
         problem = replace(self.problem, make_candidate=lambda _: self.model)
         got = candidate_run(problem, lambda model: problem.run(model, problem.inputs, gradients=True))
@@ -126,7 +126,7 @@ class Scene:
             return problem.run(problem.reference, problem.inputs, gradients=True)
 
         try:
-            return hold(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+            return compare_all(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
         except Mismatch as error:
             told, separator, rest = str(error).partition("\nand so are: ")
             short = told + separator + listed(rest.split(", ")) if separator else told
@@ -140,7 +140,7 @@ def replaced(
     wrap: Prepare | None = None,
     *,
     rate: float = 0.0,
-) -> Scene:
+) -> ReplacementRun:
     """Build an original, `prepare` it (and `wrap` it in another module), and have it replaced; what that raises is a Mismatch.
 
     Nothing is dropped where a `rate` is not asked for: a mode or a rate that is lost is a finding of its own.
@@ -158,12 +158,12 @@ def replaced(
 
     problem = replace(plain, make_reference=make, memory=Memory(), memory_key="prepared")
     given = make()
-    before = Before.of(given)
+    before = ModelSnapshot.of(given)
     with warnings.catch_warnings(), seeded(case.seed, problem.device), classes_restored(given) as patched:
         warnings.simplefilter("ignore")
         state = generator_state(problem.device)
         try:
-            with held_back(), foreign(CANDIDATE):
+            with exits_as_errors(), foreign(CANDIDATE):
                 returned = pair.candidate(given)
         except Exception as error:
             ensure_foreign(error)
@@ -172,7 +172,7 @@ def replaced(
                 f"the replacement raises {type(error).__name__}: {text}", where=type(error).__name__
             ) from error
         drawn = not torch.equal(state, generator_state(problem.device))
-    return Scene(problem, given, returned, before, patched, drawn)
+    return ReplacementRun(problem, given, returned, before, patched, drawn)
 
 
 def listed(names: list[str]) -> str:

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, generator
-from equivcheck.checks.base.check import Check, Held
-from equivcheck.checks.replacement.snapshot import REPLACED, Scene, alike, listed, replaced
+from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.replacement.snapshot import REPLACED, ReplacementRun, alike, listed, replaced
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 
 __all__ = ["dtypes", "frozen", "modes", "parameters", "shared", "ties", "weights"]
 
 
-def modes(pair: Pair, case: Case) -> Held:
+def modes(pair: Pair, case: Case) -> CaseResult:
     """Train or eval stays as it was in every submodule."""
     scene = replaced(pair, case, lambda model: model.eval(), rate=0.5)
     _same_modes(scene)
@@ -26,10 +26,10 @@ def modes(pair: Pair, case: Case) -> Held:
 
     for others in (False, True):  # each module is in both modes once
         _same_modes(replaced(pair, case, partial(toggle, others=others)))
-    return scene.hold()
+    return scene.compare_all()
 
 
-def _same_modes(scene: Scene) -> None:
+def _same_modes(scene: ReplacementRun) -> None:
     after = scene.after.modes
     off = [name for name, mode in scene.before.modes.items() if after.get(name, mode) != mode]
     if off:
@@ -38,23 +38,23 @@ def _same_modes(scene: Scene) -> None:
         )
 
 
-def dtypes(pair: Pair, case: Case) -> Held:
+def dtypes(pair: Pair, case: Case) -> CaseResult:
     """Parameters and buffers keep their dtypes and devices, in bfloat16 and in float64, and results are computed in them."""
     helds = []
     for dtype in ("bfloat16", "float64"):
         scene = replaced(pair, case.but(dtype=dtype))
         _same_dtypes(scene)
-        helds.append(scene.hold())
+        helds.append(scene.compare_all())
 
     def mixed(model: nn.Module) -> None:
         for number, parameter in enumerate(model.parameters()):
             parameter.data = parameter.data.to(torch.float64 if number % 2 else torch.float32)
 
     _same_dtypes(replaced(pair, case, mixed))
-    return Held.together(helds)
+    return CaseResult.together(helds)
 
 
-def _same_dtypes(scene: Scene) -> None:
+def _same_dtypes(scene: ReplacementRun) -> None:
     after = scene.after.dtypes
     off = [name for name, kind in scene.before.dtypes.items() if after.get(name, kind) != kind]
     if off:
@@ -63,7 +63,7 @@ def _same_dtypes(scene: Scene) -> None:
         raise Mismatch(told, where=off[0])
 
 
-def frozen(pair: Pair, case: Case) -> Held:
+def frozen(pair: Pair, case: Case) -> CaseResult:
     """What was frozen stays frozen, and what was trainable stays trainable."""
 
     def freeze(model: nn.Module) -> None:
@@ -75,10 +75,10 @@ def frozen(pair: Pair, case: Case) -> Held:
     off = [name for name, wanted in scene.before.requires_grad.items() if after.get(name, wanted) != wanted]
     if off:
         raise Mismatch(f"requires_grad={after[off[0]]} after replacing, and not before: {listed(off)}", where=off[0])
-    return scene.hold()
+    return scene.compare_all()
 
 
-def ties(pair: Pair, case: Case) -> Held:
+def ties(pair: Pair, case: Case) -> CaseResult:
     """Parameters that are one object under two names stay one."""
 
     def tie(model: nn.Module) -> None:
@@ -97,10 +97,10 @@ def ties(pair: Pair, case: Case) -> Held:
     for names in by_object.values():
         if len({id(after[name]) for name in names if name in after}) > 1:
             raise Mismatch(f"one Parameter before, and several after replacing: {listed(names)}", where=names[0])
-    return scene.hold()
+    return scene.compare_all()
 
 
-def shared(pair: Pair, case: Case) -> Held:
+def shared(pair: Pair, case: Case) -> CaseResult:
     """A module that two blocks use stays one module."""
 
     def share(model: nn.Module) -> None:
@@ -119,10 +119,10 @@ def shared(pair: Pair, case: Case) -> Held:
     for names in by_object.values():
         if len({id(after[name]) for name in names if name in after}) > 1:
             raise Mismatch(f"one module before, and several after replacing: {listed(names)}", where=names[0])
-    return scene.hold()
+    return scene.compare_all()
 
 
-def parameters(pair: Pair, case: Case) -> Held:
+def parameters(pair: Pair, case: Case) -> CaseResult:
     """Every Parameter is the very object that it was: an optimizer that was built before trains the model."""
     gradients: list[dict[str, Tensor]] = []
 
@@ -143,10 +143,10 @@ def parameters(pair: Pair, case: Case) -> Held:
     lost = [name for name, gradient in gradients[0].items() if after[name].grad is not gradient]
     if lost:
         raise Mismatch(f"the gradient that had been accumulated is another, or gone: {listed(lost)}", where=lost[0])
-    return Held()
+    return CaseResult()
 
 
-def weights(pair: Pair, case: Case) -> Held:
+def weights(pair: Pair, case: Case) -> CaseResult:
     """Parameters and buffers hold the values that they held, to the last bit."""
     scene = replaced(pair, case)
     after = scene.after.values
@@ -156,7 +156,7 @@ def weights(pair: Pair, case: Case) -> Held:
     off = [name for name, value in scene.before.values.items() if not torch.equal(value, after[name])]
     if off:
         raise Mismatch(f"other values after replacing than before: {listed(off)}", where=off[0])
-    return Held()
+    return CaseResult()
 
 
 CHECKS = tuple(

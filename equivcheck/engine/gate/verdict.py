@@ -19,13 +19,13 @@ from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import CATALOGUE
 from equivcheck.report.model import SCHEMA_VERSION, Deviation, Report
 
-__all__ = ["Demands", "notes", "refusals"]
+__all__ = ["GatePolicy", "notes", "refusals"]
 
 _CLOCKS_APART = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demands:
+class GatePolicy:
     """What a set of reports has to show, beyond being complete, fresh, sensitive and green."""
 
     checks: tuple[str, ...] = ()  # empty: all that apply to the kind of the pair
@@ -44,7 +44,7 @@ class Demands:
 
 
 def refusals(
-    reports: Mapping[str, Report], demands: Demands, against: tuple[str, Report] | None = None
+    reports: Mapping[str, Report], demands: GatePolicy, against: tuple[str, Report] | None = None
 ) -> Iterator[str]:
     """Each reason to refuse these reports (by the names of their files), which are judged together; none: they are green.
 
@@ -63,7 +63,7 @@ def refusals(
         yield from fallen_behind(reports, *against)
 
 
-def notes(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
+def notes(reports: Mapping[str, Report], demands: GatePolicy) -> Iterator[str]:
     """What is not refused and worth knowing: what no evidence covers, another environment, checks that judged nothing."""
     for name, report in reports.items():
         of_one = [*uncovered(report, demands.root)]
@@ -73,7 +73,7 @@ def notes(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
         yield from (f"{name}: {note}" for note in of_one)
 
 
-def _of_one(report: Report, demands: Demands) -> Iterator[str]:
+def _of_one(report: Report, demands: GatePolicy) -> Iterator[str]:
     if not report.complete or not report.results:
         yield f"partial: the run was cut short and proves nothing; {AGAIN}, and let it end"
     if report.schema_version == SCHEMA_VERSION and not report.sealed:
@@ -120,7 +120,7 @@ def _aged(report: Report, max_age: timedelta, now: datetime) -> Iterator[str]:
         yield f"its date {report.created} lies ahead of this machine's clock; set the clock, or {AGAIN}"
 
 
-def _of_all(reports: Mapping[str, Report], demands: Demands) -> Iterator[str]:
+def _of_all(reports: Mapping[str, Report], demands: GatePolicy) -> Iterator[str]:
     where = ", ".join(sorted({report.device for report in reports.values()}))
     for device in demands.devices:
         if not any(device.lower() in report.device.lower() for report in reports.values()):
