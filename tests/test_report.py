@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from equivcheck.errors import ReportError, UsageError
 from equivcheck.report import codec, files, junit, markdown, table
 from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Package, Report, Sensitivity
-from equivcheck.report.outcomes import kernels_of
+from equivcheck.report.outcomes import CaseOutcome, Searched, kernels_by_dtype
 from equivcheck.report.outputs import FORMATS, Format, format_named
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
@@ -148,15 +148,14 @@ def test_what_the_evidence_does_not_cover_is_told_in_every_text() -> None:
     assert "dtypes float32 bfloat16, 60 cases, torch 2.13.0" in table.evidence_line(report)
 
 
-def test_kernels_are_what_the_check_of_them_notes_by_dtype() -> None:
-    notes = (
-        "bfloat16: flash at 32, 64, with dropout cudnn at 64 (3 cases)",
-        "float32: efficient",
-        "other: x",
-        "no form",
-    )
-    results = [replace(OUTPUT, name="backend", notes=notes), replace(OUTPUT, notes=("float16: math",))]
-    assert kernels_of(results) == {"bfloat16": "flash at 32, 64, with dropout cudnn at 64", "float32": "efficient"}
+def test_kernels_are_the_data_of_the_check_of_them_by_dtype() -> None:
+    backend = Searched()
+    for number, (dtype, kernels) in enumerate([("float32", "efficient"), *[("bfloat16", "flash at 32, cudnn")] * 3]):
+        backend.add(CaseOutcome.of(CaseOutcome(f"case {number}", data={dtype: kernels}).plain()))
+    backend.add(CaseOutcome("case 4", notes=("float16: math",)))
+    found = kernels_by_dtype(backend)
+    assert list(found.items()) == [("bfloat16", "flash at 32, cudnn"), ("float32", "efficient")]  # of most cases first
+    assert kernels_by_dtype(None) == {}
 
 
 def test_nan_survives_the_file_and_the_file_says_so_in_words(tmp_path: Path) -> None:
@@ -439,9 +438,8 @@ def test_junit_has_a_case_per_check_and_is_green_where_the_verdict_is(report: Re
     ]
 
 
-def test_junit_carries_ratio_seed_and_replay(tmp_path: Path) -> None:
-    junit.write(report_of(BROKEN, seed=7), tmp_path / "junit.xml")
-    case = ET.parse(tmp_path / "junit.xml").getroot().find(".//testcase")
+def test_junit_carries_ratio_seed_and_replay() -> None:
+    case = ET.fromstring(junit.render(report_of(BROKEN, seed=7))).find(".//testcase")
     assert case is not None
     properties = {element.get("name"): element.get("value") for element in case.iter("property")}
     assert properties["worst_ratio"] == "inf"

@@ -11,7 +11,7 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.faults.correct.core import Rewritten, wide
+from equivcheck.faults.correct.another_core import Rewritten, wide
 from equivcheck.pairs.resolve import resolve
 
 BY_NAME = {check.name: check for check in CHECKS}

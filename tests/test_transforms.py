@@ -19,7 +19,7 @@ from equivcheck.errors import Mismatch
 from equivcheck.faults import Fault
 from equivcheck.faults.around.module_contract import adapter_ignored
 from equivcheck.faults.around.transforms import CHANGES
-from equivcheck.faults.correct.core import Rewritten
+from equivcheck.faults.correct.another_core import Rewritten
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
 from equivcheck.pairs.pair import Pair

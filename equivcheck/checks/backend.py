@@ -29,7 +29,7 @@ def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None
     """Which kernel runs is recorded per dtype, head size and dropout; where one is required, no other one runs in its place."""
     wanted = (required or {}).get(case.dtype)
     if wanted is None or case.head_size not in HEAD_SIZES:
-        return CaseResult(notes=(_recorded(pair, case),), judged=False)
+        return _recorded(pair, case, judged=False)
     found = _kernels(pair, case)
     if found != (wanted,):
         dropout = f"dropout {case.attn_pdrop:g}" if case.training and case.attn_pdrop else "no dropout"
@@ -38,7 +38,7 @@ def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None
             f"{case.dtype}, head size {case.head_size}, {dropout}, on {pair.device}{_why(pair, case, wanted)}",
             where="kernel",
         )
-    return CaseResult(notes=(_recorded(pair, case),))
+    return _recorded(pair, case, judged=True)
 
 
 def _why(pair: Pair, case: Case, wanted: str) -> str:
@@ -67,7 +67,13 @@ def _kernels(pair: Pair, case: Case) -> tuple[str, ...]:
     return candidate_run(problem, lambda module: kernels_of(lambda: forward(module)))
 
 
-def _recorded(pair: Pair, case: Case) -> str:
+def _recorded(pair: Pair, case: Case, *, judged: bool) -> CaseResult:
+    """The case as passed, with the kernels that run in its dtype as a note and as data."""
+    kernels = _described(pair, case)
+    return CaseResult(notes=(f"{case.dtype}: {kernels}",), judged=judged, data={case.dtype: kernels})
+
+
+def _described(pair: Pair, case: Case) -> str:
     """What runs in the case's dtype over head sizes, without and with dropout: the same sentence for every case of a dtype."""
     told = []
     for rate in (0.0, _RATE):
@@ -83,7 +89,7 @@ def _recorded(pair: Pair, case: Case) -> str:
             if len(sizes) == 1
             else "; ".join(f"{found} at {', '.join(those)}" for found, those in sizes.items())
         )
-    text = f"{case.dtype}: {told[0]}, " + ("with dropout too" if told[0] == told[1] else f"with dropout {told[1]}")
+    text = f"{told[0]}, " + ("with dropout too" if told[0] == told[1] else f"with dropout {told[1]}")
     if case.dtype == "float32" and _has_kernels_of_cuda(pair):
         text += "; in float32 no flash kernel ever runs on CUDA"
     return text

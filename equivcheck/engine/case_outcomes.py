@@ -34,7 +34,9 @@ def outcome_of(case: Case, found: CaseResult | Mismatch) -> CaseOutcome:
         )
     if isinstance(found, Mismatch):
         return CaseOutcome(case.id, classes, found.ratio, found.where, failed=str(found), origin=origin_of(found))
-    return CaseOutcome(case.id, classes, found.ratio, found.where, found.notes, found.unsupported, found.judged)
+    return CaseOutcome(
+        case.id, classes, found.ratio, found.where, found.notes, found.unsupported, found.judged, data=found.data
+    )
 
 
 def origin_of(mismatch: Mismatch) -> str:

@@ -91,7 +91,7 @@ class Search:
             self.failed[case] = Recorded(outcome)
         else:
             self.held[case] = CaseResult(
-                outcome.ratio, outcome.where, outcome.notes, judged=outcome.judged, unsupported=outcome.unsupported
+                outcome.ratio, outcome.where, outcome.notes, outcome.judged, outcome.unsupported, outcome.data
             )
         self.ended(outcome)
         return True

@@ -1,19 +1,12 @@
 """A report as JUnit XML, one test case per check, for machines that already read their test results so."""
 
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, verdict_line
-from equivcheck.report.files import write_whole
 from equivcheck.report.model import CheckResult, Report
 
-__all__ = ["render", "write"]
-
-
-def write(report: Report, path: Path) -> None:
-    """Write the report as JUnit XML to `path`, whole or not at all; an OSError says why it could not be written."""
-    write_whole(Path(path), render(report))
+__all__ = ["render"]
 
 
 def render(report: Report) -> str:

@@ -1,7 +1,6 @@
 """What came of one case, as plain data, and the result of a check that is made of all of its cases."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.model import CheckResult, Counterexample
 
-__all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_of"]
+__all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_by_dtype"]
 
 NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
@@ -32,6 +31,7 @@ class CaseOutcome:
         judged: Whether a comparison came about.
         failed: What differs; None where nothing does.
         origin: Tells failures of different kinds apart.
+        data: Of the check `backend` alone: the kernels that ran, by dtype.
         died: How the process ended that ran the case: `died`, `hang`, `memory`, or `""` where it did not.
     """
 
@@ -45,6 +45,7 @@ class CaseOutcome:
     failed: str | None = None
     origin: str = ""
     died: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
@@ -147,11 +148,11 @@ def check_result(
     )
 
 
-def kernels_of(results: Iterable[CheckResult]) -> dict[str, str]:
-    """Which kernels ran, by dtype: what the check `backend` notes in the form "dtype: which kernel, and where"."""
-    told = (note for result in results if result.name == "backend" for note in result.notes)
-    found = (re.fullmatch(r"(\w+): (.*?)(?: \(\d+ cases\))?", note) for note in told)
-    return {match[1]: match[2] for match in found if match and match[1] in DTYPES}
+def kernels_by_dtype(backend: Searched | None) -> dict[str, str]:
+    """Which kernels ran, by dtype: the data of the cases of the check `backend`; nothing where it has not run."""
+    passed = backend.passed.values() if backend is not None else ()
+    counts = Counter(item for outcome in passed for item in outcome.data.items())
+    return dict(item for item, _ in counts.most_common())
 
 
 def _by_dtype(outcomes: Iterable[CaseOutcome]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from equivcheck.report.deviations import declared
 from equivcheck.report.model import CheckResult, Deviation
-from equivcheck.report.outcomes import Searched, check_result
+from equivcheck.report.outcomes import Searched, check_result, kernels_by_dtype
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.listener import Listener
 from equivcheck.supervisor.piece import Piece
@@ -131,7 +131,12 @@ class Checking:
                 searched = Searched()
                 for piece in pieces:
                     searched.take(piece.searched)
+                self._searched[check["name"]] = searched
                 self._add_result(check, searched)
+
+    def kernels(self) -> dict[str, str]:
+        """Which kernels ran, by dtype."""
+        return kernels_by_dtype(self._searched.get("backend"))
 
     def judged(self) -> dict[str, dict[str, Any]]:
         """Name of a check -> how many cases were planned, those that it judged, and whether one failed."""

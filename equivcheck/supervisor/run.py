@@ -8,7 +8,6 @@ from typing import Any
 
 from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
-from equivcheck.report.outcomes import kernels_of
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.early import death_result
@@ -73,7 +72,7 @@ class Run:
             dtypes_not_run=p.get("not_run", {}),
             candidate_file=p.get("candidate_file"),
             candidate_line=p.get("candidate_line"),
-            kernels=kernels_of(self.results),
+            kernels=self._checking.kernels(),
             strict=self.request.strict,
             options_not_judged=tuple(p.get("options_not_judged", ())),
             deviations=tuple(replace(d, observed=d.name in seen) for d in self._accepted.values()),

@@ -20,6 +20,7 @@ class CaseResult:
     notes: tuple[str, ...] = ()
     judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
     unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
+    data: Mapping[str, str] = field(default_factory=dict)  # of `backend` alone: dtype -> the kernels that ran
 
     @staticmethod
     def worst(helds: Iterable["CaseResult"]) -> "CaseResult":

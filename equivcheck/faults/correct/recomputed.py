@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from equivcheck.faults.base import rights_of
-from equivcheck.faults.correct.core import Rewritten
+from equivcheck.faults.correct.another_core import Rewritten
 
 __all__ = ["RIGHTS", "CheckpointedReentrantly"]
 

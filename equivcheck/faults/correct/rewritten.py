@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivcheck.faults.base import rights_of
-from equivcheck.faults.correct.core import Rewritten, wide
+from equivcheck.faults.correct.another_core import Rewritten, wide
 from equivcheck.faults.correct.softmaxes import (
     BaseTwoSoftmax,
     Float64Inside,
