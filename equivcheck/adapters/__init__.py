@@ -1,1 +1,4 @@
-"""Other people's attentions in the forms that equivcheck takes: a few lines each, and what they need is imported when used."""
+"""Adapters from other packages' attentions to the forms that equivcheck takes.
+
+Each adapter imports its package when it is used.
+"""

@@ -1,4 +1,6 @@
-"""Models of transformers as pairs: one config, two attention implementations, built small and random; nothing is fetched.
+"""Models of transformers as pairs of one config and two attention implementations.
+
+The models are small and random: nothing is downloaded.
 
 equivcheck.verify(**huggingface.pair(LlamaConfig()))                           # eager against sdpa
 TestSdpa = equivcheck.suite(**huggingface.pair(model, padding="left"))         # the config of a model in memory
@@ -18,13 +20,13 @@ from equivcheck.errors import UsageError
 __all__ = ["config_of", "pair", "small", "variants"]
 
 PADDINGS = ("left", "right")
-_DTYPES = ("float32", "bfloat16", "float16")  # softmax and rotary embeddings are in float32 there, whatever the dtype
+_DTYPES = ("float32", "bfloat16", "float16")  # not float64: their softmax and rotary embeddings run in float32
 _RATES = {
     "attn_pdrop": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
     "resid_pdrop": ("resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "residual_dropout", "dropout"),
     "embd_pdrop": ("embd_pdrop", "embedding_dropout"),
 }
-_TOGGLED = (  # switches in and around attention; each is tried the other way round
+_TOGGLED = (  # switches in and around attention; `variants` flips each
     "scale_attn_weights",
     "scale_attn_by_inverse_layer_idx",
     "reorder_and_upcast_attn",
@@ -38,7 +40,7 @@ _TOGGLED = (  # switches in and around attention; each is tried the other way ro
     "alibi",
     "new_decoder_architecture",
 )
-_SET = {  # numbers of attention, and others to try
+_SET = {  # fields with numbers, and the value that `variants` tries
     "num_key_value_heads": 1,
     "sliding_window": 4,
     "attn_logit_softcapping": 5.0,
@@ -56,22 +58,29 @@ def _transformers() -> Any:
 
 
 def config_of(given: Any) -> Any:
-    """A config in what was given: a config, its class, or a model in memory; a UsageError for anything else."""
+    """The config in `given`.
+
+    Args:
+        given: A config of transformers, its class, or a model in memory.
+
+    Raises:
+        UsageError: `given` is anything else.
+    """
     base = _transformers().PretrainedConfig
     if isinstance(given, type) and issubclass(given, base):
         return given()
-    found = getattr(given, "config", given)
-    if not isinstance(found, base):
+    config = getattr(given, "config", given)
+    if not isinstance(config, base):
         raise UsageError(f"{given!r} is {type(given).__name__}: give a config of transformers, its class, or a model")
-    return found
+    return config
 
 
 def small(config: Any, case: CaseConfig) -> Any:
-    """The config with a case's sizes and rates; everything that says how attention is computed stays as it is.
+    """A copy of the config with a case's sizes and rates; fields that choose how attention is computed stay.
 
-    Head sizes become what rotary embeddings need, and fewer heads of keys and values stay fewer.
+    Head sizes are rounded up to what rotary embeddings need. A config with fewer heads of keys and values keeps fewer.
     """
-    made = copy.deepcopy(config)
+    resized = copy.deepcopy(config)
     size = case.n_embd // case.n_head
     size += -size % (2 if getattr(config, "partial_rotary_factor", 1.0) in (None, 1.0) else 16)
     heads, groups = case.n_head, getattr(config, "num_key_value_heads", None)
@@ -96,17 +105,17 @@ def small(config: Any, case: CaseConfig) -> Any:
         sizes["sliding_window"] = min(config.sliding_window, 8)
     for name, value in sizes.items():
         if hasattr(config, name):
-            with suppress(AttributeError):  # some are made of the others
-                setattr(made, name, value)
+            with suppress(AttributeError):  # some fields are properties of others
+                setattr(resized, name, value)
     if getattr(config, "layer_types", None):
-        kinds = list(dict.fromkeys(config.layer_types))  # of each kind one, while layers last
-        made.layer_types = [kinds[i % len(kinds)] for i in range(case.n_layer)]
+        kinds = list(dict.fromkeys(config.layer_types))  # one layer of each kind, as far as there are layers
+        resized.layer_types = [kinds[i % len(kinds)] for i in range(case.n_layer)]
     for rate, names in _RATES.items():
         for name in names:
             if hasattr(config, name):
-                setattr(made, name, getattr(case, rate))
-    made.bos_token_id, made.eos_token_id, made.pad_token_id = 0, 1, None
-    return made
+                setattr(resized, name, getattr(case, rate))
+    resized.bos_token_id, resized.eos_token_id, resized.pad_token_id = 0, 1, None
+    return resized
 
 
 def pair(
@@ -119,8 +128,16 @@ def pair(
 ) -> dict[str, Any]:
     """Arguments for `verify`, `assert_equivalent` and `suite`: one config, two values of `attn_implementation`.
 
-    `padding` hides the first or the last tokens of each row but one by an `attention_mask`, and logits there are not compared;
-    `fields` are set on the config. The kernel of a package that is not installed is transformers' own error.
+    Args:
+        given: A config of transformers, its class, or a model in memory.
+        candidate: The candidate's `attn_implementation`.
+        reference: The reference's `attn_implementation`.
+        padding: With `left` or `right`, an `attention_mask` hides the first or the last tokens of each row but one, and
+            logits of hidden tokens are not compared.
+        fields: Set on the config.
+
+    Raises:
+        UsageError: The padding or a field is unknown. An implementation that is not installed is transformers' error.
     """
     if padding is not None and padding not in PADDINGS:
         raise UsageError(f"padding={padding!r}: allowed are {', '.join(PADDINGS)}, or None")
@@ -129,19 +146,19 @@ def pair(
         if not hasattr(config, name):
             raise UsageError(f"{type(config).__name__} has no field {name!r}")
         setattr(config, name, value)
-    made: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "reference": _factory(config, reference),
         "candidate": _factory(config, candidate),
         "kind": "model",
         "dtypes": _DTYPES,
     }
     if padding:
-        made |= {"inputs": _padded(padding), "outputs": _shown(padding)}
-    return made
+        arguments |= {"inputs": _padded(padding), "outputs": _shown(padding)}
+    return arguments
 
 
 def variants(given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each field that changes attention in this config, set to another value: a name and the `fields` of `pair`."""
+    """Each field that changes attention in this config, set to another value: a name, and the `fields` of `pair`."""
     config = config_of(given)
     for name in _TOGGLED:
         if isinstance(getattr(config, name, None), bool):
@@ -153,10 +170,10 @@ def variants(given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _factory(config: Any, implementation: str) -> Callable[[CaseConfig], nn.Module]:
     def build(case: CaseConfig) -> nn.Module:
-        made: nn.Module = _transformers().AutoModelForCausalLM.from_config(
+        model: nn.Module = _transformers().AutoModelForCausalLM.from_config(
             small(config, case), attn_implementation=implementation
         )
-        return made.float()
+        return model.float()
 
     build.__name__ = build.__qualname__ = f"{type(config).__name__}[{implementation}]"
     build.__module__ = type(config).__module__
@@ -164,11 +181,11 @@ def _factory(config: Any, implementation: str) -> Callable[[CaseConfig], nn.Modu
 
 
 def _mask(shape: tuple[int, int], padding: str, device: torch.device) -> Tensor:
-    """1 for what is seen: row b has b tokens fewer, and at least one."""
+    """A mask of `shape` (B, T), 1 for a token that is seen: row b has b tokens fewer, and at least one."""
     B, T = shape
-    kept = T - torch.arange(B, device=device).clamp(max=T - 1).unsqueeze(1)  # (B, 1)
-    at = torch.arange(T, device=device)
-    return (at >= T - kept if padding == "left" else at < kept).long()  # (B, T)
+    lengths = T - torch.arange(B, device=device).clamp(max=T - 1).unsqueeze(1)  # (B, 1)
+    positions = torch.arange(T, device=device)
+    return (positions >= T - lengths if padding == "left" else positions < lengths).long()  # (B, T)
 
 
 def _padded(padding: str) -> Callable[[Tensor], Mapping[str, Any]]:
@@ -180,8 +197,8 @@ def _padded(padding: str) -> Callable[[Tensor], Mapping[str, Any]]:
 
 
 def _shown(padding: str) -> Callable[[Any], Tensor]:
-    def outputs(found: Any) -> Tensor:
-        logits: Tensor = found.logits  # (B, T, V)
+    def outputs(result: Any) -> Tensor:
+        logits: Tensor = result.logits  # (B, T, V)
         mask = _mask((logits.shape[0], logits.shape[1]), padding, logits.device)
         return logits.masked_fill(mask.unsqueeze(-1) == 0, 0.0)
 

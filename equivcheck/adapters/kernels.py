@@ -18,7 +18,7 @@ Function = Callable[..., Tensor]
 def heads_last(kernel: Callable[..., Any]) -> Function:
     """A kernel of (B, T, H, D) tensors in flash-attn's signature, `f(q, k, v, dropout_p, softmax_scale, causal)`.
 
-    Fewer heads of keys and values are grouped by the kernel itself, and its causal mask is aligned as the kernel has it.
+    The kernel itself groups fewer heads of keys and values, and determines how its causal mask is aligned.
     """
 
     def attend(
@@ -32,8 +32,8 @@ def heads_last(kernel: Callable[..., Any]) -> Function:
         enable_gqa: bool = False,
     ) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, T, H, D)
-        found = kernel(q, k, v, dropout_p=dropout_p, softmax_scale=scale, causal=is_causal)
-        y: Tensor = found[0] if isinstance(found, tuple) else found
+        result = kernel(q, k, v, dropout_p=dropout_p, softmax_scale=scale, causal=is_causal)
+        y: Tensor = result[0] if isinstance(result, tuple) else result
         return y.transpose(1, 2)
 
     return attend
@@ -82,7 +82,7 @@ def sdpa(kernel: str) -> Function:
 
 
 def flex() -> Function:
-    """torch's FlexAttention, causal by a score that is minus infinity, aligned top-left; masks by scores as well."""
+    """torch's FlexAttention: masks act through `score_mod`, and the causal mask is aligned top-left."""
     from torch.nn.attention.flex_attention import flex_attention
 
     def attend(
@@ -96,12 +96,12 @@ def flex() -> Function:
         enable_gqa: bool = False,
     ) -> Tensor:
         shape = (q.size(0), q.size(1), q.size(2), k.size(2))
-        given = None if attn_mask is None else attn_mask.expand(shape)
+        mask = None if attn_mask is None else attn_mask.expand(shape)
 
         def changed(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            if given is not None:
-                value = given[b, h, i, j]
-                score = score.where(value, -float("inf")) if given.dtype.itemsize == 1 else score + value
+            if mask is not None:
+                value = mask[b, h, i, j]
+                score = score.where(value, -float("inf")) if mask.dtype.itemsize == 1 else score + value
             return score.where(i >= j, -float("inf")) if is_causal else score
 
         return flex_attention(q, k, v, score_mod=changed, scale=scale, enable_gqa=enable_gqa)
