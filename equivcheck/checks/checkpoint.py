@@ -32,7 +32,11 @@ def checkpoint(pair: Pair, case: Case) -> CaseResult:
     its, mine = reference.state_dict(), candidate.state_dict()
     if pair.transfer is not None and pair.transfer.declared:
         return _same_when_carried_over(pair.transfer, problem, reference, candidate)
-    meant = f"; where names are meant to differ, pass transfer='auto' ({pair.transfer.told})" if pair.transfer else ""
+    meant = (
+        f"; where names are meant to differ, pass transfer='auto' ({pair.transfer.description})"
+        if pair.transfer
+        else ""
+    )
     _same_state(its, mine, meant)
     names = [[n for n, _ in module.named_parameters()] for module in (reference, candidate)]
     if names[0] != names[1]:
@@ -75,7 +79,7 @@ def _same_when_carried_over(
     counts = [sum(p.numel() for p in module.parameters()) for module in (reference, candidate)]
     if counts[0] != counts[1]:
         raise Mismatch(f"the candidate has {counts[1]} weights, and the original {counts[0]}", where="parameters")
-    how = f" ({transfer.told})" if transfer.told else ""
+    how = f" ({transfer.description})" if transfer.description else ""
     return CaseResult(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
 
 

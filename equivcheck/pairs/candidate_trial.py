@@ -1,4 +1,4 @@
-"""A candidate built and called in the forms that its reference has, and the transfer that its weights need."""
+"""A trial of the candidate: it is built and called as the reference is, and gets a transfer if its weights need one."""
 
 import functools
 import math
@@ -23,12 +23,19 @@ __all__ = ["with_candidate_tried"]
 
 
 def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
-    """The pair with its candidate built and called in the same forms, and a transfer where weights need one.
+    """The pair whose candidate is built and called as the reference is, with a transfer if weights need one.
 
-    What a candidate raises where the forms are known is a difference, and left to the checks.
+    An exception of the candidate is a difference, which the checks report.
+
+    Args:
+        subject: The pair, with its reference adapted.
+        outputs: Takes the tensor to compare out of the result of forward.
+
+    Raises:
+        UsageError: The candidate builds no module, or the transfer does not fit.
     """
-    said = subject.adaptation
-    factory = factory_of(subject.candidate, said.config, subject.candidate_name, judged=True)
+    adaptation = subject.adaptation
+    factory = factory_of(subject.candidate, adaptation.config, subject.candidate_name, judged=True)
     try:
         with exits_as_errors(), seeded(0, subject.device), foreign(CANDIDATE):
             module = factory(SAMPLE.config())
@@ -43,16 +50,16 @@ def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
         )
     inputs = inputs_of(module, subject, subject.candidate_name, judged=True)
     subject = replace(subject, candidate=adapt(factory, inputs, outputs))
-    if callable(said.transfer):
-        return _with_transfer_tried(replace(subject, transfer=Transfer(said.transfer, declared=True)))
+    if callable(adaptation.transfer):
+        return _with_transfer_tried(replace(subject, transfer=Transfer(adaptation.transfer, declared=True)))
     with seeded(0, subject.device):
         reference = subject.reference(SAMPLE.config())
     if not differs(reference, module):
         return subject
-    found = find_transfer(reference, module, SAMPLE.config(), functools.partial(_distance, subject))
-    if said.transfer and found is None:
+    transfer = find_transfer(reference, module, SAMPLE.config(), functools.partial(_distance, subject))
+    if adaptation.transfer and transfer is None:
         raise UsageError(f"transfer='auto' found no projection that stands against several: {HOW_TO_TRANSFER}")
-    return replace(subject, transfer=found and replace(found, declared=said.transfer is not None))
+    return replace(subject, transfer=transfer and replace(transfer, declared=adaptation.transfer is not None))
 
 
 def _with_transfer_tried(subject: Pair) -> Pair:
@@ -63,37 +70,37 @@ def _with_transfer_tried(subject: Pair) -> Pair:
     except UsageError:
         raise
     except Exception as error:
-        told = f"transfer= does not fit: {type(error).__name__}: {line_of(error)}"
-        raise UsageError(f"{told}; {HOW_TO_TRANSFER}") from error
+        message = f"transfer= does not fit: {type(error).__name__}: {line_of(error)}"
+        raise UsageError(f"{message}; {HOW_TO_TRANSFER}") from error
     ones = {name: torch.ones_like(p) for name, p in candidate.named_parameters()}
     try:
-        back = named_back(candidate, ones)
+        carried_back = named_back(candidate, ones)
     except Exception as error:
         raise UsageError(
             f"transfer= cannot bring gradients back: {line_of(error)}; make it of cat, chunk, view and the like, "
             "without detach or .data"
         ) from error
-    lost = [name for name, value in back.items() if value is None]
-    if lost:
-        raise UsageError(f"transfer= does not carry {', '.join(lost)} over: {HOW_TO_TRANSFER}")
+    missing = [name for name, value in carried_back.items() if value is None]
+    if missing:
+        raise UsageError(f"transfer= does not carry {', '.join(missing)} over: {HOW_TO_TRANSFER}")
     return subject
 
 
 def _distance(subject: Pair, transfer: Transfer) -> tuple[float, float]:
-    """How far apart the two are on one token and on several, in shares of the largest value, with weights carried over so."""
-    found = []
+    """The distances of the two under a transfer on one token and on several, relative to the largest value."""
+    distances = []
     for length in (1, 5):
         case = SAMPLE.but(dtype="float64", seq_len=length)
         problem = replace(subject, transfer=transfer).problem(case)
         name = subject.traits.result
         try:
-            own = problem.run(problem.reference, problem.inputs, gradients=False)[name]
-            mine = problem.run(problem.candidate, problem.inputs, gradients=False)[name]
-            assert own is not None
-            assert mine is not None
-            found.append(float((own - mine).abs().max() / own.abs().max()))
-        except Exception as error:  # whatever does not run with these weights does not agree
+            reference_value = problem.run(problem.reference, problem.inputs, gradients=False)[name]
+            candidate_value = problem.run(problem.candidate, problem.inputs, gradients=False)[name]
+            assert reference_value is not None
+            assert candidate_value is not None
+            distances.append(float((reference_value - candidate_value).abs().max() / reference_value.abs().max()))
+        except Exception as error:  # weights with which a side does not run do not fit
             if not isinstance(error, AssertionError):
                 ensure_foreign(error)
-            found.append(math.inf)
-    return found[0], found[1]
+            distances.append(math.inf)
+    return distances[0], distances[1]

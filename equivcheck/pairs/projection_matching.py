@@ -1,4 +1,4 @@
-"""A transfer found: where one projection stands against three, the ways in which it can hold them are tried, and one fits."""
+"""The search for a transfer between one projection and several: the possible arrangements are tried until one fits."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ from equivcheck.pairs.weight_transfer import HOW_TO_TRANSFER, Transfer
 __all__ = ["differs", "find_transfer"]
 
 State = dict[str, Tensor]
-_AGREES = 1e-9  # of the largest value, in float64
-_CLEARLY = 0.3  # of the distance of the next best
+_AGREES = 1e-9  # relative to the largest value, in float64
+_CLEARLY = 0.3  # relative to the distance of the second best
 _WORDS = {"q": "queries", "k": "keys", "v": "values"}
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One linear of an attention: which roles it makes, one after the other, and whether its weight is (in, out)."""
+    """One linear layer of an attention: the roles that it computes, in order, and whether its weight is (in, out)."""
 
     weight: str
     bias: str | None
@@ -32,13 +32,18 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Arrangement:
-    """How one linear holds several: in which order of roles, and in which order of the axes role (r), head (h) and channel (d)."""
+    """The arrangement of several roles in one linear layer.
+
+    Attributes:
+        roles: The roles in order.
+        axes: The order of the axes role (r), head (h) and channel (d).
+    """
 
     roles: tuple[str, ...]
     axes: str
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         inner = {"rhd": "one after the other", "hrd": "head by head"}.get(self.axes, f"in the order {self.axes}")
         return f"{', '.join(_WORDS[r] for r in self.roles)}, {inner}"
 
@@ -47,7 +52,7 @@ _USUAL = _Arrangement(("q", "k", "v"), "rhd")
 
 
 def differs(reference: nn.Module, candidate: nn.Module) -> bool:
-    """Whether the parameters of the two have other names or shapes."""
+    """Whether names or shapes of the parameters of the two differ."""
     one, other = ({name: p.shape for name, p in m.named_parameters()} for m in (reference, candidate))
     return one != other
 
@@ -58,22 +63,36 @@ def find_transfer(
     config: Any,
     distance: Callable[[Transfer], tuple[float, float]],
 ) -> Transfer | None:
-    """The transfer by which the two agree; None where their structure is not one projection against several.
+    """The transfer by which the two agree; None if their structures are not one projection against several.
 
-    `distance(transfer)` tells how far apart the two are on one token and on several, in shares of the largest value. Where
-    none makes them agree, the one that is clearly nearest is taken, or the usual one where one token agrees: the candidate
-    may be wrong. A UsageError where neither is.
+    The candidate may be wrong. If no transfer makes the two agree, the result is the one that is clearly nearest, else
+    the usual one if the two agree on one token.
+
+    Args:
+        reference: An original.
+        candidate: A candidate.
+        config: Their config.
+        distance: The distances of the two under a transfer on one token and on several, relative to the largest value.
+
+    Raises:
+        UsageError: No transfer makes the two agree, none is clearly nearest, and they do not agree on one token.
     """
-    mine = [_parts(owner, prefix, config.n_embd) for prefix, owner in _owners(candidate, config.n_embd)]
-    its = [_parts(owner, prefix, config.n_embd) for prefix, owner in _owners(reference, config.n_embd)]
-    if not its or len(its) != len(mine) or all(_alike(a, b) for a, b in zip(its, mine, strict=True)):
+    candidate_parts = [_parts(owner, prefix, config.n_embd) for prefix, owner in _owners(candidate, config.n_embd)]
+    reference_parts = [_parts(owner, prefix, config.n_embd) for prefix, owner in _owners(reference, config.n_embd)]
+    if (
+        not reference_parts
+        or len(reference_parts) != len(candidate_parts)
+        or all(_alike(a, b) for a, b in zip(reference_parts, candidate_parts, strict=True))
+    ):
         return None
-    others = _others(reference, candidate, its, mine)
-    if others is None or _biased(its) != _biased(mine):
+    others = _others(reference, candidate, reference_parts, candidate_parts)
+    if others is None or _biased(reference_parts) != _biased(candidate_parts):
         return None
     scored: list[tuple[float, float, Transfer]] = []
-    for arrangement in _arrangements(its + mine):
-        transfer = Transfer(_Regrouped(its, mine, arrangement, others), f"with {arrangement.told}")
+    for arrangement in _arrangements(reference_parts + candidate_parts):
+        transfer = Transfer(
+            _Regrouped(reference_parts, candidate_parts, arrangement, others), f"with {arrangement.description}"
+        )
         single, several = distance(transfer)
         if max(single, several) <= _AGREES:
             return transfer
@@ -85,34 +104,37 @@ def find_transfer(
     if usual[1] <= _AGREES:
         return _unsure(usual[2], "the usual one")
     raise UsageError(
-        f"the two hold the projections of queries, keys and values in other ways, and none of {len(scored)} ways to carry "
-        f"the weights over makes them agree: {HOW_TO_TRANSFER}"
+        f"the two hold the projections of queries, keys and values in other ways, and none of {len(scored)} ways "
+        f"to carry the weights over makes them agree: {HOW_TO_TRANSFER}"
     )
 
 
 def _unsure(transfer: Transfer, why: str) -> Transfer:
-    told = f"{transfer.told} ({why} of the orders tried, none of which makes the two agree: if it is wrong, pass transfer=)"
-    return replace(transfer, told=told)
+    description = (
+        f"{transfer.description} "
+        f"({why} of the orders tried, none of which makes the two agree: if it is wrong, pass transfer=)"
+    )
+    return replace(transfer, description=description)
 
 
 def _owners(module: nn.Module, width: int) -> list[tuple[str, nn.Module]]:
-    found = []
+    owners = []
     for name, owner in module.named_modules():
         prefix = f"{name}." if name else ""
         roles = "".join(sorted(r for part in _parts(owner, prefix, width) for r in part.roles if r in "qkv"))
         if roles == "kqv":
-            found.append((prefix, owner))
-    return found
+            owners.append((prefix, owner))
+    return owners
 
 
 def _parts(owner: nn.Module, prefix: str, width: int) -> list[_Part]:
-    """The linears of an attention, by the roles that their names and shapes tell."""
+    """The linear layers of an attention, with roles by their names and shapes."""
     parts, fused = [], []
     for name, child in owner.named_children():
         weight = getattr(child, "weight", None)
         if not isinstance(weight, nn.Parameter) or weight.dim() != 2:
             continue
-        flipped = not isinstance(child, nn.Linear) and hasattr(child, "nf")  # as the Conv1D of GPT-2 is
+        flipped = not isinstance(child, nn.Linear) and hasattr(child, "nf")  # such as the Conv1D of GPT-2
         bias = f"{prefix}{name}.bias" if getattr(child, "bias", None) is not None else None
         makes = weight.shape[1 if flipped else 0]
         role = role_of(name) or ("out" if OUT.match(name) and makes == width else "")
@@ -143,18 +165,25 @@ def _biased(groups: Sequence[Sequence[_Part]]) -> list[list[str]]:
 
 
 def _others(
-    reference: nn.Module, candidate: nn.Module, its: Sequence[Sequence[_Part]], mine: Sequence[Sequence[_Part]]
+    reference: nn.Module,
+    candidate: nn.Module,
+    reference_parts: Sequence[Sequence[_Part]],
+    candidate_parts: Sequence[Sequence[_Part]],
 ) -> dict[str, str] | None:
-    """Which of the candidate's other parameters is which of the reference's: of the same name, or the next of the same shape."""
+    """The candidate's names of the reference's other parameters, by name or else by order; None if shapes differ."""
 
     def rest(module: nn.Module, parts: Sequence[Sequence[_Part]]) -> dict[str, torch.Size]:
         used = {n for group in parts for part in group for n in (part.weight, part.bias)}
         return {name: p.shape for name, p in module.named_parameters() if name not in used}
 
-    theirs, own = rest(reference, its), rest(candidate, mine)
-    if list(theirs.values()) != list(own.values()):
+    reference_rest, candidate_rest = rest(reference, reference_parts), rest(candidate, candidate_parts)
+    if list(reference_rest.values()) != list(candidate_rest.values()):
         return None
-    return dict(zip(theirs, own, strict=True)) if set(theirs) != set(own) else {name: name for name in theirs}
+    return (
+        dict(zip(reference_rest, candidate_rest, strict=True))
+        if set(reference_rest) != set(candidate_rest)
+        else {name: name for name in reference_rest}
+    )
 
 
 def _arrangements(groups: Sequence[Sequence[_Part]]) -> Iterator[_Arrangement]:
@@ -170,7 +199,7 @@ def _arrangements(groups: Sequence[Sequence[_Part]]) -> Iterator[_Arrangement]:
 
 @dataclass(frozen=True)
 class _Regrouped:
-    """A transfer from the linears of one attention to those of another, which groups them otherwise."""
+    """A transfer between attentions that group their projections into linear layers in different ways."""
 
     reference: Sequence[Sequence[_Part]]
     candidate: Sequence[Sequence[_Part]]
@@ -178,20 +207,22 @@ class _Regrouped:
     others: Mapping[str, str]
 
     def __call__(self, state: State, config: Any) -> State:
-        made = {mine: state[its] for its, mine in self.others.items()}
-        for its, mine in zip(self.reference, self.candidate, strict=True):
+        candidate_state = {
+            candidate_name: state[reference_name] for reference_name, candidate_name in self.others.items()
+        }
+        for reference_parts, candidate_parts in zip(self.reference, self.candidate, strict=True):
             apart: dict[tuple[str, str], Tensor] = {}
-            for part in its:
+            for part in reference_parts:
                 for kind, name in (("weight", part.weight), ("bias", part.bias)):
                     if name is not None:
                         value = state[name].t() if part.flipped and kind == "weight" else state[name]
                         apart |= {(role, kind): x for role, x in self._apart(part, value, config).items()}
-            for part in mine:
+            for part in candidate_parts:
                 for kind, name in (("weight", part.weight), ("bias", part.bias)):
                     if name is not None:
                         value = self._together(part, {r: apart[r, kind] for r in part.roles}, config)
-                        made[name] = value.t() if part.flipped and kind == "weight" else value
-        return made
+                        candidate_state[name] = value.t() if part.flipped and kind == "weight" else value
+        return candidate_state
 
     def _order(self, part: _Part) -> tuple[str, ...]:
         return tuple(r for r in self.arrangement.roles if r in part.roles) or part.roles
