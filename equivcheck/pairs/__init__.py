@@ -1,1 +1,1 @@
-"""The two sides: loaded, built, called, and given the same weights."""
+"""The two sides of a pair: how they are loaded, built, called, and given the same weights."""

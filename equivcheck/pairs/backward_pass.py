@@ -1,4 +1,4 @@
-"""A backward pass through a module of the pair, and its gradients in the layout in which they are compared."""
+"""A backward pass through a module of the pair, and its gradients in strided layout."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,9 @@ __all__ = ["backward", "dense", "flow_back"]
 
 
 def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
-    """A backward pass from values with their upstream gradients into the leaves' `.grad`; the module's are left empty.
+    """A backward pass from values with their upstream gradients into the leaves' `.grad`; parameters keep no gradient.
 
-    Not `torch.autograd.grad`: a right attention may refuse that and train as well as any, as reentrant activation
-    checkpointing does.
+    It does not use `torch.autograd.grad`: reentrant activation checkpointing, which is correct, refuses that.
     """
     flow_back(roots)
     for parameter in module.parameters():
@@ -22,7 +21,7 @@ def backward(roots: Sequence[tuple[Tensor, Tensor]], module: nn.Module) -> None:
 
 
 def flow_back(roots: Sequence[tuple[Tensor, Tensor]], *, retain_graph: bool = False) -> None:
-    """A backward pass from values with their upstream gradients; what it raises is the pair's."""
+    """A backward pass from values with their upstream gradients; its exceptions count as the pair's."""
     if roots:
         with foreign():
             torch.autograd.backward(
@@ -31,5 +30,5 @@ def flow_back(roots: Sequence[tuple[Tensor, Tensor]], *, retain_graph: bool = Fa
 
 
 def dense(gradient: Tensor | None) -> Tensor | None:
-    """A gradient in the layout in which it is compared: that of an embedding may be sparse."""
+    """A gradient in strided layout, in which it is compared: the gradient of an embedding may be sparse."""
     return gradient if gradient is None or gradient.layout == torch.strided else gradient.to_dense()

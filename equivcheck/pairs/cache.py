@@ -1,4 +1,4 @@
-"""What several candidates have in common, kept up to a limit of bytes: truths, and the weights of the original."""
+"""A cache, limited in bytes, of results that several candidates share: truths, and weights of the original."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -15,48 +15,48 @@ class _Sized(Protocol):
     def size_bytes(self) -> int: ...
 
 
-Kept = TypeVar("Kept", bound=_Sized)
+Value = TypeVar("Value", bound=_Sized)
 
 
-class ByteLimitedLRU(Generic[Kept]):
-    """What was used last, up to a limit of bytes."""
+class ByteLimitedLRU(Generic[Value]):
+    """A cache that drops the least recently used values once a limit of bytes is exceeded."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes, self.used_bytes = limit_bytes, 0
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
+        return key in self._values
 
-    def keep(self, key: Hashable, value: Kept) -> Kept:
-        """Keep a value of which nothing is kept yet, and let go of those that were not used for longest."""
-        self._kept[key] = value
+    def keep(self, key: Hashable, value: Value) -> Value:
+        """Store a value under a new key, and drop the least recently used values above the limit."""
+        self._values[key] = value
         self.used_bytes += value.size_bytes
-        while self.used_bytes > self.limit_bytes and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
+        while self.used_bytes > self.limit_bytes and len(self._values) > 1:
+            _, dropped = self._values.popitem(last=False)
             self.used_bytes -= dropped.size_bytes
         return value
 
-    def known(self, key: Hashable) -> Kept | None:
-        """The value that is kept under `key`, if one is."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+    def known(self, key: Hashable) -> Value | None:
+        """The value under `key`, or None."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
 
 
 class Memory:
-    """What several candidates have in common: the truths that they are held against, and the weights that they are given."""
+    """Results that several candidates share: truths to compare with, and weights of the original."""
 
     def __init__(self, limit_bytes: int = 2**29) -> None:
         self.truths: ByteLimitedLRU[Truth] = ByteLimitedLRU(limit_bytes)
         self.weights: ByteLimitedLRU[Weights] = ByteLimitedLRU(limit_bytes // 8)
-        self.subclasses: set[type] = set()  # of Tensor, that the original returns
+        self.subclasses: set[type] = set()  # subclasses of Tensor that the original returns
 
     def shared_by(self, processes: int) -> None:
-        """Take no more than the share of one of several processes that each have such a memory."""
-        for kept in (self.truths, self.weights):
-            kept.limit_bytes //= processes
+        """Divide the limits by the number of processes that each have such a memory."""
+        for cache in (self.truths, self.weights):
+            cache.limit_bytes //= processes
 
     def recall(self, key: Hashable, make: Callable[[], Truth]) -> Truth:
-        """The truth kept under `key`, or the one that `make` gives."""
+        """The truth under `key`; `make` computes it if there is none."""
         return self.truths.known(key) or self.truths.keep(key, make())

@@ -1,4 +1,4 @@
-"""Factories of a minGPT config, made of whatever constructors there are: by a user's `config=`, or by the names of parameters."""
+"""Factories that take a minGPT config, made of constructors by a user's `config=` or by the names of parameters."""
 
 import functools
 import inspect
@@ -24,22 +24,22 @@ _OPTIONAL = ("head_size", "block_size", "attn_pdrop", "resid_pdrop", "embd_pdrop
 def factory_of(
     constructor: Callable[..., Any], config: Callable[..., Any] | None, name: str, *, judged: bool = False
 ) -> Callable[..., Any]:
-    """`constructor` as a factory of a minGPT config: itself where it takes one, else called by the names of its parameters.
+    """`constructor` as a factory that takes a minGPT config: itself if it takes one, else called by parameter names.
 
     Args:
         constructor: A class or a function.
         config: A user's `config=`, if there is one.
-        name: What the constructor is called in messages.
-        judged: Whether it is the candidate's: what it needs beyond what is known is then for its calls to refuse.
+        name: The name of the constructor in messages.
+        judged: Whether it is the candidate's, whose calls may raise for a required parameter that is not known.
 
     Raises:
-        UsageError: It is no constructor, or an original needs what is not known.
+        UsageError: It is no constructor, or an original requires a parameter that is not known.
     """
     if isinstance(constructor, nn.Module):
-        # one instance cannot be built in the shapes and dtypes of the cases, and called it would run forward
-        made = type(constructor).__name__
+        # one instance cannot be built in the shapes and dtypes of the cases, and a call would run forward
+        type_name = type(constructor).__name__
         raise UsageError(
-            f"{name} is an instance of {made}: give the class itself, or a factory f(config) that makes one"
+            f"{name} is an instance of {type_name}: give the class itself, or a factory f(config) that makes one"
         )
     if config is not None:
         return _wrapped(constructor, config)
@@ -84,7 +84,7 @@ def _by_name(fields: dict[str, str], config: CaseConfig) -> dict[str, Any]:
 
 
 def arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments in what a user's function gave: an object, a tuple, a dict, or (tuple, dict)."""
+    """Positional and keyword arguments from the form that a user returned: an object, tuple, dict or (tuple, dict)."""
     if isinstance(given, dict):
         return (), given
     if type(given) is tuple:
@@ -99,10 +99,10 @@ def _wrapped(constructor: Callable[..., Any], config: Callable[..., Any]) -> Cal
         try:
             positional, named = arguments(config(c))
         except Exception as error:
-            told = f"config= raised {type(error).__name__}: {line_of(error)}; it is called with a minGPT config"
-            raise UsageError(told) from error
+            message = f"config= raised {type(error).__name__}: {line_of(error)}; it is called with a minGPT config"
+            raise UsageError(message) from error
         return constructor(*positional, **named)
 
-    # signature and source stay those of what the user wrote
+    # the factory keeps the signature and source of the user's constructor
     functools.update_wrapper(factory, constructor, updated=())
     return factory

@@ -1,4 +1,4 @@
-"""Forward passes in one form, whatever they take and give: a tensor in, a tensor out."""
+"""Forward passes in one form: they take one tensor and return one."""
 
 import functools
 import inspect
@@ -37,11 +37,11 @@ def takes_three(module: nn.Module, name: str, *, judged: bool = False) -> bool:
 
     Args:
         module: A built module.
-        name: What it is called in messages.
-        judged: Whether it is the candidate's: that it needs more is then for its calls to refuse.
+        name: The name of the module in messages.
+        judged: Whether it is the candidate's, whose calls may raise for other required parameters.
 
     Raises:
-        UsageError: The forward pass of an original takes something else.
+        UsageError: The forward pass of an original requires other parameters.
     """
     try:
         parameters = inspect.signature(module.forward).parameters.values()
@@ -62,9 +62,14 @@ def three_times(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def adapt(factory: Callable[..., Any], inputs: Function, outputs: Function) -> Callable[..., Any]:
-    """The factory's modules, whose forward takes one tensor and gives one, by a user's functions or those found.
+    """A factory of the same modules, whose forward takes one tensor and returns one.
 
-    The modules stay what they are, parameters, hooks and names included: only `forward` is another, on the instance.
+    Modules keep their parameters, hooks and names: only `forward` of the instance is replaced.
+
+    Args:
+        factory: Builds a module of a config.
+        inputs: Turns the tensor into the arguments of forward; None if forward takes the tensor.
+        outputs: Takes the tensor out of the result of forward; None if forward returns the tensor.
     """
     if inputs is None and outputs is None:
         return factory
@@ -80,62 +85,62 @@ def adapt(factory: Callable[..., Any], inputs: Function, outputs: Function) -> C
 
 
 def adapt_module(module: nn.Module, inputs: Function, outputs: Function) -> None:
-    """The same for one module, in place."""
+    """Let forward of one module take one tensor and return one, in place; see `adapt`."""
     forward = module.forward
-    # a partial: copies of the module are bound to themselves
+    # a partial, so that copies of the module call their own forward
     module.forward = functools.partial(_forward, forward, inputs, outputs)
     functools.update_wrapper(module.forward, forward)
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Whether a module's forward goes through `inputs=` or `outputs=`, and takes nothing else."""
+    """Whether `adapt_module` has replaced a module's forward, which then takes one tensor alone."""
     return isinstance(module.forward, functools.partial) and module.forward.func is _forward
 
 
 def _forward(forward: Callable[..., Any], inputs: Function, outputs: Function, *given: Any, **options: Any) -> Any:
     if inputs is not None:
-        given, options = arguments(_asked("inputs=", inputs, given[0]))
-    found = forward(*given, **options)
+        given, options = arguments(_call_user_function("inputs=", inputs, given[0]))
+    result = forward(*given, **options)
     if outputs is None:
-        return found
-    return outputs(found) if _unwraps(outputs) else _asked("outputs=", outputs, found)
+        return result
+    return outputs(result) if _unwraps(outputs) else _call_user_function("outputs=", outputs, result)
 
 
-def _asked(which: str, function: Callable[..., Any], value: Any) -> Any:
+def _call_user_function(option: str, function: Callable[..., Any], value: Any) -> Any:
     try:
         return function(value)
     except Exception as error:
-        raise UsageError(f"{which} raised {type(error).__name__}: {line_of(error)}") from error
+        raise UsageError(f"{option} raised {type(error).__name__}: {line_of(error)}") from error
 
 
-def form_of(found: Any) -> str:
-    """What a caller takes apart: `a tensor`, `a tuple of 2`, `a mapping` or `an object`, lists being tuples."""
-    if isinstance(found, Tensor):
+def form_of(result: Any) -> str:
+    """The form of a result in words: `a tensor`, `a tuple of 2` (of a list, too), `a mapping` or `an object`."""
+    if isinstance(result, Tensor):
         return "a tensor"
-    if isinstance(found, tuple | list):
-        return f"a tuple of {len(found)}"
-    return "a mapping" if isinstance(found, Mapping) else "an object"
+    if isinstance(result, tuple | list):
+        return f"a tuple of {len(result)}"
+    return "a mapping" if isinstance(result, Mapping) else "an object"
 
 
-def unwrapping(found: Any) -> Function:
-    """A function that takes the tensor out of what has the form of `found`, and raises UnfitResult for another form."""
-    return functools.partial(_unwrapped, form_of(found))
+def unwrapping(result: Any) -> Function:
+    """A function that takes the tensor out of results of this form, and raises UnfitResult for other forms."""
+    return functools.partial(_unwrapped, form_of(result))
 
 
-def _unwrapped(form: str, found: Any) -> Any:
-    if form_of(found) != form:
-        raise UnfitResult(f"the forward pass returned {form_of(found)}, and the original {form}: {HOW_TO_COMPARE}")
-    return tensor_of(found)
+def _unwrapped(form: str, result: Any) -> Any:
+    if form_of(result) != form:
+        raise UnfitResult(f"the forward pass returned {form_of(result)}, and the original {form}: {HOW_TO_COMPARE}")
+    return tensor_of(result)
 
 
 def _unwraps(function: Any) -> bool:
     return isinstance(function, functools.partial) and function.func is _unwrapped
 
 
-def tensor_of(found: Any) -> Any:
-    """The tensor in what a forward pass returned: itself, the first of a tuple, or what is called logits or hidden state."""
+def tensor_of(result: Any) -> Any:
+    """The tensor in the result of a forward pass: its logits or last hidden state, the first of a tuple, or itself."""
     for name in _ATTRIBUTES:
-        value = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+        value = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
         if isinstance(value, Tensor):
             return value
-    return found[0] if isinstance(found, tuple | list) and found else found
+    return result[0] if isinstance(result, tuple | list) and result else result

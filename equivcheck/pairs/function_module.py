@@ -14,8 +14,8 @@ __all__ = ["FunctionModule"]
 class FunctionModule(nn.Module):
     """A function of q, k, v as a module, so that every kind runs in the same way.
 
-    An additive mask may be learned: with `learned` it is a parameter in every second case, and its gradient one of the
-    results. In the other cases it is none, for kernels that take no mask to learn.
+    With `learned`, an additive mask is a parameter in every second case, and its gradient is a result. In the other
+    cases it is no parameter: some kernels take no mask that requires a gradient.
     """
 
     def __init__(
@@ -23,25 +23,25 @@ class FunctionModule(nn.Module):
     ) -> None:
         super().__init__()
         self.function, self.case, self.scale_optional, self.learned = function, case, scale_optional, learned
-        mask = attn_mask(case)  # drawn here: inside of vmap each run would draw another one
+        mask = attn_mask(case)  # drawn here: inside of vmap each run would draw another mask
         if mask is not None and mask.is_floating_point():
             mask = mask.to(case.torch_dtype)  # the same numbers in the oracle as in the case's dtype
-            if learned and case.seed // 2 % 2 == 0:  # not as `scale` is left out: all four come up together
+            if learned and case.seed // 2 % 2 == 0:  # independent of the seeds that leave `scale` out
                 mask = nn.Parameter(mask)
         self.attn_mask = mask
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:
         rate = self.case.attn_pdrop if self.training else 0.0
         scale = self.case.head_size**-0.5 if self.case.scale is None else self.case.scale
-        given = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
+        options = {"is_causal": self.case.is_causal, "dropout_p": rate, "scale": scale}
         if self.scale_optional and self.case.scale is None and self.case.seed % 2:
-            del given["scale"]
+            del options["scale"]
         if self.case.kv_heads:
-            given["enable_gqa"] = True
+            options["enable_gqa"] = True
         mask = self.attn_mask
         if mask is not None:
-            given["attn_mask"] = (mask.to(q.dtype) if mask.is_floating_point() else mask).to(q.device)
-        return self.function(q, k, v, **given)
+            options["attn_mask"] = (mask.to(q.dtype) if mask.is_floating_point() else mask).to(q.device)
+        return self.function(q, k, v, **options)
 
     def __deepcopy__(self, memo: Any) -> "FunctionModule":
         return FunctionModule(self.function, self.case, self.scale_optional, self.learned).train(self.training)

@@ -1,4 +1,4 @@
-"""How a user hands a function over: as it is, by an import string, or not at all."""
+"""The forms in which a user gives a function: the function, an import string, or None."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,4 +6,4 @@ from typing import Any
 __all__ = ["Given"]
 
 Given = Callable[..., Any] | str | None
-"""A function, its import string, or None where the default will do."""
+"""A function, its import string, or None for the default."""

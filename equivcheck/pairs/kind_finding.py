@@ -1,4 +1,4 @@
-"""Which kind a reference that is no function is of: found by its signature and by trying."""
+"""The kind of a reference that is no function: recognised by its signature and by a trial."""
 
 import inspect
 from collections.abc import Callable
@@ -30,21 +30,28 @@ __all__ = ["find_kind", "inputs_of"]
 
 
 def find_kind(subject: Pair) -> tuple[str, Function, Function]:
-    """The kind of the reference, and what makes its forward take one tensor and give one, where it does not."""
+    """The kind of the reference, and the functions that adapt its forward to one tensor in and one out.
+
+    Returns:
+        The name of the kind, and the functions `inputs` and `outputs` of `adapt`; each None if forward needs none.
+
+    Raises:
+        UsageError: The reference fits no kind.
+    """
     fits = (
         "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
         "a function takes q, k, v; see the kinds in the README"
     )
     module = _built(subject, subject.reference, subject.reference_name, fits)
-    said = subject.adaptation
+    adaptation = subject.adaptation
     inputs = inputs_of(module, subject, subject.reference_name)
-    adapt_module(module.to("cpu"), inputs, said.outputs)
+    adapt_module(module.to("cpu"), inputs, adaptation.outputs)
     errors = []
     tried = [(kind, kind.tried_with()) for kind in KINDS.values() if kind.tried_with is not None]
     for kind, value in tried:
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
-                found = module(value)
+                result = module(value)
         except UsageError:
             if kind is tried[-1][0]:
                 raise
@@ -53,17 +60,17 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function]:
             ensure_foreign(error)
             errors.append(f"on {kind.name} input it raised {type(error).__name__}: {line_of(error)}")
             continue
-        y = tensor_of(found)
+        y = tensor_of(result)
         if isinstance(y, Tensor) and kind.fits(value, y):
             replacing = replacement_of(kind)
             if replacing is not None and _replaces(subject.candidate):
                 kind = replacing
-            # what a model returns is taken apart where it is compared
-            plain = isinstance(found, Tensor) or kind.whole_model
-            return kind.name, inputs, said.outputs if plain else unwrapping(found)
+            # `model_outputs` takes the result of a model apart
+            plain = isinstance(result, Tensor) or kind.whole_model
+            return kind.name, inputs, adaptation.outputs if plain else unwrapping(result)
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         errors.append(f"on {kind.name} input it returned {shape}")
-    how = "" if said.inputs or said.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
+    how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
     raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
 
 
@@ -85,7 +92,14 @@ def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> 
 
 
 def inputs_of(module: nn.Module, subject: Pair, name: str, *, judged: bool = False) -> Function:
-    """What makes a module's forward take one tensor, where it does not: what the user said, or x given three times."""
+    """The function that turns one tensor into the arguments of a module's forward; None if forward takes the tensor.
+
+    Args:
+        module: A built module.
+        subject: The pair, whose user may have given the function.
+        name: The name of the module in messages.
+        judged: Whether it is the candidate's, whose calls may raise for other required parameters.
+    """
     if subject.adaptation.inputs is not None:
         return subject.adaptation.inputs
     return three_times if takes_three(module, name, judged=judged) else None
@@ -100,7 +114,7 @@ def _positional(function: Callable[..., Any]) -> list[str]:
 
 
 def _replaces(candidate: Callable[..., Any]) -> bool:
-    """Whether the candidate takes a model rather than a config: by its parameter's name or annotation, else by trying."""
+    """Whether the candidate takes a model rather than a config: by the name of its parameter, else by a trial."""
     names = _positional(candidate)
     if inspect.isclass(candidate) and issubclass(candidate, nn.Module):
         return False
@@ -110,7 +124,7 @@ def _replaces(candidate: Callable[..., Any]) -> bool:
         return True
     try:
         with exits_as_errors(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
-            made: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
-            return not isinstance(made, nn.Module)
+            built: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
+            return not isinstance(built, nn.Module)
     except Exception:
         return True

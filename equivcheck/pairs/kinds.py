@@ -1,4 +1,4 @@
-"""The kinds of pairs: how each is recognised, and how a case becomes a problem of it."""
+"""The kinds of pairs: how each is recognised, and which inputs and results its cases have."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from equivcheck.cases.tensors import qkv, sequence, tokens
 __all__ = ["KINDS", "SAMPLE", "Inputs", "Kind", "replacement_of"]
 
 SAMPLE = Case(batch_size=2, seq_len=3, n_head=2, head_size=4, block_size=8, n_layer=1, vocab_size=11)
-"""Whose config a factory is tried with."""
+"""The case whose config is given to a factory on trial."""
 
 Inputs = tuple[tuple[Tensor, ...], tuple[str, ...], dict[str, torch.Size]]
 """The inputs of a case on the CPU, the names of those that have gradients, and the shape of each result by its name."""
@@ -23,18 +23,18 @@ class Kind:
     """A kind of pair.
 
     Attributes:
-        name: As the command line and reports name it.
-        original: The kind of a pair of the original and another one of its form.
-        inputs: Makes the inputs of a case; its second argument tells whether the original's projections have names by which
-            their weights are sharpened.
+        name: The name in the command line and in reports.
+        original: The kind of a pair whose candidate has the form of the original.
+        inputs: Makes the inputs of a case; its second argument tells whether the original's projections have names by
+            which their weights are sharpened.
         result: The name of the tensor by which the two are compared first.
-        function: Its sides are functions of q, k and v.
-        from_config: Both of its sides are made from a config.
-        replaces: Its candidate takes the original's model, and returns it with other parts.
-        whole_model: Its sides take token ids, and give logits and a loss.
-        within_gpt: Its sides are attentions of x (B, T, C), which are judged inside of a GPT as well.
-        tried_with: Makes what the forward pass of an original is tried with; None where it is not recognised by that.
-        fits: Whether an original that was given the first tensor and has returned the second one is of this kind.
+        function: Whether the sides are functions of q, k and v.
+        from_config: Whether both sides are built from a config.
+        replaces: Whether the candidate takes the original's model and returns it with other parts.
+        whole_model: Whether the sides take token ids and return logits and a loss.
+        within_gpt: Whether the sides are attentions of x (B, T, C), which are judged inside a GPT as well.
+        tried_with: Makes the input of a trial of the original; None if a trial does not recognise this kind.
+        fits: Whether an original that was given the first tensor and returned the second is of this kind.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Kind:
 
     @property
     def sample(self) -> Case:
-        """A small case that is one of this kind."""
+        """A small case of this kind."""
         return SAMPLE if self.whole_model else SAMPLE.but(n_layer=0)
 
 
@@ -109,9 +109,9 @@ KINDS: dict[str, Kind] = {
         ),
     )
 }
-"""By their names, in the order of `report.catalogue.KINDS`: an original is tried as one after the other."""
+"""The kinds by name, in the order of `report.catalogue.KINDS`, in which an original is tried as each."""
 
 
 def replacement_of(kind: Kind) -> Kind | None:
-    """The kind of a pair whose candidate takes an original of this kind and returns it with other parts; None if there is none."""
+    """The kind whose candidate takes an original of `kind` and returns it with other parts; None if there is none."""
     return next((other for other in KINDS.values() if other.replaces and other.original == kind.name), None)

@@ -1,4 +1,4 @@
-"""What a user wrote and what is meant: objects behind import strings, their names, and devices; what is not there is one line."""
+"""Objects behind import strings, names of objects, and messages of errors in one line."""
 
 import importlib
 from pathlib import Path
@@ -11,30 +11,39 @@ from equivcheck.runtime.file_modules import module_of
 
 __all__ = ["line_of", "load", "load_candidate", "name_of"]
 
-_SWITCHED: dict[str, tuple[str, ...]] = {}  # by module: a second import of it switches nothing
+_SWITCHED: dict[str, tuple[str, ...]] = {}  # by module: only the first import of a module switches settings
 
 
 def load_candidate(spec: str, root: Path | None = None) -> tuple[Any, tuple[str, ...]]:
-    """The object behind an import string, and the settings of the process that importing it switched; they are put back."""
+    """The object behind an import string, and the settings of the process that its import switched.
+
+    The settings are put back.
+    """
     before = global_state.now()
     try:
-        found = load(spec, root)
+        candidate = load(spec, root)
     finally:
         switched = tuple(global_state.put_back(before))
     place = spec.rpartition(":")[0]
     _SWITCHED.setdefault(place, switched)
-    return found, _SWITCHED[place]
+    return candidate, _SWITCHED[place]
 
 
 def load(spec: str, root: Path | None = None) -> Any:
-    """The object behind `"package.module:name"` or `"path/to/file.py:name"`; a UsageError says why there is none.
+    """The object behind `"package.module:name"` or `"path/to/file.py:name"`.
 
-    A path is one from `root` (the current folder), which is named where the code under test may have changed the folder.
+    Args:
+        spec: The import string.
+        root: The folder from which a path starts, by default the current one, which code under test may have changed.
+
+    Raises:
+        UsageError: The import string has another form, or there is no such object.
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise UsageError(
-            f"{spec!r} is no import string: write 'package.module:name' or 'path/to/file.py:name', with a colon before the name"
+            f"{spec!r} is no import string: write 'package.module:name' or 'path/to/file.py:name', "
+            "with a colon before the name"
         )
     try:
         module = (
@@ -44,35 +53,35 @@ def load(spec: str, root: Path | None = None) -> Any:
         )
     except UsageError:
         raise
-    except BaseException as error:  # whatever a stranger's module raises while it is imported, SystemExit included
+    except BaseException as error:  # a foreign module may raise anything at import, SystemExit included
         if isinstance(error, KeyboardInterrupt):
             raise
         raise UsageError(f"cannot import {place!r}: {type(error).__name__}: {line_of(error)}") from error
-    found: Any = module
+    target: Any = module
     for part in name.split("."):
         try:
-            found = getattr(found, part)
+            target = getattr(target, part)
         except AttributeError:
             raise UsageError(
                 f"{place!r} has no {name!r}: it has {', '.join(_public(module)[:12]) or 'nothing to call'}"
             ) from None
-    return found
+    return target
 
 
 def _public(module: ModuleType) -> list[str]:
-    """What can be called in a module: what it defines itself, and what it imports where that is nothing."""
+    """The callables that a module defines; if it defines none, those that it imports."""
     names = sorted(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-    own = [n for n in names if getattr(getattr(module, n), "__module__", None) == module.__name__]
-    return own or names
+    defined = [n for n in names if getattr(getattr(module, n), "__module__", None) == module.__name__]
+    return defined or names
 
 
 def line_of(error: BaseException) -> str:
-    """An error's message in one line."""
+    """The message of an error in one line."""
     return " ".join(str(error).split()) or "no message"
 
 
 def name_of(given: Any) -> str:
-    """How a person would write the object on the command line: its import string where it has one."""
+    """The object as the command line takes it: its import string, or its repr if it has none."""
     if isinstance(given, str):
         return given
     module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)

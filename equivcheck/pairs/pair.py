@@ -1,4 +1,4 @@
-"""The pair to verify, and the problems that its cases make."""
+"""The pair to verify, and the problems of its cases."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.tensors import projections_known, randomise, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
-from equivcheck.pairs.adaptation import NOTHING_SAID, Adaptation
+from equivcheck.pairs.adaptation import NO_ADAPTATION, Adaptation
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.function_module import FunctionModule
 from equivcheck.pairs.kinds import KINDS, SAMPLE, Kind
@@ -33,17 +33,35 @@ __all__ = ["SAMPLE", "Pair"]
 Factory = Callable[..., Any]
 
 _MODERATE = 2**18  # scores
-_SAME = 2.0**-40  # of the greatest: two devices round float64 differently
+_SAME = 2.0**-40  # of the largest value: two devices round float64 differently
 
 MAX_LAYERS = 8
-"""More than any case has."""
+"""An upper bound on the layers of a case."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair and its kind, ready to make problems of cases on a device.
+    """A pair and its kind, which makes problems of cases on a device.
 
-    `oracle_device` is where the oracle of cases of moderate size runs.
+    Attributes:
+        reference: The factory or function of the original.
+        candidate: The factory or function of the candidate.
+        kind: The name of the kind; one of `KINDS`.
+        device: The device on which the pair is judged.
+        reference_name: The original's name in messages.
+        candidate_name: The candidate's name in messages.
+        transfer: Transfers weights to the candidate; None if parameters have the same names.
+        options: Of functions: the options that both take.
+        features: Of functions: the `cases.features.FEATURES` in which both run.
+        ignored_options: Of functions: the options that change nothing in the original.
+        scale_optional: Of functions: whether both run without a scale.
+        learns_mask: Of functions: whether both take an additive mask that is learned.
+        reference_alone: Of functions: the options that the original takes and the candidate does not.
+        notes: Facts about the pair for the report.
+        adaptation: The user's functions; the factories and the transfer already apply them.
+        memory: The cache of truths and weights.
+        oracle_device: The device on which the oracle runs cases of moderate size; None for `device`.
+        switched_at_import: The settings of the process that the import of the candidate's module switched.
     """
 
     reference: Factory
@@ -52,31 +70,31 @@ class Pair:
     device: torch.device
     reference_name: str
     candidate_name: str
-    transfer: Transfer | None = None  # None: by the same names
-    options: frozenset[str] = frozenset()  # of a function: those that both take
-    features: frozenset[str] = frozenset()  # of a function: `functions.FEATURES` in which both run
-    ignored_options: frozenset[str] = frozenset()  # of the options: those that the original takes no notice of
-    scale_optional: bool = False  # of a function: whether both run where the scale is left out
-    learns_mask: bool = False  # of a function: whether both take an additive mask that is learned
-    reference_alone: tuple[str, ...] = ()  # of a function: options that the original takes and the candidate does not
-    notes: tuple[str, ...] = ()  # what was found out about the pair, and is worth telling
-    adaptation: Adaptation = NOTHING_SAID  # what the user said; the factories and the transfer have it in them
+    transfer: Transfer | None = None
+    options: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
+    ignored_options: frozenset[str] = frozenset()
+    scale_optional: bool = False
+    learns_mask: bool = False
+    reference_alone: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    adaptation: Adaptation = NO_ADAPTATION
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
     oracle_device: torch.device | None = None
-    switched_at_import: tuple[str, ...] = ()  # settings of the process, by the candidate's module
+    switched_at_import: tuple[str, ...] = ()
 
     @property
     def traits(self) -> Kind:
-        """What is known of its kind."""
+        """The kind, with its properties."""
         return KINDS[self.kind]
 
     def with_candidate(self, candidate: Factory, name: str) -> "Pair":
-        """The same reference with another candidate of the same kind (a `replacement` becomes the model it makes)."""
+        """The same reference with another candidate of the form of the original (a `replacement` becomes a `model`)."""
         kind = self.traits.original
         return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None, switched_at_import=())
 
     def rebuilt(self, change: Callable[[Any], Any]) -> "Pair":
-        """The same pair, built from configs that went through `change`; it remembers no truths of the unchanged one."""
+        """The same pair, built from configs changed by `change`, with an empty memory."""
         reference, candidate = self.reference, self.candidate
         return replace(
             self,
@@ -86,7 +104,7 @@ class Pair:
         )
 
     def within_gpt(self) -> "Pair":
-        """The pair of attentions as a pair of GPTs that differ in nothing else; a pair of anything else as it is."""
+        """The pair of attentions as a pair of GPTs that differ in attention alone; a pair of another kind as it is."""
         if not self.traits.within_gpt:
             return self
         places = tuple(f"blocks.{layer}.attn." for layer in range(MAX_LAYERS))
@@ -100,7 +118,7 @@ class Pair:
 
     @cached_property
     def sharpened_by_name(self) -> bool:
-        """Whether the projections of queries and keys have names by which their weights can be sharpened."""
+        """Whether the weights of queries and keys can be sharpened: the names of their projections are known."""
         if self.traits.function:
             return False
         with seeded(0, torch.device("cpu")):
@@ -108,34 +126,41 @@ class Pair:
         return projections_known(names)
 
     def as_module(self, function: Factory, case: Case) -> FunctionModule:
-        """A function with the options of a case, on the CPU."""
+        """A function as a module with the options of a case, on the CPU."""
         return FunctionModule(function, case, self.scale_optional, self.learns_mask).train(case.training)
 
     def build_reference(self, case: Case, device: torch.device | None = None) -> nn.Module:
-        """The reference with the case's random weights, dtype and mode, on `device` or on the pair's."""
+        """The reference with the case's random weights, dtype and mode, on `device`, by default the pair's."""
         with seeded(case.seed, self.device):
             if self.traits.function:
                 return self.as_module(self.reference, case).to(device or self.device)
             with foreign(REFERENCE):
                 module: nn.Module = self.reference(case.config())
-        # weights are made in float64 and rounded once, on the CPU, whatever dtype and device the factory made them in
+        # weights are drawn in float64 and rounded once, on the CPU, whatever dtype and device the factory used
         with foreign(REFERENCE):
             module = module.to(device="cpu", dtype=case.torch_dtype)
         randomise(module, case)
         where = device or self.device
         if where.type != "cpu":
-            # what is copied to a GPU without blocking has been read before this returns
+            # a copy to a GPU without blocking has read its source when this returns
             module = module.to(device=where, non_blocking=True)
         return module.train(case.training)
 
     def build_candidate(self, case: Case, make_reference: Callable[[], nn.Module]) -> nn.Module:
-        """The candidate with an original's weights; raises what a user would see raised, a RuntimeError for sys.exit."""
+        """The candidate with an original's weights.
+
+        Its exceptions propagate; a call of sys.exit becomes a RuntimeError.
+
+        Args:
+            case: The case.
+            make_reference: Builds the original that gives the weights, or that is replaced.
+        """
         with exits_as_errors(), seeded(case.seed + 1, self.device):
             if self.traits.function:
                 return self.as_module(self.candidate, case).to(self.device)
             if self.traits.replaces:
                 reference = make_reference()
-                # what it sets on classes must not reach the originals of other cases
+                # attributes that it sets on classes must not reach the originals of other cases
                 with classes_restored(reference), foreign(CANDIDATE):
                     replaced = self.candidate(reference)
                 if not isinstance(replaced, nn.Module):
@@ -151,16 +176,16 @@ class Pair:
                 return module.train(case.training)
 
     def problem(self, case: Case) -> Problem:
-        """The case made real; the candidate is only built when a check asks for it."""
+        """The problem of a case; the candidate is built when a check first uses it."""
         beacon.note_case(case.id)
         inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
         inputs = tuple(to_device(x, self.device) for x in inputs)
         flowing = {name: to_device(upstream(case, name, shape), self.device) for name, shape in shapes.items()}
         if self.traits.whole_model:
-            # a mean over B*T tokens gives gradients that half precision cannot hold: scaled as a loss scaler would
+            # half precision cannot hold the gradients of a mean over B*T tokens: scale the loss as a loss scaler does
             scale = float(case.batch_size * case.seq_len)
             flowing = {"loss": torch.tensor(scale, dtype=case.torch_dtype, device=self.device)}
-        # a replacement's original is a model's; an attention's is not that of the GPT around it
+        # a replacement shares its original with a model; an attention does not share its own with a GPT around it
         key = (self.traits.original, case)
         steady = dict(zip(names or ("idx", "targets"), inputs, strict=False))
         guard = Guard(steady | {f"upstream {name}": value for name, value in flowing.items()})
@@ -181,9 +206,9 @@ class Pair:
         )
 
     def with_oracle_beside(self) -> "Pair":
-        """The same pair, with the oracle on the CPU where that is another device and gives the same there.
+        """The same pair, with the oracle on the CPU if the pair is on another device and the results agree.
 
-        A small case is a few thousand launches of kernels that have nothing to do: the CPU is ten times as quick.
+        A small case launches a few thousand kernels with little work each: the CPU is ten times as quick.
         """
         cpu = torch.device("cpu")
         if self.device == cpu:
@@ -193,8 +218,8 @@ class Pair:
             there = self.problem(case).oracle_values(gradients=True)
             here = replace(self, oracle_device=cpu).problem(case).oracle_values(gradients=True)
         except Exception:
-            return self  # a kernel for this device only; what else is wrong with it shows where it is judged
-        # of the greatest of all: what is zero but for rounding, such as the gradient of a key's bias, has no size of its own
+            return self  # a kernel for this device only; the checks report other errors
+        # relative to the largest of all: the gradient of a key's bias is zero but for rounding, and has no scale
         greatest = max(float(value.abs().max()) for value in there.values())
         same = there.keys() == here.keys() and all(
             float((value.cpu() - here[name]).abs().max()) <= _SAME * greatest for name, value in there.items()

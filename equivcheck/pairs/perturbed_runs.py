@@ -1,4 +1,4 @@
-"""Runs of an original with every operation perturbed, from which a truth learns how far rounding may move it."""
+"""Runs of an original with every operation perturbed, from which a truth estimates the effect of rounding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from equivcheck.pairs.named_outputs import Shell
 from equivcheck.pairs.sides import REFERENCE, running
 from equivcheck.runtime.rng import seeded
 
-if TYPE_CHECKING:  # a problem makes its truth of these runs
+if TYPE_CHECKING:  # `Problem` imports this module
     from equivcheck.pairs.problem import Problem
 
 __all__ = ["Oracle", "in_turn", "oracle_in_turn", "oracle_together", "perturbed_runs"]
@@ -21,7 +21,7 @@ __all__ = ["Oracle", "in_turn", "oracle_in_turn", "oracle_together", "perturbed_
 
 @dataclass(frozen=True)
 class Oracle:
-    """An original in float64, what it is given, and what it gives without perturbation."""
+    """An original in float64, its inputs and upstream gradients, and its results without perturbation."""
 
     module: nn.Module
     inputs: Sequence[Tensor]
@@ -38,18 +38,18 @@ def in_turn(
     """Perturbed runs, one after the other.
 
     Args:
-        problem: The case made real; its seed says which errors are drawn.
-        values: What the original gives without perturbation, by name.
-        count: How many runs.
-        run: One of them, with the generator of its errors; it may give more than `values` has.
+        problem: The problem of the case, whose seed determines the errors.
+        values: The original's results without perturbation, by name.
+        count: The number of runs.
+        run: One run, with the generator of its errors; it may return more names than `values` has.
 
     Returns:
-        How far they are from `values`.
+        The deviations of the runs from `values`.
     """
     noise = _noise(problem, count)
 
     def deviations() -> dict[str, Tensor]:
-        # a function: what a run gives must not be held while the next one runs
+        # a function: it frees the results of a run before the next one
         results = run(noise)
         return {name: _present(results[name]) - value for name, value in values.items()}
 
@@ -58,16 +58,16 @@ def in_turn(
 
 
 def perturbed_runs(problem: "Problem", oracle: Oracle, count: int, *, gradients: bool) -> Sample:
-    """Perturbed runs of a problem's oracle: all at once where its code allows that, else in turn.
+    """Perturbed runs of a problem's oracle: all at once if its code allows that, else in turn.
 
     Args:
-        problem: The case made real.
-        oracle: The problem's oracle, which has been run.
-        count: How many runs.
+        problem: The problem of the case.
+        oracle: The problem's oracle, after its run.
+        count: The number of runs.
         gradients: Whether there is a backward pass as well.
 
     Returns:
-        How far they are from the oracle's values.
+        The deviations of the runs from the oracle's values.
 
     Raises:
         NotOpened: Dropout masks cannot be put into the original.
@@ -77,7 +77,7 @@ def perturbed_runs(problem: "Problem", oracle: Oracle, count: int, *, gradients:
     except NotOpened:
         raise
     except Exception:
-        # vmap refuses what depends on values, or writes to buffers: such an original runs in a loop
+        # vmap refuses code that depends on values or writes to buffers: such an original runs in a loop
         return oracle_in_turn(problem, oracle, count, gradients=gradients)
 
 
@@ -95,7 +95,7 @@ def oracle_in_turn(problem: "Problem", oracle: Oracle, count: int, *, gradients:
 
 
 def oracle_together(problem: "Problem", oracle: Oracle, count: int, *, gradients: bool) -> Sample:
-    """The same perturbed runs as one, with a dimension for the runs in front of everything: each has its own errors."""
+    """Perturbed runs of a problem's oracle as one run with a leading dimension; the errors of the runs differ."""
 
     def repeated(x: Tensor) -> Tensor:
         return x.detach().expand(count, *x.shape).clone().requires_grad_(gradients)
@@ -104,10 +104,10 @@ def oracle_together(problem: "Problem", oracle: Oracle, count: int, *, gradients
     leaves = [repeated(x) if x.is_floating_point() else x for x in oracle.inputs]
     shell = Shell(oracle.module, problem.outputs)
 
-    def forward(held: dict[str, Tensor], *given: Tensor) -> dict[str, Tensor]:
-        inner = {f"inner.{name}": value for name, value in held.items()}
-        found: dict[str, Tensor] = torch.func.functional_call(shell, inner, given)
-        return found
+    def forward(weights: dict[str, Tensor], *given: Tensor) -> dict[str, Tensor]:
+        inner = {f"inner.{name}": value for name, value in weights.items()}
+        outputs: dict[str, Tensor] = torch.func.functional_call(shell, inner, given)
+        return outputs
 
     dims = tuple(0 if x.is_floating_point() else None for x in oracle.inputs)
     flowing = torch.set_grad_enabled(gradients)
@@ -131,7 +131,7 @@ def oracle_together(problem: "Problem", oracle: Oracle, count: int, *, gradients
 
 
 def _noise(problem: "Problem", count: int) -> torch.Generator:
-    """The generator of the errors of so many runs: samples of other sizes have errors of their own."""
+    """The generator of the errors of `count` runs: samples of other sizes have other errors."""
     return torch.Generator(device=problem.judged_on).manual_seed(problem.case.seed * 64 + count)
 
 

@@ -1,4 +1,4 @@
-"""Results of a forward pass, taken over as plain tensors: of a subclass or a layout of its own nothing can be compared."""
+"""Results of a forward pass as plain tensors: other subclasses and layouts cannot be compared."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from equivcheck.pairs.sides import REFERENCE, current_side
 __all__ = ["Subclasses", "plain"]
 
 Subclasses = set[type]
-"""The subclasses of Tensor that an original returns: they are unwrapped, wherever they come from."""
+"""The subclasses of Tensor that an original returns: they are unwrapped in results of both sides."""
 
 
 def plain(value: Tensor, name: str, known: Subclasses) -> Tensor:
@@ -17,8 +17,8 @@ def plain(value: Tensor, name: str, known: Subclasses) -> Tensor:
 
     Args:
         value: A tensor that a forward pass returned, of any shape.
-        name: What it is called in messages, such as `output`.
-        known: The subclasses that the original returns; one that it returns now is added.
+        name: The name in messages, such as `output`.
+        known: The subclasses that the original returns; a subclass in its result is added.
 
     Returns:
         The same values: `value` itself, or without its subclass.

@@ -1,4 +1,4 @@
-"""A case made real: reference, candidate and oracle with the same weights, their inputs, and what running them gives."""
+"""The problem of a case: reference, candidate and oracle with the same weights, their inputs, and their results."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,18 +32,28 @@ __all__ = ["Problem", "Results"]
 Results = dict[str, Tensor | None]
 Around = Callable[[nn.Module, torch.device], AbstractContextManager[object]]
 
-# from so many scores on, two first runs are enough: there are more elements to learn the spread from
+# above `_LARGE` scores, `_FEW` first runs are enough: more elements show the spread
 _LARGE, _FEW = 2**15, 2
 
 
 @dataclass
 class Problem:
-    """What a check runs: three modules that hold the same weights, and inputs made from the case's seed.
+    """The modules of a case, which have the same weights, and inputs made from the case's seed.
 
-    `names` are those of the floating inputs; `outputs` turns a forward pass into named tensors; `upstream` has the
-    gradient that flows into each of them; `around_reference` is entered around each run of the original on a device: dropout
-    masks are put in there. The oracle runs on `oracle_device`, by default the one of the problem: what is small is quicker on
-    the CPU.
+    Attributes:
+        case: The case.
+        device: The device on which the pair is judged.
+        make_reference: Builds an original.
+        make_candidate: Builds a candidate, given a function that builds an original.
+        inputs: The inputs of forward.
+        names: The names of the floating-point inputs.
+        outputs: Runs a forward pass and returns its results by name.
+        upstream: The upstream gradients by the names of results.
+        memory: The cache of truths.
+        memory_key: The key of this problem in the cache.
+        guard: Compares inputs and parameters before and after each pass.
+        around_reference: Makes a context of each run of the original on a device, which puts dropout masks in.
+        oracle_device: The device of the oracle, by default `device`: small cases are quicker on the CPU.
     """
 
     case: Case
@@ -62,11 +72,11 @@ class Problem:
 
     @property
     def judged_on(self) -> torch.device:
-        """Where the oracle runs, and where results are compared with it."""
+        """The device on which the oracle runs, and on which results are compared with it."""
         return self.oracle_device or self.device
 
     def within(self, original: nn.Module, device: torch.device | None = None) -> AbstractContextManager[object]:
-        """What is around a run of the original, which is on `device` (by default the problem's)."""
+        """The context of a run of the original, which is on `device`, by default the problem's."""
         return (
             nullcontext() if self.around_reference is None else self.around_reference(original, device or self.device)
         )
@@ -78,11 +88,11 @@ class Problem:
 
     @cached_property
     def candidate(self) -> nn.Module:
-        """The candidate with the reference's weights; raises whatever building it raises."""
+        """The candidate with the reference's weights; exceptions of its construction propagate."""
         return self.another_candidate()
 
     def another_candidate(self) -> nn.Module:
-        """A candidate that nothing has run."""
+        """A new candidate that has not run."""
         return self.make_candidate(self.make_reference)
 
     def run(
@@ -93,9 +103,18 @@ class Problem:
         gradients: bool,
         upstream: Mapping[str, Tensor] | None = None,
     ) -> Results:
-        """Named outputs of one forward pass and, with `gradients`, of one backward pass: inputs and parameters alike.
+        """The results of one forward pass and, with `gradients`, the gradients of inputs and parameters.
 
-        Every run starts from the case's generator state, with the module's own mode, and leaves no gradient behind.
+        Every run starts from the case's state of the generator, in the module's mode, and leaves no `.grad` behind.
+
+        Args:
+            module: The module to run.
+            inputs: Its inputs.
+            gradients: Whether a backward pass follows.
+            upstream: The upstream gradients by the names of results; by default the problem's.
+
+        Returns:
+            Outputs by name, and gradients as `grad NAME`; None for an input or parameter that is not used.
         """
         with exits_as_errors(), seeded(self.case.seed, self.device):
             if not gradients:
@@ -120,31 +139,31 @@ class Problem:
             return results
 
     def _taken_over(self, values: Mapping[str, Tensor]) -> Results:
-        """Copies of results, once the device has done all that it was given: what writes to them later changes nothing."""
+        """Copies of results after the device has finished its work, so that later writes do not change them."""
         type_of(self.device).synchronize(self.device)
         return {name: value.detach().clone() for name, value in values.items()}
 
     def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The inputs of a pass by what they are called in messages."""
+        """The inputs of a pass by their names in messages."""
         names = self.names or ("idx", "targets")
         return dict(zip(names, inputs, strict=False))
 
     def original_in_float64(self, device: torch.device | None = None) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """An original of its own and the inputs in float64, on `device`, by default where the oracle runs.
+        """A new original and the inputs in float64, on `device`, by default the oracle's.
 
-        It is built there if that is all there is to it: to bring weights back from a GPU takes longer than a small oracle.
+        An `Original` is built on that device: a copy of weights from a GPU takes longer than a small oracle.
         """
         where, make = device or self.judged_on, self.make_reference
         return to_float64(make(where) if isinstance(make, Original) else make(), self.inputs, where)
 
     def oracle_values(self, *, gradients: bool) -> dict[str, Tensor]:
-        """What the original gives in float64."""
+        """The results of the original in float64."""
         return self._oracle(gradients).values
 
     def may_overflow(self) -> bool:
-        """Whether right implementations may overflow on the way: a number in the original is too large for the dtype.
+        """Whether correct implementations may overflow: a number in the original is too large for the dtype.
 
-        Scores are taken as they are before they are scaled, as many compute them.
+        Scores count before they are scaled, as many implementations compute them.
         """
         scale = self.case.head_size**-0.5 if self.case.scale is None else abs(self.case.scale)
         mode = Greatest()
@@ -154,7 +173,7 @@ class Problem:
     def _oracle(self, gradients: bool, maxima: Maxima | None = None, widened: Widened | None = None) -> Oracle:
         oracle, inputs = self.original_in_float64()
         upstream = {name: value.to(self.judged_on, torch.float64) for name, value in self.upstream.items()}
-        # an original that writes to its inputs must not be perturbed on what it has written
+        # perturbed runs of an original that writes to its inputs must not start from the written values
         unchanged = self.guard.over(
             oracle, self.named_inputs(inputs) | {f"upstream {n}": g for n, g in upstream.items()}
         )
@@ -167,13 +186,13 @@ class Problem:
             maxima or nullcontext(),
             widened or Widened(),
         ):
-            found = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
-        # a tensor that the original does not use has no gradient, and nothing to compare
-        values = {name: value for name, value in found.items() if value is not None}
+            results = self.run(oracle, inputs, gradients=gradients, upstream=upstream)
+        # a tensor that the original does not use has no gradient to compare
+        values = {name: value for name, value in results.items() if value is not None}
         return Oracle(oracle, inputs, upstream, values)
 
     def truth(self, *, gradients: bool) -> Truth:
-        """The oracle's results, from an original of its own: what a forward pass leaves behind in a module stays there."""
+        """The oracle's results, from a new original: state that a forward pass leaves in it affects no other run."""
         return self.memory.recall((self.memory_key, gradients), lambda: self._truth(gradients))
 
     def _truth(self, gradients: bool) -> Truth:
@@ -196,7 +215,7 @@ class Problem:
         return Truth(oracle.values, perturbed, first=first, coarse=coarse, may_overflow=self.may_overflow)
 
     def rounding(self, noise: torch.Generator, runs: int) -> Rounding:
-        """The mode in which `runs` runs at once are perturbed as rounding in the case's dtype may perturb them."""
+        """The mode that perturbs `runs` runs at once as rounding in the case's dtype may perturb them."""
         case = self.case
         model = ErrorModel(
             case.torch_dtype,

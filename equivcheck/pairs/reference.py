@@ -1,4 +1,4 @@
-"""The original of a case: made as often as it is asked for, always with the same weights."""
+"""The original of a case: every instance has the same weights."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from equivcheck.pairs.weight_transfer import Weights
 
 __all__ = ["Original"]
 
-_SMALL_BYTES = 2**24  # of weights: to copy what is larger, or to keep it beside its module, is not worth it
+_SMALL_BYTES = 2**24  # of weights: copies of larger ones cost more than they save
 
 
 @dataclass(frozen=True)
 class Original:
-    """Makes the original of a case, on the device that is judged or on the one that it is told.
+    """Builds the original of a case, on the device that is judged or on a given one.
 
-    It is made from the case's seed, so its weights are always the same: they are remembered, where they are small, and a
-    candidate is given them without another original.
+    The case's seed determines its weights. They are cached if they are small, so that a candidate gets them without
+    another original.
     """
 
     build: Callable[[torch.device | None], nn.Module]
@@ -35,6 +35,6 @@ class Original:
         return module
 
     def weights(self) -> Weights:
-        """Those of an original that nothing has run, on the device that is judged; who gets them may write to them."""
+        """The weights of an original that has not run, on the device that is judged; the caller may write to them."""
         known = self.memory.weights.known(self.key)
         return Weights.of(self()) if known is None else known.copied()

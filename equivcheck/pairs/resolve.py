@@ -1,4 +1,4 @@
-"""Two objects are loaded, and made a Pair of the kind that they are of."""
+"""Loads two objects and makes a Pair of their kind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ from equivcheck.runtime.device import find_device
 __all__ = ["IMPORTING", "resolve"]
 
 IMPORTING = "importing"
-"""The step at which a side is when it is imported."""
+"""The step of a side during its import."""
 
 
 def resolve(
@@ -36,12 +36,19 @@ def resolve(
     between: Callable[[Any], None] = lambda reference: None,
     allowed: frozenset[str] | None = None,
 ) -> Pair:
-    """Load both, find the kind where it is `auto`, and the device; a UsageError where the pair fits no kind.
+    """Load both sides, and make a pair of them.
 
-    `between` is given the reference, which is loaded then, before the candidate is. Of the options that two functions share,
-    those `allowed` are used, by default all.
+    Args:
+        reference: The original, or its import string.
+        candidate: The candidate, or its import string.
+        kind: The name of the kind, or `auto`.
+        device: The name of the device, or `auto`.
+        adaptation: The arguments of `Adaptation.of`.
+        between: Called with the reference after it is loaded and before the candidate is.
+        allowed: The only options of functions to use, by default all that both take.
 
-    `adaptation` has the arguments of `Adaptation.of`.
+    Raises:
+        UsageError: A side cannot be loaded or called, or the pair fits no kind.
     """
     if kind not in ("auto", *KINDS):
         raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
@@ -51,45 +58,46 @@ def resolve(
     pair: list[Any] = []
     switched: tuple[str, ...] = ()
     for side, given, name in zip((REFERENCE, CANDIDATE), (reference, candidate), names, strict=True):
-        found = given
+        target = given
         beacon.note_side(side)
         if isinstance(given, str):
             beacon.note_step(IMPORTING)
-            # the original's settings are those that it was trained with
-            found, switched = load_candidate(given, root) if pair else (load(given, root), ())
+            # settings that the original's import switches stay: it was trained with them
+            target, switched = load_candidate(given, root) if pair else (load(given, root), ())
             beacon.note_step(beacon.NOTHING)
-        if not callable(found):
+        if not callable(target):
             raise UsageError(
-                f"{name} is {type(found).__name__}, which cannot be called: give a class, a factory or a function"
+                f"{name} is {type(target).__name__}, which cannot be called: give a class, a factory or a function"
             )
         if not pair:
-            between(found)
-        pair.append(found)
+            between(target)
+        pair.append(target)
     beacon.note_case(SAMPLE.id)
-    said = Adaptation.of(root, **adaptation or {})
-    subject = Pair(pair[0], pair[1], kind, where, *names, adaptation=said, switched_at_import=switched)
-    with global_state.preserved():  # what a candidate switches where it is tried must be seen where it is judged
+    user_functions = Adaptation.of(root, **adaptation or {})
+    subject = Pair(pair[0], pair[1], kind, where, *names, adaptation=user_functions, switched_at_import=switched)
+    with global_state.preserved():  # settings that a candidate switches in its trial must be seen when it is judged
         return _tried(subject, kind, allowed)
 
 
 def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
-    said, names = subject.adaptation, (subject.reference_name, subject.candidate_name)
+    adaptation, names = subject.adaptation, (subject.reference_name, subject.candidate_name)
     if takes_qkv(subject.reference):
-        found_kind = "function"
-        beacon.note_kind(found_kind)
+        recognised_kind = "function"
+        beacon.note_kind(recognised_kind)
         subject = as_functions(subject, allowed)
-        if said.given:
-            raise UsageError(f"{said.given[0]}= is for modules and models, and {names[0]} is a function")
+        if adaptation.given:
+            raise UsageError(f"{adaptation.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
-        subject = replace(subject, reference=factory_of(subject.reference, said.config, names[0]))
-        found_kind, inputs, outputs = find_kind(subject)
-        beacon.note_kind(found_kind)
+        subject = replace(subject, reference=factory_of(subject.reference, adaptation.config, names[0]))
+        recognised_kind, inputs, outputs = find_kind(subject)
+        beacon.note_kind(recognised_kind)
         subject = replace(subject, reference=adapt(subject.reference, inputs, outputs))
-    if kind not in ("auto", found_kind) and not all(KINDS[name].whole_model for name in (kind, found_kind)):
+    if kind not in ("auto", recognised_kind) and not all(KINDS[name].whole_model for name in (kind, recognised_kind)):
         raise UsageError(
-            f"kind {kind!r} was asked for, and {names[0]} looks like a {found_kind}: leave --kind out, or give the right one"
+            f"kind {kind!r} was asked for, and {names[0]} looks like a {recognised_kind}: "
+            "leave --kind out, or give the right one"
         )
-    subject = replace(subject, kind=found_kind if kind == "auto" else kind)
+    subject = replace(subject, kind=recognised_kind if kind == "auto" else kind)
     if subject.traits.from_config:
         subject = with_candidate_tried(subject, outputs)
     return subject.with_oracle_beside()

@@ -1,7 +1,7 @@
-"""Whose code runs, and whose an exception is: the reference's, the candidate's, or equivcheck's.
+"""The side whose code runs, and the side that raised an exception: the reference, the candidate, or equivcheck.
 
-Code of the pair runs inside `foreign`, at the few places where equivcheck calls it: what is raised there is marked. Where an
-exception has no mark, a frame of the pair's code in its traceback tells the same. What has neither was raised by equivcheck.
+equivcheck calls code of the pair inside `foreign`, which marks exceptions. An exception without a mark belongs to the
+pair if its traceback has a frame of the pair's code, else to equivcheck.
 """
 
 import sysconfig
@@ -35,7 +35,7 @@ REFERENCE, CANDIDATE = "reference", "candidate"
 
 _MARK = "_equivcheck_side"
 _PACKAGE = Path(__file__).parents[1]
-_PAIR = (  # code of equivcheck that is judged like anybody's
+_PAIR = (  # code of equivcheck that is judged as code of a pair
     "adapters",
     "attention.py",
     "faults",
@@ -49,19 +49,19 @@ _LIBRARIES = tuple(
 )
 _SITE = tuple(f"{Path(place)}" for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _SLIPS = (AttributeError, NameError, KeyError, ZeroDivisionError, AssertionError, ImportError)
-"""What a mistake in equivcheck's own code raises, and a call into torch hardly ever does."""
+"""Exceptions that come from mistakes in equivcheck's code, and rarely from a call into torch."""
 
 _sides: list[str] = [REFERENCE]
 
 
 def current_side() -> str:
-    """Whose code is run now: what is not run as the candidate's is the reference's."""
+    """The side whose code runs now; the reference unless the candidate was entered."""
     return _sides[-1]
 
 
 @contextmanager
 def running(side: str) -> Iterator[None]:
-    """Inside, code of the pair that does not say whose it is counts as this side's."""
+    """Inside, code of the pair counts as this side's unless `foreign` names another side."""
     _enter(side)
     try:
         yield
@@ -71,9 +71,9 @@ def running(side: str) -> Iterator[None]:
 
 @contextmanager
 def foreign(side: str | None = None) -> Iterator[None]:
-    """Inside, code of the pair runs: an exception that leaves is marked as this side's, by default as the current one's.
+    """Inside, code of the pair runs: an exception that leaves is marked with `side`, by default the current side.
 
-    A mistake in equivcheck's own frames is not marked: a side's code is often called through an adapter.
+    A mistake in a frame of equivcheck is not marked: code of a side is often called through an adapter.
     """
     if side is not None:
         _enter(side)
@@ -95,7 +95,7 @@ def foreign(side: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def finding_truth(step: str) -> Iterator[None]:
-    """Inside, the original runs as equivcheck wants it, in float64 or with errors added: what kills the process is equivcheck's."""
+    """Inside, the original runs in float64 or with errors added: if the process dies here, equivcheck is the cause."""
     beacon.note_step(step)
     try:
         yield
@@ -115,7 +115,7 @@ def _leave() -> None:
 
 
 def raised_by(error: BaseException) -> str | None:
-    """The side whose code raised an exception: by its mark, else by its frames; None where equivcheck raised it."""
+    """The side whose code raised an exception, by its mark or else by its frames; None if equivcheck raised it."""
     marked: str | None = getattr(error, _MARK, None)
     if marked is not None:
         return marked
@@ -123,7 +123,16 @@ def raised_by(error: BaseException) -> str | None:
 
 
 def failure(action: Callable[[], object], side: str = REFERENCE) -> Exception | None:
-    """What a side raises in `action`, or None where it runs; a ToolError where it was equivcheck that raised."""
+    """The exception that a side raises in `action`, or None.
+
+    Args:
+        action: Runs code of the side.
+        side: The side, `REFERENCE` or `CANDIDATE`.
+
+    Raises:
+        ToolError: equivcheck raised the exception.
+        Mismatch: `action` raised one, which is a result of a comparison.
+    """
     try:
         with running(side):
             action()
@@ -139,7 +148,7 @@ def failure(action: Callable[[], object], side: str = REFERENCE) -> Exception | 
 
 
 def ensure_foreign(error: Exception) -> None:
-    """Return where code of the pair raised this; else raise a ToolError, which is no outcome of the pair."""
+    """Return if code of the pair raised this; else raise a ToolError, which is no outcome of the pair."""
     if isinstance(error, ToolError):
         raise error
     if isinstance(error, Mismatch):
@@ -164,7 +173,7 @@ def _mark(error: BaseException, side: str) -> None:
     if getattr(error, _MARK, None) is None:
         try:
             setattr(error, _MARK, side)
-        except AttributeError:  # a class of errors with slots: its frames tell
+        except AttributeError:  # a class of exceptions with slots: `raised_by` reads its frames
             return
 
 
@@ -185,7 +194,7 @@ def _is_judging(file: str) -> bool:
 def _is_foreign(file: str) -> bool:
     if file.startswith(str(_PACKAGE)):
         return file.startswith(_JUDGED)
-    if file.startswith("<"):  # made by exec, as dataclasses do: whose it was is not known
+    if file.startswith("<"):  # made by exec, as in dataclasses: the side is not known
         return False
     in_torch, *standard = (file.startswith(place) for place in _LIBRARIES)
     return not in_torch and (file.startswith(_SITE) or not any(standard))

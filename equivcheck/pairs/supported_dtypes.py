@@ -1,4 +1,4 @@
-"""Which dtypes a pair can be judged in: those in which the original runs, less those that the candidate refuses as a whole."""
+"""The dtypes in which a pair is judged: the original runs in them, and the candidate does not refuse them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from equivcheck.runtime.device import ensure_device_alive
 
 __all__ = ["usable_dtypes"]
 
-_PROBES = (  # of several sizes: what refuses only some of them does not refuse the dtype
+_PROBES = (  # of several sizes: a candidate refuses a dtype if it refuses all of them
     Case(),
     Case(batch_size=1, seq_len=2, n_head=1, head_size=8, block_size=8),
     Case(batch_size=2, seq_len=16, n_head=2, head_size=16, block_size=16),
@@ -24,12 +24,22 @@ _PROBES = (  # of several sizes: what refuses only some of them does not refuse 
 
 
 def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
-    """The dtypes to judge in, and those that the candidate refuses as a whole; a UsageError where the original runs in none.
+    """The dtypes in which the pair is judged, and those that the candidate refuses in every size.
 
-    A candidate that runs in none of them refuses no dtype: it is broken, and the checks are to say so. So is one whose weights
-    are not of the dtype that it was asked for, as where new modules replace those of a model in half precision.
+    If the candidate fails in every dtype, all stay, so that the checks report the failure. A dtype also stays if the
+    candidate built its weights in another dtype, as a replacement that puts new modules into a model in half precision.
+
+    Args:
+        subject: The pair.
+        asked: The dtypes to try.
+
+    Returns:
+        The dtypes to judge in, and the reason of each refused dtype.
+
+    Raises:
+        UsageError: The original does not run in float64, or in none of the dtypes.
     """
-    oracle = [_raises(subject, p.but(**_model_fields(subject)), "oracle") for p in _PROBES]
+    oracle = [_failure(subject, p.but(**_model_fields(subject)), "oracle") for p in _PROBES]
     if all(oracle):
         raise UsageError(
             f"the original {subject.reference_name} does not run in float64, in which the truth is found: {oracle[-1]}"
@@ -37,17 +47,17 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
     usable, refused = [], {}
     for dtype in asked:
         probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
-        if all(_raises(subject, p, "reference") for p in probes):
-            continue  # the original itself does not run: there is nothing to compare
-        reasons = [_raises(subject, p, "candidate") for p in probes]
-        if all(reasons) and _keeps(subject, probes[0]):
+        if all(_failure(subject, p, "reference") for p in probes):
+            continue  # the original does not run: there is nothing to compare
+        reasons = [_failure(subject, p, "candidate") for p in probes]
+        if all(reasons) and _keeps_dtypes(subject, probes[0]):
             refused[dtype] = f"{dtype}: {reasons[0]}"
         else:
             usable.append(dtype)
     if not usable and not refused:
         raise UsageError(
             f"the original {subject.reference_name} runs in none of {', '.join(asked)} on {subject.device}: "
-            f"{_raises(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
+            f"{_failure(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
         )
     return (usable, refused) if usable else (list(refused), {})
 
@@ -56,18 +66,18 @@ def _model_fields(subject: Pair) -> dict[str, Any]:
     return {"n_layer": 1, "vocab_size": 17} if subject.traits.whole_model else {}
 
 
-def _keeps(subject: Pair, case: Case) -> bool:
-    """Whether the candidate as built holds its weights in the dtype in which the original holds them, or is not built at all."""
+def _keeps_dtypes(subject: Pair, case: Case) -> bool:
+    """Whether the candidate has its weights in the dtypes of the original's, or cannot be built."""
     try:
         problem = subject.problem(case)
         with global_state.preserved():
-            mine = {name: p.dtype for name, p in problem.candidate.named_parameters()}
+            candidate_dtypes = {name: p.dtype for name, p in problem.candidate.named_parameters()}
     except Exception:
         return True
-    return all(mine.get(name, p.dtype) == p.dtype for name, p in problem.reference.named_parameters())
+    return all(candidate_dtypes.get(name, p.dtype) == p.dtype for name, p in problem.reference.named_parameters())
 
 
-def _raises(subject: Pair, case: Case, which: str) -> str:
+def _failure(subject: Pair, case: Case, which: str) -> str:
     try:
         problem = subject.problem(case)
         with global_state.preserved():

@@ -1,4 +1,4 @@
-"""Moving a tensor to a device with its strides."""
+"""Moves a tensor to a device with its strides."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ __all__ = ["to_device"]
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor and keep its strides, overlapping ones too."""
+    """Move a tensor to a device and keep its strides, overlapping ones too."""
     if device.type == "cpu":
         return x
     base = x if x._base is None else x._base

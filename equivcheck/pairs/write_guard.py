@@ -1,6 +1,6 @@
-"""What a pass must leave as it was: inputs, upstream gradients and parameters, compared bit for bit after every call.
+"""A guard against writes: inputs, upstream gradients and parameters are compared bit for bit after every pass.
 
-Copies are of whole storages: a write beside a tensor shows as well, and putting back keeps layouts and Parameters what they are.
+Copies are of whole storages: a write beside a tensor shows as well, and a restored tensor keeps its layout and type.
 """
 
 import weakref
@@ -18,22 +18,22 @@ from equivcheck.pairs.sides import CANDIDATE, current_side
 
 __all__ = ["Guard", "Overwritten"]
 
-_WORD = 8  # bytes that are compared at once
+_WORD = 8  # bytes that are compared as one number
 
 
 class Overwritten(Mismatch):
-    """A pass of the candidate changed a tensor that is not its to change; whether the original does so is not said."""
+    """A pass of the candidate changed a tensor that the original was not seen to change."""
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A storage, as flat words, and the same words from before."""
+    """A storage as flat words, and a copy of the words from before a pass."""
 
     name: str
     tensor: Tensor
     version: int
     words: Tensor  # (bytes / 8,) or (bytes,), in the memory of the storage
-    before: Tensor  # the same shape, in memory of its own
+    before: Tensor  # the same shape, in other memory
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> "_Copy":
@@ -45,22 +45,26 @@ class _Copy:
 
 
 class Guard:
-    """Compares what passes of one problem must not change; `reference_changes` has the names of what the original changes."""
+    """Compares the tensors that passes of one problem must not change.
+
+    Attributes:
+        reference_changes: The names of the tensors that the original changes.
+    """
 
     def __init__(self, steady: Mapping[str, Tensor]) -> None:
         self._steady = {_place(x): name for name, x in steady.items() if x.numel()}
         self._tensors = dict(steady)
-        self._copies: dict[int, _Copy] = {}  # of what is steady, made when it is first used
+        self._copies: dict[int, _Copy] = {}  # of steady tensors, made at their first use
         self._weights: weakref.WeakKeyDictionary[nn.Module, list[_Copy]] = weakref.WeakKeyDictionary()
         self._active = False
         self.reference_changes: set[str] = set()
 
     @contextmanager
     def over(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Inside, `module` may be run: afterwards its parameters and `tensors` are as before, and what changed is a finding.
+        """Inside, `module` may be run; afterwards its parameters and `tensors` are compared and restored.
 
         Args:
-            module: What is run.
+            module: The module that is run.
             tensors: Inputs and upstream gradients of this pass, by name.
 
         Raises:
@@ -75,7 +79,7 @@ class Guard:
                 copies = [*self._of_tensors(tensors), *self._of_weights(module)]
             try:
                 yield
-            except BaseException:  # what was written before it raised must not be the next one's input
+            except BaseException:  # the next pass must not read what a failed pass has written
                 with _disable_current_modes():
                     for copy in _changed(copies):
                         self._put_back(copy)
@@ -88,27 +92,27 @@ class Guard:
             self._active = False
 
     def _of_tensors(self, tensors: Mapping[str, Tensor]) -> list[_Copy]:
-        found: dict[int, _Copy] = {}
+        copies: dict[int, _Copy] = {}
         for name, x in tensors.items():
             if not x.numel():
                 continue
             place = _place(x)
-            if place in found:
+            if place in copies:
                 continue
             if place in self._steady:
                 if place not in self._copies:
                     steady = self._steady[place]
                     self._copies[place] = _Copy.of(steady, self._tensors[steady])
-                found[place] = self._copies[place]
+                copies[place] = self._copies[place]
             else:
-                found[place] = _Copy.of(name, x)
-        return list(found.values())
+                copies[place] = _Copy.of(name, x)
+        return list(copies.values())
 
     def _of_weights(self, module: nn.Module) -> list[_Copy]:
         named = {_place(p): (name, p) for name, p in module.named_parameters() if p.numel() and _readable(p)}
         known = self._weights.get(module)
         if known is not None and len(known) == len(named):
-            # whoever changes a weight by its leave, as an optimizer does, has it counted
+            # torch counts changes through the tensor, as an optimizer's, in its version
             same = (c.tensor is p and c.version == _version(p) for c, (_, p) in zip(known, named.values(), strict=True))
             if all(same):
                 return known
@@ -118,7 +122,7 @@ class Guard:
 
     def _put_back(self, copy: _Copy) -> None:
         copy.words.copy_(copy.before)
-        self._weights.clear()  # what is put back counts as a change of its version
+        self._weights.clear()  # restoring changes the version
 
     def _judge(self, copy: _Copy) -> None:
         size = copy.tensor.element_size()
@@ -129,7 +133,8 @@ class Guard:
             self.reference_changes.add(copy.name)
         elif copy.name not in self.reference_changes:
             raise Overwritten(
-                f"{copy.name} was overwritten: {count} of the {off.numel() // size} numbers in its memory were changed by a pass",
+                f"{copy.name} was overwritten: "
+                f"{count} of the {off.numel() // size} numbers in its memory were changed by a pass",
                 where=copy.name,
             )
 
@@ -137,7 +142,7 @@ class Guard:
 def _changed(copies: Iterable[_Copy]) -> list[_Copy]:
     on_device = [c for c in copies if c.words.device.type != "cpu"]
     changed = [c for c in copies if c.words.device.type == "cpu" and not torch.equal(c.words, c.before)]
-    if on_device:  # one wait for the device, not one for each tensor
+    if on_device:  # one wait for the device instead of one for each tensor
         flags: list[Any] = torch.stack([(c.words != c.before).any() for c in on_device]).tolist()
         changed += [c for c, flag in zip(on_device, flags, strict=True) if flag]
     return changed
