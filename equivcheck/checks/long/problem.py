@@ -31,7 +31,7 @@ def long_problem(pair: Pair, longer: Case) -> Problem:
     def plain() -> nn.Module:
         return plain_attention(pair, pair.build_reference(small.case), longer)
 
-    # `plain_attention` requires linears with the names by which `sharpened` weights are known
+    # `plain_attention` requires linears with names by which their weights can be sharpened
     inputs, _, _ = pair.traits.inputs(longer, lambda: True)
     flowing = upstream(longer, "output", inputs[-1].shape)
     return replace(
