@@ -1,1 +1,1 @@
-"""What checks share: comparing results, transforms, modifications, memory that is retained, and targets."""
+"""Parts that checks share: comparing results, transforms, modifications, memory that is retained, and targets."""

@@ -1,4 +1,4 @@
-"""Running a candidate: what it raises where the original runs is a difference."""
+"""Running a candidate: an exception of the candidate is a difference if the original runs."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,21 +22,21 @@ T = TypeVar("T")
 def candidate_run(
     problem: Problem, action: Callable[[nn.Module], T], *, reference: Callable[[], object] | None = None
 ) -> T:
-    """Run the candidate in some way; what it raises, where the original runs in the same way, is a Mismatch.
+    """Run `action` on the candidate; an exception of the candidate is a Mismatch if the original runs in the same way.
 
-    Settings that it switches are put back.
+    Global settings that the candidate switches are put back.
 
     Args:
         problem: The case made real.
-        action: What is done with the candidate.
-        reference: The same, done with an original; by default `action` on one that nothing has run.
+        action: Uses the candidate in some way.
+        reference: Does the same with an original; by default `action` on an original that nothing has run.
 
     Returns:
-        What `action` returns.
+        The result of `action`.
 
     Raises:
         Mismatch: `action` found a difference, or the candidate raised and the original ran.
-        ReferenceRaises: The original raises as well, so that nothing is asked of the candidate.
+        ReferenceRaises: The original raises, too. Then the candidate may raise.
         ToolError: Equivcheck's own code raised.
     """
 
@@ -69,7 +69,7 @@ def candidate_run(
 
 
 def raised(error: Exception) -> Mismatch:
-    """What a candidate raised where the original ran, as a difference."""
+    """The difference that stands for an exception of the candidate, on a case on which the original runs."""
     text = line_of(error)[:400]
     if isinstance(error, UnfitResult):
         return Mismatch(text, where="the result")
@@ -77,23 +77,23 @@ def raised(error: Exception) -> Mismatch:
 
 
 def _raised(problem: Problem, original: Callable[[], object]) -> Exception | None:
-    """What the original raises where it is run as the candidate was; None where it runs."""
+    """The exception of the original when it is run as the candidate was; None if it runs."""
     with global_state.preserved(), exits_as_errors():
         try:
             why = failure(original)
         except Mismatch:
-            return None  # it ran, and what was seen of it is not asked here
+            return None  # it ran: a difference in its results does not matter here
     if why is not None:
         ensure_device_alive(problem.device, f"the original ran on {problem.case.id}", why)
     return why
 
 
 def kind_of(error: BaseException) -> str:
-    """The name of an error's class; of a ReferenceRaises that of what the original raised."""
+    """The name of an error's class; for a ReferenceRaises, the class of the error that the original raised."""
     return str(error).partition(":")[0] if isinstance(error, ReferenceRaises) else type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
+    """The class of an error and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -13,31 +13,40 @@ __all__ = ["CaseResult", "Check"]
 
 @dataclass(frozen=True)
 class CaseResult:
-    """A case that passed: its worst ratio of error to budget, the tensor it was seen in, and what is worth a note."""
+    """The result of a check on a case that passed.
+
+    Attributes:
+        ratio: The worst ratio of error to budget; None if no tensor was compared.
+        where: The tensor with this ratio.
+        notes: Remarks for the report.
+        judged: Whether the check applies to this pair. If not, no fault is planted for it.
+        unsupported: The transforms that the original supports and the candidate refuses loudly.
+        data: The kernels that ran, by dtype; from the check `backend` alone.
+    """
 
     ratio: float | None = None
     where: str = ""
     notes: tuple[str, ...] = ()
-    judged: bool = True  # False where the check has nothing to say on this pair: then no fault is planted for it
-    unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly and the original does: a transform
-    data: Mapping[str, str] = field(default_factory=dict)  # of `backend` alone: dtype -> the kernels that ran
+    judged: bool = True
+    unsupported: tuple[str, ...] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def worst(helds: Iterable["CaseResult"]) -> "CaseResult":
-        """Of several comparisons of one case the one that came nearest to its budget, the first of those; it stands for all."""
-        return max(helds, key=lambda held: held.ratio or 0.0)
+    def worst(results: Iterable["CaseResult"]) -> "CaseResult":
+        """The comparison that came nearest to its budget, out of several of one case; the first one of equals."""
+        return max(results, key=lambda result: result.ratio or 0.0)
 
     @classmethod
-    def together(cls, helds: Iterable["CaseResult"]) -> "CaseResult":
-        """Several comparisons of one case as one: the worst ratio, all notes, and judged where any of them was."""
-        each = list(helds)
-        worst = cls.worst(each)
+    def together(cls, results: Iterable["CaseResult"]) -> "CaseResult":
+        """Several comparisons of one case as one: the worst ratio, all notes, and judged if any of them was."""
+        all_results = list(results)
+        worst = cls.worst(all_results)
         return cls(
             worst.ratio,
             worst.where,
-            tuple(dict.fromkeys(note for held in each for note in held.notes)),
-            any(held.judged for held in each),
-            tuple(dict.fromkeys(what for held in each for what in held.unsupported)),
+            tuple(dict.fromkeys(note for result in all_results for note in result.notes)),
+            any(result.judged for result in all_results),
+            tuple(dict.fromkeys(transform for result in all_results for transform in result.unsupported)),
         )
 
 
@@ -49,16 +58,16 @@ class Check:
         name: As the command line and reports name it.
         kinds: The kinds of pairs that it applies to.
         cases: How many cases are run, by profile.
-        judges: Whether it compares; one that does not only records.
+        judges: Whether it compares. A check that does not compare only records.
         run: Returns the result of a case of a pair, or raises Mismatch.
-        space: Within which its cases are drawn.
-        options: Those of the command line that a replay needs.
-        more_on_gpu: Whether more cases are run where more fit into a minute.
-        slow: Whether it is begun before others.
-        fine: Whether a single dtype must let it see a fault by itself.
-        beyond: The kinds of pairs of which it has cases of many heads, many samples and wide heads.
+        space: The space from which its cases are drawn.
+        options: The options of the command line that a replay needs.
+        more_on_gpu: Whether more cases are run on a device on which more fit into a minute.
+        slow: Whether it is started before others.
+        fine: Whether it must detect a fault in each single dtype.
+        beyond: The kinds of pairs for which it has cases with many heads, many samples and wide heads.
         whole: Whether it runs a whole model in few cases.
-        deep: Whether it has a case of three layers in each dtype.
+        deep: Whether it has a case with three layers in each dtype.
         by_features: Whether its cases of functions have other lengths, heads and masks.
         extra_case: Limits of one more case in some dtypes.
     """
@@ -83,7 +92,14 @@ class Check:
     def of(
         cls, name: str, run: Callable[[Any, Case], CaseResult], space: CaseSpace | None = None, **fields: Any
     ) -> "Check":
-        """The check of this name in the catalogue, in the dtypes that stand there."""
+        """The check of this name in the catalogue, with the catalogue's kinds, counts of cases and dtypes.
+
+        Args:
+            name: The name in the catalogue.
+            run: The property, as a function of a pair and a case.
+            space: The space of its cases; by default the whole one.
+            fields: The other fields of a Check.
+        """
         known = listed(name)
         space = (space or CaseSpace()).but(dtypes=known.dtypes)
         return cls(name=name, kinds=known.kinds, cases=known.cases, judges=known.judges, run=run, space=space, **fields)

@@ -1,4 +1,4 @@
-"""All that a candidate gives, held against the oracle, and what the original gives in the same way."""
+"""The comparison of all named results of a candidate with the oracle, and of the original's with the same oracle."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,33 +15,37 @@ from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["compare_all"]
 
-_TOLD = 3  # failing tensors that a message tells of
+_SHOWN = 3  # failing tensors that a message describes
 _APART = 2.0
-"""Times the candidate's error, beyond which an original that leaves its budget is another one: a candidate may be twice as far off
-as an original that does, so that the relation is the same both ways round."""
+"""An original beyond its budget differs from the candidate if its error is more than this many times the candidate's.
+
+A candidate may be twice as far off as an original beyond its budget. So the relation is the same both ways round."""
 
 
 def compare_all(
     problem: Problem,
     truth: Truth,
-    got: Results,
-    own: Callable[[], Results],
+    candidate_results: Results,
+    run_reference: Callable[[], Results],
     names: Iterable[str],
     *,
     select: Callable[[Tensor], Tensor] | None = None,
     reference: Results | None = None,
 ) -> CaseResult:
-    """Hold the candidate's named tensors against the oracle, and the original's in the same way.
+    """Compare the candidate's named tensors with the oracle, and the original's in the same way.
 
     Args:
         problem: The case made real.
         truth: The oracle's results.
-        got: The candidate's results, by name.
-        own: Gives the original's results, which are looked at where one of the candidate's fails.
+        candidate_results: The candidate's results, by name.
+        run_reference: Gives the original's results, by name. It is called if a tensor of the candidate fails.
         names: The tensors to compare.
-        select: Picks the part that is compared, where it is not the whole.
-        reference: The original's results, where they are known: an original that leaves its budget where the candidate does
-            not is as far from the candidate as the candidate would be from it.
+        select: Picks the part of each tensor that is compared; by default the whole tensor.
+        reference: The original's results, if they are known. Then an original beyond its budget is a difference, too,
+            in each tensor in which the candidate is within its budget.
+
+    Returns:
+        The worst ratio of error to budget, the tensor that has it, and notes.
 
     Raises:
         Mismatch: One of the two is further from the oracle than rounding explains, and the other one is not.
@@ -51,40 +55,41 @@ def compare_all(
     ratios: dict[str, float] = {}
     notes: list[str] = []
     names = tuple(names)
-    values = _brought({name: got.get(name) for name in names if name in truth.values}, problem)
+    values = _transferred({name: candidate_results.get(name) for name in names if name in truth.values}, problem)
     for name in names:
         if name not in truth.values:
-            extra = got.get(name)
+            extra = candidate_results.get(name)
             if extra is not None and bool(extra.any()):
                 raise Mismatch(f"{name}: the candidate has one, and the original has none", where=name)
             continue
-        found = _compare(name, got.get(name), truth, problem, None, select, certain=False, values=values.get(name))
-        if not found.passes:
-            # a few runs are enough to pass on and never to accuse on: where scores are large an element may move by
-            # nothing in most runs and by the whole of a probability in some
-            its = own().get(name)
-            found = _compare(name, got.get(name), truth, problem, its, select, certain=True)
-            if not found.problem:
-                found = _compare(name, got.get(name), truth, problem, its, select, certain=True, refined=True)
-        if not found.passes and not found.finite and truth.overflows:
-            found = _compare(
-                name, got.get(name), truth, problem, its, select, certain=True, refined=True, overflows=True
+        value = candidate_results.get(name)
+        comparison = _compare(name, value, truth, problem, None, select, certain=False, values=values.get(name))
+        if not comparison.passes:
+            # A few runs suffice to pass a tensor, and never to fail it. With large scores an element may move by
+            # nothing in most runs, and by the whole of a probability in some.
+            reference_value = run_reference().get(name)
+            comparison = _compare(name, value, truth, problem, reference_value, select, certain=True)
+            if not comparison.problem:
+                comparison = _compare(name, value, truth, problem, reference_value, select, certain=True, refined=True)
+        if not comparison.passes and not comparison.finite and truth.overflows:
+            comparison = _compare(
+                name, value, truth, problem, reference_value, select, certain=True, refined=True, overflows=True
             )
-        if not found.passes:
-            failed.append(found)
-        if found.reference_ratio <= 1.0:  # else the two leave their budget together, and were compared with each other
-            ratios[name] = found.ratio
-        if found.unjudged:
+        if not comparison.passes:
+            failed.append(comparison)
+        if comparison.reference_ratio <= 1.0:  # else both leave their budget, and were compared with each other
+            ratios[name] = comparison.ratio
+        if comparison.unjudged:
             notes.append(
                 "values that are not finite in the original, or beyond the dtype, were recorded and not judged"
             )
-        if found.ratio >= worst.ratio:
-            worst = found
+        if comparison.ratio >= worst.ratio:
+            worst = comparison
     if failed:
         failed.sort(key=lambda c: -c.ratio)
-        message = "\n".join(describe(c, dtype=problem.case.dtype) for c in failed[:_TOLD])
-        if len(failed) > _TOLD:
-            message += "\nand so are: " + ", ".join(c.name for c in failed[_TOLD:])
+        message = "\n".join(describe(c, dtype=problem.case.dtype) for c in failed[:_SHOWN])
+        if len(failed) > _SHOWN:
+            message += "\nand so are: " + ", ".join(c.name for c in failed[_SHOWN:])
         raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
     if reference is not None and not truth.coarse:
         _compare_reference(problem, truth, reference, ratios)
@@ -92,58 +97,61 @@ def compare_all(
 
 
 def _compare_reference(problem: Problem, truth: Truth, reference: Results, ratios: Mapping[str, float]) -> None:
-    """Hold the original's own results against the oracle, in the tensors in which the candidate is within its budget."""
+    """Compare the original's results with the oracle, in the tensors in which the candidate is within its budget."""
     if truth.reference_ratios is None:
         truth.reference_ratios = {name: _reference_ratio(name, problem, truth, reference) for name in truth.values}
-    for name, ratio in ratios.items():
-        further = truth.reference_ratios.get(name, 0.0)
-        if further > 1.0 and further > _APART * ratio:
+    for name, candidate_ratio in ratios.items():
+        reference_ratio = truth.reference_ratios.get(name, 0.0)
+        if reference_ratio > 1.0 and reference_ratio > _APART * candidate_ratio:
             raise Mismatch(
-                f"{name}: the original itself is {further:.3g} times further from what it gives in float64 than rounding in "
-                f"{problem.case.dtype} explains, and the candidate is at {ratio:.2g} of the budget: they are not the same",
-                ratio=further,
+                f"{name}: the original itself is {reference_ratio:.3g} times further from what it gives in float64 "
+                f"than rounding in {problem.case.dtype} explains, and the candidate is at {candidate_ratio:.2g} of the "
+                "budget: they are not the same",
+                ratio=reference_ratio,
                 where=name,
             )
 
 
 def _reference_ratio(name: str, problem: Problem, truth: Truth, reference: Results) -> float:
-    """The original's own error over its budget; 0 where it is not finite, and may overflow on the way."""
+    """The original's error over its budget; 0 if it is missing. It may overflow if the oracle says so."""
     value = reference.get(name)
     if value is None:
         return 0.0
-    found = _compare(name, value, truth, problem, None, None, certain=False)
-    if found.passes:
-        return found.ratio
-    overflows = not found.finite and truth.overflows
-    # what is not finite is so with any number of perturbed runs
-    found = (
-        _compare(name, value, truth, problem, None, None, certain=False, overflows=overflows) if overflows else found
-    )
-    if found.passes or not found.finite:
-        return found.ratio
+    comparison = _compare(name, value, truth, problem, None, None, certain=False)
+    if comparison.passes:
+        return comparison.ratio
+    overflows = not comparison.finite and truth.overflows
+    # more perturbed runs do not make a value finite
+    if overflows:
+        comparison = _compare(name, value, truth, problem, None, None, certain=False, overflows=overflows)
+    if comparison.passes or not comparison.finite:
+        return comparison.ratio
     return _compare(name, value, truth, problem, None, None, certain=True, refined=True, overflows=overflows).ratio
 
 
-def _brought(got: Results, problem: Problem) -> dict[str, Tensor]:
-    """What the candidate gave, where the oracle is: all of one dtype at once, as each transfer waits for a GPU that others use."""
-    found: dict[str, Tensor] = {}
+def _transferred(candidate_results: Results, problem: Problem) -> dict[str, Tensor]:
+    """The candidate's results on the device of the oracle; none if they are there already.
+
+    All results of one dtype are moved at once, because each transfer waits for a GPU that others use.
+    """
+    transferred: dict[str, Tensor] = {}
     groups: dict[torch.dtype, dict[str, Tensor]] = {}
-    for name, value in got.items():
+    for name, value in candidate_results.items():
         if value is not None and value.device == problem.device != problem.judged_on:
             groups.setdefault(value.dtype, {})[name] = value.detach()
     for group in groups.values():
         flat = torch.cat([value.reshape(-1) for value in group.values()]).to(problem.judged_on)
         parts = flat.split([value.numel() for value in group.values()])
-        found |= {name: part.view(value.shape) for part, (name, value) in zip(parts, group.items(), strict=True)}
-    return found
+        transferred |= {name: part.view(value.shape) for part, (name, value) in zip(parts, group.items(), strict=True)}
+    return transferred
 
 
 def _compare(
     name: str,
-    got: Tensor | None,
+    candidate_value: Tensor | None,
     truth: Truth,
     problem: Problem,
-    own: Tensor | None,
+    reference_value: Tensor | None,
     select: Callable[[Tensor], Tensor] | None,
     *,
     certain: bool,
@@ -152,14 +160,23 @@ def _compare(
     overflows: bool = False,
 ) -> Comparison:
     sample = truth.sample(refined=refined)
-    moved = sample.deviations[name]
+    deviations = sample.deviations[name]
     options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
     options["overflows"] = overflows
-    if got is not None and got.shape != truth.values[name].shape:
-        return compare(name, got, truth.values[name], moved, reference=None, **options)
+    if candidate_value is not None and candidate_value.shape != truth.values[name].shape:
+        return compare(name, candidate_value, truth.values[name], deviations, reference=None, **options)
     if select is None:
-        known = None if got is None or not truth.values[name].numel() else sample.spread(name)
-        return compare(name, got, truth.values[name], moved, reference=own, spread=known, values=values, **options)
-    chosen = torch.stack([select(d) for d in moved])
-    got, own = (None if x is None else select(x) for x in (got, own))
-    return compare(name, got, select(truth.values[name]), chosen, reference=own, **options)
+        known = None if candidate_value is None or not truth.values[name].numel() else sample.spread(name)
+        return compare(
+            name,
+            candidate_value,
+            truth.values[name],
+            deviations,
+            reference=reference_value,
+            spread=known,
+            values=values,
+            **options,
+        )
+    chosen = torch.stack([select(d) for d in deviations])
+    candidate_value, reference_value = (None if x is None else select(x) for x in (candidate_value, reference_value))
+    return compare(name, candidate_value, select(truth.values[name]), chosen, reference=reference_value, **options)

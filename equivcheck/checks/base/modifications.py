@@ -1,4 +1,4 @@
-"""What is done to a named part of both, both must follow: a hook, an adapter in a child's place, a field of the config."""
+"""Modifications that both sides must follow: a hook on a named part, an adapter in its place, a field of the config."""
 
 import copy
 import math
@@ -31,7 +31,13 @@ Change = Callable[[Problem, nn.Module, str], None]
 
 
 class Adapter(nn.Module):
-    """A low-rank adapter in the place of a module: what that gives, and a trained change of it."""
+    """A low-rank adapter in the place of a module: the module's result, and a trained change of it.
+
+    Args:
+        inner: The module, from (..., C) to (..., C).
+        down: Weights (C, rank).
+        up: Weights (rank, C).
+    """
 
     def __init__(self, inner: nn.Module, down: Tensor, up: Tensor) -> None:
         super().__init__()
@@ -45,12 +51,12 @@ class Adapter(nn.Module):
 
 
 def hooked(problem: Problem, module: nn.Module, name: str) -> None:
-    """A forward hook on the submodule `name` that makes its result larger."""
+    """Put a forward hook on the submodule `name`; it makes the result larger."""
     module.get_submodule(name).register_forward_hook(lambda _module, _args, out: out * _FACTOR)
 
 
 def adapted(problem: Problem, module: nn.Module, name: str) -> None:
-    """An adapter in the place of the submodule `name`, with random weights of its own."""
+    """Put an adapter with random weights in the place of the submodule `name`."""
     path, _, last = name.rpartition(".")
     inner = module.get_submodule(name)
     parameter = next(inner.parameters())
@@ -75,8 +81,15 @@ def parts(module: nn.Module) -> list[str]:
 
 
 def compare_modified(pair: Pair, problem: Problem) -> CaseResult:
-    """Hold candidate and oracle after the same was done to both: to all parts at once, and where that shows, to each alone."""
-    helds = []
+    """Compare candidate and oracle after the same modification of both.
+
+    A modification is made to all parts at once. If the results differ, it is made to each part alone, so that the
+    message names one part.
+
+    Raises:
+        Mismatch: The candidate does not follow a modification.
+    """
+    results = []
     for what, change in _CHANGES.items():
         names = parts(problem.reference)
         if not _stands(problem, change, names):
@@ -84,17 +97,17 @@ def compare_modified(pair: Pair, problem: Problem) -> CaseResult:
         if not names:
             continue
         try:
-            helds.append(_compare_changed(problem, what, change, names))
+            results.append(_compare_changed(problem, what, change, names))
         except Mismatch:
             for name in names:
                 _compare_changed(problem, what, change, (name,))
             raise
-    helds += [_compare_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
-    return CaseResult.together(helds) if helds else CaseResult()
+    results += [_compare_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
+    return CaseResult.together(results) if results else CaseResult()
 
 
 def _stands(problem: Problem, change: Change, names: Sequence[str]) -> bool:
-    """Whether the original runs with the change: what reads the weights of a part cannot have it replaced."""
+    """Whether the original runs with the change: it may read the weights of a part, which then cannot be replaced."""
 
     def run() -> None:
         with foreign():
@@ -121,60 +134,68 @@ def _compare_changed(problem: Problem, what: str, change: Change, names: Sequenc
     changed = replace(
         problem,
         make_reference=lambda: _changed(problem, problem.make_reference(), change, names),
-        # built as without the change: it is done to what is there
+        # built without the change, and changed afterwards
         make_candidate=lambda _: _changed(problem, problem.another_candidate(), change, names),
         memory_key=(problem.memory_key, where),
     )
     with within(where, where=names[0], plain=True):
-        got = candidate_run(changed, lambda m: changed.run(m, changed.inputs, gradients=True))
+        candidate_results = candidate_run(changed, lambda m: changed.run(m, changed.inputs, gradients=True))
         truth = changed.truth(gradients=True)
 
-        def own() -> Results:
+        def run_reference() -> Results:
             return changed.run(changed.reference, changed.inputs, gradients=True)
 
-        return compare_all(changed, truth, got, own, dict.fromkeys((*truth.values, *got)))
+        compared = dict.fromkeys((*truth.values, *candidate_results))
+        return compare_all(changed, truth, candidate_results, run_reference, compared)
 
 
 def _fields(config: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Each field of a config with other values that it may take, nearest first."""
+    """Each field of a config, with other values that it may take, nearest first."""
     for name, value in vars(config).items():
         if isinstance(value, bool):
             yield name, [not value]
         elif isinstance(value, int):
-            # past its block an original refuses, or does what `errors` looks at
+            # an original refuses sequences past its block, or the check `errors` looks at them
             others = (value * 2,) if name == "block_size" else (value * 2, value - 1, value // 2, value + 1)
             yield name, [other for other in dict.fromkeys(others) if other > 0 and other != value]
         elif isinstance(value, float):
-            yield name, [1.0]  # to drop everything is not random
+            yield name, [1.0]  # dropping everything is not random
 
 
 def _compare_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> CaseResult:
-    """Where a field of the config moves the original's result, the candidate's is moved to where the oracle's is."""
-    if isinstance(values[0], float):  # a rate: nothing else is to be dropped, and all that it drops
+    """Compare results under the first value of a config field that changes the original's result."""
+    if isinstance(values[0], float):  # a rate: nothing else drops, and this one drops everything
         case = case.but(training=True, attn_pdrop=0.0, resid_pdrop=0.0)
     plain = pair.problem(case)
-    before = _result(plain, plain.reference)
+    unchanged_results = _result(plain, plain.reference)
     for value in values:
         rebuilt = pair.rebuilt(partial(with_field, vars(case.config()), name, value))
         try:
             changed = rebuilt.problem(case)
-            own = _result(changed, changed.reference)
+            reference_results = _result(changed, changed.reference)
         except Exception as error:
             ensure_foreign(error)
-            continue  # what the original refuses is asked of nobody
-        if not _differ(own, before):
+            continue  # the candidate may refuse a value that the original refuses
+        if not _differ(reference_results, unchanged_results):
             continue
-        told = f"with {name}={value} in the config, and {getattr(case.config(), name)} before"
-        with within(told, where=name, plain=True):
-            got = candidate_run(changed, partial(_result, changed))
+        description = f"with {name}={value} in the config, and {getattr(case.config(), name)} before"
+        with within(description, where=name, plain=True):
+            candidate_results = candidate_run(changed, partial(_result, changed))
             return compare_all(
-                changed, changed.truth(gradients=False), got, partial(_result, changed, changed.reference), got
+                changed,
+                changed.truth(gradients=False),
+                candidate_results,
+                partial(_result, changed, changed.reference),
+                candidate_results,
             )
     return CaseResult()
 
 
 def with_field(given: dict[str, Any], name: str, value: Any, config: Any) -> Any:
-    """The config with another value where it is the given one; a factory may also be tried with others."""
+    """A copy of a config, with another value of one field if the config has the `given` fields.
+
+    A factory may also be tried with other configs; those stay as they are.
+    """
     changed = copy.copy(config)
     if vars(config) == given:
         setattr(changed, name, value)

@@ -1,4 +1,4 @@
-"""What a module holds on to: counted by name before and after many calls, so that what grows with every call has a name."""
+"""Memory that a module retains: counted by name before and after many calls, so that a leak has a name."""
 
 import gc
 import types
@@ -19,50 +19,60 @@ __all__ = ["check_growth", "sizes"]
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _ROUNDS, _CALLS = 3, 2
-_MOST = 20_000  # things that are looked at, each once
+_MOST = 20_000  # objects that are looked at, each once
 
 
 def check_growth(problem: Problem, module: nn.Module) -> None:
-    """Raises a Mismatch where something that the module holds is larger after each of three rounds of the same calls."""
+    """Check that nothing that the module retains grows with every round of the same calls.
+
+    Raises:
+        Mismatch: Something is larger after each of three rounds.
+    """
 
     def rounds() -> list[dict[str, int]]:
-        found = []
+        sizes_by_round = []
         for _ in range(_ROUNDS + 1):
             for _ in range(_CALLS):
                 problem.run(module, problem.inputs, gradients=True)
                 problem.run(module, problem.inputs, gradients=False)
-            found.append(sizes(module, problem.device))
-        return found
+            sizes_by_round.append(sizes(module, problem.device))
+        return sizes_by_round
 
     if _growing(rounds()):
-        gc.collect()  # what only waits for its collection is not held
+        gc.collect()  # objects that wait for their collection are not retained
         for name, by in _growing(rounds()).items():
             raise Mismatch(
                 f"{name} grows: by {by} things in {2 * _CALLS} calls with the same input, time after time", where=name
             )
 
 
-def _growing(found: list[dict[str, int]]) -> dict[str, int]:
-    steps = {name: [b.get(name, 0) - a.get(name, 0) for a, b in pairwise(found)] for name in found[-1]}
+def _growing(sizes_by_round: list[dict[str, int]]) -> dict[str, int]:
+    steps = {
+        name: [b.get(name, 0) - a.get(name, 0) for a, b in pairwise(sizes_by_round)] for name in sizes_by_round[-1]
+    }
     return {name: by[-1] for name, by in steps.items() if all(step > 0 for step in by)}
 
 
 def sizes(module: nn.Module, device: torch.device) -> dict[str, int]:
-    """How many things and numbers are reachable from each attribute of the module and from the globals that its code names."""
+    """Count the objects and numbers that are reachable from each attribute of a module and the globals of its code.
+
+    Returns:
+        Counts by the name of an attribute or a global; on a device that counts memory, its allocated bytes, too.
+    """
     seen: set[int] = {id(sub) for sub in module.modules()}
-    found = {}
+    counts = {}
     for path, sub in module.named_modules():
         for name, value in vars(sub).items():
-            found[f"{path}.{name}" if path else name] = _size(value, seen)
+            counts[f"{path}.{name}" if path else name] = _size(value, seen)
         for where, value in _behind(type(sub)):
-            found[where] = found.get(where, 0) + _size(value, seen)
+            counts[where] = counts.get(where, 0) + _size(value, seen)
     if type_of(device).counts_memory:
-        found["memory on the device"] = type_of(device).allocated_bytes(device)
-    return found
+        counts["memory on the device"] = type_of(device).allocated_bytes(device)
+    return counts
 
 
 def _behind(cls: type) -> Iterator[tuple[str, Any]]:
-    """Containers of a class that is not torch's own, and those globals that its functions name."""
+    """The containers of a class and its bases, except torch's, and the global containers that their functions name."""
     for owner in cls.__mro__:
         if owner.__module__.partition(".")[0] in ("torch", "builtins"):
             continue
@@ -81,7 +91,7 @@ def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _size(root: Any, seen: set[int]) -> int:
-    """Things and numbers reachable from `root` that were not counted before."""
+    """The number of objects and numbers that are reachable from `root` and not in `seen`."""
     count, waiting = 0, [root]
     while waiting and len(seen) < _MOST:
         thing = waiting.pop()

@@ -1,4 +1,4 @@
-"""Signatures as Python binds them: whatever the original can be called with, the candidate can be called with."""
+"""Signatures as Python binds them: the candidate takes every call that the original takes."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -13,10 +13,15 @@ _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def must_take_keywords(what: str, reference: Callable[..., Any], candidate: Callable[..., Any]) -> None:
-    """Return where the candidate takes every keyword-only argument of the original: how it is built otherwise is its own affair.
+    """Check that the candidate takes every keyword-only argument of the original; its other arguments are free.
+
+    Args:
+        what: The name of the callable, for the message.
+        reference: The original's callable.
+        candidate: The candidate's.
 
     Raises:
-        Mismatch: One of them is missing.
+        Mismatch: A keyword-only argument is missing.
     """
     try:
         signatures = inspect.signature(reference), inspect.signature(candidate)
@@ -33,15 +38,15 @@ def must_take_keywords(what: str, reference: Callable[..., Any], candidate: Call
 
 
 def must_bind(what: str, reference: Callable[..., Any], candidate: Callable[..., Any]) -> None:
-    """Return where the candidate binds every call that the original binds.
+    """Check that the candidate binds every call that the original binds.
 
     Args:
-        what: What is called, such as `forward`.
+        what: The name of the callable, such as `forward`.
         reference: The original's callable.
         candidate: The candidate's.
 
     Raises:
-        Mismatch: A call that the original takes, and the candidate does not, or binds in another order.
+        Mismatch: The candidate refuses a call that the original takes, or binds it in another order.
     """
     try:
         signatures = inspect.signature(reference), inspect.signature(candidate)
@@ -55,11 +60,11 @@ def must_bind(what: str, reference: Callable[..., Any], candidate: Callable[...,
 
 
 def refused_call(reference: Signature, candidate: Signature) -> str:
-    """A call that `reference` takes and `candidate` does not, in words; empty where there is none.
+    """Describe a call that `reference` takes and `candidate` does not; empty if there is none.
 
-    What an original takes by `*args` or `**kwargs` has no names, and is not asked of the candidate.
+    Arguments that an original takes by `*args` or `**kwargs` have no names. The candidate need not take them.
     """
-    # what else an original takes that passes on what it is given is not known: then no call is taken for a whole one
+    # an original with *args or **kwargs may need more arguments than it names: then a call may lack some
     whole = not any(p.kind in _VARIADIC for p in reference.parameters.values())
     bind = candidate.bind if whole else candidate.bind_partial
     for positional, named in _calls(reference):
@@ -75,7 +80,7 @@ def refused_call(reference: Signature, candidate: Signature) -> str:
 
 
 def _calls(signature: Signature) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Positional and keyword arguments, each its own name, of calls that a signature takes: the least, the most, and between."""
+    """Calls that a signature takes, with the least arguments, the most and between, as positional and keyword names."""
     named = [p for p in signature.parameters.values() if p.kind not in _VARIADIC]
     needed = [p for p in named if p.default is p.empty]
     placed = tuple(p.name for p in needed if p.kind is not p.KEYWORD_ONLY)

@@ -1,4 +1,4 @@
-"""Targets of a model: what comes back with and without them, and those that are not counted."""
+"""Targets of a model: its results with and without them, and targets that do not count in the loss."""
 
 import copy
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from equivcheck.runtime.rng import seeded
 __all__ = ["check_return_form", "uncounted", "without_targets"]
 
 _MARKERS = (-1, -100)  # minGPT's, and the one that torch has by default
-_OFTEN = 4  # one in so many cases has targets that are not counted
+_OFTEN = 4  # one in so many cases has targets that do not count
 _NEAR = 0.25  # of the largest logit: far beyond rounding, in any dtype
 
 
@@ -34,51 +34,62 @@ def _called(problem: Problem, module: nn.Module, *given: Tensor) -> Any:
 
 
 def check_return_form(problem: Problem) -> None:
-    """A caller can take results apart as the original's: a tensor alone, a tuple of as many, the loss in its place or none."""
-    given: list[tuple[str, Sequence[Tensor]]] = [("forward", problem.inputs[:1])]
+    """Check that results have the original's form: one tensor, or a tuple of as many with the loss in the same place.
+
+    Raises:
+        Mismatch: The candidate's results have another form.
+    """
+    calls: list[tuple[str, Sequence[Tensor]]] = [("forward", problem.inputs[:1])]
     if _targets_may_be_left_out(problem.reference):
-        given = [("forward with targets", problem.inputs), ("forward without targets", problem.inputs[:1])]
-    for told, inputs in given:
-        own = _form(_called(problem, problem.reference, *inputs))
-        mine = candidate_run(problem, lambda m, inputs=inputs: _form(_called(problem, m, *inputs)))  # type: ignore[misc]
-        if mine != own:
-            raise Mismatch(f"{told} returns {mine}, and the original {own}", where="forward")
+        calls = [("forward with targets", problem.inputs), ("forward without targets", problem.inputs[:1])]
+    for call, inputs in calls:
+
+        def form(module: nn.Module, inputs: Sequence[Tensor] = inputs) -> str:
+            return _form(_called(problem, module, *inputs))
+
+        reference_form = form(problem.reference)
+        candidate_form = candidate_run(problem, form)
+        if candidate_form != reference_form:
+            raise Mismatch(f"{call} returns {candidate_form}, and the original {reference_form}", where="forward")
 
 
 def _targets_may_be_left_out(module: nn.Module) -> bool:
     return takes_targets(module) and not is_adapted(module)
 
 
-def _form(found: Any) -> str:
-    if isinstance(found, Tensor):
-        return form_of(found)
-    parts = enumerate(found) if isinstance(found, tuple | list) else [("loss", getattr(found, "loss", None))]
+def _form(result: Any) -> str:
+    if isinstance(result, Tensor):
+        return form_of(result)
+    parts = enumerate(result) if isinstance(result, tuple | list) else [("loss", getattr(result, "loss", None))]
     losses = [str(place) for place, part in parts if isinstance(part, Tensor) and part.dim() == 0]
-    return f"{form_of(found)} with {f'the loss at {losses[0]}' if losses else 'no loss'}"
+    return f"{form_of(result)} with {f'the loss at {losses[0]}' if losses else 'no loss'}"
 
 
 def without_targets(problem: Problem) -> CaseResult:
-    """Without targets the logits are those with them: all, or the last position's where the original gives no more."""
+    """Compare logits without targets with the oracle's logits with targets.
+
+    If the original gives only the last position's logits without targets, those are compared.
+    """
     if not _targets_may_be_left_out(problem.reference):
         return CaseResult()
     idx = problem.inputs[0]
-    own: Tensor = tensor_of(_called(problem, problem.reference, idx))
+    reference_logits: Tensor = tensor_of(_called(problem, problem.reference, idx))
     truth = problem.truth(gradients=True)
     whole = truth.values["logits"]
-    rows = next((r for r in (slice(None), slice(-1, None), -1) if whole[:, r].shape == own.shape), None)
+    rows = next((r for r in (slice(None), slice(-1, None), -1) if whole[:, r].shape == reference_logits.shape), None)
     if rows is None:
         return CaseResult(notes=("logits without targets have a form of their own, and were not judged",))
     shown = _rows_of(truth, rows)
-    far = (own.to(whole) - shown.values["logits"]).abs().nan_to_num().max()
+    far = (reference_logits.to(whole) - shown.values["logits"]).abs().nan_to_num().max()
     if float(far) > _NEAR * float(whole.abs().nan_to_num().max()):
         return CaseResult(notes=("the original gives other logits without targets, and those were not judged",))
-    got = candidate_run(problem, lambda m: {"logits": tensor_of(_called(problem, m, idx))})
+    candidate_results = candidate_run(problem, lambda m: {"logits": tensor_of(_called(problem, m, idx))})
     with within("without targets"):
-        return compare_all(problem, shown, got, lambda: {"logits": own}, ["logits"])
+        return compare_all(problem, shown, candidate_results, lambda: {"logits": reference_logits}, ["logits"])
 
 
 def _rows_of(truth: Truth, rows: Any) -> Truth:
-    """The truth of the logits at some positions."""
+    """The truth of the logits at the positions `rows`."""
 
     def perturbed(count: int) -> Sample:
         moved = truth.sample(refined=count == truth.many).deviations["logits"]
@@ -88,7 +99,7 @@ def _rows_of(truth: Truth, rows: Any) -> Truth:
 
 
 def uncounted(problem: Problem) -> CaseResult:
-    """Targets that the original does not count, -1 or -100, do not count in the candidate's loss either."""
+    """Check that targets that the original does not count, -1 or -100, do not count in the candidate's loss either."""
     case, (idx, targets) = problem.case, problem.inputs
     if not takes_targets(problem.reference) or targets.numel() < 2 or case.seed % _OFTEN:
         return CaseResult()
@@ -96,7 +107,7 @@ def uncounted(problem: Problem) -> CaseResult:
     left_out[0, 0], left_out[-1, -1] = False, True
     marked = targets.masked_fill(left_out.to(targets.device), _MARKERS[case.seed // _OFTEN % len(_MARKERS)])
     given = (idx, marked)
-    # tried on the CPU: on a GPU a class that there is not ends every later call of the process
+    # tried on the CPU: on a GPU a target that is no class makes every later call of the process fail
     if not _counts(problem, problem.make_reference(), given):
         return CaseResult()
     try:
@@ -108,10 +119,12 @@ def uncounted(problem: Problem) -> CaseResult:
             notes=("targets that are not counted were not judged: the candidate does not run on the CPU",)
         )
     other = replace(problem, inputs=given, memory_key=(problem.memory_key, "uncounted"))
-    got = candidate_run(other, lambda m: other.run(m, given, gradients=False))
+    candidate_results = candidate_run(other, lambda m: other.run(m, given, gradients=False))
     truth = other.truth(gradients=False)
     with within(f"where some targets are {int(marked.min())}, and the original does not count them"):
-        return compare_all(other, truth, got, lambda: other.run(other.reference, given, gradients=False), ["loss"])
+        return compare_all(
+            other, truth, candidate_results, lambda: other.run(other.reference, given, gradients=False), ["loss"]
+        )
 
 
 def _on_cpu(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> Tensor | None:
@@ -120,8 +133,8 @@ def _on_cpu(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> Ten
 
 
 def _counts(problem: Problem, module: nn.Module, given: Sequence[Tensor]) -> bool:
-    """Whether a model gives a finite loss with these targets."""
-    found: list[Tensor | None] = []
-    if failure(lambda: found.append(_on_cpu(problem, module, given))) is not None:
+    """Whether a model gives a finite loss for inputs with such targets."""
+    losses: list[Tensor | None] = []
+    if failure(lambda: losses.append(_on_cpu(problem, module, given))) is not None:
         return False
-    return found[0] is not None and bool(found[0].isfinite())
+    return losses[0] is not None and bool(losses[0].isfinite())

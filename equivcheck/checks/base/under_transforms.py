@@ -1,4 +1,4 @@
-"""A candidate under a transform of torch, held against the oracle under the same; and what is said where one of them refuses it."""
+"""A candidate under a transform of torch, compared with the oracle; a transform that a side refuses is reported."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,26 +29,41 @@ __all__ = ["Transform", "attempted", "compare_transformed", "not_compared", "pla
 T = TypeVar("T")
 
 Transform = Callable[[Problem, nn.Module, Sequence[Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
-"""`transform(problem, module, inputs, upstream)` gives named tensors."""
+"""`transform(problem, module, inputs, upstream)` returns tensors by name."""
 
-_FEW, _MANY = 3, 12  # perturbed runs of an original under a transform: to pass on, and to accuse on
+_FEW, _MANY = 3, 12  # perturbed runs of an original under a transform: to pass a tensor, and to fail it
 
 
 def plain_pass(problem: Problem) -> None:
-    """A plain forward and backward pass: what the candidate raises there, where the original runs, is a Mismatch."""
+    """Run a plain forward and backward pass of the candidate.
+
+    Raises:
+        Mismatch: The candidate raises, and the original runs.
+    """
     candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
 
 
 def compare_transformed(problem: Problem, what: str, transform: Transform, plainly: Transform) -> CaseResult:
-    """Hold what `transform` gives of the candidate against the oracle's, of which `plainly` makes the same by plain autograd.
+    """Compare the candidate under a transform with the oracle, for which plain autograd makes the same tensors.
 
-    Where the candidate raises and the original does not, `what` is unsupported; where the original raises, too, that is a
-    note: there is nothing to compare. Each runs on a module of its own, for a transform may leave its tensors behind in one.
+    Each side runs on a new module, because a transform may leave tensors behind in one.
+
+    Args:
+        problem: The case made real.
+        what: The name of the transform.
+        transform: Makes tensors of the candidate.
+        plainly: Makes the same tensors of the oracle by plain autograd.
+
+    Returns:
+        The comparison. If only the candidate raises, `what` is unsupported. If both raise, that is a note.
+
+    Raises:
+        Mismatch: The tensors differ, or the candidate's result cannot be compared.
     """
 
     def run(module: nn.Module) -> dict[str, Tensor]:
         with seeded(problem.case.seed, problem.device), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")  # vmap's, where it runs a kernel in a loop
+            warnings.filterwarnings("ignore", "There is a performance drop")  # from vmap, if it runs a kernel in a loop
             return transform(problem, module, problem.inputs, problem.upstream)
 
     def original() -> dict[str, Tensor]:
@@ -57,33 +72,35 @@ def compare_transformed(problem: Problem, what: str, transform: Transform, plain
     candidate = candidate_run(
         problem, lambda _: problem.another_candidate(), reference=lambda: problem.make_reference()
     )
-    refused, got = attempted(problem, lambda: run(candidate), original)
-    if got is None:
+    refused, candidate_results = attempted(problem, lambda: run(candidate), original)
+    if candidate_results is None:
         return not_compared(what, refused)
     try:
         truth = problem.memory.recall((problem.memory_key, what), lambda: _truth(problem, plainly))
-    except Exception as its:
-        ensure_foreign(its)
-        return not_compared(what, ReferenceRaises(first_line(its)))
+    except Exception as reference_error:
+        ensure_foreign(reference_error)
+        return not_compared(what, ReferenceRaises(first_line(reference_error)))
     with within(what):
-        return compare_all(problem, truth, dict(got), lambda: dict(original()), dict.fromkeys((*truth.values, *got)))
+        names = dict.fromkeys((*truth.values, *candidate_results))
+        return compare_all(problem, truth, dict(candidate_results), lambda: dict(original()), names)
 
 
 def attempted(
     problem: Problem, run: Callable[[], T], original: Callable[[], object]
 ) -> tuple[Exception | None, T | None]:
-    """What the candidate gives under a transform, or why there is nothing: what it refuses there, or what the original does.
+    """Run the candidate under a transform, and return its result or the reason why there is none.
 
     Args:
         problem: The case made real.
         run: The transform of the candidate.
-        original: The same of an original.
+        original: The same transform of an original.
 
     Returns:
-        None and the result; or a ReferenceRaises where the original raises too, else what the candidate raised, and None.
+        None and the result, or an exception and None. The exception is a ReferenceRaises if the original raises, too,
+        and otherwise the candidate's.
 
     Raises:
-        Mismatch: The candidate's result is none that can be compared, and the original's is.
+        Mismatch: The candidate's result cannot be compared, and the original's can.
         ToolError: Equivcheck's own code raised.
     """
     try:
@@ -114,7 +131,7 @@ def _in_region(original: Callable[[], object]) -> None:
 
 
 def not_compared(what: str, why: Exception | None) -> CaseResult:
-    """A transform under which nothing was compared: a note where the original refuses it too, else it is unsupported."""
+    """The result for a transform that a side refuses: a note if the original refuses it, otherwise unsupported."""
     assert why is not None, "there is a reason, or there is a result"
     if isinstance(why, ReferenceRaises):
         return CaseResult(
@@ -124,7 +141,7 @@ def not_compared(what: str, why: Exception | None) -> CaseResult:
 
 
 def _truth(problem: Problem, plainly: Transform) -> Truth:
-    """What `plainly` makes of the oracle, and samples of it with every operation perturbed."""
+    """The tensors that `plainly` makes of the oracle, and samples of them with every operation perturbed."""
     on = problem.judged_on
     upstream = {name: value.to(on, torch.float64) for name, value in problem.upstream.items()}
 

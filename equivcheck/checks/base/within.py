@@ -1,4 +1,4 @@
-"""Where a difference arose, said in front of its message."""
+"""The condition, call or part in which a difference arose, in front of its message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +10,17 @@ __all__ = ["within"]
 
 @contextmanager
 def within(what: str, *, separator: str = ": ", where: str = "", plain: bool = False) -> Iterator[None]:
-    """Inside, the message of a Mismatch begins with `what`; its ratio stays.
+    """Put `what` in front of the message of a Mismatch that is raised inside; the ratio stays.
 
     Args:
-        what: In which condition, call or part the difference arises.
-        separator: What stands between this and the message.
-        where: The place to report, by default the one of the difference.
-        plain: Whether what the candidate raised counts as any other difference from here on: it may be shrunk into one,
-            and is no refusal of a wide head.
+        what: The condition, call or part in which the difference arises.
+        separator: The text between `what` and the message.
+        where: The place to report; by default the difference's.
+        plain: Whether an exception of the candidate counts as any other difference from here on. Then shrinking may
+            turn it into one, and it is no refusal of a wide head.
 
     Raises:
-        Mismatch: A difference arose inside; a Raised where the candidate raised, if not `plain`.
+        Mismatch: A difference arose inside. It is a Raised if the candidate raised, unless `plain`.
     """
     try:
         yield

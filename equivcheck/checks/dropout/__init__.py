@@ -1,1 +1,1 @@
-"""Dropout: masks read off and put into the oracle, and what they are in distribution."""
+"""Dropout: masks are read off a candidate and put into the oracle, and their distribution is tested."""

@@ -1,4 +1,4 @@
-"""Opening an attention: where its queries, keys and values come from and where its result goes, found by names and tried out."""
+"""Attention layers inside of a module: their linears of queries, keys, values and output are known by name."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,14 @@ __all__ = ["Attention", "as_if", "find_attentions", "one_hot"]
 
 @dataclass
 class Attention:
-    """One attention: its linears by role (`qkv` where one makes all three), or none of them for a function of q, k, v."""
+    """One attention layer.
+
+    Attributes:
+        module: The layer.
+        case: The case for which it is built.
+        linears: Its linears by role, `qkv` if one linear makes all three; none for a function of q, k, v.
+        inside: Whether the forward pass is in this layer, while it is `watched`.
+    """
 
     module: nn.Module
     case: Case
@@ -26,7 +33,7 @@ class Attention:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Meanwhile, `inside` says whether the forward pass is in this attention."""
+        """Keep `inside` up to date in this context."""
 
         def enter(*_: Any) -> None:
             self.inside = True
@@ -47,10 +54,18 @@ class Attention:
 
     @contextmanager
     def read(self, first: int, length: int) -> Iterator[dict[str, Tensor]]:
-        """Meanwhile, scores are equal and values one-hot; afterwards `weights` has the probabilities, `left` what it returned.
+        """In this context, make scores equal, values one-hot and the last linear's result 1, so that drops show.
 
-        `weights` (B, H, T, D) are those of the keys from `first` on; `left` (B, T, C) is the output where the last linear
-        gave ones. Raises NotOpened where a result has another shape, or the attention is called more than once.
+        Args:
+            first: The first key that has a value of 1.
+            length: The number of keys, T.
+
+        Yields:
+            A dict that a forward pass fills: `weights` (B, H, T, D), the probabilities of the keys from `first` on, and
+            `left` (B, T, C), the layer's output.
+
+        Raises:
+            NotOpened: A tensor has another shape, or the layer is called more than once.
         """
         taken: dict[str, Tensor] = {}
         c = self.case
@@ -90,36 +105,39 @@ class Attention:
 
 
 def one_hot(first: int, length: int, width: int, *, like: Tensor) -> Tensor:
-    """Values (T, D) that are 1 for the keys from `first` on, each in a column of its own, and 0 elsewhere."""
+    """Values (T, D) with a 1 in a separate column for each key from `first` on, and 0 elsewhere."""
     hot = torch.zeros(length, width, dtype=like.dtype, device=like.device)
     hot[first : min(length, first + width)].fill_diagonal_(1.0)
     return hot
 
 
 def as_if(out: Tensor, values: Tensor) -> Tensor:
-    """`values` in the place of `out`, in need of a gradient where that was: kernels are chosen by it, too."""
+    """A copy of `values` that requires a gradient if `out` does: torch chooses kernels by that, too."""
     return values.clone().requires_grad_() if out.requires_grad else values.clone()
 
 
 def find_attentions(module: nn.Module, case: Case) -> list[Attention]:
-    """The attentions inside of `module`, itself included, in the order of registration; raises NotOpened for none.
+    """Return the attention layers inside of `module`, itself included, in the order of registration.
 
-    A function of q, k, v in its module is one, without linears.
+    A function of q, k, v in its module is one layer without linears.
+
+    Raises:
+        NotOpened: There is none.
     """
     if not list(module.parameters()):
         return [Attention(module, case, {})]
-    found = []
+    attentions = []
     for owner in module.modules():
         linears = _linears(owner, case)
         if linears:
-            found.append(Attention(owner, case, linears))
-    if not found:
+            attentions.append(Attention(owner, case, linears))
+    if not attentions:
         raise NotOpened("it has no linears by whose names queries, keys, values and output are known")
-    return found
+    return attentions
 
 
 def _linears(owner: nn.Module, case: Case) -> dict[str, nn.Module]:
-    """The linears of an attention by their roles; empty where the module is none."""
+    """The linears of an attention layer by role; empty if the module is no attention layer."""
     roles: dict[str, nn.Module] = {}
     for name, child in owner.named_children():
         if role_of(name):

@@ -1,8 +1,8 @@
-"""Dropout, compared exactly under the candidate's own masks; and the masks, which must be random as they should be.
+"""Dropout, compared exactly under the candidate's own masks; and a test that these masks are random.
 
-Masks are read off (`equivcheck.checks.dropout.masks`) and put into the oracle; then outputs and all gradients are held against the
-budget like any others: a mask that is another one in the backward pass, or scaled otherwise, is an error like any other. Rate and
-independence are judged on larger masks than a case has, in a problem that differs from it in nothing but size.
+Masks are read off (`equivcheck.checks.dropout.masks`) and put into the oracle. Then outputs and all gradients are
+compared within the budget like any others. So another mask or another scale in the backward pass is an error. Rate and
+independence are judged on larger masks than a case has, in a problem that differs from the case in size alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ from equivcheck.runtime.rng import generator_state, seeded
 __all__ = ["dropout", "generator_is_used"]
 
 _SAMPLES, _HEADS, _LENGTH, _CALLS = 16, 4, 64, 2
-"""Some 266,000 probabilities: a rate of 0.09 instead of 0.1 is 0.01 off, where chance and granularity allow 0.008."""
+"""Some 266,000 probabilities: a rate of 0.09 instead of 0.1 is 0.01 off, and chance and granularity allow 0.008."""
 _LARGE = {
     "n_head": _HEADS,
     "seq_len": _LENGTH,
@@ -40,37 +40,38 @@ _LARGE = {
     "regime": "sharpened",
     "layout": "contiguous",
 }
-_FEW = 32
-_RECOMPUTED = 64  # up to this length results are also compared where the backward pass runs the forward pass again
+_FEW = 32  # up to this length the masks of a case of one sample are tested
+_RECOMPUTED = 64  # up to this length results are also compared with a backward pass that runs the forward pass again
 
 
 def dropout(pair: Pair, case: Case) -> CaseResult:
-    """In train mode outputs and gradients are the oracle's under the candidate's own masks, and the masks are random."""
+    """In train mode outputs and gradients are the oracle's under the candidate's own masks, and masks are random."""
     if pair.traits.function and "dropout_p" not in pair.options:
         return CaseResult(notes=("not both of the functions take dropout_p",), judged=False)
     problem = pair.problem(case.but(training=True))
     try:
         must_open(pair, case)
-        held = _hold(problem)
-        if case.seq_len <= _FEW and case.batch_size == 1:  # masks have a size of their own: some of the cases will do
-            samples = max(1, _SAMPLES // max(1, case.n_layer))  # each layer has masks of its own
+        result = _compare(problem)
+        if case.seq_len <= _FEW and case.batch_size == 1:  # masks have a fixed size: some of the cases suffice
+            samples = max(1, _SAMPLES // max(1, case.n_layer))  # each layer has separate masks
             notes = _random(pair.problem(problem.case.but(**_LARGE, batch_size=samples)))
-            held = replace(held, notes=(*held.notes, *notes))
+            result = replace(result, notes=(*result.notes, *notes))
     except NotOpened as why:
         small = pair.problem(problem.case.but(**small_sizes(case)))
-        held = CaseResult(
+        result = CaseResult(
             compare_moments(small, small.reference, candidate_run(small, lambda m: m, reference=small.make_reference)),
             "the distribution over masks",
             notes=(f"masks cannot be read off, and dropout was judged by its distribution alone: {why}",),
         )
     generator_is_used(problem, problem.reference, problem.candidate)
-    return held
+    return result
 
 
-def _hold(problem: Problem) -> CaseResult:
-    held, masked = compare_exactly(problem, problem.candidate)
+def _compare(problem: Problem) -> CaseResult:
+    """Compare results under the candidate's own masks, for short cases also with activation checkpointing."""
+    result, masked = compare_exactly(problem, problem.candidate)
     if problem.case.seq_len > _RECOMPUTED:
-        return held
+        return result
 
     def outputs(module: nn.Module, inputs: object) -> dict[str, Tensor]:
         def inside(*given: Tensor) -> dict[str, Tensor]:
@@ -78,19 +79,23 @@ def _hold(problem: Problem) -> CaseResult:
 
         return recomputed(inside, *inputs, use_reentrant=False)  # type: ignore[misc,no-any-return]  # untyped in torch
 
-    again = replace(problem, outputs=outputs)
+    recomputing = replace(problem, outputs=outputs)
     with within("with activation checkpointing, where the forward pass is run again", plain=True):
-        got = candidate_run(problem, lambda m: again.run(m, problem.inputs, gradients=True))
-        other = compare_under_masks(masked, got)
-    return CaseResult.worst((held, other))
+        candidate_results = candidate_run(problem, lambda m: recomputing.run(m, problem.inputs, gradients=True))
+        recomputed_result = compare_under_masks(masked, candidate_results)
+    return CaseResult.worst((result, recomputed_result))
 
 
 def _random(problem: Problem) -> tuple[str, ...]:
-    """Hold rate and independence of the masks of two calls in a row, those of all layers count as calls; what is worth a note."""
+    """Test rate and independence of masks of successive calls, and return notes; masks of each layer count as calls.
+
+    Raises:
+        Mismatch: The masks are not random as they must be.
+    """
     case = problem.case
     candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
-    found = [read_masks(problem, candidate, gradients=True, calls=calls) for calls in range(_CALLS)]
-    with inject(found[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
+    masks_by_call = [read_masks(problem, candidate, gradients=True, calls=calls) for calls in range(_CALLS)]
+    with inject(masks_by_call[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
         forward(problem, problem.reference, problem.inputs, gradients=False)
     sides = (
         ("probabilities", injected.attention_rates, PROBABILITIES, visible_keys(case, _LENGTH, problem.device)),
@@ -99,47 +104,56 @@ def _random(problem: Problem) -> tuple[str, ...]:
     notes = []
     for what, rates, axes, visible in sides:
         for rate in sorted(set(rates)):
-            layers = [number for number, its in enumerate(rates) if its == rate]
-            kept = _stacked(found, what, layers)
-            seen = visible.expand(kept.shape[-2:])
+            layers = [number for number, layer_rate in enumerate(rates) if layer_rate == rate]
+            keep_mask = _stacked(masks_by_call, what, layers)
+            seen = visible.expand(keep_mask.shape[-2:])
 
             def peers(what: str = what, layers: Sequence[int] = tuple(layers), rate: float = rate) -> Iterator[Tensor]:
-                own = [read_masks(problem, problem.reference, gradients=True, calls=calls) for calls in range(_CALLS)]
-                yield _stacked(own, what, layers)
+                reference = problem.reference
+                reference_masks = [
+                    read_masks(problem, reference, gradients=True, calls=calls) for calls in range(_CALLS)
+                ]
+                yield _stacked(reference_masks, what, layers)
                 with seeded(case.seed, problem.device):
                     yield from drawn_by_torch(what, case, rate, problem.device, _CALLS * len(layers))
 
-            notes.append(_told(what, kept, seen, rate, axes, peers))
+            notes.append(_judge_mask(what, keep_mask, seen, rate, axes, peers))
     return tuple(note for note in notes if note)
 
 
-def _stacked(found: Sequence[Masks], what: str, layers: Sequence[int]) -> Tensor:
-    """The masks of some layers in successive calls: of probabilities (calls, B, H, T, T), of outputs (calls, B, 1, T, C)."""
+def _stacked(masks_by_call: Sequence[Masks], what: str, layers: Sequence[int]) -> Tensor:
+    """The masks of some layers in successive calls: probabilities (calls, B, H, T, T), outputs (calls, B, 1, T, C)."""
     if what == "probabilities":
-        return torch.stack([masks.attention[layer] for masks in found for layer in layers])
-    return torch.stack([masks.residual[layer].unsqueeze(1) for masks in found for layer in layers])
+        return torch.stack([masks.attention[layer] for masks in masks_by_call for layer in layers])
+    return torch.stack([masks.residual[layer].unsqueeze(1) for masks in masks_by_call for layer in layers])
 
 
-def _told(
+def _judge_mask(
     what: str,
-    kept: Tensor,
+    keep_mask: Tensor,
     visible: Tensor,
     rate: float,
     axes: Sequence[str],
     peers: Callable[[], Iterator[Tensor]],
 ) -> str:
+    """Test the masks of one kind and rate, and return a note; masks pass if the original has the same."""
     try:
-        note = check_mask(kept, visible, rate, tail=FALSE_ALARM, axes=axes, peers=peers)
+        note = check_mask(keep_mask, visible, rate, tail=FALSE_ALARM, axes=axes, peers=peers)
     except Mismatch as error:
-        if torch.equal(kept, next(iter(peers()))):  # as where torch's kernels keep everything at a rate of 1
+        if torch.equal(keep_mask, next(iter(peers()))):  # such as kernels of torch that keep everything at a rate of 1
             return f"{what}: {error}; and so it is in the original, whose masks are the same"
-        with within(f"the dropout mask of the {what}, at B={kept.shape[1]}, T={kept.shape[-2]}"):
+        with within(f"the dropout mask of the {what}, at B={keep_mask.shape[1]}, T={keep_mask.shape[-2]}"):
             raise
     return f"{what}: {note}" if note else ""
 
 
 def generator_is_used(problem: Problem, reference: nn.Module, candidate: nn.Module) -> None:
-    """It is drawn from where the original draws, the same state gives the same result, and it is not seeded anew."""
+    """Check that the candidate uses the generator as the original does.
+
+    Raises:
+        Mismatch: The same state gives two results, the generator is seeded again, or numbers are drawn that the
+            original does not draw.
+    """
 
     def two_runs(module: nn.Module) -> tuple[bool, bool]:
         states = []
@@ -158,11 +172,11 @@ def generator_is_used(problem: Problem, reference: nn.Module, candidate: nn.Modu
     reseeded, drawn = candidate_run(problem, lambda _: two_runs(candidate), reference=lambda: two_runs(reference))
     if not reseeded and not drawn:
         return
-    its_reseeded, its_drawn = two_runs(reference)
-    if reseeded and not its_reseeded:
+    reference_reseeded, reference_drawn = two_runs(reference)
+    if reseeded and not reference_reseeded:
         raise Mismatch("after a forward pass the generator is in the same state whatever it was before: it is reseeded")
     whole = any(isinstance(m, nn.Dropout) and m.training and m.p >= 1 for m in reference.modules())
-    if drawn and not its_drawn and not whole:  # to drop everything, numbers may be drawn or not
+    if drawn and not reference_drawn and not whole:  # dropping everything may draw numbers or not
         raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
 
 

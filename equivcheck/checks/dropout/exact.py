@@ -1,4 +1,4 @@
-"""A random result held exactly: the candidate's own dropout masks, put into the oracle, for outputs and all gradients."""
+"""Exact comparison of a random result: the candidate's own dropout masks are put into the oracle."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,24 +22,30 @@ from equivcheck.runtime.rng import generator_state, seeded, set_generator_state
 
 __all__ = ["compare_exactly", "compare_under_masks", "forward", "must_open", "read_masks", "under_masks"]
 
-
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below another mask
 
 
 def forward(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], *, gradients: bool) -> dict[str, Tensor]:
-    """Named outputs of one forward pass as `Problem.run` makes it, from wherever the generators are."""
+    """Run one forward pass as `Problem.run` does, without seeding the generators.
+
+    Returns:
+        The outputs by name.
+    """
     leaves = [x.detach().requires_grad_(gradients) if x.is_floating_point() else x for x in inputs]
     with torch.set_grad_enabled(gradients):
         return problem.outputs(module, leaves)
 
 
 def must_open(pair: Pair, case: Case) -> None:
-    """Raises NotOpened where masks cannot be read off the candidate, or put into the original.
+    """Check that masks can be read off the candidate and put into the original.
 
-    Tried out at rates of 0, where what is read off is known; and on the original at the case's rates, where no other
-    random numbers may be drawn than those that masks stand for.
+    Reading is tried at rates of 0, at which the result is known. Putting in is tried on the original at the case's
+    rates: it may draw no random numbers but those of the masks.
+
+    Raises:
+        NotOpened: One of them is not possible.
     """
-    # of two heads and channels at least: in a smaller one any order of channels looks right
+    # at least two heads and channels: with one, any order of channels looks right
     length = max(3, case.seq_len)
     sizes = {"n_head": max(2, case.n_head), "head_size": max(2, case.head_size), "seq_len": length}
     sizes["block_size"] = max(length, case.block_size)
@@ -51,34 +57,38 @@ def must_open(pair: Pair, case: Case) -> None:
 
 
 def _must_take_masks(problem: Problem) -> None:
-    """Raises NotOpened where the original with its own masks put in is not what it is by itself, or draws other numbers."""
+    """Check that the original with its own masks put in gives its own result, and draws no other numbers.
+
+    Raises:
+        NotOpened: It does not.
+    """
     try:
         masks = read_masks(problem, problem.reference, gradients=False)
         with seeded(problem.case.seed, problem.device):
-            own = forward(problem, problem.reference, problem.inputs, gradients=False)
-        with inject(masks, problem.reference, problem.case) as put, seeded(problem.case.seed, problem.device):
+            reference_results = forward(problem, problem.reference, problem.inputs, gradients=False)
+        with inject(masks, problem.reference, problem.case) as injected, seeded(problem.case.seed, problem.device):
             before = generator_state(problem.device)
-            put_in = forward(problem, problem.reference, problem.inputs, gradients=False)
+            results_under_masks = forward(problem, problem.reference, problem.inputs, gradients=False)
             after = generator_state(problem.device)
     except (NotOpened, ToolError):
         raise
     except Exception as error:
         ensure_foreign(error)
         raise NotOpened(f"the original raises {type(error).__name__} in float64") from error
-    dropped = [
-        not bool(kept.diagonal(dim1=-2, dim2=-1).all()) for kept in masks.attention
-    ]  # what each query always sees
-    dropped += [not bool(kept.all()) for kept in masks.residual]
-    ignored = [d and not rate for d, rate in zip(dropped, (*put.attention_rates, *put.residual_rates), strict=True)]
+    # each query sees the key of its own position
+    dropped = [not bool(keep_mask.diagonal(dim1=-2, dim2=-1).all()) for keep_mask in masks.attention]
+    dropped += [not bool(keep_mask.all()) for keep_mask in masks.residual]
+    rates = (*injected.attention_rates, *injected.residual_rates)
+    ignored = [drops and not rate for drops, rate in zip(dropped, rates, strict=True)]
     if any(ignored) or not torch.equal(before, after):
         raise NotOpened("the original draws random numbers in a way of its own")
-    for name, value in own.items():
-        if not float((value - put_in[name]).abs().max()) <= _SAME * float(value.abs().max()):
+    for name, value in reference_results.items():
+        if not float((value - results_under_masks[name]).abs().max()) <= _SAME * float(value.abs().max()):
             raise NotOpened("the original with its own masks put in gives another result: it drops in a way of its own")
 
 
 def _recovery(problem: Problem, module: nn.Module, *, gradients: bool, calls: int = 0) -> Recovery:
-    """Reads masks of the forward pass that comes after `calls` others from the case's generator state."""
+    """A Recovery of the masks of the forward pass after `calls` others, from the case's generator state."""
     with seeded(problem.case.seed, problem.device):
         for _ in range(calls):
             forward(problem, module, problem.inputs, gradients=gradients)
@@ -93,12 +103,16 @@ def _recovery(problem: Problem, module: nn.Module, *, gradients: bool, calls: in
 
 
 def read_masks(problem: Problem, module: nn.Module, *, gradients: bool, calls: int = 0) -> Masks:
-    """The masks of a forward pass from the case's generator state, after `calls` others; raises NotOpened."""
+    """Return the masks of a forward pass from the case's generator state, after `calls` other forward passes.
+
+    Raises:
+        NotOpened: They cannot be read off.
+    """
     return _recovery(problem, module, gradients=gradients, calls=calls).masks(problem.case.seq_len)
 
 
 def under_masks(problem: Problem, masks: Masks) -> Problem:
-    """The same problem, whose oracle drops what `masks` say."""
+    """The same problem, with an oracle that drops by `masks`."""
 
     def around(original: nn.Module, device: torch.device) -> Any:
         return inject(masks.to(device), original, problem.case)
@@ -106,43 +120,61 @@ def under_masks(problem: Problem, masks: Masks) -> Problem:
     return replace(problem, around_reference=around, memory=Memory(), memory_key="under masks")
 
 
-def compare_under_masks(problem: Problem, got: Results) -> CaseResult:
-    """Hold a candidate's results against the oracle of a problem with masks; raises NotOpened where they fit no dropout of it.
+def compare_under_masks(problem: Problem, candidate_results: Results) -> CaseResult:
+    """Compare a candidate's results with the oracle of a problem with masks (`under_masks`).
 
-    Results of a run without gradients are its outputs alone.
+    Args:
+        problem: The problem with masks.
+        candidate_results: Outputs, and gradients if the run had any.
+
+    Raises:
+        Mismatch: The results differ.
+        NotOpened: The masks fit no dropout of the original.
     """
-    gradients = any(name.startswith("grad ") for name in got)
+    gradients = any(name.startswith("grad ") for name in candidate_results)
 
-    def own() -> Results:
+    def run_reference() -> Results:
         reference = problem.make_reference()
         with problem.within(reference):
             return problem.run(reference, problem.inputs, gradients=gradients)
 
     truth = problem.truth(gradients=True)
-    return compare_all(problem, truth, got, own, dict.fromkeys((*truth.values, *got)) if gradients else got)
+    names = (*truth.values, *candidate_results) if gradients else candidate_results
+    return compare_all(problem, truth, candidate_results, run_reference, dict.fromkeys(names))
 
 
 def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult, Problem]:
-    """Hold the candidate's results, with gradients and without, against the oracle under its own masks; raises NotOpened.
+    """Compare the candidate's results, with gradients and without, with the oracle under the candidate's own masks.
 
-    Weights, modes and rates are those of the originals that the problem makes. Gives the problem with the masks, too.
+    Weights, modes and rates are those of the originals that the problem makes.
+
+    Returns:
+        The comparison, and the problem with the masks.
+
+    Raises:
+        Mismatch: The results differ.
+        NotOpened: The masks cannot be read off, or fit no dropout of the original.
     """
-    helds: list[CaseResult] = []
+    results: list[CaseResult] = []
     seen: list[tuple[Masks, Problem]] = []
     for gradients in (True, False):
         run = partial(problem.run, inputs=problem.inputs, gradients=gradients)
         original = partial(_of_original, problem, run)
         masks = candidate_run(problem, partial(_masks, problem, candidate, gradients), reference=original)
-        got = candidate_run(problem, lambda _, run=run: run(candidate), reference=original)  # type: ignore[misc]
-        # the masks are mostly the same, and the oracle with them
+        candidate_results = candidate_run(problem, partial(_of_candidate, candidate, run), reference=original)
+        # the masks of both runs are mostly the same: then one oracle serves both
         masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
         seen.append((masks, masked))
-        helds.append(compare_under_masks(masked, got))
-    return CaseResult.worst(helds), seen[0][1]
+        results.append(compare_under_masks(masked, candidate_results))
+    return CaseResult.worst(results), seen[0][1]
 
 
 def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:
     return read_masks(problem, candidate, gradients=gradients)
+
+
+def _of_candidate(candidate: nn.Module, run: Callable[[nn.Module], Results], _: nn.Module) -> Results:
+    return run(candidate)
 
 
 def _of_original(problem: Problem, run: Callable[[nn.Module], Results]) -> Results:

@@ -1,9 +1,10 @@
-"""Dropout masks: read off a candidate, whatever its kernel, and put into the original, so that random results compare exactly.
+"""Dropout masks are read off a candidate with any kernel and put into the original, so that random results compare.
 
-Under one generator state and for one shape of q and k, what a kernel drops does not depend on their values. With q = k = 0
-every visible probability is the same, and with one-hot columns as V the output *is* the dropped probabilities of those keys:
-ceil(T / D) runs from the same generator state show the whole mask. The original in float64, with that mask in the place of
-its own, is then the oracle of outputs and of all gradients: a backward pass with another mask shows as an error.
+For one generator state and one shape of q and k, a kernel's mask does not depend on the values of q and k. With
+q = k = 0 every visible probability is the same. With one-hot columns as V the output *is* the dropped probabilities of
+those keys. So ceil(T / D) runs from the same generator state show the whole mask. The original in float64, with that
+mask in the place of its own, is then the oracle of outputs and of all gradients: another mask in the backward pass is
+an error.
 """
 
 import math
@@ -29,36 +30,49 @@ _UNIFORM = 2.0**-6  # of 1 / (number of visible keys): far above rounding in any
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """What was kept: of the probabilities and of the output of each attention, and of every dropout outside of them."""
+    """Masks of one forward pass, bool: True for an element that is kept.
 
-    attention: tuple[Tensor, ...]  # (B, H, T, T) each, bool
-    residual: tuple[Tensor, ...]  # (B, T, C) each, bool; none for functions
-    outside: tuple[Tensor, ...]  # in the order of the calls, bool
+    Attributes:
+        attention: The mask of the probabilities of each attention layer, (B, H, T, T).
+        residual: The mask of the output of each attention layer, (B, T, C); none for functions.
+        outside: The masks of all other dropouts, in the order of the calls.
+    """
+
+    attention: tuple[Tensor, ...]
+    residual: tuple[Tensor, ...]
+    outside: tuple[Tensor, ...]
 
     def to(self, device: torch.device) -> "Masks":
         """The same masks on another device."""
-        return Masks(*(tuple(kept.to(device) for kept in of) for of in (self.attention, self.residual, self.outside)))
+        groups = (self.attention, self.residual, self.outside)
+        return Masks(*(tuple(keep_mask.to(device) for keep_mask in group) for group in groups))
 
     def same(self, other: "Masks") -> bool:
-        """Whether both keep the very same places."""
-        mine, its = ((m.attention, m.residual, m.outside) for m in (self, other))
+        """Whether both keep exactly the same elements."""
+        these, those = ((m.attention, m.residual, m.outside) for m in (self, other))
         return all(
             len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-            for a, b in zip(mine, its, strict=True)
+            for a, b in zip(these, those, strict=True)
         )
 
 
 def visible_keys(case: Case, length: int, device: torch.device) -> Tensor:
-    """Which keys each query sees, (T, T)."""
+    """The keys that each query sees, as a bool mask (T, T)."""
     visible = torch.ones(length, length, dtype=torch.bool, device=device)
     return visible.tril() if case.is_causal else visible
 
 
 @dataclass
 class Recovery:
-    """Reads masks off a module: `run` calls it once on inputs like the given ones, from the same generator state each time.
+    """Reads masks off a module.
 
-    Raises NotOpened where the inside does not look as it must: then nothing is claimed of the masks.
+    A module with an unexpected inside raises NotOpened: then nothing is known of its masks.
+
+    Attributes:
+        case: The case for which the module is built.
+        module: The module.
+        inputs: Its inputs.
+        run: Calls it once on inputs of the same shapes, from the same generator state each time.
     """
 
     case: Case
@@ -67,26 +81,34 @@ class Recovery:
     run: Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
     def masks(self, length: int) -> Masks:
-        """The masks of one forward pass over T = `length` positions."""
-        found = [self._read(first, length) for first in range(0, length, self.case.head_size)]
-        weights = zip(*(weights for weights, _, _ in found), strict=True)  # of each attention, its parts
-        _, left, outside = found[-1]
+        """Return the masks of one forward pass over T = `length` positions.
+
+        Raises:
+            NotOpened: They cannot be read off.
+        """
+        readings = [self._read(first, length) for first in range(0, length, self.case.head_size)]
+        weights = zip(*(weights for weights, _, _ in readings), strict=True)  # by attention layer, its parts
+        _, left, outside = readings[-1]
         return Masks(tuple(torch.cat(parts, -1)[..., :length] != 0 for parts in weights), left, outside)
 
     def must_open(self, length: int) -> None:
-        """In a mode without dropout what is read off must be uniform attention; raises NotOpened where it is not."""
+        """Check that uniform attention is read off a module in a mode without dropout.
+
+        Raises:
+            NotOpened: Something else is read off.
+        """
         weights, left, _ = self._read(0, length)
         seen = visible_keys(self.case, length, weights[0].device).double()
         uniform = (seen / seen.sum(-1, keepdim=True))[:, : self.case.head_size]
         for parts in weights:
-            found = parts[..., : uniform.shape[-1]].double()
-            if not bool(((found - uniform).abs() <= _UNIFORM * uniform).all()):
+            probabilities = parts[..., : uniform.shape[-1]].double()
+            if not bool(((probabilities - uniform).abs() <= _UNIFORM * uniform).all()):
                 raise NotOpened("with equal scores its probabilities are not equal")
-        if not all(bool(kept.all()) for kept in left):
+        if not all(bool(keep_mask.all()) for keep_mask in left):
             raise NotOpened("what leaves its last linear is not what it returns")
 
     def _read(self, first: int, length: int) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Probabilities of the keys from `first` on, what is left of the outputs, and of what passes the other dropouts."""
+        """The probabilities of the keys from `first` on by layer, the masks of outputs, and those of other dropouts."""
         attentions = find_attentions(self.module, self.case)
         if not attentions[0].linears:
             return [self._of_function(first, length)], (), ()
@@ -96,22 +118,25 @@ class Recovery:
             self.run(self.inputs)
         if any({"weights", "left"} - set(t) for t in taken):
             raise NotOpened("its linears are not called as modules")
-        return [t["weights"] for t in taken], tuple(t["left"] != 0 for t in taken), tuple(recording.kept)
+        return [t["weights"] for t in taken], tuple(t["left"] != 0 for t in taken), tuple(recording.keep_masks)
 
     def _of_function(self, first: int, length: int) -> Tensor:
         q, k, v = self.inputs
         hot = one_hot(first, length, v.shape[-1], like=v).expand(v.shape)  # (B, H, T, D)
-        found = self.run([torch.zeros_like(q), torch.zeros_like(k), hot.clone(memory_format=torch.contiguous_format)])
-        return found["output"].detach()
+        results = self.run([torch.zeros_like(q), torch.zeros_like(k), hot.clone(memory_format=torch.contiguous_format)])
+        return results["output"].detach()
 
 
 class _Recording(TorchFunctionMode):
-    """Records what the dropouts outside of every attention keep: each is run on ones, which changes no generator state."""
+    """Records the masks of dropouts outside of every attention layer.
+
+    Each dropout is run on ones. This draws the same numbers as the dropout itself.
+    """
 
     def __init__(self, attentions: Sequence[Attention]) -> None:
         super().__init__()
         self.attentions = attentions
-        self.kept: list[Tensor] = []
+        self.keep_masks: list[Tensor] = []
 
     def __torch_function__(  # torch's protocol
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -120,14 +145,14 @@ class _Recording(TorchFunctionMode):
         if func is F.dropout and not any(a.inside for a in self.attentions):
             x, rate, training = _dropout_call(func, args, kwargs)
             if training and rate > 0:
-                kept = F.dropout(torch.ones_like(x), rate, True)
-                self.kept.append(kept.detach() != 0)
-                return x * kept
+                scaled_mask = F.dropout(torch.ones_like(x), rate, True)
+                self.keep_masks.append(scaled_mask.detach() != 0)
+                return x * scaled_mask
         return func(*args, **kwargs)
 
 
 def _dropout_call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, float, bool]:
-    """Input, rate and whether it drops, of a call of one of `_DROPOUTS`."""
+    """The input, the rate and whether anything is dropped, of a call of one of `_DROPOUTS`."""
     rate_name, mode_name = ("p", "train") if func is not F.dropout else ("p", "training")
     given = dict(zip(("input", rate_name, mode_name), args, strict=False)) | dict(kwargs)
     rate, mode = given.get(rate_name, 0.5), given.get(mode_name, True)
@@ -136,9 +161,13 @@ def _dropout_call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 @contextmanager
 def inject(masks: Masks, module: nn.Module, case: Case) -> Iterator["Injected"]:
-    """Inside, the original drops what `masks` say, at its own rates; raises NotOpened where it drops anything else.
+    """In this context, the original drops by `masks`, at its own rates.
 
-    Gives what remembers those rates.
+    Yields:
+        The Injected, which records those rates.
+
+    Raises:
+        NotOpened: The original has other dropouts than the masks are for.
     """
     attentions = find_attentions(module, case)
     if len(attentions) != len(masks.attention):
@@ -150,7 +179,12 @@ def inject(masks: Masks, module: nn.Module, case: Case) -> Iterator["Injected"]:
 
 
 class Injected(TorchFunctionMode):
-    """Drops what the masks say wherever a dropout is asked for; each run starts over with the dropouts outside of attention."""
+    """Drops by the masks in every dropout that is called.
+
+    Attributes:
+        attention_rates: The rate at which each attention layer drops probabilities; 0 if it does not.
+        residual_rates: The rate at which each attention layer drops its output.
+    """
 
     def __init__(self, masks: Masks, attentions: Sequence[Attention]) -> None:
         super().__init__()
@@ -167,14 +201,14 @@ class Injected(TorchFunctionMode):
             x, rate, drops = _dropout_call(func, args, kwargs)
             if not drops or rate == 0:
                 return x if func is not torch.native_dropout else (x, torch.ones_like(x, dtype=torch.bool))
-            kept = self._kept(x, rate)
-            dropped = _dropped(x, kept, rate)
-            return dropped if func is not torch.native_dropout else (dropped, kept)
+            keep_mask = self._keep_mask(x, rate)
+            dropped = _dropped(x, keep_mask, rate)
+            return dropped if func is not torch.native_dropout else (dropped, keep_mask)
         if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _kept(self, x: Tensor, rate: float) -> Tensor:
+    def _keep_mask(self, x: Tensor, rate: float) -> Tensor:
         for which, attention in enumerate(self.attentions):
             if not attention.inside:
                 continue
@@ -188,13 +222,15 @@ class Injected(TorchFunctionMode):
                 self.attention_rates[which] = rate
                 return probabilities.reshape(x.shape)
             raise NotOpened(f"the original drops a tensor of shape {tuple(x.shape)}, neither probabilities nor output")
-        # a candidate without this dropout kept everything: at the original's rate that is a difference
-        kept = next(self.outside, None)
-        if kept is None:
+        # a candidate without this dropout keeps everything: at the original's rate that is a difference
+        keep_mask = next(self.outside, None)
+        if keep_mask is None:
             return torch.ones_like(x, dtype=torch.bool)
-        if kept.shape != x.shape:
-            raise NotOpened(f"the dropouts outside of attention do not match: {tuple(kept.shape)}, {tuple(x.shape)}")
-        return kept
+        if keep_mask.shape != x.shape:
+            raise NotOpened(
+                f"the dropouts outside of attention do not match: {tuple(keep_mask.shape)}, {tuple(x.shape)}"
+            )
+        return keep_mask
 
     def _fused(
         self,
@@ -207,7 +243,7 @@ class Injected(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """A fused attention that the original itself calls, spelled out with the mask."""
+        """A fused attention that the original itself calls, as separate operations with the mask."""
         if dropout_p == 0:
             options = {"enable_gqa": True} if enable_gqa else {}
             return F.scaled_dot_product_attention(
@@ -221,9 +257,9 @@ class Injected(TorchFunctionMode):
         if attn_mask is not None:
             s = s.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype is torch.bool else s + attn_mask
         p = F.softmax(s, dim=-1)
-        return _dropped(p, self._kept(p, dropout_p), dropout_p) @ v
+        return _dropped(p, self._keep_mask(p, dropout_p), dropout_p) @ v
 
 
-def _dropped(x: Tensor, kept: Tensor, rate: float) -> Tensor:
+def _dropped(x: Tensor, keep_mask: Tensor, rate: float) -> Tensor:
     scale = 1.0 / (1.0 - rate) if rate < 1 else 0.0
-    return x * (kept.to(x.dtype) * scale)
+    return x * (keep_mask.to(x.dtype) * scale)

@@ -1,8 +1,9 @@
-"""The distribution of random results, where masks cannot be read off: their means and covariances are the original's.
+"""The distribution of random results, for candidates whose masks cannot be read off.
 
-One sequence is repeated along the batch, so that one forward and backward pass gives thousands of independent masks. What a
-mask does to outputs and input gradients shows in their means and covariances: the rate, the scaling, what is dropped, masks
-shared over heads, queries, batch or calls, and a backward pass with another mask or another factor than the forward pass.
+One sequence is repeated along the batch, so that one forward and backward pass has thousands of independent masks.
+Means and covariances of outputs and input gradients are compared with the original's. They show the rate, the scale,
+the place of a dropout, masks shared over heads, queries, batch or calls, and another mask or factor in the backward
+pass.
 """
 
 import math
@@ -29,8 +30,8 @@ __all__ = ["compare_moments", "small_sizes"]
 
 _BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
 _WITHIN, _NEIGHBOURS, _SUCCESSIVE = "within a sample", "between neighbours in the batch", "between successive calls"
-_NEARLY = 0.1  # a correlation between samples of the original that counts as none
-_ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper a budget
+_NEARLY = 0.1  # a smaller correlation between samples of the original counts as none
+_ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper budget
 
 
 def small_sizes(case: Case) -> dict[str, Any]:
@@ -47,27 +48,43 @@ def small_sizes(case: Case) -> dict[str, Any]:
 
 
 def compare_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
-    """Hold the joint distribution of outputs and input gradients against the original's; a Mismatch, or the ratio to chance."""
-    own = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
-    mine = candidate_run(
+    """Compare the joint distribution of outputs and input gradients with the original's.
+
+    Args:
+        problem: The case made real, in the sizes of `small_sizes`.
+        reference: An original.
+        candidate: The candidate.
+
+    Returns:
+        The worst ratio of a deviation to the deviation that chance allows.
+
+    Raises:
+        Mismatch: A ratio is above 1.
+    """
+    reference_moments = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
+    candidate_moments = candidate_run(
         problem,
         lambda _: _moments(problem, candidate, batch=_BATCH, calls=_CALLS, gradients=True),
-        reference=lambda: own,
+        reference=lambda: reference_moments,
     )
-    if not _is_still(problem, own):
-        return _same(problem, own, mine)
-    # nothing is random: how far rounding may move a mean is then for the budget to say, as results that cancel move further
-    alone = replace(problem, memory=Memory())  # the truth of another module than the problem's own would be remembered
-    got = candidate_run(
+    if not _is_still(problem, reference_moments):
+        return _same(problem, reference_moments, candidate_moments)
+    # nothing is random: then the budget says how far rounding may move a mean, since results that cancel move further
+    alone = replace(problem, memory=Memory())  # its memory would keep the truth of another module
+    candidate_results = candidate_run(
         problem,
         lambda _: problem.run(candidate, problem.inputs, gradients=True),
         reference=lambda: problem.run(reference, problem.inputs, gradients=True),
     )
     truth = alone.truth(gradients=True)
-    held = compare_all(
-        alone, truth, got, lambda: problem.run(reference, problem.inputs, gradients=True), tuple(truth.values)
+    result = compare_all(
+        alone,
+        truth,
+        candidate_results,
+        lambda: problem.run(reference, problem.inputs, gradients=True),
+        tuple(truth.values),
     )
-    return max(held.ratio or 0.0, _same(problem, own, mine))
+    return max(result.ratio or 0.0, _same(problem, reference_moments, candidate_moments))
 
 
 @dataclass(frozen=True)
@@ -79,8 +96,8 @@ class _Moments:
     variance: Tensor  # (M,)
     products: dict[str, Tensor]  # (M, M) each
     errors: dict[str, Tensor]  # squared standard errors of the products
-    repeats: bool  # the second call gave the first one's results
-    drawn: bool  # the generator moved
+    repeats: bool  # whether the second call gave the first one's results
+    drawn: bool  # whether numbers were drawn from the generator
 
 
 def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gradients: bool) -> _Moments:
@@ -120,76 +137,85 @@ def _moments(problem: Problem, module: nn.Module, *, batch: int, calls: int, gra
     return _Moments(count, mean, a.square().mean(0), products, errors, repeats, drawn)
 
 
-def _is_still(problem: Problem, own: _Moments) -> bool:
-    """Whether what the original gives is the same in each sample and call, up to rounding."""
-    size = float(own.mean.abs().max())
-    return not float(own.variance.max().sqrt()) > _ROUNDINGS * unit_roundoff(problem.case.torch_dtype) * size
+def _is_still(problem: Problem, moments: _Moments) -> bool:
+    """Whether results are the same in each sample and call, up to rounding."""
+    size = float(moments.mean.abs().max())
+    return not float(moments.variance.max().sqrt()) > _ROUNDINGS * unit_roundoff(problem.case.torch_dtype) * size
 
 
-def _same(problem: Problem, own: _Moments, mine: _Moments) -> float:
-    """The worst deviation in units of what chance allows; a Mismatch where one is beyond."""
-    still = _is_still(problem, own)
+def _same(problem: Problem, reference: _Moments, candidate: _Moments) -> float:
+    """The worst ratio of a deviation to the deviation that chance allows.
+
+    Raises:
+        Mismatch: A ratio is above 1.
+    """
+    still = _is_still(problem, reference)
     rounding = (_ROUNDINGS * 4 if still else _ROUNDINGS) * unit_roundoff(problem.case.torch_dtype)
-    if mine.drawn and not own.drawn and still:
+    if candidate.drawn and not reference.drawn and still:
         raise Mismatch("the generator was drawn from, and the original draws nothing here", where="generator")
-    if not bool(torch.isfinite(own.mean).all()):
+    if not bool(torch.isfinite(reference.mean).all()):
         return 0.0
-    if not bool(torch.isfinite(mine.mean).all()):
+    if not bool(torch.isfinite(candidate.mean).all()):
         raise Mismatch("with dropout on, the results are not finite, and the original's are", where="finiteness")
-    if not still and _is_still(problem, mine):
+    if not still and _is_still(problem, candidate):
         rates = f"attn_pdrop={problem.case.attn_pdrop:g}, resid_pdrop={problem.case.resid_pdrop:g}"
         raise Mismatch(
-            f"the candidate drops nothing at {rates}: each sample and call has the same result, and the original's vary",
+            f"the candidate drops nothing at {rates}: "
+            "each sample and call has the same result, and the original's vary",
             where="what is dropped",
         )
-    if mine.repeats and not own.repeats:
+    if candidate.repeats and not reference.repeats:
         raise Mismatch("every call draws the same dropout mask; the original's differ from call to call", where="calls")
-    entries = own.mean.numel() * (1 + 3 * own.mean.numel())
+    entries = reference.mean.numel() * (1 + 3 * reference.mean.numel())
     quantile = student_quantile(FALSE_ALARM / entries, math.inf)
-    size = own.mean.abs().max() + own.variance.max().sqrt()
-    allowed = quantile * ((own.variance + mine.variance) / own.count).sqrt() + rounding * size
-    worst = 0.0 if still else _judge("the mean", own.mean, mine.mean, allowed, problem)
-    spread = own.variance.sqrt()
-    dependent = {} if still or own.repeats else _of_torch(problem)
-    for name, product in own.products.items():
-        chance = quantile * (own.errors[name] + mine.errors[name]).sqrt()
+    size = reference.mean.abs().max() + reference.variance.max().sqrt()
+    allowed = quantile * ((reference.variance + candidate.variance) / reference.count).sqrt() + rounding * size
+    worst = 0.0 if still else _judge("the mean", reference.mean, candidate.mean, allowed, problem)
+    spread = reference.variance.sqrt()
+    dependent = {} if still or reference.repeats else _of_torch(problem)
+    for name, reference_product in reference.products.items():
+        chance = quantile * (reference.errors[name] + candidate.errors[name]).sqrt()
         allowed = chance + rounding * size * (spread.unsqueeze(0) + spread.unsqueeze(1)) + rounding**2 * size**2
-        its = mine.products[name]
+        candidate_product = candidate.products[name]
         if name != _WITHIN:
-            # two samples or calls are independent: a candidate that shows it is right where the original's generator is a little
-            # less so, and where torch's own is much less so (2.11 on CUDA: half of a half-precision mask comes again in the
-            # next call); elsewhere an original that shares its masks does so on purpose
+            # Two samples or calls should be independent. A candidate with independent ones is right, even if the
+            # original's are slightly dependent, or strongly dependent where torch's are, too (2.11 on CUDA: half of a
+            # half-precision mask comes again in the next call). Otherwise an original shares its masks on purpose.
             nearly = math.inf if dependent.get(name, 0.0) > _NEARLY else _NEARLY
-            alike = product.abs() <= nearly * spread.unsqueeze(0) * spread.unsqueeze(1)
-            product = torch.where(alike & (its.abs() <= allowed), its, product)
-        worst = max(worst, _judge(f"the covariance {name}", product, its, allowed, problem))
+            alike = reference_product.abs() <= nearly * spread.unsqueeze(0) * spread.unsqueeze(1)
+            reference_product = torch.where(
+                alike & (candidate_product.abs() <= allowed), candidate_product, reference_product
+            )
+        worst = max(worst, _judge(f"the covariance {name}", reference_product, candidate_product, allowed, problem))
     return worst
 
 
 def _of_torch(problem: Problem) -> dict[str, float]:
-    """How strongly masks that torch itself draws here are correlated, between neighbours in the batch and successive calls."""
+    """The greatest correlation of masks that torch draws here, between neighbours in the batch and successive calls."""
     c, worst = problem.case, dict.fromkeys((_NEIGHBOURS, _SUCCESSIVE), 0.0)
     with seeded(c.seed, problem.device):
         for shape in ((_BATCH, c.n_head, c.seq_len, c.seq_len), (_BATCH, c.seq_len, c.n_embd)):
             ones = torch.ones(shape, dtype=c.torch_dtype, device=problem.device)
-            kept = torch.stack([F.dropout(ones, 0.5) != 0 for _ in range(_CALLS)]).double() * 2 - 1
-            kept = kept.flatten(2)  # (calls, B, places)
+            signs = torch.stack([F.dropout(ones, 0.5) != 0 for _ in range(_CALLS)]).double() * 2 - 1
+            signs = signs.flatten(2)  # (calls, B, places)
             for name, dim in ((_NEIGHBOURS, 1), (_SUCCESSIVE, 0)):
-                # of each place with each: what comes again need not come in the same place
-                found = torch.einsum("cbi,cbj->ij", kept, kept.roll(1, dim)) / (_CALLS * _BATCH)
-                worst[name] = max(worst[name], float(found.abs().max()))
+                # of each place with each: a mask that comes again may come in other places
+                correlations = torch.einsum("cbi,cbj->ij", signs, signs.roll(1, dim)) / (_CALLS * _BATCH)
+                worst[name] = max(worst[name], float(correlations.abs().max()))
     return worst
 
 
-def _judge(what: str, own: Tensor, mine: Tensor, allowed: Tensor, problem: Problem) -> float:
-    off = (own - mine).abs()
+def _judge(what: str, reference: Tensor, candidate: Tensor, allowed: Tensor, problem: Problem) -> float:
+    """The worst ratio of the difference of two tensors to `allowed`; a Mismatch if it is above 1."""
+    off = (reference - candidate).abs()
     ratios = torch.where(off == 0, torch.zeros_like(off), off / allowed)
     worst = float(ratios.max())
     if worst > 1:
         flat = int(ratios.reshape(-1).argmax())
         raise Mismatch(
-            f"with dropout on, {what} of outputs and input gradients is not the original's: {float(mine.reshape(-1)[flat]):.6g}, "
-            f"and {float(own.reshape(-1)[flat]):.6g} in the original; chance allows a difference of "
+            f"with dropout on, {what} of outputs and input gradients is not the original's: "
+            f"{float(candidate.reshape(-1)[flat]):.6g}, "
+            f"and {float(reference.reshape(-1)[flat]):.6g} in the original; chance allows a difference of "
             f"{float(allowed.reshape(-1)[flat]):.3g} ({int((ratios > 1).sum())} of {ratios.numel()} entries beyond)",
             ratio=worst,
             where=what,

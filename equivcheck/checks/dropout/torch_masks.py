@@ -1,7 +1,7 @@
-"""The masks that torch's own dropouts draw on a device, for comparison: not all of its generators are as random as they should be.
+"""The masks that torch's own dropouts draw on a device, for comparison: not all of its generators are fully random.
 
-Found with this module: in half precision on CUDA, `F.dropout` gives half of a mask again in its next call, and the cuDNN
-kernel of `F.scaled_dot_product_attention` shares a mask over queries (torch 2.11; `benchmarks/masks.py`).
+This module showed two faults: in half precision on CUDA, `F.dropout` gives half of a mask again in its next call, and
+the cuDNN kernel of `F.scaled_dot_product_attention` shares a mask over queries (torch 2.11; `benchmarks/masks.py`).
 """
 
 import warnings
@@ -21,9 +21,17 @@ __all__ = ["drawn_by_torch", "kernel_mask"]
 
 
 def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, calls: int) -> Iterator[Tensor]:
-    """Masks of successive calls at `rate`: of `probabilities` (calls, B, H, T, T) by each kernel, of `outputs` (calls, B, 1, T, C).
+    """Draw masks of successive calls by each kernel, for probabilities alone, and by `F.dropout`.
 
-    T is at most D. `F.dropout` is asked for both.
+    Args:
+        what: "probabilities" or "outputs".
+        case: Sizes and dtype; T is at most D.
+        rate: The rate.
+        device: The device.
+        calls: The number of calls.
+
+    Yields:
+        Masks (calls, B, H, T, T) of probabilities, or (calls, B, 1, T, C) of outputs.
     """
     c = case.but(attn_pdrop=rate)
     shape = (c.batch_size, 1, c.seq_len, c.n_embd)
@@ -37,7 +45,11 @@ def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, cal
 
 
 def kernel_mask(case: Case, device: torch.device, backend: SDPBackend) -> Tensor:
-    """What one kernel keeps of the probabilities, (B, H, T, T), for T up to D; a RuntimeError where it does not run."""
+    """Return the probabilities that one kernel keeps, (B, H, T, T), for T up to D.
+
+    Raises:
+        RuntimeError: The kernel does not run here.
+    """
     shape = (case.batch_size, case.n_head, case.seq_len, case.head_size)
     q = torch.zeros(shape, dtype=case.torch_dtype, device=device, requires_grad=True)
     v = one_hot(0, case.seq_len, case.head_size, like=q).expand(shape).contiguous().requires_grad_()

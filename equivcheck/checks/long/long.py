@@ -1,8 +1,8 @@
-"""Long sequences: where the original's T x T scores do not fit, its definition by blocks of queries is the oracle.
+"""Long sequences, at which the original's T x T scores do not fit: its definition by blocks of queries is the oracle.
 
 A case stands for a longer one (`lengthened`), so that ids stay small, counterexamples shrink and a replay needs nothing
-but the id. The original is never built or run at that length: at a short one it must be plain causal attention, that is
-`blocks.attention` between its own linears; then those linears around `blocks.attention` take its place.
+but the id. The original is never built or run at that length. At a short one it must be plain causal attention, that is
+`blockwise.attention` between its own linears. Then those linears around `blockwise.attention` take its place.
 """
 
 import torch
@@ -30,9 +30,9 @@ _WIDTH = 16
 def lengthened(case: Case, device: torch.device) -> Case:
     """The long case that a small one stands for, on this kind of device.
 
-    T is one of the three lengths by the small case's `seq_len`, and one more, none or one less by its seed; heads are 16 times
-    as wide, so that the simplest case is one that fused kernels take. In eval mode, with rates of 0, and with as much
-    room in `block_size` past T as the small case has.
+    The small case's `seq_len` selects one of three lengths, and its seed adds 1, 0 or -1. Heads are 16 times as wide,
+    so that fused kernels take the simplest case. The mode is eval, and rates are 0. `block_size` is greater than T by
+    as much as in the small case.
     """
     lengths = _ON_AN_ACCELERATOR if type_of(device).accelerator else _ON_THE_CPU
     length = lengths[min(case.seq_len, len(lengths)) - 1] + (1, 0, -1)[case.seed % 3]
@@ -47,7 +47,7 @@ def lengthened(case: Case, device: torch.device) -> Case:
 
 
 def long(pair: Pair, case: Case) -> CaseResult:
-    """Where the original's T x T scores do not fit, outputs and gradients are within budget of the oracle by blocks."""
+    """At lengths at which T x T scores do not fit, outputs and gradients are within budget of an oracle by blocks."""
     longer = lengthened(case, pair.device)
     problem = long_problem(pair, longer)
     try:
@@ -55,7 +55,7 @@ def long(pair: Pair, case: Case) -> CaseResult:
     except NotPlain as why:
         return CaseResult(None, notes=(f"long sequences were not judged: {why}",), judged=False)
     try:
-        got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
+        candidate_results = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
         unrecorded = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
     except Mismatch as mismatch:
         if does_not_fit(mismatch.__cause__):
@@ -65,11 +65,11 @@ def long(pair: Pair, case: Case) -> CaseResult:
                 judged=False,
             )
         raise
-    names = tuple(dict.fromkeys((*truth.values, *got)))
+    names = tuple(dict.fromkeys((*truth.values, *candidate_results)))
     with within(f"at T={longer.seq_len}, for which the case stands", separator=":\n"):
-        recorded = compare_all(problem, truth, got, dict, names)
-        held = CaseResult.worst((recorded, compare_all(problem, truth, unrecorded, dict, ("output",))))
-    return CaseResult(held.ratio, held.where, (*held.notes, f"T={longer.seq_len}, judged by blocks of queries"))
+        recorded = compare_all(problem, truth, candidate_results, dict, names)
+        result = CaseResult.worst((recorded, compare_all(problem, truth, unrecorded, dict, ("output",))))
+    return CaseResult(result.ratio, result.where, (*result.notes, f"T={longer.seq_len}, judged by blocks of queries"))
 
 
 def does_not_fit(error: BaseException | None) -> bool:
@@ -77,7 +77,7 @@ def does_not_fit(error: BaseException | None) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-_LONG = CaseSpace(  # its lengths are made from the drawn ones
+_LONG = CaseSpace(  # `lengthened` makes long cases of these
     regimes=(*ORDINARY, "same_sign_v", "large_scores"),
     layouts=("contiguous", "transposed"),
     max_seq_len=3,

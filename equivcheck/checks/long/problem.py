@@ -21,7 +21,7 @@ _LINEARS = ("key", "query", "value", "proj")
 
 
 class NotPlain(Exception):
-    """The original is not plain causal attention, so that nothing is known of it at a length where it does not run."""
+    """The original is not plain causal attention: then nothing is known of it at a length at which it does not run."""
 
 
 def long_problem(pair: Pair, longer: Case) -> Problem:
@@ -31,7 +31,7 @@ def long_problem(pair: Pair, longer: Case) -> Problem:
     def plain() -> nn.Module:
         return plain_attention(pair, pair.build_reference(small.case), longer)
 
-    # the projections have the names by which their weights are sharpened: `plain_attention` asks for those
+    # `plain_attention` requires linears with names by which their weights can be sharpened
     inputs, _, _ = pair.traits.inputs(longer, lambda: True)
     flowing = upstream(longer, "output", inputs[-1].shape)
     return replace(
@@ -42,7 +42,7 @@ def long_problem(pair: Pair, longer: Case) -> Problem:
         inputs=tuple(x.to(pair.device) for x in inputs),
         upstream={"output": flowing.to(pair.device)},
         memory_key=("long", pair.kind, longer),
-        oracle_device=None,  # what is long is nothing for a CPU beside a GPU
+        oracle_device=None,  # the oracle of a long case is too slow for a CPU
     )
 
 
@@ -82,14 +82,18 @@ class _PlainModule(nn.Module):
 
 
 def plain_attention(pair: Pair, original: nn.Module, case: Case) -> nn.Module:
-    """Plain causal attention by blocks in the original's place; raises NotPlain where its linears are not to be found."""
+    """Return plain causal attention by blocks, between the linears of an original.
+
+    Raises:
+        NotPlain: The original has no such linears.
+    """
     if pair.traits.function:
         return _PlainFunction(case.head_size**-0.5 if case.scale is None else case.scale).train(case.training)
     return _PlainModule(original)
 
 
 def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
-    """The candidate at its length, on its device from the start, with the weights of a short original.
+    """The candidate at the long length, built on its device, with the weights of a short original.
 
     Weights do not depend on `block_size`; a buffer that does, such as a mask, stays the candidate's own.
     """
@@ -100,16 +104,24 @@ def _candidate(pair: Pair, small: Case, longer: Case) -> nn.Module:
     if pair.transfer is not None:
         carry_over(pair.transfer, Weights.of(original), module, longer.config())
         return module.train(longer.training)
-    state, own = original.state_dict(), module.state_dict()
+    reference_state, candidate_state = original.state_dict(), module.state_dict()
     for name, _ in module.named_buffers():
-        if name in state and own[name].shape != state[name].shape:
-            state[name] = own[name]
-    module.load_state_dict(state, strict=True)
+        if name in reference_state and candidate_state[name].shape != reference_state[name].shape:
+            reference_state[name] = candidate_state[name]
+    module.load_state_dict(reference_state, strict=True)
     return module.train(longer.training)
 
 
 def built_on_device(pair: Pair, case: Case) -> nn.Module:
-    # a T x T mask may fit where the two of them that are there while it is made, in float32, do not
+    """Build a pair's candidate on the device, in float32, or in the case's dtype if float32 does not fit.
+
+    Returns:
+        The candidate in the case's dtype.
+
+    Raises:
+        torch.OutOfMemoryError: It does not fit in the case's dtype either.
+    """
+    # while a T x T mask is made there are two: in float32 these may not fit, although the mask itself does
     for made_in in dict.fromkeys((torch.float32, case.torch_dtype)):
         try:
             return _made_in(made_in, pair, case)
@@ -120,7 +132,7 @@ def built_on_device(pair: Pair, case: Case) -> nn.Module:
 
 
 def _made_in(dtype: torch.dtype, pair: Pair, case: Case) -> nn.Module:
-    # a function of its own: one that was made and cannot be converted must not be held while another one is made
+    # a separate function, so that a module that cannot be converted is freed before another one is made
     with seeded(case.seed + 1, pair.device), torch.device(pair.device), default_dtype(dtype):
         module: nn.Module = pair.candidate(case.config())
         return module.to(device=pair.device, dtype=case.torch_dtype)

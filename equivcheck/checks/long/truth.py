@@ -1,4 +1,4 @@
-"""The truth of a long problem: plain attention by blocks, and only where the original, at a short length, is just that."""
+"""The truth of a long problem: plain attention by blocks, if the original is that at a short length."""
 
 import math
 from collections.abc import Mapping
@@ -23,24 +23,32 @@ from equivcheck.pairs.sides import ensure_foreign
 
 __all__ = ["long_truth"]
 
-_SHORT = 1100  # where the original is held against plain attention: past the windows and blocks that people use
+_SHORT = 1100  # length at which the original is compared with plain attention: longer than usual windows and blocks
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below any other attention
 
 
 def long_truth(pair: Pair, problem: Problem) -> Truth:
-    """The oracle by blocks and what rounding may move; raises NotPlain where it does not stand for the original."""
+    """Return the oracle by blocks, with its samples of rounding errors.
+
+    Raises:
+        NotPlain: The original is not plain causal attention, for which the oracle stands.
+    """
 
     def make() -> Truth:
         _must_be_plain(pair, problem.case)
         values = problem.oracle_values(gradients=True)
-        # so many elements that few perturbed runs tell how far rounding goes
+        # a long problem has so many elements that few perturbed runs show the spread of rounding errors
         return Truth(values, lambda count: _perturbed(problem, values, count), first=2, many=8)
 
     return problem.memory.recall(problem.memory_key, make)
 
 
 def _must_be_plain(pair: Pair, case: Case) -> None:
-    """Hold the original against plain attention in float64, forward and backward, at a length at which it runs."""
+    """Compare the original with plain attention in float64, forward and backward, at a length at which it runs.
+
+    Raises:
+        NotPlain: They differ, or the original raises.
+    """
     if not case.is_causal:
         raise NotPlain("only causal attention is known by blocks")
     length = min(case.seq_len, _SHORT)
@@ -49,19 +57,19 @@ def _must_be_plain(pair: Pair, case: Case) -> None:
     )
     problem = replace(pair.problem(short), oracle_device=None)
     try:
-        own = problem.oracle_values(gradients=True)
+        reference_results = problem.oracle_values(gradients=True)
     except Exception as error:
         ensure_foreign(error)
         raise NotPlain(f"the original raises {type(error).__name__} at T={length}") from error
     plain = plain_attention(pair, problem.make_reference(), short)
-    got = problem.run(plain, problem.inputs, gradients=True)
-    # not of each tensor's own: the gradient of a key's bias is zero but for rounding
-    largest = max(float(value.abs().max()) for value in own.values())
-    for name in dict.fromkeys((*own, *got)):
-        mine, its = got.get(name), own.get(name)
-        if mine is None or its is None or mine.shape != its.shape:
+    plain_results = problem.run(plain, problem.inputs, gradients=True)
+    # the largest value of all tensors, not of each: the gradient of a key's bias is zero up to rounding
+    largest = max(float(value.abs().max()) for value in reference_results.values())
+    for name in dict.fromkeys((*reference_results, *plain_results)):
+        plain_value, reference_value = plain_results.get(name), reference_results.get(name)
+        if plain_value is None or reference_value is None or plain_value.shape != reference_value.shape:
             raise NotPlain(f"the original is not plain causal attention: {name} is not what that has")
-        if not float((mine - its).abs().max()) <= _SAME * largest:
+        if not float((plain_value - reference_value).abs().max()) <= _SAME * largest:
             raise NotPlain(f"the original is not plain causal attention: {name} differs at T={length}")
 
 
@@ -83,14 +91,14 @@ def _rounding(case: Case, device: torch.device, noise: torch.Generator) -> Round
     def added(_: ErrorModel, total: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         return model.perturb(total, total.abs().mul_(model.u_add))
 
-    return Rounding(model, {torch.ops.aten.add_.Tensor: added})  # what is added in place is a block's part of dk or dv
+    return Rounding(model, {torch.ops.aten.add_.Tensor: added})  # the operand is a block's part of dk or dv
 
 
 class _BlockErrors(ErrorModel):
-    """Errors of attention by blocks: running sums are kept as kernels for long sequences keep them.
+    """Errors of attention by blocks, whose running sums have the precision of kernels for long sequences.
 
-    On CUDA in float32. On a CPU, in half precision, from one block of 256 terms to the next in the dtype itself, as the
-    backward pass of torch's CPU kernel does; more often than that nobody may round who wants long sequences.
+    On CUDA that is float32. On a CPU, in half precision, sums are rounded to the dtype after each block of 256 terms,
+    as in the backward pass of torch's CPU kernel. An implementation for long sequences may not round more often.
     """
 
     _STEP = 256
@@ -105,7 +113,7 @@ class _BlockErrors(ErrorModel):
         self.u_add = self.u * math.sqrt(min(1.0, queries / self._STEP)) if self.stepped else self.u_sum
 
     def sum_error(self, total: Tensor, root_of_squares: Tensor, n: int) -> Tensor:
-        """As for any sum, but in half precision rounded to the dtype every 256 terms and not every 16."""
+        """As for any sum, but in half precision rounded to the dtype after every 256 terms instead of 16."""
         size = super().sum_error(total, root_of_squares, n)
         if self.stepped and n > self._STEP:
             size = size + (self.u * math.sqrt(n / self._STEP)) * (root_of_squares + total.abs() / math.sqrt(3))
@@ -113,7 +121,7 @@ class _BlockErrors(ErrorModel):
 
 
 class _NoOrigins(Origins):
-    """Keeps nothing: the products of all blocks are T x T, and delta is taken from a rounded O anyway."""
+    """Records nothing: the products of all blocks are T x T, and delta is computed from a rounded O anyway."""
 
     def remember(self, a: Tensor, b: Tensor, out: Tensor) -> None:
         """Nothing."""

@@ -1,1 +1,1 @@
-"""What a replacement does to the model that it is given."""
+"""Checks of a replacement: its effect on the model that it is given."""

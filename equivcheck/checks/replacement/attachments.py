@@ -1,4 +1,4 @@
-"""What a caller has attached or edited before a replacement works on after it: hooks, adapters, rates and masks."""
+"""Attachments and edits of a caller still work after a replacement: hooks, adapters, rates and masks."""
 
 from collections import Counter
 from functools import partial
@@ -34,30 +34,33 @@ def hooks(pair: Pair, case: Case) -> CaseResult:
                 handles.append(module.register_forward_hook(partial(_fired, seen, name)))
                 handles.append(module.register_forward_pre_hook(partial(_entered, seen, name)))
 
-    scene = replaced(pair, case, hook)
-    mine = counts[-1]
-    original = scene.problem.make_reference()
-    its = counts[-1]
-    _run(scene.problem, original)
-    _run(scene.problem, scene.model)
-    off = [name for name, count in its.items() if mine[name] != count]
+    replacement = replaced(pair, case, hook)
+    candidate_counts = counts[-1]
+    original = replacement.problem.make_reference()
+    reference_counts = counts[-1]
+    _run(replacement.problem, original)
+    _run(replacement.problem, replacement.model)
+    off = [name for name, count in reference_counts.items() if candidate_counts[name] != count]
     if off:
         raise Mismatch(
-            f"hooks fire {mine[off[0]]} times in a forward pass, and {its[off[0]]} before: {listed(off)}", where=off[0]
+            f"hooks fire {candidate_counts[off[0]]} times in a forward pass, and {reference_counts[off[0]]} before: "
+            f"{listed(off)}",
+            where=off[0],
         )
-    held = scene.compare_all()
+    result = replacement.compare_all()
     _quiet_hooks_stay(pair, case)
     for handle in handles:
         handle.remove()
-    mine.clear()
-    _run(scene.problem, scene.model)
-    if mine:
-        raise Mismatch(f"hooks fire after their handles were removed: {listed(list(mine))}", where=next(iter(mine)))
-    return held
+    candidate_counts.clear()
+    _run(replacement.problem, replacement.model)
+    if candidate_counts:
+        fired = list(candidate_counts)
+        raise Mismatch(f"hooks fire after their handles were removed: {listed(fired)}", where=fired[0])
+    return result
 
 
 def _quiet_hooks_stay(pair: Pair, case: Case) -> None:
-    """Hooks that a forward pass does not show: of the backward pass, of the state_dict, of the Parameters."""
+    """Check hooks that a forward pass does not show: of the backward pass, of the state_dict, of the Parameters."""
 
     def hook(model: nn.Module) -> None:
         for module in model.modules():
@@ -71,13 +74,13 @@ def _quiet_hooks_stay(pair: Pair, case: Case) -> None:
     def quiet(hooks: tuple[Any, ...]) -> int:
         return sum(getattr(h, "hook", h) is _nothing for h in hooks)
 
-    scene = replaced(pair, case, hook)
-    after = scene.after
-    for name, before in scene.before.hooks.items():
+    replacement = replaced(pair, case, hook)
+    after = replacement.after
+    for name, before in replacement.before.hooks.items():
         if quiet(after.hooks.get(name, before)) < quiet(before):
             raise Mismatch("a hook of the backward pass or of the state_dict is gone", where=name)
     for name, parameter in after.parameters.items():
-        if name in scene.before.parameters and parameter.requires_grad and not parameter._backward_hooks:
+        if name in replacement.before.parameters and parameter.requires_grad and not parameter._backward_hooks:
             raise Mismatch(f"the hook of {name} is gone", where=name)
 
 
@@ -111,18 +114,19 @@ def adapters(pair: Pair, case: Case) -> CaseResult:
 
 
 def rates(pair: Pair, case: Case) -> CaseResult:
-    """Dropout rates that were changed before the replacement stay changed, and are obeyed."""
+    """Dropout rates that were changed before the replacement stay changed, and take effect."""
 
     def change(model: nn.Module) -> None:
         for number, drop in enumerate(m for m in model.modules() if isinstance(m, nn.Dropout)):
             drop.p = _RATES[number % len(_RATES)]
 
-    scene = replaced(pair, case, change, rate=0.5)
-    after = scene.after.rates
-    off = [name for name, rate in scene.before.rates.items() if after.get(name, rate) != rate]
+    replacement = replaced(pair, case, change, rate=0.5)
+    after = replacement.after.rates
+    off = [name for name, rate in replacement.before.rates.items() if after.get(name, rate) != rate]
     if off:
         raise Mismatch(
-            f"p={after[off[0]]} after replacing, and {scene.before.rates[off[0]]} before: {listed(off)}", where=off[0]
+            f"p={after[off[0]]} after replacing, and {replacement.before.rates[off[0]]} before: {listed(off)}",
+            where=off[0],
         )
 
     def none(model: nn.Module) -> None:
@@ -135,7 +139,7 @@ def rates(pair: Pair, case: Case) -> CaseResult:
 
 
 def masks(pair: Pair, case: Case) -> CaseResult:
-    """A mask that was edited before the replacement is kept, and obeyed."""
+    """A mask that was edited before the replacement is kept, and takes effect."""
     edited: list[str] = []
 
     def edit(model: nn.Module) -> None:
@@ -146,17 +150,18 @@ def masks(pair: Pair, case: Case) -> CaseResult:
                 buffer[..., :width, :width] = 1  # a prefix that sees all of itself
                 edited.append(name)
 
-    scene = replaced(pair, case, edit)
+    replacement = replaced(pair, case, edit)
     if not edited:
         return CaseResult(notes=("the original has no buffer that is a mask of zeros and ones",), judged=False)
-    after = scene.after.values
+    after = replacement.after.values
+    before = replacement.before.values
     off = [
-        n for n, value in scene.before.values.items() if n in edited and not torch.equal(value, after.get(n, value[:0]))
+        name for name in before if name in edited and not torch.equal(before[name], after.get(name, before[name][:0]))
     ]
     if off:
         raise Mismatch(f"the edited mask is another after replacing: {listed(off)}", where=off[0])
     with within("with a mask that lets a prefix see all of itself", plain=True):
-        return scene.compare_all()
+        return replacement.compare_all()
 
 
 CHECKS = tuple(Check.of(f"replacement.{run.__name__}", run, REPLACED) for run in (hooks, adapters, rates, masks))

@@ -1,4 +1,4 @@
-"""A model before and after a replacement: what was there, object by object, and what has become of it."""
+"""A model before and after a replacement, object by object, and the changes between the two."""
 
 import re
 import warnings
@@ -27,8 +27,8 @@ __all__ = ["REPLACED", "ModelSnapshot", "ReplacementRun", "alike", "listed", "re
 
 REPLACED = TRANSFORMED.but(
     layouts=("contiguous",),
-    min_seq_len=4,  # a prefix that a mask lets see itself, and what comes after it
-    min_heads=2,  # that another block may have one
+    min_seq_len=4,  # for a prefix that sees itself by an edited mask, and positions after it
+    min_heads=2,  # so that another block may have one
     min_head_size=4,
     max_head_size=8,
     n_layers=(2, 3),
@@ -36,7 +36,7 @@ REPLACED = TRANSFORMED.but(
 )
 
 Prepare = Callable[[nn.Module], object]
-_SHOWN = 3
+_SHOWN = 3  # names that a message lists
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -49,7 +49,7 @@ _HOOKS = (
 
 @dataclass(frozen=True)
 class ModelSnapshot:
-    """A model's parts by name, shared ones under each of their names, as they were."""
+    """The parts of a model at one time, by name; a shared part is under each of its names."""
 
     modules: Mapping[str, nn.Module]
     kinds: Mapping[str, type]
@@ -64,6 +64,7 @@ class ModelSnapshot:
 
     @classmethod
     def of(cls, model: nn.Module) -> "ModelSnapshot":
+        """The snapshot of a model as it is now; tensor values are copied."""
         modules = dict(model.named_modules(remove_duplicate=False))
         parameters = dict(model.named_parameters(remove_duplicate=False))
         tensors: dict[str, Tensor] = {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
@@ -81,23 +82,32 @@ class ModelSnapshot:
         )
 
     def changed(self, after: "ModelSnapshot") -> list[str]:
-        """The modules that were replaced: another object, another class or another forward than before; the outermost ones."""
-        found: list[str] = []
+        """The outermost modules that were replaced: another object, another class or another forward than before."""
+        outermost: list[str] = []
         for name, module in self.modules.items():
-            if any(name.startswith(f"{outer}.") for outer in found if outer):
+            if any(name.startswith(f"{outer}.") for outer in outermost if outer):
                 continue
             now = after.modules.get(name)
             same = (
                 now is module and after.kinds[name] is self.kinds[name] and after.forwards[name] is self.forwards[name]
             )
             if not same:
-                found.append(name)
-        return found
+                outermost.append(name)
+        return outermost
 
 
 @dataclass
 class ReplacementRun:
-    """One replacement: the problem with its prepared original, the model that was given, and what came back."""
+    """One replacement of a model.
+
+    Attributes:
+        problem: The problem, with the prepared original.
+        given: The model that the replacement was given.
+        returned: The object that it returned.
+        before: The model before the replacement.
+        patched: The names of classes and functions that it changed.
+        drawn: Whether it drew from the generator.
+    """
 
     problem: Problem
     given: nn.Module
@@ -108,7 +118,7 @@ class ReplacementRun:
 
     @property
     def model(self) -> nn.Module:
-        """The model after the replacement: what was returned, or what was given where that is no model."""
+        """The model after the replacement: the returned one, or the given one if no model was returned."""
         return self.returned if isinstance(self.returned, nn.Module) else self.given
 
     @property
@@ -117,20 +127,27 @@ class ReplacementRun:
         return ModelSnapshot.of(self.model)
 
     def compare_all(self) -> CaseResult:
-        """Outputs and gradients of the replaced model are the oracle's, of an original that was prepared in the same way."""
+        """Compare outputs and gradients of the replaced model with the oracle, an original prepared in the same way.
+
+        Raises:
+            Mismatch: They differ.
+        """
         problem = replace(self.problem, make_candidate=lambda _: self.model)
-        got = candidate_run(problem, lambda model: problem.run(model, problem.inputs, gradients=True))
+        candidate_results = candidate_run(problem, lambda model: problem.run(model, problem.inputs, gradients=True))
         truth = problem.truth(gradients=True)
 
-        def own() -> Results:
+        def run_reference() -> Results:
             return problem.run(problem.reference, problem.inputs, gradients=True)
 
         try:
-            return compare_all(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
+            return compare_all(
+                problem, truth, candidate_results, run_reference, dict.fromkeys((*truth.values, *candidate_results))
+            )
         except Mismatch as error:
-            told, separator, rest = str(error).partition("\nand so are: ")
-            short = told + separator + listed(rest.split(", ")) if separator else told
-            raise Mismatch(short, ratio=error.ratio, where=error.where) from None
+            message, separator, names = str(error).partition("\nand so are: ")
+            if separator:
+                message += separator + listed(names.split(", "))
+            raise Mismatch(message, ratio=error.ratio, where=error.where) from None
 
 
 def replaced(
@@ -141,9 +158,20 @@ def replaced(
     *,
     rate: float = 0.0,
 ) -> ReplacementRun:
-    """Build an original, `prepare` it (and `wrap` it in another module), and have it replaced; what that raises is a Mismatch.
+    """Build an original, prepare it, and have it replaced.
 
-    Nothing is dropped where a `rate` is not asked for: a mode or a rate that is lost is a finding of its own.
+    Args:
+        pair: The original and the replacement.
+        case: The case.
+        prepare: Changes the model before the replacement.
+        wrap: Puts the prepared model into another module.
+        rate: The dropout rates of the model. By default nothing drops, because other checks find a lost mode or rate.
+
+    Returns:
+        The replacement, with the model before and after it.
+
+    Raises:
+        Mismatch: The replacement raises.
     """
     plain = pair.problem(case.but(attn_pdrop=rate, resid_pdrop=rate))
 
@@ -176,13 +204,13 @@ def replaced(
 
 
 def listed(names: list[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first names of a list, and the number of the others."""
     shown = ", ".join(name or "the model itself" for name in names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def alike(names: list[str]) -> list[list[str]]:
-    """Names that differ in nothing but the number of a layer, two or more together."""
+    """Groups of two or more names that differ in the number of a layer alone."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "#", name), []).append(name)

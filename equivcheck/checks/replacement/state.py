@@ -1,4 +1,4 @@
-"""What a caller has built and chosen before a replacement lives on after it: modes, dtypes, Parameters and who shares them."""
+"""The state of a model survives a replacement: modes, dtypes, Parameters, and shared modules and Parameters."""
 
 from functools import partial
 
@@ -16,8 +16,8 @@ __all__ = ["dtypes", "frozen", "modes", "parameters", "shared", "ties", "weights
 
 def modes(pair: Pair, case: Case) -> CaseResult:
     """Train or eval stays as it was in every submodule."""
-    scene = replaced(pair, case, lambda model: model.eval(), rate=0.5)
-    _same_modes(scene)
+    replacement = replaced(pair, case, lambda model: model.eval(), rate=0.5)
+    _same_modes(replacement)
 
     def toggle(model: nn.Module, others: bool) -> None:
         bits = torch.rand(len(list(model.modules())), generator=generator(case, "modes")) < 0.5
@@ -26,12 +26,12 @@ def modes(pair: Pair, case: Case) -> CaseResult:
 
     for others in (False, True):  # each module is in both modes once
         _same_modes(replaced(pair, case, partial(toggle, others=others)))
-    return scene.compare_all()
+    return replacement.compare_all()
 
 
-def _same_modes(scene: ReplacementRun) -> None:
-    after = scene.after.modes
-    off = [name for name, mode in scene.before.modes.items() if after.get(name, mode) != mode]
+def _same_modes(replacement: ReplacementRun) -> None:
+    after = replacement.after.modes
+    off = [name for name, mode in replacement.before.modes.items() if after.get(name, mode) != mode]
     if off:
         raise Mismatch(
             f"training={after[off[0]]} after replacing, and {not after[off[0]]} before: {listed(off)}", where=off[0]
@@ -39,47 +39,47 @@ def _same_modes(scene: ReplacementRun) -> None:
 
 
 def dtypes(pair: Pair, case: Case) -> CaseResult:
-    """Parameters and buffers keep their dtypes and devices, in bfloat16 and in float64, and results are computed in them."""
-    helds = []
+    """Parameters and buffers keep dtype and device, in bfloat16 and in float64, and results are computed in them."""
+    results = []
     for dtype in ("bfloat16", "float64"):
-        scene = replaced(pair, case.but(dtype=dtype))
-        _same_dtypes(scene)
-        helds.append(scene.compare_all())
+        replacement = replaced(pair, case.but(dtype=dtype))
+        _same_dtypes(replacement)
+        results.append(replacement.compare_all())
 
     def mixed(model: nn.Module) -> None:
         for number, parameter in enumerate(model.parameters()):
             parameter.data = parameter.data.to(torch.float64 if number % 2 else torch.float32)
 
     _same_dtypes(replaced(pair, case, mixed))
-    return CaseResult.together(helds)
+    return CaseResult.together(results)
 
 
-def _same_dtypes(scene: ReplacementRun) -> None:
-    after = scene.after.dtypes
-    off = [name for name, kind in scene.before.dtypes.items() if after.get(name, kind) != kind]
+def _same_dtypes(replacement: ReplacementRun) -> None:
+    after = replacement.after.dtypes
+    off = [name for name, kind in replacement.before.dtypes.items() if after.get(name, kind) != kind]
     if off:
-        its, mine = scene.before.dtypes[off[0]], after[off[0]]
-        told = f"{mine[0]} on {mine[1]} after replacing, and {its[0]} on {its[1]} before: {listed(off)}"
-        raise Mismatch(told, where=off[0])
+        before, now = replacement.before.dtypes[off[0]], after[off[0]]
+        message = f"{now[0]} on {now[1]} after replacing, and {before[0]} on {before[1]} before: {listed(off)}"
+        raise Mismatch(message, where=off[0])
 
 
 def frozen(pair: Pair, case: Case) -> CaseResult:
-    """What was frozen stays frozen, and what was trainable stays trainable."""
+    """Frozen Parameters stay frozen, and trainable ones stay trainable."""
 
     def freeze(model: nn.Module) -> None:
         for number, parameter in enumerate(model.parameters()):
             parameter.requires_grad_(number % 2 == 0)
 
-    scene = replaced(pair, case, freeze)
-    after = scene.after.requires_grad
-    off = [name for name, wanted in scene.before.requires_grad.items() if after.get(name, wanted) != wanted]
+    replacement = replaced(pair, case, freeze)
+    after = replacement.after.requires_grad
+    off = [name for name, wanted in replacement.before.requires_grad.items() if after.get(name, wanted) != wanted]
     if off:
         raise Mismatch(f"requires_grad={after[off[0]]} after replacing, and not before: {listed(off)}", where=off[0])
-    return scene.compare_all()
+    return replacement.compare_all()
 
 
 def ties(pair: Pair, case: Case) -> CaseResult:
-    """Parameters that are one object under two names stay one."""
+    """Parameters that are one object under two names stay one object."""
 
     def tie(model: nn.Module) -> None:
         named = dict(model.named_parameters())
@@ -89,15 +89,15 @@ def ties(pair: Pair, case: Case) -> CaseResult:
                 if named[other].shape == named[first].shape and name == "weight":
                     setattr(model.get_submodule(path), name, named[first])
 
-    scene = replaced(pair, case, tie)
-    after = scene.after.parameters
+    replacement = replaced(pair, case, tie)
+    after = replacement.after.parameters
     by_object: dict[int, list[str]] = {}
-    for name, parameter in scene.before.parameters.items():
+    for name, parameter in replacement.before.parameters.items():
         by_object.setdefault(id(parameter), []).append(name)
     for names in by_object.values():
         if len({id(after[name]) for name in names if name in after}) > 1:
             raise Mismatch(f"one Parameter before, and several after replacing: {listed(names)}", where=names[0])
-    return scene.compare_all()
+    return replacement.compare_all()
 
 
 def shared(pair: Pair, case: Case) -> CaseResult:
@@ -111,19 +111,19 @@ def shared(pair: Pair, case: Case) -> CaseResult:
                 if path.rpartition(".")[2].isdigit():  # the parts of a block, the attention among them
                     setattr(model.get_submodule(path), name, modules[first])
 
-    scene = replaced(pair, case, share)
-    after = scene.after.modules
+    replacement = replaced(pair, case, share)
+    after = replacement.after.modules
     by_object: dict[int, list[str]] = {}
-    for name, module in scene.before.modules.items():
+    for name, module in replacement.before.modules.items():
         by_object.setdefault(id(module), []).append(name)
     for names in by_object.values():
         if len({id(after[name]) for name in names if name in after}) > 1:
             raise Mismatch(f"one module before, and several after replacing: {listed(names)}", where=names[0])
-    return scene.compare_all()
+    return replacement.compare_all()
 
 
 def parameters(pair: Pair, case: Case) -> CaseResult:
-    """Every Parameter is the very object that it was: an optimizer that was built before trains the model."""
+    """Every Parameter stays the same object, so that an optimizer that was built before trains the model."""
     gradients: list[dict[str, Tensor]] = []
 
     def accumulate(model: nn.Module) -> None:
@@ -131,12 +131,12 @@ def parameters(pair: Pair, case: Case) -> CaseResult:
             parameter.grad = torch.ones_like(parameter)
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
 
-    scene = replaced(pair, case, accumulate)
-    after = scene.after.parameters
-    off = [name for name, parameter in scene.before.parameters.items() if after.get(name) is not parameter]
+    replacement = replaced(pair, case, accumulate)
+    after = replacement.after.parameters
+    off = [name for name, parameter in replacement.before.parameters.items() if after.get(name) is not parameter]
     if off:
         raise Mismatch(
-            f"{len(off)} of {len(scene.before.parameters)} Parameters are other objects than before, "
+            f"{len(off)} of {len(replacement.before.parameters)} Parameters are other objects than before, "
             f"and in no optimizer that was built before: {listed(off)}",
             where=off[0],
         )
@@ -147,13 +147,13 @@ def parameters(pair: Pair, case: Case) -> CaseResult:
 
 
 def weights(pair: Pair, case: Case) -> CaseResult:
-    """Parameters and buffers hold the values that they held, to the last bit."""
-    scene = replaced(pair, case)
-    after = scene.after.values
-    missing = [name for name in scene.before.values if name not in after]
+    """Parameters and buffers keep their values to the last bit."""
+    replacement = replaced(pair, case)
+    after = replacement.after.values
+    missing = [name for name in replacement.before.values if name not in after]
     if missing:
         raise Mismatch(f"gone after replacing: {listed(missing)}", where=missing[0])
-    off = [name for name, value in scene.before.values.items() if not torch.equal(value, after[name])]
+    off = [name for name, value in replacement.before.values.items() if not torch.equal(value, after[name])]
     if off:
         raise Mismatch(f"other values after replacing than before: {listed(off)}", where=off[0])
     return CaseResult()
