@@ -142,12 +142,12 @@ def test_a_state_that_is_not_all_tensors_is_made_anew_each_time() -> None:
     pair = resolve(WithState, WithState, kind="module", device="cpu")
     for _ in range(3):
         assert isinstance(pair.problem(SMALL).candidate, WithState)
-    assert SMALL not in [key[1] for key in pair.memory.weights._kept]  # type: ignore[index]
+    assert SMALL not in [key[1] for key in pair.memory.weights._values]  # type: ignore[index]
 
 
 def test_large_weights_are_not_kept_beside_their_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equivcheck.pairs.reference._SMALL_BYTES", 100)
     pair = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
-    pair.memory.weights._kept.clear()
+    pair.memory.weights._values.clear()
     assert torch.equal(pair.problem(SMALL).candidate.query.weight, pair.problem(SMALL).reference.query.weight)
-    assert not pair.memory.weights._kept
+    assert not pair.memory.weights._values

@@ -17,6 +17,7 @@ from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, foreign
 from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.patch_guard import classes_restored
+from equivcheck.runtime.rng import seeded
 
 __all__ = ["blocks", "layers", "others", "process", "returned", "root", "twice"]
 
@@ -121,7 +122,8 @@ def twice(pair: Pair, case: Case) -> CaseResult:
     after_first = replacement.after
     repeated = replaced(pair, case)  # a new model: an exception of the first replacement is not part of this check
     try:
-        with exits_as_errors(), foreign(CANDIDATE):
+        # a candidate that draws weights draws the same ones in every run
+        with exits_as_errors(), seeded(case.seed + 1, pair.device), foreign(CANDIDATE):
             second = pair.candidate(repeated.model)
     except Exception as error:
         ensure_foreign(error)
