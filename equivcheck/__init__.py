@@ -56,6 +56,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_PUBLIC[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value

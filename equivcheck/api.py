@@ -95,7 +95,7 @@ def verify(
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    user_functions: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     request = Request(
         profile=profile,
         checks=checks,
@@ -111,10 +111,10 @@ def verify(
         worker_memory=worker_memory,
         shared=shared,
     )
-    heard, kept = listener or _Silence(), keep or (lambda report: None)
-    pair = pair_of(reference, candidate, kind, device, said, setup)
+    listener, keep = listener or _Silence(), keep or (lambda report: None)
+    pair = pair_of(reference, candidate, kind, device, user_functions, setup)
     if pair is not None:
-        return api.verify(pair, request, heard=heard, keep=kept)
+        return api.verify(pair, request, listener=listener, keep=keep)
     if setup is not None:
         raise UsageError(f"setup={setup!r} is for pairs that are given as import strings: call it before verify")
     from equivcheck.worker.in_process import InProcess  # torch, which a pair of import strings does not need here
@@ -124,7 +124,13 @@ def verify(
     with watched() as access:
         return Run(
             workers=InProcess(
-                access, until, reference=reference, candidate=candidate, kind=kind, device=device, adaptation=said
+                access,
+                until,
+                reference=reference,
+                candidate=candidate,
+                kind=kind,
+                device=device,
+                adaptation=user_functions,
             ),
             reference=str(reference),
             candidate=str(candidate),
@@ -133,16 +139,16 @@ def verify(
             request=request,
             began=began,
             until=until,
-            heard=heard,
-            keep=kept,
-        ).through()
+            listener=listener,
+            keep=keep,
+        ).execute()
 
 
 def pair_of(
-    reference: Any, candidate: Any, kind: str, device: str, said: Mapping[str, Given], setup: str | None
+    reference: Any, candidate: Any, kind: str, device: str, user_functions: Mapping[str, Given], setup: str | None
 ) -> NamedPair | None:
     """The pair for processes of its own; None where one of all the things that were given has no import string."""
-    given = {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in user_functions.items() if value is not None}
     if not all(isinstance(value, str) for value in (reference, candidate, *given.values())):
         return None
     return NamedPair(reference, candidate, kind, device, {name: str(value) for name, value in given.items()}, setup)
@@ -167,8 +173,8 @@ def replay(
 
     With `in_process` import strings run in this process, too: for debuggers.
     """
-    said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
-    pair = None if in_process else pair_of(reference, candidate, kind, device, said, None)
+    user_functions = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    pair = None if in_process else pair_of(reference, candidate, kind, device, user_functions, None)
     if pair is not None:
         return api.replay(pair, case_id, checks=checks, require_backend=require_backend)
     from equivcheck.cases.case import Case  # torch, which a pair of import strings does not need here
@@ -177,7 +183,7 @@ def replay(
     case = Case.parse(case_id)
     with watched() as access:
         judge = Judge(access)
-        judge.load(reference, candidate, kind, device, said)
+        judge.load(reference, candidate, kind, device, user_functions)
         return replayed(judge.replay(case.id, checks, require_backend))
 
 
@@ -186,19 +192,19 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
     report = verify(reference, candidate, **options)
     if report.equivalent:
         return report
-    told = [
+    lines = [
         f"{result.name}: {result.counterexample.message}\n  case {result.counterexample.case}\n  {result.counterexample.replay}"
         for result in report.results
         if result.outcome == "different" and result.counterexample
     ]
     if report.sensitivity.survived:
-        told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
+        lines.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
     if report.verdict == "unsupported":
-        told += [
+        lines += [
             f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported
         ]
-    told += report.findings
+    lines += report.findings
     if not report.complete:
-        told.append("partial: the run did not finish")
+        lines.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)
-    raise Mismatch(f"{report.candidate} is {report.verdict}\n" + "\n".join(told), ratio=worst)
+    raise Mismatch(f"{report.candidate} is {report.verdict}\n" + "\n".join(lines), ratio=worst)

@@ -25,17 +25,17 @@ class Recorded(Mismatch):
         self.origin, self.died = outcome.origin, outcome.died
 
 
-def outcome_of(case: Case, found: CaseResult | Mismatch) -> CaseOutcome:
+def outcome_of(case: Case, result: CaseResult | Mismatch) -> CaseOutcome:
     """What came of a case, as plain data."""
     classes = visited(case)
-    if isinstance(found, Recorded):
+    if isinstance(result, Recorded):
         return CaseOutcome(
-            case.id, classes, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
+            case.id, classes, result.ratio, result.where, failed=str(result), origin=result.origin, died=result.died
         )
-    if isinstance(found, Mismatch):
-        return CaseOutcome(case.id, classes, found.ratio, found.where, failed=str(found), origin=origin_of(found))
+    if isinstance(result, Mismatch):
+        return CaseOutcome(case.id, classes, result.ratio, result.where, failed=str(result), origin=origin_of(result))
     return CaseOutcome(
-        case.id, classes, found.ratio, found.where, found.notes, found.unsupported, found.judged, data=found.data
+        case.id, classes, result.ratio, result.where, result.notes, result.unsupported, result.judged, data=result.data
     )
 
 

@@ -136,16 +136,18 @@ def explanation(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> st
         return ""
     # the original may follow several readings on these cases: a difference in one choice from any of them is the simplest
     tried = sorted(((base, *other) for base in bases for other in base.others()), key=lambda t: len(t[1]))
-    told: dict[str, int] = {}
+    differences: dict[str, int] = {}
     for base, choices, reading in tried:
-        if min(told.values(), default=len(choices)) < len(choices):
+        if min(differences.values(), default=len(choices)) < len(choices):
             break
         if any(_differ(subject, case, base, reading) for case in some) and all(
             _explains(subject, case, reading, gradients) for case in some
         ):
-            mine, its = ([_CHOICES[c][getattr(r, c)] for c in choices] for r in (reading, base))
-            told[f"{', and '.join(mine)}; in the original {', and '.join(its)}"] = len(choices)
-    return "the whole difference: " + ", or: ".join(told) if told else ""
+            candidate_words, reference_words = ([_CHOICES[c][getattr(r, c)] for c in choices] for r in (reading, base))
+            differences[f"{', and '.join(candidate_words)}; in the original {', and '.join(reference_words)}"] = len(
+                choices
+            )
+    return "the whole difference: " + ", or: ".join(differences) if differences else ""
 
 
 def _usual() -> Iterator[Reading]:
@@ -177,10 +179,10 @@ def _differ(subject: Pair, case: Case, one: Reading, other: Reading) -> bool:
 
 def _follows(subject: Pair, case: Case, reading: Reading) -> bool:
     try:
-        own = subject.problem(case).oracle_values(gradients=False)["output"]
+        reference_output = subject.problem(case).oracle_values(gradients=False)["output"]
     except Exception:
         return False
-    return _alike(own, _reading_of(subject, case, reading).oracle_values(gradients=False)["output"])
+    return _alike(reference_output, _reading_of(subject, case, reading).oracle_values(gradients=False)["output"])
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -201,11 +203,11 @@ def _explains(subject: Pair, case: Case, reading: Reading, gradients: bool) -> b
     try:
         truth = problem.truth(gradients=gradients)
         with running(CANDIDATE):
-            got = run(problem.candidate)
-        output = got["output"]
+            results = run(problem.candidate)
+        output = results["output"]
         if output is None or not torch.equal(output.isnan(), truth.values["output"].isnan()):
             return False
-        compare_all(problem, truth, got, lambda: run(problem.reference), truth.values)
+        compare_all(problem, truth, results, lambda: run(problem.reference), truth.values)
     except Mismatch:
         return False
     except Exception as error:  # what does not run is explained by nothing

@@ -45,7 +45,7 @@ class Search:
         planned: How many cases the check has in all of its classes.
         shrink_calls: How many more cases are run to make a failing one small, and as many again beyond its class.
         until: When to end, as a time of `time.monotonic`.
-        told: Hears how many cases are done.
+        on_progress: A function that is given the number of cases that are done.
         known: What came of cases in a process before this one: they are not run again.
         began: Hears of each case that is about to be run.
         ended: Hears what came of it.
@@ -57,12 +57,12 @@ class Search:
     planned: int
     shrink_calls: float
     until: float
-    told: Callable[[int], None] = lambda _: None
+    on_progress: Callable[[int], None] = lambda _: None
     known: Mapping[str, CaseOutcome] = field(default_factory=dict)
     began: Callable[[Case], None] = lambda _: None
     ended: Callable[[CaseOutcome], None] = lambda _: None
     dtypes: Sequence[str] = DTYPES
-    held: dict[Case, CaseResult] = field(default_factory=dict)
+    passed: dict[Case, CaseResult] = field(default_factory=dict)
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
     stopped: bool = False
@@ -72,7 +72,7 @@ class Search:
 
     def visit(self, case: Case) -> None:
         """Run the check on a case once; later calls repeat the outcome, so that shrinking counts nothing twice."""
-        if case not in self.failed and case not in self.held and not self._recall(case):
+        if case not in self.failed and case not in self.passed and not self._recall(case):
             if self._spent():
                 return
             self._run(case)
@@ -90,7 +90,7 @@ class Search:
         if outcome.failed is not None:
             self.failed[case] = Recorded(outcome)
         else:
-            self.held[case] = CaseResult(
+            self.passed[case] = CaseResult(
                 outcome.ratio, outcome.where, outcome.notes, outcome.judged, outcome.unsupported, outcome.data
             )
         self.ended(outcome)
@@ -115,32 +115,32 @@ class Search:
             with (
                 preserved()
             ):  # a setting that a candidate switches in one check must not be there before the next looks
-                held = self.check.run(self.subject, case)
+                result = self.check.run(self.subject, case)
         except Mismatch as mismatch:
             if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
                 self.failed[case] = mismatch
                 self.ended(outcome_of(case, mismatch))
                 return
             # loud, and what kernels are known for: they keep a head in registers
-            held = CaseResult(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
+            result = CaseResult(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
         except ReferenceRaises as why:
-            held = _not_asked(why)
+            result = _not_judged(why)
         except (UsageError, KeyboardInterrupt):
             raise
         except ToolError as error:
             raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
         except Exception as error:
             ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
-            found = self._of_reference(case, error)
-            if isinstance(found, Mismatch):
-                self.failed[case] = found
-                self.ended(outcome_of(case, found))
+            cause = self._of_reference(case, error)
+            if isinstance(cause, Mismatch):
+                self.failed[case] = cause
+                self.ended(outcome_of(case, cause))
                 return
-            held = _not_asked(found)
-        self.held[case] = held
-        self.ended(outcome_of(case, held))
+            result = _not_judged(cause)
+        self.passed[case] = result
+        self.ended(outcome_of(case, result))
         if first:
-            self.told(len(self.held))
+            self.on_progress(len(self.passed))
 
     def _of_reference(self, case: Case, error: Exception) -> Exception:
         """An exception that came out of a check, where it is the original's; a Mismatch where it is the candidate's alone."""
@@ -162,7 +162,7 @@ class Search:
                     continue
                 self._draw(strategy, count, seed + number)
                 if last := next(
-                    reversed(self.held), None
+                    reversed(self.passed), None
                 ):  # a check may take an error for the original's, or a refusal
                     ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {last.id}")
                 if self.minimal is not None:
@@ -197,9 +197,9 @@ class Search:
         """Go on shrinking beyond the class that the case was drawn from, for as many calls again."""
         self._calls = 0
         tried: set[Case] = set()
-        found = True
-        while found:
-            found = False
+        improved = True
+        while improved:
+            improved = False
             for case in simpler(smallest):
                 # a dtype that is refused as a whole, or was left out, tells nothing of the difference that was found
                 if case in tried or case.dtype not in self.dtypes or self._calls >= self.shrink_calls:
@@ -208,7 +208,7 @@ class Search:
                 try:
                     self.visit(case)
                 except Mismatch:
-                    smallest, found = case, True
+                    smallest, improved = case, True
                     break
         self.minimal = smallest
 
@@ -222,10 +222,10 @@ def _class_of(origin: str) -> type[_Failure]:
     return _classes[origin]
 
 
-def _not_asked(why: Exception) -> CaseResult:
+def _not_judged(why: Exception) -> CaseResult:
     """What the original cannot do is asked of nobody."""
-    told = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
-    return CaseResult(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
+    message = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
+    return CaseResult(notes=(f"not judged where the original itself raises {message[:160]}",), judged=False)
 
 
 def _original_raises(subject: Pair, case: Case) -> Exception | None:

@@ -19,7 +19,7 @@ from equivcheck.pairs.problem import Results
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.runtime.global_state import preserved
 
-__all__ = ["Plants", "Ran", "first_sighting"]
+__all__ = ["Plants", "Ran", "first_detection"]
 
 _WIDEST = sorted(DTYPES, key=lambda name: -float(torch.finfo(getattr(torch, name)).max))
 _BY_VALUE = ("output", "gradients", "logits", "dropout")  # whose faults a plain pass shows
@@ -101,11 +101,11 @@ class Plants:
         checks = [self._ran[name].check for name in fault.seen_by if name in self._ran]
         return self._probes.changed_by(fault.subject, checks)
 
-    def sighting(self, name: str, until: float, began: Callable[[Case], None]) -> str | None:
-        """Where the fault of this name is seen first, as `first_sighting` says it."""
+    def detect(self, name: str, until: float, began: Callable[[Case], None]) -> str | None:
+        """Where the fault of this name is seen first, as `first_detection` says it."""
         fault = self._planted[name]
         ran = [self._ran[n] for n in fault.seen_by if n in self._ran]
-        return first_sighting(fault, _in_turn(ran, fault.shows_in), until, began)
+        return first_detection(fault, _in_turn(ran, fault.shows_in), until, began)
 
     def changes_nothing(self, name: str) -> bool:
         """Whether values would show the fault of this name, and no probe case does."""
@@ -113,7 +113,7 @@ class Plants:
         return fault.seen_by[0] in _BY_VALUE and next(self._changed(fault), None) is None
 
 
-def first_sighting(
+def first_detection(
     fault: PlantedFault,
     cases: Iterable[tuple[Check, Case]],
     until: float,

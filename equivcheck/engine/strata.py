@@ -12,7 +12,7 @@ from equivcheck.pairs.pair import Pair
 __all__ = ["classes"]
 
 _FEW = 5
-_DEAR = 9  # cases of a check that is dear, in three classes
+_SLOW_IN_CLASSES = 9  # cases of a check that is dear, in three classes
 _PLAIN: dict[str, Any] = {  # the first case of this class, its simplest, is the only one that is drawn
     "min_seq_len": 16,
     "max_seq_len": 32,
@@ -53,32 +53,34 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
     each = [[dtype] for dtype in space.dtypes]
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [list(space.dtypes)] if space.dtypes else []
-    if check.slow and len(groups) == 1 and planned >= _DEAR:  # processes can share what is in several classes
+    if (
+        check.slow and len(groups) == 1 and planned >= _SLOW_IN_CLASSES
+    ):  # processes can share what is in several classes
         wide = [d for d in space.dtypes if d not in HALF]
         groups = [group for group in (wide, *([d] for d in HALF if d in space.dtypes)) if group]
     whole = len(groups) * sum(share for _, _, share in lengths)
-    found = [
+    counted = [
         (space.but(dtypes=group, min_seq_len=low, max_seq_len=high), max(1, round(planned * share / whole)))
         for low, high, share in lengths
         for group in groups
     ]
     if check.fine:
-        found += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
+        counted += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
     if check.deep:
-        found += [(space.but(**_TYPICAL, **_DEEP, dtypes=group), 1) for group in each]
+        counted += [(space.but(**_TYPICAL, **_DEEP, dtypes=group), 1) for group in each]
     if check.whole:
         wide = [d for d in space.dtypes if d not in HALF] or list(space.dtypes)
-        found += [(space.but(**_TYPICAL, dtypes=wide), 1)] if wide else []
+        counted += [(space.but(**_TYPICAL, dtypes=wide), 1)] if wide else []
     if subject.kind in check.beyond:
-        found += [(space.but(**beyond, dtypes=group), 1) for beyond in _BEYOND for group in each]
+        counted += [(space.but(**beyond, dtypes=group), 1) for beyond in _BEYOND for group in each]
     if {"lengths", "causal lengths"} & space.features:
         # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
-        found.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
+        counted.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
     if space.features:
-        found += _masked(space, max(2, round(planned * _SHAPED)))
+        counted += _masked(space, max(2, round(planned * _SHAPED)))
     if check.extra_case and not subject.traits.whole_model:  # the first case of a class: its simplest
-        found += [(space.but(**check.extra_case, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
-    return [(cases(one), count) for one, count in found]
+        counted += [(space.but(**check.extra_case, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
+    return [(cases(one), count) for one, count in counted]
 
 
 def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:

@@ -49,7 +49,7 @@ def suite(
     a GPU each. A test is skipped, with the reason, where its check has nothing to say on the pair, or the candidate refuses
     the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
     """
-    said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    user_functions: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     if os.environ.get(INSIDE):  # a worker has imported the file of these tests: it is there for another thing in it
         return type("TestEquivalence", (), {})
     for dtype in dtypes:
@@ -61,13 +61,13 @@ def suite(
         "dtypes": list(dtypes),
         "profile": profile,
     }
-    pair = pair_of(reference, candidate, kind, "cpu", said, setup)
+    pair = pair_of(reference, candidate, kind, "cpu", user_functions, setup)
     if pair is not None:
         loaded, cells = api.ask(pair, "cells", **asked)
     else:
         with watched() as access:
             judge = Judge(access)
-            loaded = judge.load(reference, candidate, kind, "cpu", said)
+            loaded = judge.load(reference, candidate, kind, "cpu", user_functions)
             cells = judge.cells(**asked)
 
     @pytest.mark.parametrize(("check", "where", "dtype"), _parameters(cells))
@@ -77,7 +77,7 @@ def suite(
                 reference,
                 candidate,
                 kind=kind if pair is not None else loaded["kind"],
-                device=_own_gpu() if where == GPU else where,
+                device=_gpu_of_worker() if where == GPU else where,
                 profile=profile,
                 checks=[check],
                 dtypes=[dtype],
@@ -86,7 +86,7 @@ def suite(
                 deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
                 setup=setup,
                 shared=True,
-                **said,
+                **user_functions,
             )
             _judge(report)
 
@@ -104,7 +104,7 @@ def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
     ]
 
 
-def _own_gpu() -> str:
+def _gpu_of_worker() -> str:
     """The GPU of this worker of pytest-xdist: they are dealt out in turn."""
     number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
     return f"{GPU}:{number % max(1, DEVICE_TYPES[GPU].module.device_count())}"

@@ -29,7 +29,7 @@ def verify(
     pair: NamedPair,
     request: Request,
     *,
-    heard: Listener,
+    listener: Listener,
     keep: Callable[[Report], None],
     signals: Sequence[signal.Signals] = (signal.SIGINT,),
 ) -> Report:
@@ -38,7 +38,7 @@ def verify(
     Args:
         pair: What is judged.
         request: What is asked of the run.
-        heard: Hears how the run gets on. What it raises ends the run.
+        listener: Hears how the run gets on. What it raises ends the run.
         keep: Is given a report first before any check and then after every one.
         signals: Those that end the run with a partial report.
 
@@ -63,9 +63,9 @@ def verify(
                 request=request,
                 began=began,
                 until=until,
-                heard=heard,
+                listener=listener,
                 keep=keep,
-            ).through()
+            ).execute()
             whole = report.complete
             return report
         finally:
@@ -97,7 +97,7 @@ def ask(pair: NamedPair, name: str, **arguments: Any) -> tuple[Mapping[str, Any]
     except Lost as lost:
         workers.close()
         raise UsageError(
-            f"{pair.candidate} could not be loaded: the {lost.death.side or 'original'} {lost.told}"
+            f"{pair.candidate} could not be loaded: the {lost.death.side or 'original'} {lost.description}"
         ) from None
     finally:
         _show(workers.printed())
@@ -141,8 +141,8 @@ def replay(
         workers.again(request, math.inf, lambda: flag.up)
         try:
             workers.open()
-            found = workers.answer("replay", case=case, checks=checks, require_backend=list(require_backend))
-            return replayed(found)
+            answers = workers.answer("replay", case=case, checks=checks, require_backend=list(require_backend))
+            return replayed(answers)
         except Interrupted:
             raise KeyboardInterrupt from None
         except Lost as lost:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from equivcheck.report.deviations import declared
+from equivcheck.report.deviations import apply_deviation
 from equivcheck.report.model import CheckResult, Deviation
 from equivcheck.report.outcomes import Searched, check_result, kernels_by_dtype
 from equivcheck.supervisor.deaths import Lost
@@ -23,14 +23,14 @@ class Checking:
     Attributes:
         workers: Who runs the pair.
         request: What is asked of the run.
-        heard: Hears of each case and each check.
+        listener: Hears of each case and each check.
         results: Of the checks that have finished, in the order of the plan.
         complete: Whether none of them ran out of time.
     """
 
     workers: Workers
     request: Request
-    heard: Listener
+    listener: Listener
     results: list[CheckResult]
     complete: bool = True
     _plan: Mapping[str, Any] = field(default_factory=dict)
@@ -60,16 +60,16 @@ class Checking:
             usable=self._plan["usable"],
         )
 
-        def heard(check: str) -> None:
+        def on_case(check: str) -> None:
             self._counts[check] = self._counts.get(check, 0) + 1
-            self.heard.progress(check, min(self._counts[check], planned[check]), planned[check])
+            self.listener.progress(check, min(self._counts[check], planned[check]), planned[check])
 
         # what takes longest must not start last
-        in_order = sorted(checks, key=lambda c: not c["dear"])
-        self.workers.begin([piece for c in in_order for piece in self._pieces[c["name"]]], heard)
+        in_order = sorted(checks, key=lambda c: not c["slow"])
+        self.workers.begin([piece for c in in_order for piece in self._pieces[c["name"]]], on_case)
         spent = False
         for check in checks:
-            self.heard.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
+            self.listener.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
             pieces = self._pieces[check["name"]]
             self.workers.finish(pieces)
             failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
@@ -78,7 +78,7 @@ class Checking:
                 self.workers.make_small(failing, spend=not spent)
                 spent = spent or bool(died)
             self._take(check, pieces)
-            self.heard.finished(self.results[-1])
+            self.listener.finished(self.results[-1])
             finished()
         notes = self._plan["notes"]
         if self.results and notes:
@@ -112,7 +112,7 @@ class Checking:
             replay=check["replay"],
             refused=self._plan["refused"],
         )
-        self.results.append(declared(result, self._accepted))
+        self.results.append(apply_deviation(result, self._accepted))
 
     def _explained(self, check: str, cases: Sequence[str]) -> str:
         try:

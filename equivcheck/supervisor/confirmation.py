@@ -41,7 +41,7 @@ class Confirmation:
         """Find out what the end of a process says of a case: it is run again in a fresh process, alone."""
         if self._pool.hangs and death.how == "hang":
             piece.journal[case] = death_outcome(
-                case, death, f"{death.told}, as on another case in a fresh process, too"
+                case, death, f"{death.description}, as on another case in a fresh process, too"
             )
             return
         if self._of_reference >= _MOST_IN_ALL and death.side != "candidate":
@@ -60,14 +60,14 @@ class Confirmation:
             return
         outcome = CaseOutcome.of(alone.answer) if alone.error is None else None
         if death.how == "hang" and alone.seconds > _SLOW * self._pool.times.limit_s(worker.work, piece.check):
-            told = f"{case} took {alone.seconds:.0f} s: raise --case-seconds"
-            self._gap(piece, case, f"not judged: {told}")
+            reason = f"{case} took {alone.seconds:.0f} s: raise --case-seconds"
+            self._gap(piece, case, f"not judged: {reason}")
         elif death.side == "candidate" and self._repeats(worker, piece, case):
             count = sum(len(done.journal) for done in worker.history)
             piece.journal[case] = death_outcome(
                 case,
                 death,
-                f"{death.told} in a process that ran {count} cases before it, and again in another one; alone it does not",
+                f"{death.description} in a process that ran {count} cases before it, and again in another one; alone it does not",
             )
         elif death.outside:
             self._pool.ended_outside()
@@ -75,7 +75,9 @@ class Confirmation:
                 piece.journal[case] = outcome
         else:
             side = death.side or "original"
-            self._gap(piece, case, f"not judged: the process that ran the {side} {death.told} once, and not again")
+            self._gap(
+                piece, case, f"not judged: the process that ran the {side} {death.description} once, and not again"
+            )
 
     def _repeats(self, worker: Worker, piece: Piece, case: str) -> bool:
         """Whether a process that runs what the dead one ran dies of it as well."""
@@ -102,23 +104,23 @@ class Confirmation:
         piece.of_reference += 1
         self._of_reference += 1
         who = "the original" if side == "reference" else "equivcheck's own run of the original"
-        self._gap(piece, case, f"not judged where {who} {death.told}")
+        self._gap(piece, case, f"not judged where {who} {death.description}")
         if piece.of_reference >= _MOST_OF_REFERENCE:
             piece.searched, piece.done = Searched(seconds=piece.searched.seconds), True
             for outcome in piece.journal.values():
                 piece.searched.add(outcome)
 
-    def _gap(self, piece: Piece, case: str, told: str) -> None:
-        piece.journal[case] = CaseOutcome(case, judged=False, notes=(told,))
-        self.gaps.append(f"{piece.check} on {case}: {told}")
+    def _gap(self, piece: Piece, case: str, reason: str) -> None:
+        piece.journal[case] = CaseOutcome(case, judged=False, notes=(reason,))
+        self.gaps.append(f"{piece.check} on {case}: {reason}")
 
 
-def death_outcome(case: str, death: Death, told: str) -> CaseOutcome:
+def death_outcome(case: str, death: Death, description: str) -> CaseOutcome:
     """A case of which the candidate ends its process."""
     return CaseOutcome(
         case,
         where="the process",
-        failed=f"the candidate {told}",
+        failed=f"the candidate {description}",
         ratio=math.inf,
         origin=f"process {death.how}",
         died=death.how,

@@ -18,13 +18,13 @@ class Death:
 
     Attributes:
         how: `died`, `hang`, `memory`, `fork`, `lost` or `closed`.
-        told: What it did, as the end of a sentence: `died of SIGSEGV`.
+        description: What it did, as the end of a sentence: `died of SIGSEGV`.
         place: What it was at.
         outside: Whether it may have been ended from outside: by a SIGKILL that nobody here has sent.
     """
 
     how: str
-    told: str
+    description: str
     place: Place
     outside: bool = False
 
@@ -43,17 +43,17 @@ class Lost(Exception):
     """A process died of what it was asked beside cases, and another one did again."""
 
     def __init__(self, first: Death, second: Death) -> None:
-        super().__init__(second.told)
+        super().__init__(second.description)
         self.death = second
-        self.told = confirmed(first, second)
+        self.description = confirmed(first, second)
 
 
 def confirmed(first: Death, second: Death) -> str:
     """What a process did, and did again in a fresh one, as the end of a sentence."""
     if second.how == "hang":
-        return f"{second.told} in a fresh process (--case-seconds)"
+        return f"{second.description} in a fresh process (--case-seconds)"
     option = " (--worker-memory)" if first.how == "memory" else ""
-    return f"{first.told}{option}, and again in a fresh process"
+    return f"{first.description}{option}, and again in a fresh process"
 
 
 def death_of(asked: Asked) -> Death:
@@ -61,7 +61,7 @@ def death_of(asked: Asked) -> Death:
     if asked.why == "closed" and asked.status == -signal.SIGKILL:
         return Death("closed", "closed the descriptors of its process", asked.place)
     if asked.why in ("hang", "memory", "lost", "fork"):
-        return Death(asked.why, asked.told, asked.place)
+        return Death(asked.why, asked.description, asked.place)
     status = asked.status or 0
     if status == -signal.SIGKILL:
         return Death("died", "died of SIGKILL", asked.place, outside=True)

@@ -31,13 +31,13 @@ def death_result(
     if death.importing:
         side = candidate if death.place.side == "candidate" else reference
         raise UsageError(
-            f"cannot import {side.rpartition(':')[0]!r}, the {death.place.side}'s: it {death.told} while it was imported; "
+            f"cannot import {side.rpartition(':')[0]!r}, the {death.place.side}'s: it {death.description} while it was imported; "
             "nothing could be judged"
         )
     if death.side != "candidate":
         who = "the original" if death.side == "reference" else "equivcheck's own run of the original"
         where = death.place.case or "its first case"
-        raise UsageError(f"{reference} could not be judged: {who} {lost.told}, on {where}; run it by itself")
+        raise UsageError(f"{reference} could not be judged: {who} {lost.description}, on {where}; run it by itself")
     kind = death.place.kind or kind
     case, name = death.place.case, check or main_check(kind)
     options = "" if kind in ("", "auto") else f" --kind {kind}"
@@ -50,5 +50,5 @@ def death_result(
         worst_ratio=math.inf,
         worst_case=case,
         worst_where="the process",
-        counterexample=Counterexample(case, f"the candidate {lost.told}", replay, math.inf),
+        counterexample=Counterexample(case, f"the candidate {lost.description}", replay, math.inf),
     )

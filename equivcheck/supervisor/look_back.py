@@ -87,9 +87,9 @@ class LookBack:
             for name, some in asks.items()
         }
         alone.take()
-        findings = [f"what judges was changed: {told}" for told in _once(answers["judging"])]
-        replaced = _once([found["original"] for found in answers["replaced"]])
-        names = [*replaced, *_once([found["torch"] for found in answers["replaced"]])]
+        findings = [f"what judges was changed: {change}" for change in _once(answers["judging"])]
+        replaced = _once([one["original"] for one in answers["replaced"]])
+        names = [*replaced, *_once([one["torch"] for one in answers["replaced"]])]
         notes = []
         other = self._other_original(results, alone, named=bool(names))
         if other:
@@ -99,7 +99,7 @@ class LookBack:
         if alone.error:
             notes.append(f"the original could not be looked at without the candidate: {alone.error}")
         elif results.died or results.error is not None:
-            why = death_of(results).told if results.died else str(results.error and results.error[1])
+            why = death_of(results).description if results.died else str(results.error and results.error[1])
             notes.append(f"the original could not be looked at after the run: {why}")
         moved = [folder for folder in answers["folder"] if folder != self._folder]
         if moved and alone.folder == self._folder:
@@ -111,8 +111,8 @@ class LookBack:
             return findings, notes
         (end, done), (end_alone, _) = self._ends(oldest, alone.worker)
         if end and not end_alone:
-            told = f"{end}; with the original alone it ends as it should"
-            (notes if done else findings).append(told)  # what Python takes down after that may be a library's doing
+            message = f"{end}; with the original alone it ends as it should"
+            (notes if done else findings).append(message)  # what Python takes down after that may be a library's doing
         return findings, notes
 
     def _other_original(self, results: Asked, alone: "_Alone", *, named: bool) -> str:
@@ -188,7 +188,7 @@ class _Alone:
         """Take the answers, which have come."""
         for one in self.asked:
             if one.died:
-                self.error = self.error or f"its process {death_of(one).told}"
+                self.error = self.error or f"its process {death_of(one).description}"
             elif one.error is not None:
                 self.error = self.error or one.error[1]
             elif one.name == "original":

@@ -39,9 +39,9 @@ def nursery() -> Nursery:
     key = (os.getpid(), apart, tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_KEY))))
     if key not in _nurseries or _nurseries[key].dead:
         for old in list(_nurseries):
-            found = _nurseries.pop(old)
+            previous = _nurseries.pop(old)
             if old[0] == os.getpid():
-                found.close()
+                previous.close()
         _nurseries[key] = Nursery(streams=apart)
     return _nurseries[key]
 
@@ -54,7 +54,7 @@ def start() -> None:
 
 @atexit.register
 def _end() -> None:
-    for key, found in _nurseries.items():
+    for key, running in _nurseries.items():
         if key[0] == os.getpid():
-            found.close()
+            running.close()
     _nurseries.clear()

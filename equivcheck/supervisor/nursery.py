@@ -110,9 +110,9 @@ class Nursery:
         worker.send(first)
         return worker
 
-    def end(self, worker: Worker, why: str, told: str = "") -> None:
+    def end(self, worker: Worker, why: str, description: str = "") -> None:
         """Have a worker and what it has started ended."""
-        self._killed.setdefault(worker.number, (why, told))
+        self._killed.setdefault(worker.number, (why, description))
         with suppress(OSError):
             self._control.setblocking(True)
             self._control.sendall(json.dumps({"kill": worker.number}).encode() + b"\n")

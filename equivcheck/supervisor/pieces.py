@@ -29,7 +29,7 @@ class Pieces:
         self.pool = pool
         self._confirmation = Confirmation(pool)
         self.gaps = self._confirmation.gaps
-        self._heard: Callable[[str], None] = lambda check: None
+        self._on_case: Callable[[str], None] = lambda check: None
         self._queue: deque[Piece] = deque()
         self._running: dict[Worker, tuple[Piece, Asked]] = {}
 
@@ -43,14 +43,14 @@ class Pieces:
             piece.searched.minimal = outcome.case
             worker.shrinking = True
         if not piece.dropped:
-            self._heard(piece.check)
+            self._on_case(piece.check)
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
-        """Be given all pieces of a run; `heard` is given the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
+        """Be given all pieces of a run; `on_case` is given the check of each case that is done."""
         self._queue = deque(pieces)
         self._running.clear()
         self._confirmation.begin()
-        self._heard, self.pool.hear = heard, self._take
+        self._on_case, self.pool.hear = on_case, self._take
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Return when these pieces are done, up to the first that fails; the rest of them is dropped."""
@@ -127,7 +127,7 @@ class Pieces:
             # while a counterexample is made small: the smallest one is confirmed at the end
             piece.deaths += 1
             piece.unconfirmed.add(case)
-            piece.journal[case] = death_outcome(case, death, death.told)
+            piece.journal[case] = death_outcome(case, death, death.description)
         else:
             self._confirmation.settle(worker, piece, case, death)
         self._queue.appendleft(piece)

@@ -70,7 +70,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.hangs = False
         self.hear: Callable[[Worker, CaseOutcome], None] = lambda worker, outcome: None
-        self._own: list[Nursery] = []
+        self._started: list[Nursery] = []
         self._outside = 0
         self._looked_s = 0.0
 
@@ -104,7 +104,7 @@ class Pool:
         if self.nursery.dead:
             self.ended_outside()
             self.nursery = Nursery(streams=self.nursery.streams)
-            self._own.append(self.nursery)
+            self._started.append(self.nursery)
         return self.nursery
 
     def add_context(self, name: str, **arguments: Any) -> None:
@@ -159,7 +159,7 @@ class Pool:
         """End all workers."""
         for worker in list(self.workers):
             self.leave(worker)
-        for nursery in self._own:
+        for nursery in self._started:
             nursery.close()
 
     def step(self) -> None:
@@ -219,13 +219,18 @@ class Pool:
         worker.limit_s = CONFIRMING * self.times.limit_s(work, check)
         asked = worker.ask("one", check=check, case=case)
         self.wait(asked)
-        found = Alone(**vars(asked), seconds=time.monotonic() - began)
-        while linger and worker.alive and time.monotonic() - began < found.seconds + _LINGER_S:
+        result = Alone(**vars(asked), seconds=time.monotonic() - began)
+        while linger and worker.alive and time.monotonic() - began < result.seconds + _LINGER_S:
             self.step()
-        if worker.status is not None and not found.died:
-            found.status, found.why, found.told, found.place = worker.status, worker.why, worker.told, worker.place
+        if worker.status is not None and not result.died:
+            result.status, result.why, result.description, result.place = (
+                worker.status,
+                worker.why,
+                worker.description,
+                worker.place,
+            )
         self.leave(worker)
-        return found
+        return result
 
     def ended_outside(self) -> None:
         """Count a process that was ended from outside, and end the run where they are too many."""

@@ -10,10 +10,10 @@ from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
 __all__ = ["replayed"]
 
 
-def replayed(found: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
+def replayed(answers: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
     """The results of the checks that ran on one case: the comparison of each that failed, and where a passing one was worst."""
     results = []
-    for one in found:
+    for one in answers:
         outcome = CaseOutcome.of(one["outcome"])
         searched = Searched(seconds=one["seconds"], explained=one["explained"])
         searched.add(outcome)

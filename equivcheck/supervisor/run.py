@@ -35,7 +35,7 @@ class Run:
     request: Request
     began: float
     until: float
-    heard: Listener
+    listener: Listener
     keep: Callable[[Report], None]
     results: list[CheckResult] = field(default_factory=list)
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
@@ -45,7 +45,7 @@ class Run:
     _accepted: Mapping[str, Deviation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._checking = Checking(self.workers, self.request, self.heard, self.results)
+        self._checking = Checking(self.workers, self.request, self.listener, self.results)
 
     def report(self, complete: bool) -> Report:
         """What has been established so far."""
@@ -80,14 +80,14 @@ class Run:
             sealed=self.workers.sealed,
         )
 
-    def through(self) -> Report:
+    def execute(self) -> Report:
         """Have the workers do it, and return the report: a partial one after `until`, and where it is interrupted."""
         try:
             if self._load():
                 self._checking.run(self._plan, self._accepted, lambda: self.keep(self.report(complete=False)))
                 self.workers.look_at_original(self._checking.cases_of_original())
                 self.sensitivity = measure_sensitivity(
-                    self.workers, self._checking.judged(), self.heard, run_began=self.began, run_until=self.until
+                    self.workers, self._checking.judged(), self.listener, run_began=self.began, run_until=self.until
                 )
                 self._look_back()
                 in_time = time.monotonic() <= self.until and not self.sensitivity.untried
@@ -119,7 +119,7 @@ class Run:
             self._plan = {**self._plan, **self.workers.answer("cover", seen=self.workers.seen(), before=before)}
             findings, notes = self.workers.findings()
         except Lost as lost:
-            self.workers.gaps.append(f"the look back at the run: a process {lost.death.told}")
+            self.workers.gaps.append(f"the look back at the run: a process {lost.death.description}")
             return
         self.findings = tuple(findings)
         notes = [*(self._plan["apart"] if self.workers.sealed else ()), *notes]

@@ -39,8 +39,8 @@ class NamedPair:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for pairs of which everything is the same."""
-        said = tuple(sorted(self.adaptation.items()))
-        return self.reference, self.candidate, self.kind, self.device, said, self.setup
+        user_functions = tuple(sorted(self.adaptation.items()))
+        return self.reference, self.candidate, self.kind, self.device, user_functions, self.setup
 
 
 def where_it_begins() -> dict[str, Any]:
@@ -132,8 +132,8 @@ class Sealed:
             answer = result_of(asked)
         pool.loading = len(pool.context)
         self._loaded = answer
-        found: Mapping[str, Any] = answer
-        return found
+        loaded: Mapping[str, Any] = answer
+        return loaded
 
     def _again(self, asked: Asked) -> list[Asked]:
         """Load the pair in a fresh process where one has died of it."""
@@ -168,9 +168,9 @@ class Sealed:
         """Prepare every worker for the checks of the plan."""
         self.pool.add_context("prepare", **arguments)
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
         """Be given all pieces."""
-        self._pieces.begin(pieces, heard)
+        self._pieces.begin(pieces, on_case)
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Return when these are done, up to the first that fails."""
@@ -185,37 +185,39 @@ class Sealed:
         self._pieces.settle()
         self.pool.add_context("ran", checks=checks)
 
-    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
+    def detections(
+        self, faults: Sequence[str], until: float, on_progress: Callable[[int], None]
+    ) -> Iterator[str | None]:
         """Where each fault is seen first; `""` where it is not, None where that is not known."""
         pool = self.pool
-        found: dict[int, str | None] = {}
+        detected: dict[int, str | None] = {}
         running: dict[Worker, tuple[int, Asked]] = {}
         left = list(enumerate(faults))[::-1]
         tried: dict[int, int] = {}
         for at in range(len(faults)):
-            while at not in found:
+            while at not in detected:
                 pool.fill()
                 for worker in pool.workers:
                     if left and worker.alive and worker not in running:
                         number, fault = left.pop()
                         seconds = min(1e9, max(0.0, until - time.monotonic()))
-                        running[worker] = number, worker.ask("sighting", fault=fault, seconds=seconds)
+                        running[worker] = number, worker.ask("detect", fault=fault, seconds=seconds)
                 pool.step()
                 for worker, (number, asked) in list(running.items()):
                     if not asked.done:
                         continue
                     del running[worker]
                     if not asked.died:
-                        found[number] = result_of(asked)
+                        detected[number] = result_of(asked)
                     elif tried.setdefault(number, 0):
-                        found[number] = None
+                        detected[number] = None
                     else:
                         tried[number] += 1
                         left.append((number, faults[number]))
-                    if len(found) < len(faults):
-                        told(len(found))
-            yield found[at]
-        told(len(faults))
+                    if len(detected) < len(faults):
+                        on_progress(len(detected))
+            yield detected[at]
+        on_progress(len(faults))
 
     def seen(self) -> list[Mapping[str, Any]]:
         """What foreign code has used in the workers."""

@@ -15,14 +15,14 @@ _PLANT_S = 120.0  # where planting takes five, on a machine that has nothing els
 
 
 def measure_sensitivity(
-    workers: Workers, ran: Mapping[str, Mapping[str, Any]], heard: Listener, *, run_began: float, run_until: float
+    workers: Workers, ran: Mapping[str, Mapping[str, Any]], listener: Listener, *, run_began: float, run_until: float
 ) -> Sensitivity:
     """Which of the planted faults were seen, and which have survived.
 
     Args:
         workers: Who plants them.
         ran: Name of a check -> how many cases were planned, those that it judged, and whether one failed.
-        heard: Hears how many faults have been tried.
+        listener: Hears how many faults have been tried.
         run_began: When the run began, as a time of `time.monotonic`.
         run_until: When it is to end.
     """
@@ -33,16 +33,16 @@ def measure_sensitivity(
         workers.ran(ran)
         faults, without_effect = workers.answer("faults")
     except Lost as lost:
-        workers.gaps.append(f"planted faults: the original {lost.death.told}")
+        workers.gaps.append(f"planted faults: the original {lost.death.description}")
         return Sensitivity()
 
     def tried(done: int) -> None:
-        heard.progress("sensitivity", done, len(faults))
+        listener.progress("sensitivity", done, len(faults))
 
     survived: list[str] = []
     untried: list[str] = []
     caught_by: dict[str, str] = {}
-    for fault, seen in zip(faults, workers.sightings(faults, until, tried), strict=True):
+    for fault, seen in zip(faults, workers.detections(faults, until, tried), strict=True):
         if seen:
             caught_by[fault] = seen
         elif seen is None:
@@ -65,4 +65,4 @@ def _unseen(workers: Workers, fault: str, survived: list[str], untried: list[str
         (without_effect if workers.answer("changes_nothing", fault=fault) else survived).append(fault)
     except Lost as lost:
         untried.append(fault)
-        workers.gaps.append(f"the planted fault {fault}: the original {lost.told}")
+        workers.gaps.append(f"the planted fault {fault}: the original {lost.description}")

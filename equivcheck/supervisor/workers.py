@@ -31,7 +31,7 @@ class Asked:
     error: tuple[str, str] | None = None  # its kind, and what it says
     status: int | None = None  # of the process that has ended
     why: str = ""  # it was ended for: `hang`, `memory`, `lost`, `fork`, `closed`
-    told: str = ""  # about that
+    description: str = ""  # about that
     place: Place = field(default_factory=Place)
     done: bool = False
 
@@ -69,7 +69,7 @@ class Worker:
     ended: bool = False  # in good order: what runs at exit has run
     status: int | None = None
     why: str = ""  # it was ended
-    told: str = ""  # about that
+    description: str = ""  # about that
     place: Place = field(default_factory=Place)
     forked_in: str = ""  # the side whose code returned in a second process
     limit_s: float | None = None  # of its questions, where it has one of its own
@@ -98,7 +98,12 @@ class Worker:
         """Ask a question, after those that were asked before."""
         asked = Asked(name, arguments)
         if not self.alive:
-            asked.status, asked.why, asked.told, asked.place = self.status, self.why, self.told, self.place
+            asked.status, asked.why, asked.description, asked.place = (
+                self.status,
+                self.why,
+                self.description,
+                self.place,
+            )
             asked.done = True
             return asked
         self.waiting.append(asked)
@@ -168,18 +173,18 @@ class Worker:
         except (OSError, ValueError, IndexError):
             return 0
 
-    def gone(self, status: int, why: str = "", told: str = "") -> None:
+    def gone(self, status: int, why: str = "", description: str = "") -> None:
         """Take note that the process has ended."""
         if self.status is not None:
             return
-        self.status, self.why, self.told = status, why, told
+        self.status, self.why, self.description = status, why, description
         noted = self.beacon.read()
         if self.forked_in:  # the process that was forked from has gone on since
             noted = replace(noted, side=self.forked_in, step="", case=self.case or noted.case)
         self.place = place = noted
         for asked in (self.current, *self.waiting):
             if asked is not None and not asked.done:
-                asked.status, asked.why, asked.told = status, asked.why or why, asked.told or told
+                asked.status, asked.why, asked.description = status, asked.why or why, asked.description or description
                 asked.place, asked.done = place, True
         self.current = None
         self.waiting.clear()

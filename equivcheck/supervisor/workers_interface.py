@@ -26,8 +26,8 @@ class Workers(Protocol):
     def ready(self, **arguments: Any) -> None:
         """Prepare every process for the checks of the plan."""
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
-        """Be given all pieces; `heard` is given the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
+        """Be given all pieces; `on_case` is given the check of each case that is done."""
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Return when these are done, up to the first that fails."""
@@ -38,7 +38,9 @@ class Workers(Protocol):
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Tell every process which cases the checks judged."""
 
-    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
+    def detections(
+        self, faults: Sequence[str], until: float, on_progress: Callable[[int], None]
+    ) -> Iterator[str | None]:
         """Where each fault is seen first; `""` where it is not, None where that is not known."""
 
     def seen(self) -> list[Mapping[str, Any]]:

@@ -146,10 +146,10 @@ def _import_all() -> None:
 
     import equivcheck
 
-    for found in pkgutil.walk_packages(equivcheck.__path__, "equivcheck."):
-        if found.name.rpartition(".")[2] != "__main__":
+    for module in pkgutil.walk_packages(equivcheck.__path__, "equivcheck."):
+        if module.name.rpartition(".")[2] != "__main__":
             with suppress(ImportError):  # of what is optional
-                importlib.import_module(found.name)
+                importlib.import_module(module.name)
 
 
 def main() -> None:

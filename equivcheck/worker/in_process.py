@@ -29,12 +29,12 @@ class InProcess:
         self._judge = Judge(access, ended=self._ended)
         self._until, self._loading = until, loading
         self._piece: Piece | None = None
-        self._heard: Callable[[str], None] = lambda check: None
+        self._on_case: Callable[[str], None] = lambda check: None
 
     def _ended(self, outcome: CaseOutcome) -> None:
         if self._piece is not None:
             self._piece.searched.add(outcome)
-            self._heard(self._piece.check)
+            self._on_case(self._piece.check)
 
     def open(self) -> Mapping[str, Any]:
         """Load the pair; its kind, names and device."""
@@ -47,9 +47,9 @@ class InProcess:
     def ready(self, **arguments: Any) -> None:
         """Do nothing: the process that has made the plan is the one that runs it."""
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
         """Be given all pieces."""
-        self._heard = heard
+        self._on_case = on_case
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Run these, up to the first that fails."""
@@ -69,12 +69,14 @@ class InProcess:
         """Take note of which cases the checks judged."""
         self._judge.ran(checks)
 
-    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
+    def detections(
+        self, faults: Sequence[str], until: float, on_progress: Callable[[int], None]
+    ) -> Iterator[str | None]:
         """Where each fault is seen first; `""` where it is not, None where time ran out."""
         for number, fault in enumerate(faults):
-            told(number)
-            yield self._judge.sighting(fault, until - time.monotonic())
-        told(len(faults))
+            on_progress(number)
+            yield self._judge.detect(fault, until - time.monotonic())
+        on_progress(len(faults))
 
     def seen(self) -> list[Mapping[str, Any]]:
         """Nothing: there is no other process."""

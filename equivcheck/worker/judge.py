@@ -144,7 +144,7 @@ class Judge(LoadedPair):
             search.visit(parsed)
         except Mismatch as mismatch:
             return outcome_of(parsed, mismatch).plain()
-        return outcome_of(parsed, search.held[parsed]).plain()
+        return outcome_of(parsed, search.passed[parsed]).plain()
 
     def explain(self, check: str, cases: Sequence[str]) -> str:
         """The whole difference in one sentence, where it is known: the smallest failing case comes first."""
@@ -154,12 +154,12 @@ class Judge(LoadedPair):
         """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
         parsed = Case.parse(case)
         self._choose(checks, (), require_backend)
-        found = []
+        answers = []
         for name, check in self._checks.items():
             began = time.monotonic()
             outcome = self.one(name, parsed.id)
             explained = self.explain(name, [parsed.id]) if outcome["failed"] is not None else ""
-            found.append(
+            answers.append(
                 {
                     "name": name,
                     "judges": check.judges,
@@ -169,7 +169,7 @@ class Judge(LoadedPair):
                     "seconds": time.monotonic() - began,
                 }
             )
-        return found
+        return answers
 
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Be told which cases the checks judged: those in which planted faults are looked for."""
@@ -193,9 +193,9 @@ class Judge(LoadedPair):
         """The names of the faults to look for, and of those that are left out."""
         return list(self._faults.chosen())
 
-    def sighting(self, fault: str, seconds: float) -> str | None:
+    def detect(self, fault: str, seconds: float) -> str | None:
         """Where a fault is seen first; `""` where it is not, None where time ran out."""
-        return self._faults.sighting(fault, time.monotonic() + min(seconds, 1e9), self._begin)
+        return self._faults.detect(fault, time.monotonic() + min(seconds, 1e9), self._begin)
 
     def changes_nothing(self, fault: str) -> bool:
         """Whether a fault that was not seen is none around this original."""

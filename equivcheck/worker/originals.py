@@ -46,7 +46,7 @@ _MOST_NAMED = 8
 class _Names:
     """What stands under names: the functions and classes of some modules and classes, with the code that they run."""
 
-    found: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    definitions: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     owners: dict[str, Any] = field(default_factory=dict)
     known: dict[str, frozenset[str]] = field(default_factory=dict)  # of classes: all that stood in them
 
@@ -58,11 +58,11 @@ class _Names:
         for name, value in list(vars(owner).items()):
             plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
             if isinstance(plain, _FUNCTIONS | type | property):
-                self.found[f"{prefix}.{name}"] = (plain, getattr(plain, "__code__", None))
+                self.definitions[f"{prefix}.{name}"] = (plain, getattr(plain, "__code__", None))
 
     def replaced(self) -> Iterator[str]:
         """The names under which something else stands by now, or the same function with other code."""
-        for name, (value, code) in self.found.items():
+        for name, (value, code) in self.definitions.items():
             prefix, _, last = name.rpartition(".")
             now = vars(self.owners[prefix]).get(last)
             now = now.__func__ if isinstance(now, staticmethod | classmethod) else now
@@ -121,16 +121,16 @@ class Original:
 
     def results(self, subject: Pair, cases: Sequence[Case]) -> list[dict[str, Any]]:
         """What the original gives on these cases: tensors by name, as bytes of float64, or what it raises."""
-        found = []
+        answers = []
         for case in cases:
             try:
                 problem = subject.problem(case)
                 results = problem.run(problem.make_reference(), problem.inputs, gradients=True)
-                found.append({name: _bytes(value) for name, value in results.items() if value is not None})
+                answers.append({name: _bytes(value) for name, value in results.items() if value is not None})
             except Exception as error:
                 ensure_foreign(error)
-                found.append({"raises": f"{type(error).__name__}: {error}"})
-        return found
+                answers.append({"raises": f"{type(error).__name__}: {error}"})
+        return answers
 
 
 def _bytes(value: torch.Tensor) -> str:

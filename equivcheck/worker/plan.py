@@ -81,7 +81,7 @@ def plan_of(
                 "planned": planned[name],
                 "classes": len(classes(check, pair, usable, planned[name])),
                 "judges": check.judges,
-                "dear": check.slow,
+                "slow": check.slow,
                 "replay": replay_line(pair, check),
             }
             for name, check in checks.items()

@@ -113,7 +113,7 @@ def serve(connection: socket.socket, place: int) -> None:
         except ToolError as error:
             channel.write(error="tool", message=str(error))
         except BaseException as error:
-            channel.write(error="other", message=_told(error))
+            channel.write(error="other", message=_description(error))
         else:
             channel.write(answer=answer)
 
@@ -184,7 +184,7 @@ def _folder() -> str:
         return ""
 
 
-def _told(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     return f"{type(error).__name__}: {line_of(error)[:300]} ({place_of(error)})"
 
 
