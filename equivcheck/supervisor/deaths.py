@@ -1,4 +1,4 @@
-"""How a process that ran a pair came to its end, in words, and whose code it was at."""
+"""How a process that ran a pair ended, in words, and whose code it ran."""
 
 import signal
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Death:
 
     Attributes:
         how: `died`, `hang`, `memory`, `fork`, `lost` or `closed`.
-        description: What it did, as the end of a sentence: `died of SIGSEGV`.
-        place: What it was at.
-        outside: Whether it may have been ended from outside: by a SIGKILL that nobody here has sent.
+        description: How it ended, as the end of a sentence: `died of SIGSEGV`.
+        place: The step that it was in.
+        outside: Whether it may have been ended from outside: by a SIGKILL that equivcheck has not sent.
     """
 
     how: str
@@ -30,7 +30,7 @@ class Death:
 
     @property
     def side(self) -> str:
-        """Whose code ran: `reference` or `candidate`; `""` where equivcheck had the original run in its own way."""
+        """Whose code ran: `reference` or `candidate`; `""` in runs of the original that equivcheck modified."""
         return "" if self.place.step in _IN_FLOAT64 else self.place.side
 
     @property
@@ -40,7 +40,7 @@ class Death:
 
 
 class Lost(Exception):
-    """A process died of what it was asked beside cases, and another one did again."""
+    """A process died of a question that is no case, and a second one did, too."""
 
     def __init__(self, first: Death, second: Death) -> None:
         super().__init__(second.description)
@@ -49,7 +49,7 @@ class Lost(Exception):
 
 
 def confirmed(first: Death, second: Death) -> str:
-    """What a process did, and did again in a fresh one, as the end of a sentence."""
+    """A death that a fresh process confirmed, as the end of a sentence."""
     if second.how == "hang":
         return f"{second.description} in a fresh process (--case-seconds)"
     option = " (--worker-memory)" if first.how == "memory" else ""
@@ -57,7 +57,7 @@ def confirmed(first: Death, second: Death) -> str:
 
 
 def death_of(asked: Asked) -> Death:
-    """How the process ended that was asked this."""
+    """The death of the process that was asked this."""
     if asked.why == "closed" and asked.status == -signal.SIGKILL:
         return Death("closed", "closed the descriptors of its process", asked.place)
     if asked.why in ("hang", "memory", "lost", "fork"):

@@ -12,17 +12,8 @@ from equivcheck.supervisor.nursery import Nursery
 __all__ = ["INSIDE", "nursery", "start"]
 
 INSIDE = "EQUIVCHECK_WORKER"
-_KEY = (
-    "CUDA",
-    "OMP",
-    "MKL",
-    "KMP",
-    "TORCH",
-    "PYTORCH",
-    "PYTHON",
-    "LD_",
-    "OPENBLAS",
-)  # what is read when torch is imported
+# torch reads variables with these prefixes when it is imported
+_KEY = ("CUDA", "OMP", "MKL", "KMP", "TORCH", "PYTORCH", "PYTHON", "LD_", "OPENBLAS")
 
 _nurseries: dict[Any, Nursery] = {}
 
@@ -47,7 +38,7 @@ def nursery() -> Nursery:
 
 
 def start() -> None:
-    """Start what takes long, so that it is done by the time that a run wants it."""
+    """Start the process early: it imports torch while the caller does other things."""
     with suppress(UsageError):
         nursery()
 

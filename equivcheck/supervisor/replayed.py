@@ -1,4 +1,4 @@
-"""The results of a case that was run again: what a worker answers to the question `replay`, as results of checks."""
+"""The results of a case that was run again: the answer to the question `replay`, as results of checks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ __all__ = ["replayed"]
 
 
 def replayed(answers: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
-    """The results of the checks that ran on one case: the comparison of each that failed, and where a passing one was worst."""
+    """The results of the checks on one case: the comparison if it failed, the tensor of the largest ratio if not."""
     results = []
     for one in answers:
         outcome = CaseOutcome.of(one["outcome"])

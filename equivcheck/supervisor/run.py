@@ -1,4 +1,4 @@
-"""A run from the loading of the pair to the report: the checks, the faults that are planted, and the look back."""
+"""A run from the loading of the pair to the report: the checks, the planted faults, and the look back."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,9 +22,9 @@ __all__ = ["Run"]
 
 @dataclass
 class Run:
-    """One run of checks on a pair; `report` tells of it at any time.
+    """One run of checks on a pair; `report` describes it at any time.
 
-    `began` and `until` are times of `time.monotonic`; `keep` is given a report before the first check, and after every one.
+    `began` and `until` are times of `time.monotonic`; `keep` is given a report before the first check and after each.
     """
 
     workers: Workers
@@ -48,7 +48,7 @@ class Run:
         self._checking = Checking(self.workers, self.request, self.listener, self.results)
 
     def report(self, complete: bool) -> Report:
-        """What has been established so far."""
+        """The report of the results so far."""
         p = self._plan
         seen = {result.name for result in self.results if result.outcome == "deviation"}
         return Report(
@@ -81,7 +81,7 @@ class Run:
         )
 
     def execute(self) -> Report:
-        """Have the workers do it, and return the report: a partial one after `until`, and where it is interrupted."""
+        """Run all stages and return the report: a partial one after `until`, or if the run is interrupted."""
         try:
             if self._load():
                 self._checking.run(self._plan, self._accepted, lambda: self.keep(self.report(complete=False)))
@@ -98,7 +98,7 @@ class Run:
         return self.report(self.complete)
 
     def _load(self) -> bool:
-        """Load the pair and make the plan; False where the candidate's process died of that, which is a difference."""
+        """Load the pair and make the plan; False if the candidate's process died of that, which is a difference."""
         try:
             loaded = self.workers.open()
             self.kind, self.device = loaded["kind"], loaded["device"]

@@ -1,4 +1,4 @@
-"""What judges, looked at before foreign code is imported and after it has run: the same functions, and the same verdicts."""
+"""The judging code, before foreign code is imported and after it has run: same functions, same verdicts."""
 
 import sys
 import types
@@ -40,10 +40,10 @@ def wrong(config: Any) -> torch.nn.Module:
 
 
 class Judging:
-    """The functions and methods of equivcheck as they are now, and what they say of two pairs that are known."""
+    """The functions and methods of equivcheck as they are now, and their verdicts on two known pairs."""
 
     def __init__(self) -> None:
-        """Look at them."""
+        """Record them."""
         self._subjects = {
             name: resolve(_ORIGINAL, candidate, kind="module", device="cpu") for name, candidate in _PAIRS.items()
         }
@@ -51,7 +51,7 @@ class Judging:
         self._known = _verdicts(self._subjects)
 
     def changed(self) -> list[str]:
-        """In words, what is not as it was: functions that are others now, and a known pair that is judged otherwise."""
+        """The changes in words: functions that were replaced, and a known pair with another verdict."""
         now = _functions()
         names = sorted(name for name, value in self._functions.items() if now.get(name) != value)
         changes = [f"{name} is not the function that it was" for name in names[:_MOST_NAMED]]
@@ -81,7 +81,7 @@ def _functions() -> dict[str, tuple[int, int]]:
 
 
 def _verdicts(subjects: Mapping[str, Pair]) -> list[str]:
-    """What a check says of a wrong attention, and another of a right one, to the last digit."""
+    """The verdict of one check on a wrong attention, and of another on a right one, to the last digit."""
     verdicts = []
     for check in CHECKS:
         if check.name in subjects:

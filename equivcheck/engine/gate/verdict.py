@@ -1,4 +1,4 @@
-"""Reports held against the source as it stands: every reason why they do not carry it, each in one line with the way out."""
+"""Reports compared with the source as it stands: every reason to refuse them, each in one line with the way out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ _CLOCKS_APART = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class GatePolicy:
-    """What a set of reports has to show, beyond being complete, fresh, sensitive and green."""
+    """The requirements on a set of reports, beyond being complete, fresh, sensitive and green."""
 
     checks: tuple[str, ...] = ()  # empty: all that apply to the kind of the pair
     exclude: tuple[str, ...] = ()
@@ -46,10 +46,15 @@ class GatePolicy:
 def violations(
     reports: Mapping[str, Report], policy: GatePolicy, against: tuple[str, Report] | None = None
 ) -> Iterator[str]:
-    """Each reason to refuse these reports (by the names of their files), which are judged together; none: they are green.
+    """Each reason to refuse these reports, which are judged together; without one they are green.
 
-    `against` is an older report, which the one of the same pair and device must not fall behind. Raises UsageError where
-    there is nothing to hold against it, or a check is named that there is not.
+    Args:
+        reports: Name of a file -> the report in it.
+        policy: The requirements.
+        against: The name and content of an older report; that of the same pair and device must not fall behind it.
+
+    Raises:
+        UsageError: No report is of the pair and device of `against`, or the policy names an unknown check.
     """
     known = [check.name for check in CATALOGUE]
     for name in (*policy.checks, *policy.exclude, *policy.deviations):
@@ -64,7 +69,7 @@ def violations(
 
 
 def notes(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
-    """What is not refused and worth knowing: what no evidence covers, another environment, checks that judged nothing."""
+    """Facts that are no violations: gaps in the evidence, another environment, checks that judged nothing."""
     for name, report in reports.items():
         of_one = [*uncovered(report, policy.root)]
         if not policy.strict_environment:
@@ -97,7 +102,10 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
         yield from too_few_cases(report, checks, policy.dtypes)
     for result in report.results:
         if result.outcome == "different":
-            yield f"check {result.name} is different; mend the candidate (the report has the case), or declare a deviation"
+            yield (
+                f"check {result.name} is different; mend the candidate (the report has the case), "
+                "or declare a deviation"
+            )
     survived = report.sensitivity.survived
     if survived:
         yield f"insensitive: planted faults survived ({', '.join(survived)}); {AGAIN} with more cases (--profile gate)"
@@ -124,11 +132,17 @@ def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
     where = ", ".join(sorted({report.device for report in reports.values()}))
     for device in policy.devices:
         if not any(device.lower() in report.device.lower() for report in reports.values()):
-            yield f"device {device} is required, and the reports are from {where}; run verify on it, and give that file too"
+            yield (
+                f"device {device} is required, and the reports are from {where}; "
+                "run verify on it, and give that file too"
+            )
     if policy.pair is not None and all((r.reference, r.candidate) != policy.pair for r in reports.values()):
         reference, candidate = policy.pair
-        yield f"no report is of {candidate} against {reference}, the pair of [tool.equivcheck]; {AGAIN}, and give its file"
-    # the config is newer than a report: what it says of a deviation holds
+        yield (
+            f"no report is of {candidate} against {reference}, the pair of [tool.equivcheck]; "
+            f"{AGAIN}, and give its file"
+        )
+    # the config is newer than a report: its deviations replace those of the report
     declared = {d.name: d for report in reports.values() for d in report.deviations}
     for name, given in policy.deviations.items():
         declared[name] = given if isinstance(given, Deviation) else Deviation(name, given)
@@ -136,7 +150,8 @@ def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
     for name, deviation in declared.items():
         if deviation.expired(policy.now.date()):
             yield (
-                f"deviation {name} expired on {deviation.expires} ({deviation.reason}); mend the candidate, or give it a later date"
+                f"deviation {name} expired on {deviation.expires} ({deviation.reason}); "
+                "mend the candidate, or give it a later date"
             )
         if name not in seen:
             yield f"deviation {name} is declared and no longer observed ({deviation.reason}); take the declaration away"
