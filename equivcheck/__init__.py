@@ -1,16 +1,16 @@
 """equivcheck: is this fast attention the one the model was trained with?
 
-Give it the attention that you trained with and the fast one that you want to run. It tells you whether they are the same,
+Give it the attention that you trained with and the fast one that you want to run. It says whether they are the same,
 shows the smallest case in which they are not, and proves on every run that it would have noticed.
 
     report = equivcheck.verify("package.slow:Attention", "package.fast:Attention")
     equivcheck.assert_equivalent(Slow, Fast)          # raises Mismatch, or returns the report
     TestFast = equivcheck.suite(Slow, Fast)           # a pytest class: one test per check and device
 
-The words: the *reference* is the original attention, the *candidate* wants to replace it, the *oracle* is the original in
-float64. A *case* is one generated problem, a *check* a property held against it. The *budget* is the error that rounding may
-explain, the *ratio* error / budget. A *counterexample* is the smallest failing case. *Faults* are planted in every run; a run
-that misses one is not equivalent but insensitive.
+The words: the *reference* is the original attention, the *candidate* wants to replace it, the *oracle* is the original
+in float64. A *case* is one generated problem, a *check* a property that is tested on it. The *budget* is the error that
+rounding may explain, the *ratio* error / budget. A *counterexample* is the smallest failing case. *Faults* are planted
+in every run; a run that misses one is not equivalent but insensitive.
 """
 
 from importlib import import_module
@@ -56,6 +56,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_PUBLIC[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value

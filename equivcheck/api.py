@@ -1,4 +1,4 @@
-"""What a user calls: `verify` a pair, `replay` one case of it, and `assert_equivalent`."""
+"""The functions that a user calls: `verify` a pair, `replay` one case of it, and `assert_equivalent`."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,34 +57,36 @@ def verify(
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
-    A pair of import strings runs in processes of its own: whatever it does there, this process makes the verdict. Objects run
-    in this process, and the report says `unsealed`.
+    A pair of import strings runs in processes of its own: whatever it does there, this process makes the verdict.
+    Objects run in this process, and the report says `unsealed`.
 
     Args:
         reference: The original: an object, or an import string.
-        candidate: What wants to replace it.
+        candidate: The attention to be judged: an object, or an import string.
         kind: module, function, model, replacement or auto.
         device: auto, cpu, cuda or cuda:N.
         profile: quick, gate or thorough.
         checks: The names of the checks to run; None for all that apply.
         exclude: The names of checks that are left out.
-        seed: Of the cases.
-        max_seconds: When to end, if need be with a report that says that it is partial; so says each that `keep` is given.
+        seed: The seed of the cases.
+        max_seconds: The seconds after which the run ends, if need be with a report that says that it is partial.
         deviations: Name of a check -> the reason why a difference is accepted, or a Deviation that expires.
-        dtypes: Those to judge in; None for all four.
-        config: Makes of a minGPT config what the constructors take, as the three below says what signatures do not tell
-            (`equivcheck.pairs.adaptation`): a function or its import string.
-        inputs: Makes of x what forward takes.
-        outputs: Makes of what forward returns the tensor to compare.
-        transfer: Makes of the reference's state_dict the candidate's; or the word auto.
+        dtypes: The dtypes to judge in; None for all four.
+        config: A function, or its import string, from a minGPT config to the arguments of the constructors. This and
+            the next three supply facts that signatures lack (`equivcheck.pairs.adaptation`).
+        inputs: A function from x to the arguments of forward.
+        outputs: A function from the result of forward to the tensor to compare.
+        transfer: A function from the reference's state_dict to the candidate's; or the word auto.
         strict: Whether a transform or a dtype that the candidate refuses loudly is a failure, too.
-        jobs: How many processes share the work of import strings, None for as many as suit the machine; the cases are the same.
+        jobs: How many processes run a pair of import strings; None for as many as suit the machine. The cases stay the
+            same.
         require_backend: The kernel that must run, as `flash` or, in one dtype, as `bfloat16=flash`.
-        case_seconds: How long a case may take before its process is ended; by default 60 s, or 20 times the slowest so far.
+        case_seconds: The time in s after which the process of a case is ended; by default 60 s, or 20 times the slowest
+            so far.
         worker_memory: How many bytes a process may use; by default 80 % of what is free.
         setup: The import string of a function that each process calls first.
-        listener: Is told how the run gets on. What it raises ends the run.
-        keep: Is given a report first before any check and then after every one.
+        listener: Its methods are called with the progress of the run. An exception of theirs ends the run.
+        keep: A function that is given a partial report before the first check and after every one.
         shared: Whether the process of a pair of import strings is kept for the next such call: tests share one.
 
     Raises:
@@ -95,7 +97,7 @@ def verify(
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    said: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    user_functions: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
     request = Request(
         profile=profile,
         checks=checks,
@@ -111,10 +113,10 @@ def verify(
         worker_memory=worker_memory,
         shared=shared,
     )
-    heard, kept = listener or _Silence(), keep or (lambda report: None)
-    pair = pair_of(reference, candidate, kind, device, said, setup)
+    listener, keep = listener or _Silence(), keep or (lambda report: None)
+    pair = pair_of(reference, candidate, kind, device, user_functions, setup)
     if pair is not None:
-        return api.verify(pair, request, heard=heard, keep=kept)
+        return api.verify(pair, request, listener=listener, keep=keep)
     if setup is not None:
         raise UsageError(f"setup={setup!r} is for pairs that are given as import strings: call it before verify")
     from equivcheck.worker.in_process import InProcess  # torch, which a pair of import strings does not need here
@@ -124,7 +126,13 @@ def verify(
     with watched() as access:
         return Run(
             workers=InProcess(
-                access, until, reference=reference, candidate=candidate, kind=kind, device=device, adaptation=said
+                access,
+                until,
+                reference=reference,
+                candidate=candidate,
+                kind=kind,
+                device=device,
+                adaptation=user_functions,
             ),
             reference=str(reference),
             candidate=str(candidate),
@@ -133,16 +141,16 @@ def verify(
             request=request,
             began=began,
             until=until,
-            heard=heard,
-            keep=kept,
-        ).through()
+            listener=listener,
+            keep=keep,
+        ).execute()
 
 
 def pair_of(
-    reference: Any, candidate: Any, kind: str, device: str, said: Mapping[str, Given], setup: str | None
+    reference: Any, candidate: Any, kind: str, device: str, user_functions: Mapping[str, Given], setup: str | None
 ) -> NamedPair | None:
-    """The pair for processes of its own; None where one of all the things that were given has no import string."""
-    given = {name: value for name, value in said.items() if value is not None}
+    """The pair for processes of its own; None if a side or a user function is no import string."""
+    given = {name: value for name, value in user_functions.items() if value is not None}
     if not all(isinstance(value, str) for value in (reference, candidate, *given.values())):
         return None
     return NamedPair(reference, candidate, kind, device, {name: str(value) for name, value in given.items()}, setup)
@@ -163,12 +171,30 @@ def replay(
     require_backend: Sequence[str] = (),
     in_process: bool = False,
 ) -> tuple[CheckResult, ...]:
-    """Run the checks on one case again; the detail of each result has the comparison that failed, or the tensor that came nearest.
+    """Run the checks on one case again.
 
-    With `in_process` import strings run in this process, too: for debuggers.
+    Args:
+        reference: The original, as in `verify`.
+        candidate: The candidate, as in `verify`.
+        case_id: The id of the case.
+        kind: module, function, model, replacement or auto.
+        device: auto, cpu, cuda or cuda:N.
+        checks: The names of the checks to run; None for all that apply.
+        config: As in `verify`, and so are `inputs`, `outputs` and `transfer`.
+        inputs: See `config`.
+        outputs: See `config`.
+        transfer: See `config`.
+        require_backend: The kernel that must run, as in `verify`.
+        in_process: Whether import strings run in this process, too: for debuggers.
+
+    Returns:
+        A result for each check. Its detail has the comparison that failed, or the tensor with the largest ratio.
+
+    Raises:
+        UsageError: There is no such case, or the pair cannot be judged.
     """
-    said = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
-    pair = None if in_process else pair_of(reference, candidate, kind, device, said, None)
+    user_functions = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    pair = None if in_process else pair_of(reference, candidate, kind, device, user_functions, None)
     if pair is not None:
         return api.replay(pair, case_id, checks=checks, require_backend=require_backend)
     from equivcheck.cases.case import Case  # torch, which a pair of import strings does not need here
@@ -177,28 +203,38 @@ def replay(
     case = Case.parse(case_id)
     with watched() as access:
         judge = Judge(access)
-        judge.load(reference, candidate, kind, device, said)
+        judge.load(reference, candidate, kind, device, user_functions)
         return replayed(judge.replay(case.id, checks, require_backend))
 
 
 def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
-    """The report of `verify` where the pair is equivalent; else a Mismatch that tells the counterexamples."""
+    """The report of `verify`, if the pair is equivalent.
+
+    Args:
+        reference: The original.
+        candidate: The candidate.
+        options: Those of `verify`.
+
+    Raises:
+        Mismatch: The pair is not equivalent; the message has the counterexamples.
+        UsageError: The pair cannot be judged.
+    """
     report = verify(reference, candidate, **options)
     if report.equivalent:
         return report
-    told = [
-        f"{result.name}: {result.counterexample.message}\n  case {result.counterexample.case}\n  {result.counterexample.replay}"
+    lines = [
+        f"{result.name}: {shown.message}\n  case {shown.case}\n  {shown.replay}"
         for result in report.results
-        if result.outcome == "different" and result.counterexample
+        if result.outcome == "different" and (shown := result.counterexample)
     ]
     if report.sensitivity.survived:
-        told.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
+        lines.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
     if report.verdict == "unsupported":
-        told += [
+        lines += [
             f"{r.name}: unsupported, and the run is strict: {what}" for r in report.results for what in r.unsupported
         ]
-    told += report.findings
+    lines += report.findings
     if not report.complete:
-        told.append("partial: the run did not finish")
+        lines.append("partial: the run did not finish")
     worst = max((result.worst_ratio or 0.0 for result in report.results), default=0.0)
-    raise Mismatch(f"{report.candidate} is {report.verdict}\n" + "\n".join(told), ratio=worst)
+    raise Mismatch(f"{report.candidate} is {report.verdict}\n" + "\n".join(lines), ratio=worst)

@@ -67,7 +67,7 @@ def gate(
     is a note.
     """
     from equivcheck.engine.gate.environment import required_torch
-    from equivcheck.engine.gate.verdict import GatePolicy, notes, refusals
+    from equivcheck.engine.gate.verdict import GatePolicy, notes, violations
     from equivcheck.report import codec, github, table
 
     if not root.is_dir():
@@ -91,7 +91,7 @@ def gate(
     )
     import_from_here()
     old = None if against is None else (str(against), codec.read(against))
-    reasons = [table.clean(" ".join(reason.split())) for reason in refusals(reports, demands, old)]
+    reasons = [table.clean(" ".join(reason.split())) for reason in violations(reports, demands, old)]
     lines = [f"refused: {reason}" for reason in reasons]
     if github.on_github():
         lines += [github.error(reason, "equivcheck gate") for reason in reasons]

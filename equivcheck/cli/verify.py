@@ -128,7 +128,7 @@ def verify(
                     case_seconds=first(case_seconds, config.case_seconds),
                     worker_memory=size("--worker-memory", worker_memory),
                 ),
-                heard=listener,
+                listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,
                 signals=(signal.SIGINT, signal.SIGTERM),
             )

@@ -1,4 +1,4 @@
-"""What came of a case, as plain data for the supervisor, and a difference that was seen in another process."""
+"""The outcome of a case as plain data for the supervisor, and a difference that another process has seen."""
 
 import math
 from pathlib import Path
@@ -25,27 +25,27 @@ class Recorded(Mismatch):
         self.origin, self.died = outcome.origin, outcome.died
 
 
-def outcome_of(case: Case, found: CaseResult | Mismatch) -> CaseOutcome:
-    """What came of a case, as plain data."""
+def outcome_of(case: Case, result: CaseResult | Mismatch) -> CaseOutcome:
+    """The outcome of a case as plain data."""
     classes = visited(case)
-    if isinstance(found, Recorded):
+    if isinstance(result, Recorded):
         return CaseOutcome(
-            case.id, classes, found.ratio, found.where, failed=str(found), origin=found.origin, died=found.died
+            case.id, classes, result.ratio, result.where, failed=str(result), origin=result.origin, died=result.died
         )
-    if isinstance(found, Mismatch):
-        return CaseOutcome(case.id, classes, found.ratio, found.where, failed=str(found), origin=origin_of(found))
+    if isinstance(result, Mismatch):
+        return CaseOutcome(case.id, classes, result.ratio, result.where, failed=str(result), origin=origin_of(result))
     return CaseOutcome(
-        case.id, classes, found.ratio, found.where, found.notes, found.unsupported, found.judged, data=found.data
+        case.id, classes, result.ratio, result.where, result.notes, result.unsupported, result.judged, data=result.data
     )
 
 
 def origin_of(mismatch: Mismatch) -> str:
-    """Tells failures apart as Hypothesis does, by their class and the line that raised them."""
+    """The class of a failure and the line that raised it: Hypothesis tells failures apart by the same two."""
     if isinstance(mismatch, Recorded):
         return mismatch.origin
     place, entry = "", mismatch.__traceback__
     while entry is not None:
-        # what says where a difference arose raises it anew: its place is the line that had it said
+        # `within` raises a difference again, with its place in front: frames of `within` are no origin
         if entry.tb_frame.f_globals.get("__name__") not in _SAYING_WHERE:
             place = f"{Path(entry.tb_frame.f_code.co_filename).name}:{entry.tb_lineno}"
         entry = entry.tb_next

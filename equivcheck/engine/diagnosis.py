@@ -1,8 +1,9 @@
-"""Why a function differs, where one reading of the problem is the whole reason: readings are tried, and the one that fits is named.
+"""Why a function differs: readings of the problem are tried, and one that explains the whole difference is named.
 
-A reading is attention spelled out, with one choice made otherwise: where the causal mask is aligned, what True means, which
-key head a query head reads, what a query that sees no key gives. The reading that the original follows is found first; a
-change of one choice that puts the candidate within budget on every failing case is the whole difference.
+A reading is attention in plain operations with every choice fixed: the alignment of the causal mask, the meaning of
+True, the key head that a query head reads, the output of a query that sees no key. The readings that the original
+follows are found first. A change of one choice that puts the candidate within budget on every failing case is the whole
+difference.
 """
 
 import itertools
@@ -65,7 +66,7 @@ _CHOICES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read what a function of q, k, v is asked for: a value for each of the choices."""
+    """One way to read the arguments of a function of q, k, v: a value for each of the choices."""
 
     corner: str = "top-left"
     mask: str = "as given"
@@ -74,7 +75,7 @@ class Reading:
     scale: str = "given"
 
     def others(self) -> Iterator[tuple[tuple[str, ...], "Reading"]]:
-        """The readings that differ in one choice, then those in two that go together, and which those are."""
+        """The readings that differ in one choice, then those in two that go together, each with these choices."""
         for choices in (*((choice,) for choice in _CHOICES), ("corner", "empty"), ("mask", "empty")):
             for values in itertools.product(*(_CHOICES[choice] for choice in choices)):
                 if all(value != getattr(self, choice) for choice, value in zip(choices, values, strict=True)):
@@ -93,7 +94,7 @@ def attention(
     attn_mask: Tensor | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention spelled out as `reading` has it, without dropout: (B, H, T, Dv)."""
+    """Attention in plain operations as `reading` defines it, without dropout: (B, H, T, Dv)."""
     group = q.size(1) // k.size(1)
     if group > 1:
         heads = torch.arange(q.size(1), device=q.device)
@@ -125,27 +126,35 @@ def attention(
 
 
 def explanation(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> str:
-    """The whole difference in one sentence, where one reading is all of it, of gradients too if asked; else empty."""
+    """The whole difference in one sentence if one reading explains it; else an empty string.
+
+    Args:
+        subject: The pair; only functions have readings.
+        failed: The failing cases, the smallest first.
+        gradients: Whether the reading must explain the gradients, too.
+    """
     if not subject.traits.function or not failed:
         return ""
     some = [case for case in failed if not (case.training and case.attn_pdrop)]
-    # the smallest, and the largest: small ones fit many a reading
+    # the smallest, and the largest: many readings fit small ones
     some = [*some[:1], *sorted(some[1:], key=lambda c: -c.seq_len * (c.kv_len or c.seq_len))][:_CASES]
     bases = [r for r in _usual() if all(_follows(subject, case, r) for case in some)] if some else []
     if not bases or all(_explains(subject, case, bases[0], gradients) for case in some):
         return ""
-    # the original may follow several readings on these cases: a difference in one choice from any of them is the simplest
+    # the original may follow several readings on these cases: the simplest difference is one choice from any of them
     tried = sorted(((base, *other) for base in bases for other in base.others()), key=lambda t: len(t[1]))
-    told: dict[str, int] = {}
+    differences: dict[str, int] = {}
     for base, choices, reading in tried:
-        if min(told.values(), default=len(choices)) < len(choices):
+        if min(differences.values(), default=len(choices)) < len(choices):
             break
         if any(_differ(subject, case, base, reading) for case in some) and all(
             _explains(subject, case, reading, gradients) for case in some
         ):
-            mine, its = ([_CHOICES[c][getattr(r, c)] for c in choices] for r in (reading, base))
-            told[f"{', and '.join(mine)}; in the original {', and '.join(its)}"] = len(choices)
-    return "the whole difference: " + ", or: ".join(told) if told else ""
+            candidate_words, reference_words = ([_CHOICES[c][getattr(r, c)] for c in choices] for r in (reading, base))
+            differences[f"{', and '.join(candidate_words)}; in the original {', and '.join(reference_words)}"] = len(
+                choices
+            )
+    return "the whole difference: " + ", or: ".join(differences) if differences else ""
 
 
 def _usual() -> Iterator[Reading]:
@@ -156,7 +165,7 @@ def _usual() -> Iterator[Reading]:
 
 
 def _reading_of(subject: Pair, case: Case, reading: Reading) -> Problem:
-    """The case with attention as `reading` has it in the place of the original."""
+    """The case with the attention of `reading` in the place of the original."""
     return replace(
         subject.problem(case),
         make_reference=lambda: (
@@ -177,14 +186,14 @@ def _differ(subject: Pair, case: Case, one: Reading, other: Reading) -> bool:
 
 def _follows(subject: Pair, case: Case, reading: Reading) -> bool:
     try:
-        own = subject.problem(case).oracle_values(gradients=False)["output"]
+        reference_output = subject.problem(case).oracle_values(gradients=False)["output"]
     except Exception:
         return False
-    return _alike(own, _reading_of(subject, case, reading).oracle_values(gradients=False)["output"])
+    return _alike(reference_output, _reading_of(subject, case, reading).oracle_values(gradients=False)["output"])
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    other = other.to(one.device)  # the original's truth may have been found on the CPU
+    other = other.to(one.device)  # the original's truth may have been computed on the CPU
     if one.shape != other.shape or not torch.equal(one.isnan(), other.isnan()):
         return False
     error = (one - other).nan_to_num().abs()
@@ -192,7 +201,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _explains(subject: Pair, case: Case, reading: Reading, gradients: bool) -> bool:
-    """Whether the candidate is what `reading` makes of the case."""
+    """Whether the candidate computes what `reading` computes on the case."""
     problem = _reading_of(subject, case, reading)
 
     def run(which: Any) -> Any:
@@ -201,14 +210,14 @@ def _explains(subject: Pair, case: Case, reading: Reading, gradients: bool) -> b
     try:
         truth = problem.truth(gradients=gradients)
         with running(CANDIDATE):
-            got = run(problem.candidate)
-        output = got["output"]
+            results = run(problem.candidate)
+        output = results["output"]
         if output is None or not torch.equal(output.isnan(), truth.values["output"].isnan()):
             return False
-        compare_all(problem, truth, got, lambda: run(problem.reference), truth.values)
+        compare_all(problem, truth, results, lambda: run(problem.reference), truth.values)
     except Mismatch:
         return False
-    except Exception as error:  # what does not run is explained by nothing
+    except Exception as error:  # no reading explains a candidate that does not run
         ensure_foreign(error)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Cases that Hypothesis draws from a strategy, so that the strategy, their number and the seed decide which."""
+"""Cases that Hypothesis draws from a strategy: the strategy, their number and the seed determine them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ def draw_cases(strategy: Any, count: int, seed: int, property_of: Callable[[Case
     """Run a property on cases of a strategy, and shrink the first that fails.
 
     Args:
-        strategy: What draws cases.
+        strategy: A strategy of Hypothesis that draws cases.
         count: The greatest number of cases that are drawn before one fails.
-        seed: What the cases depend on.
-        property_of: Raises where a case fails.
+        seed: The seed of the cases.
+        property_of: A function that raises if a case fails.
 
     Raises:
-        Exception: What the property raised on the smallest case that fails, or what ended the drawing.
+        Exception: The error of the property on the smallest case that fails, or the one that ended the drawing.
     """
 
     @hypothesis.seed(seed)
@@ -46,9 +46,9 @@ def draw_cases(strategy: Any, count: int, seed: int, property_of: Callable[[Case
 
 @contextmanager
 def _without_local_constants() -> Iterator[None]:
-    """Hypothesis draws some values from the sources of the modules that a user has loaded: the candidate's text, too.
+    """Keep Hypothesis from drawing constants that it reads from the sources of loaded modules, the candidate's too.
 
-    There is no setting for it. A version without such constants has nothing to be replaced.
+    Hypothesis has no setting for it. In a version without such constants nothing is replaced.
     """
     names = ("Constants", "_get_local_constants", "CONSTANTS_CACHE")
     try:

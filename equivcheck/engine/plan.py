@@ -1,4 +1,4 @@
-"""What a run sets out to do: which checks, and how many cases of each."""
+"""The plan of a run: which checks, and how many cases of each."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,11 +13,20 @@ __all__ = ["estimated_cases", "planned_cases", "require_a_judging_check", "selec
 
 _SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
 _FEWEST_CALLS, _TIMES_PLANNED = 8, 4
-_TIMES_ON_AN_ACCELERATOR = 8  # as many times the cases of what is cheap: a GPU has time for them
+_TIMES_ON_AN_ACCELERATOR = 8  # as many times the cases of cheap checks: a GPU has time for them
 
 
 def select_checks(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
-    """The checks to run on a pair of this kind; a UsageError for a name that is none of theirs."""
+    """The checks to run on a pair of this kind.
+
+    Args:
+        names: The names of checks or families to run; None for all that apply.
+        exclude: The names of checks or families to leave out.
+        kind: The kind of the pair.
+
+    Raises:
+        UsageError: A name is unknown, a check does not apply to the kind, or no check is left.
+    """
     known = {check.name: check for check in CHECKS}
     names, exclude = _expand_families(names or ()), _expand_families(exclude)
     for name in (*names, *exclude):
@@ -34,40 +43,45 @@ def select_checks(names: Sequence[str] | None, exclude: Iterable[str], kind: str
 
 
 def _expand_families(names: Iterable[str]) -> list[str]:
-    """The names, those of all its members in the place of a family: `replacement` stands for each `replacement.…`."""
+    """The names, with each family replaced by its members: `replacement` stands for each `replacement.…`."""
     members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
     return [name for family in members for name in family]
 
 
 def require_a_judging_check(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
-    """Return where something is judged, and a required kernel too; a UsageError otherwise."""
+    """Make sure that some check judges, and that a required kernel is judged, too.
+
+    Raises:
+        UsageError: No check judges, or a kernel is required and the check `backend` does not run.
+    """
     if require_backend and all(check.name != "backend" for check in chosen):
         raise UsageError("--require-backend, and the check 'backend' is not among those that run: leave it in")
     if not any(check.judges for check in chosen):
         raise UsageError(
-            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which one "
-            "must, or run other checks beside it"
+            "the check 'backend' alone judges nothing, it records which kernel runs: say with --require-backend which "
+            "one must, or run other checks beside it"
         )
 
 
 def estimated_cases(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) -> float:
-    """How many cases such a run has at most, before anything is known of the pair."""
+    """The greatest number of cases of such a run, before anything is known of the pair."""
     chosen = set(_expand_families(names or ()))
     return sum(c.cases[profile] for c in CHECKS if not chosen or c.name in chosen) * len(dtypes) / len(DTYPES)
 
 
 def shrink_calls(check: Check, profile: str, planned: int) -> int:
-    """How many more cases are run to make a failing one small: few of a check that has few cases, as each of them takes long."""
+    """How many more cases are run to make a failing one small: few for a check with few cases, as each takes long."""
     return min(_SHRINK_CALLS[profile], max(_FEWEST_CALLS, _TIMES_PLANNED * planned))
 
 
 def planned_cases(check: Check, *, subject: Pair, profile: str, dtypes: int) -> int:
-    """How many cases of this check are run, where so many of the dtypes are asked for.
+    """The number of cases of this check in a run that asks for `dtypes` dtypes.
 
-    The profile `gate` has more cases of the checks that are cheap on an accelerator; how many processes share the work is all one.
+    The profile `gate` has more cases of the checks that are cheap on an accelerator. The number of processes changes
+    nothing.
     """
     most = check.cases[profile]
     if profile == "gate" and type_of(subject.device).accelerator and check.more_on_gpu:
         most *= _TIMES_ON_AN_ACCELERATOR
-    # some dtypes alone get their share of the cases, and no fewer than it takes to see a fault of each feature
+    # a part of the dtypes gets its share of the cases, and no fewer than it takes to see a fault of each feature
     return share_of_cases(most, dtypes, features=len(subject.features))

@@ -25,8 +25,8 @@ _HIDES = 1 / 16  # of a fault's size: an original so far from its own truth allo
 class PlantedFault:
     """A pair whose candidate is the reference with one fault, and the checks whose property the fault breaks.
 
-    `without` is the same pair without the fault. A `doubtful` fault may change nothing around this original, for lack of an
-    option, of a dtype or of a transform: that is looked at before it is planted.
+    `without` is the same pair without the fault. A `doubtful` fault may change nothing around this original, which may
+    lack an option, a dtype or a transform: probe cases decide that before the fault is planted.
     """
 
     name: str
@@ -44,17 +44,17 @@ def planted(
     seed: int,
     dtypes: Sequence[str] = DTYPES,
 ) -> list[PlantedFault]:
-    """The faults for this run: those that one of `checks` should see, from outside and, where it is known, from inside.
+    """The faults for this run: those that one of `checks` should see, around the original and inside a known one.
 
-    Doubtful are those that rounding hides in all of `dtypes`, those of options that the two do not share, those under a
-    transform that the original itself refuses, and those no larger than what the original itself errs by.
+    Four kinds of faults are doubtful: those that rounding hides in all of `dtypes`, those of options that the two sides
+    do not share, those under a transform that the original refuses, and those no larger than the original's error.
 
     Args:
         subject: The pair.
         checks: The names of the run's checks.
-        profile: The run's profile: how many faults of the inside there are.
-        seed: The run's seed: which of the inside, and in which order all of them are.
-        dtypes: Those in which the pair is judged.
+        profile: The run's profile: it sets how many faults of the inside there are.
+        seed: The run's seed: it chooses the faults of the inside, and the order of all.
+        dtypes: The dtypes in which the pair is judged.
     """
     present = _present(subject)
     error = reference_error(subject)
@@ -73,7 +73,7 @@ def planted(
             fault.name,
             fault.seen_by,
             _with_fault(subject, fault),
-            # whether an original runs a kernel is not asked
+            # the original may run any kernel
             subject if fault.of_candidate or fault.seen_by == ("backend",) else without,
             fault.shows_in,
             doubtful=doubtful(fault),
@@ -85,7 +85,7 @@ def planted(
 
 
 def _chosen(subject: Pair, checks: Set[str], profile: str, seed: int) -> list[Fault]:
-    """The faults around originals of this kind, and as many of the shipped attention's inside as the profile has."""
+    """The faults around originals of this kind, and as many inside the shipped attention as the profile has."""
     around = [fault for fault in AROUND if subject.kind in fault.around]
     inside: list[Fault] = []
     if subject.kind == "module" and subject.reference is CausalSelfAttention:
@@ -104,8 +104,8 @@ def _with_fault(subject: Pair, fault: Fault) -> Pair:
 
 
 def _present(subject: Pair) -> Set[str]:
-    """What a fault of a function may need, and is there: an option that both take, or a feature in which both run."""
-    # a fault in what is done with an option shows around no original that does nothing with it
+    """The needs of faults that the pair meets: options that both sides take, and features in which both run."""
+    # a fault in the use of an option does not show around an original that ignores the option
     options = subject.options - subject.ignored_options
     masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
     present = options | (subject.features if "attn_mask" in options else subject.features - masks)
@@ -114,9 +114,9 @@ def _present(subject: Pair) -> Set[str]:
 
 
 def reference_error(subject: Pair) -> float:
-    """By how much the original errs in float64, in shares of the largest value, as one whose softmax is in float32 in every dtype.
+    """The error of the original in float64, as a share of the largest value; 0 if it does not run in float64.
 
-    It is 0 where the original does not run in float64.
+    An original with its softmax in float32 in every dtype has such an error.
     """
     case = subject.traits.sample.but(dtype="float64")
     problem = subject.problem(case)

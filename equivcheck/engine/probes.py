@@ -1,4 +1,4 @@
-"""Whether a planted fault is one around this original: looked for in probe cases, drawn like the run's own from another seed."""
+"""Whether a planted fault changes anything around this original: probe cases, drawn from another seed, decide it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,21 +21,21 @@ __all__ = ["PROBES", "Probes"]
 
 PROBES = 64
 _BEYOND = 16.0
-"""Times the original's own error: a budget is twice that error where an original leaves it, and a run sees what is well beyond."""
+"""Times the original's error. A budget that the original exceeds is twice that error; a run sees faults well beyond."""
 _NOISE = 2.0**-40
-"""Of the largest value of all: what two ways to compute the same in float64 differ by, and far below every fault."""
+"""Of the largest value of all: above the difference of two float64 computations, and far below every fault."""
 _IN_A_GPT = ("logits", "training", "generation")
-_NO_CASE = 2**40  # beyond every seed that a run of its own has: `seed_for` makes another one of it
+_NO_CASE = 2**40  # added to the run's seed, so that `seed_for` gives seeds that no run uses
 
 
 @dataclass
 class Probes:
-    """Probe cases for the faults of one run, by the checks that should see a fault.
+    """Probe cases for the faults of one run, per check that should see a fault.
 
     Attributes:
         subject: The pair.
         dtypes: The dtypes in which the pair is judged.
-        planned: How many cases each check has in this run, by its name.
+        planned: Name of a check -> its number of cases in this run.
         seed: The run's seed.
     """
 
@@ -47,7 +47,7 @@ class Probes:
     _reference: dict[tuple[bool, Case], list[Results]] = field(default_factory=dict)
 
     def changed_by(self, fault: Pair, checks: Sequence[Check]) -> Iterator[tuple[Check, Case]]:
-        """The probe cases of these checks that a fault changes by more than the original itself errs there."""
+        """The probe cases of these checks that a fault changes by more than the original's error there."""
         each = max(1, PROBES // max(1, len(checks)))
         for check in checks:
             for case in self._cases(check)[:each]:
@@ -55,7 +55,7 @@ class Probes:
                     yield check, case
 
     def _cases(self, check: Check) -> list[Case]:
-        """Cases drawn from the check's own classes, evenly from all of them."""
+        """Cases from all classes of the check, evenly spread."""
         if check.name not in self._drawn:
             seen: list[Case] = []
 
@@ -82,7 +82,7 @@ class Probes:
                 self._reference[key] = list(_ways(problem, problem.reference))
             except Exception as error:
                 ensure_foreign(error)
-                self._reference[key] = []  # what the original refuses is asked of nobody
+                self._reference[key] = []  # a case that the original refuses shows nothing
         reference = self._reference[key]
         if not reference:
             return False
@@ -102,7 +102,7 @@ def _ways(problem: Problem, module: torch.nn.Module) -> Iterator[Results]:
 
 
 def _differ(problem: Problem, reference: Results, faulty: Results) -> bool:
-    """Whether two results of a case differ by more than the original's own error in it, many times over."""
+    """Whether two results of a case differ by many times the original's error in it."""
     apart: dict[str, float] = {}
     noise = _NOISE * max((_greatest(value.double()) for value in reference.values() if value is not None), default=0.0)
     for name in dict.fromkeys((*reference, *faulty)):
@@ -119,7 +119,7 @@ def _differ(problem: Problem, reference: Results, faulty: Results) -> bool:
     if not apart:
         return False
     if problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0:
-        return True  # the oracle drops something else: the same generator state gives the original the same results
+        return True  # the oracle has another mask; here both sides had the same generator state
     truth = problem.oracle_values(gradients=True)
     return any(
         distance > _BEYOND * _greatest(_of(reference, name).to(truth[name]) - truth[name])
@@ -130,7 +130,7 @@ def _differ(problem: Problem, reference: Results, faulty: Results) -> bool:
 
 def _of(results: Results, name: str) -> Tensor:
     value = results[name]
-    assert value is not None, "what differs was there"
+    assert value is not None, "a tensor that differs is in the results"
     return value
 
 

@@ -1,4 +1,4 @@
-"""One check's search: which cases are drawn, in what order they are run, and how a failing one is made small."""
+"""One check's search: it draws cases, runs them in order, and makes a failing one small."""
 
 import hashlib
 import time
@@ -24,11 +24,11 @@ from equivcheck.runtime.global_state import preserved
 __all__ = ["Search", "seed_for"]
 
 _WIDE = 128
-"""The widest head that a candidate must take: of wider ones it may refuse all."""
+"""The widest head that a candidate must take: it may refuse all wider ones."""
 
 
 class _Ended(BaseException):
-    """Ends the drawing of cases at once; no Exception, which Hypothesis would take for a failure and shrink."""
+    """Ends the drawing of cases at once; it is no Exception, which Hypothesis would shrink as a failure."""
 
 
 class _Failure(Exception):
@@ -37,19 +37,24 @@ class _Failure(Exception):
 
 @dataclass
 class Search:
-    """One check's cases, in the order in which they were run, and what came of them.
+    """One check's cases, in the order in which they were run, and their outcomes.
 
     Attributes:
         check: The check.
         subject: The pair.
         planned: How many cases the check has in all of its classes.
         shrink_calls: How many more cases are run to make a failing one small, and as many again beyond its class.
-        until: When to end, as a time of `time.monotonic`.
-        told: Hears how many cases are done.
-        known: What came of cases in a process before this one: they are not run again.
-        began: Hears of each case that is about to be run.
-        ended: Hears what came of it.
-        dtypes: Those that a counterexample may have: what is asked for, and what the candidate takes.
+        until: The time of `time.monotonic` at which the search ends.
+        on_progress: A function that is given the number of cases that are done.
+        known: Case id -> its outcome in an earlier process: such a case is not run again.
+        began: A function that is given each case before it is run.
+        ended: A function that is given the outcome of each case.
+        dtypes: The dtypes that a counterexample may have: they are asked for, and the candidate takes them.
+        passed: The result of each case that did not fail, whether it was judged or not.
+        failed: The difference in each case that failed.
+        minimal: The smallest failing case.
+        stopped: Whether time ran out before all cases were drawn.
+        seconds: The time that the search took.
     """
 
     check: Check
@@ -57,22 +62,26 @@ class Search:
     planned: int
     shrink_calls: float
     until: float
-    told: Callable[[int], None] = lambda _: None
+    on_progress: Callable[[int], None] = lambda _: None
     known: Mapping[str, CaseOutcome] = field(default_factory=dict)
     began: Callable[[Case], None] = lambda _: None
     ended: Callable[[CaseOutcome], None] = lambda _: None
     dtypes: Sequence[str] = DTYPES
-    held: dict[Case, CaseResult] = field(default_factory=dict)
+    passed: dict[Case, CaseResult] = field(default_factory=dict)
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
     stopped: bool = False
     seconds: float = 0.0
     _calls: int = 0
-    _error: Exception | None = None  # what is no outcome of a case
+    _error: Exception | None = None  # an error that is no outcome of a case
 
     def visit(self, case: Case) -> None:
-        """Run the check on a case once; later calls repeat the outcome, so that shrinking counts nothing twice."""
-        if case not in self.failed and case not in self.held and not self._recall(case):
+        """Run the check on a case once; later calls repeat the outcome, so that shrinking runs no case twice.
+
+        Raises:
+            Mismatch: The case fails.
+        """
+        if case not in self.failed and case not in self.passed and not self._recall(case):
             if self._spent():
                 return
             self._run(case)
@@ -81,7 +90,7 @@ class Search:
             raise self.failed[case]
 
     def _recall(self, case: Case) -> bool:
-        """Take what is known of a case from a process before; False where nothing is."""
+        """Take the outcome of a case from an earlier process; False if there is none."""
         outcome = self.known.get(case.id)
         if outcome is None:
             return False
@@ -90,14 +99,14 @@ class Search:
         if outcome.failed is not None:
             self.failed[case] = Recorded(outcome)
         else:
-            self.held[case] = CaseResult(
+            self.passed[case] = CaseResult(
                 outcome.ratio, outcome.where, outcome.notes, outcome.judged, outcome.unsupported, outcome.data
             )
         self.ended(outcome)
         return True
 
     def _spent(self) -> bool:
-        """Whether no further case is run: what is not known to fail counts as passing then, and shrinking comes to its end."""
+        """Whether no further case is run: other cases count as passing then, and shrinking comes to its end."""
         late = time.monotonic() > self.until
         if self.failed:
             if late or self._calls >= self.shrink_calls:
@@ -112,38 +121,37 @@ class Search:
         self.began(case)
         first = not self.failed
         try:
-            with (
-                preserved()
-            ):  # a setting that a candidate switches in one check must not be there before the next looks
-                held = self.check.run(self.subject, case)
+            # a setting that a candidate switches in one check must not last into the next
+            with preserved():
+                result = self.check.run(self.subject, case)
         except Mismatch as mismatch:
             if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
                 self.failed[case] = mismatch
                 self.ended(outcome_of(case, mismatch))
                 return
-            # loud, and what kernels are known for: they keep a head in registers
-            held = CaseResult(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
+            # a loud refusal, usual for kernels that keep a head in registers
+            result = CaseResult(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
         except ReferenceRaises as why:
-            held = _not_asked(why)
+            result = _not_judged(why)
         except (UsageError, KeyboardInterrupt):
             raise
         except ToolError as error:
             raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
         except Exception as error:
             ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {case.id}", error)
-            found = self._of_reference(case, error)
-            if isinstance(found, Mismatch):
-                self.failed[case] = found
-                self.ended(outcome_of(case, found))
+            cause = self._of_reference(case, error)
+            if isinstance(cause, Mismatch):
+                self.failed[case] = cause
+                self.ended(outcome_of(case, cause))
                 return
-            held = _not_asked(found)
-        self.held[case] = held
-        self.ended(outcome_of(case, held))
+            result = _not_judged(cause)
+        self.passed[case] = result
+        self.ended(outcome_of(case, result))
         if first:
-            self.told(len(self.held))
+            self.on_progress(len(self.passed))
 
     def _of_reference(self, case: Case, error: Exception) -> Exception:
-        """An exception that came out of a check, where it is the original's; a Mismatch where it is the candidate's alone."""
+        """The exception itself if the original raises, too; a Mismatch if only the candidate does."""
         try:
             ensure_foreign(error)
         except ToolError as mistake:
@@ -154,16 +162,21 @@ class Search:
         return raised(error).with_traceback(error.__traceback__) if why is None else why
 
     def run(self, classes: Sequence[tuple[Any, int]], seed: int, *, only: int | None = None) -> None:
-        """Draw each class's number of cases, or `only` one's; where one fails, shrink it and leave the other classes."""
+        """Draw the cases of all classes; if one fails, shrink it and leave the other classes.
+
+        Args:
+            classes: The classes of cases: a strategy, and its number of cases.
+            seed: The seed of the first class; each next class has the next seed.
+            only: The number of the one class to draw; None for all.
+        """
         began = time.monotonic()
         try:
             for number, (strategy, count) in enumerate(classes):
                 if only not in (None, number):
                     continue
                 self._draw(strategy, count, seed + number)
-                if last := next(
-                    reversed(self.held), None
-                ):  # a check may take an error for the original's, or a refusal
+                # a check may take the error of a dead device for a refusal, or for the original's
+                if last := next(reversed(self.passed), None):
                     ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {last.id}")
                 if self.minimal is not None:
                     self._polish(self.minimal)
@@ -183,12 +196,12 @@ class Search:
             raise self._error
 
     def _failure_of(self, case: Case) -> type[_Failure] | None:
-        """Visit a case; the class of its failure, of which there is one for each origin, or None where it passes."""
+        """Visit a case; the class of its failure, one class for each origin, or None if it passes."""
         try:
             self.visit(case)
         except Mismatch as mismatch:
             return _class_of(origin_of(mismatch))
-        except Exception as error:  # no outcome of the case: there is nothing to make small
+        except Exception as error:  # no outcome of the case: nothing can be made small
             self._error = error
             raise _Ended from error
         return None
@@ -197,18 +210,18 @@ class Search:
         """Go on shrinking beyond the class that the case was drawn from, for as many calls again."""
         self._calls = 0
         tried: set[Case] = set()
-        found = True
-        while found:
-            found = False
+        improved = True
+        while improved:
+            improved = False
             for case in simpler(smallest):
-                # a dtype that is refused as a whole, or was left out, tells nothing of the difference that was found
+                # a dtype that is refused as a whole, or was left out, shows another difference
                 if case in tried or case.dtype not in self.dtypes or self._calls >= self.shrink_calls:
                     continue
                 tried.add(case)
                 try:
                     self.visit(case)
                 except Mismatch:
-                    smallest, found = case, True
+                    smallest, improved = case, True
                     break
         self.minimal = smallest
 
@@ -222,14 +235,14 @@ def _class_of(origin: str) -> type[_Failure]:
     return _classes[origin]
 
 
-def _not_asked(why: Exception) -> CaseResult:
-    """What the original cannot do is asked of nobody."""
-    told = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
-    return CaseResult(notes=(f"not judged where the original itself raises {told[:160]}",), judged=False)
+def _not_judged(why: Exception) -> CaseResult:
+    """A case that the original cannot run is not judged."""
+    message = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
+    return CaseResult(notes=(f"not judged where the original itself raises {message[:160]}",), judged=False)
 
 
 def _original_raises(subject: Pair, case: Case) -> Exception | None:
-    """What the original raises on a case, by itself; None where it runs."""
+    """The exception that the original raises on a case, run alone; None if it runs."""
     inside = subject.within_gpt() if case.n_layer else subject
 
     def alone() -> None:
@@ -241,5 +254,5 @@ def _original_raises(subject: Pair, case: Case) -> Exception | None:
 
 
 def seed_for(seed: int, name: str) -> int:
-    """The seed of the check of this name in a run of this seed: the same whichever other checks are run."""
+    """The seed of the check of this name in a run of this seed, whichever other checks are run."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big")

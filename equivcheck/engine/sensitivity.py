@@ -1,4 +1,4 @@
-"""The proof that a run would have noticed: faults are put through the checks and cases that the candidate went through."""
+"""The proof that a run would have noticed: planted faults are judged by the checks and cases of the candidate."""
 
 import math
 import time
@@ -19,10 +19,10 @@ from equivcheck.pairs.problem import Results
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.runtime.global_state import preserved
 
-__all__ = ["Plants", "Ran", "first_sighting"]
+__all__ = ["Plants", "Ran", "first_detection"]
 
 _WIDEST = sorted(DTYPES, key=lambda name: -float(torch.finfo(getattr(torch, name)).max))
-_BY_VALUE = ("output", "gradients", "logits", "dropout")  # whose faults a plain pass shows
+_BY_VALUE = ("output", "gradients", "logits", "dropout")  # a plain pass shows their faults
 _OF_RESULTS = frozenset(
     {
         "causality",
@@ -40,8 +40,8 @@ _OF_RESULTS = frozenset(
 )
 """The checks that look at nothing but the results of passes."""
 _MISSED = 1e-3
-"""The chance that a run misses a fault that rounding hides in most cases: one that is missed more often is no test of the run."""
-_AT_ONCE = 12  # cases of one dtype, before it is the next one's turn
+"""The chance that a run misses a fault that rounding hides in most cases: a fault missed more often is no test."""
+_AT_ONCE = 12  # cases of one dtype, before those of the next
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Ran:
     Attributes:
         check: The check.
         planned: How many cases were planned.
-        cases: Those that it judged, in the order in which they were run, and after them those that failed.
-        failed: Whether any failed.
+        cases: The cases that it judged, in the order in which they were run, and after them those that failed.
+        failed: Whether any case failed.
     """
 
     check: Check
@@ -62,21 +62,21 @@ class Ran:
 
 
 class Plants:
-    """The faults of one run, and where they are seen.
+    """The faults of one run, and the cases that detect them.
 
-    A fault that changes nothing in the probe cases is left out: a doubtful one before it is looked for, where what it changes
-    is no more than rounding explains, and one that values show where the run's cases did not show it.
+    A fault that changes nothing in the probe cases is left out. For a doubtful fault this is decided before the search,
+    by the checks themselves; for a fault of values it is decided if the run's cases did not detect it.
     """
 
     def __init__(self, subject: Pair, ran: Sequence[Ran], profile: str, seed: int, dtypes: Sequence[str]) -> None:
-        """Plant nothing as yet.
+        """Plant nothing yet.
 
         Args:
             subject: The pair.
             ran: The checks, with their cases.
             profile: The run's profile.
             seed: The run's seed.
-            dtypes: Those in which the pair was judged.
+            dtypes: The dtypes in which the pair was judged.
         """
         self.subject = subject
         self._ran = {one.check.name: one for one in ran}
@@ -93,7 +93,7 @@ class Plants:
 
     def _is_one(self, fault: PlantedFault) -> bool:
         if fault.without is self.subject and self._ran[fault.seen_by[0]].failed:
-            return False  # the candidate fails there by itself: what is planted around it shows nothing more
+            return False  # the candidate fails there by itself: a fault around it shows nothing more
         planned = sum(self._ran[name].planned for name in fault.seen_by if name in self._ran)
         return not fault.doubtful or _shows_often(fault, self._changed(fault), planned)
 
@@ -101,47 +101,47 @@ class Plants:
         checks = [self._ran[name].check for name in fault.seen_by if name in self._ran]
         return self._probes.changed_by(fault.subject, checks)
 
-    def sighting(self, name: str, until: float, began: Callable[[Case], None]) -> str | None:
-        """Where the fault of this name is seen first, as `first_sighting` says it."""
+    def detect(self, name: str, until: float, began: Callable[[Case], None]) -> str | None:
+        """The first detection of the fault of this name in the run's cases, as `first_detection` returns it."""
         fault = self._planted[name]
         ran = [self._ran[n] for n in fault.seen_by if n in self._ran]
-        return first_sighting(fault, _in_turn(ran, fault.shows_in), until, began)
+        return first_detection(fault, _in_turn(ran, fault.shows_in), until, began)
 
     def changes_nothing(self, name: str) -> bool:
-        """Whether values would show the fault of this name, and no probe case does."""
+        """Whether the fault of this name is one of values, and changes no probe case."""
         fault = self._planted[name]
         return fault.seen_by[0] in _BY_VALUE and next(self._changed(fault), None) is None
 
 
-def first_sighting(
+def first_detection(
     fault: PlantedFault,
     cases: Iterable[tuple[Check, Case]],
     until: float,
     began: Callable[[Case], None] = lambda _: None,
 ) -> str | None:
-    """The first of these checks and cases in which the fault is seen.
+    """The first of these checks and cases that detects the fault.
 
     Args:
         fault: The fault.
-        cases: Where to look, in this order.
-        until: When to end, as a time of `time.monotonic`.
-        began: Hears of each case.
+        cases: The checks and cases to try, in this order.
+        until: The time of `time.monotonic` at which the search ends.
+        began: A function that is given each case before it is run.
 
     Returns:
-        The check and the case, `""` where it is seen in none of them, None where time ran out before that was known.
+        The check and the case in words, `""` if none detects it, None if time ran out before that was known.
     """
     for check, case in cases:
         if time.monotonic() > until:
             return None
         began(case)
-        # what shows without the fault as well is no sight of it
+        # a check that fails without the fault as well does not detect it
         if _fails(check, fault.subject, case) and not _fails_without(check, fault.without, case):
             return f"{check.name} on {case.id}"
     return ""
 
 
 def _shows_often(fault: PlantedFault, probes: Iterator[tuple[Check, Case]], planned: int) -> bool:
-    """Whether a fault shows in so many of the probe cases that a run of this many cases would hardly miss it."""
+    """Whether a fault shows in so many probe cases that a run of `planned` cases would hardly miss it."""
     share = 1.0 - _MISSED ** (1.0 / max(1, planned))
     enough = math.ceil(share * PROBES)
     seen = 0
@@ -158,7 +158,7 @@ def _fails(check: Check, subject: Pair, case: Case) -> bool:
             check.run(subject, case)
     except Mismatch:
         return True
-    except ReferenceRaises:  # as it may now and then
+    except ReferenceRaises:  # the original refuses some cases
         return False
     except Exception as error:
         ensure_foreign(error)
@@ -169,7 +169,7 @@ _without: list[tuple[Pair, dict[tuple[int, str, Case], bool]]] = []
 
 
 def _fails_without(check: Check, subject: Pair, case: Case) -> bool:
-    """Whether a check fails on a case where no fault is planted: asked once for all faults."""
+    """Whether a check fails on a case without a fault; the answer is kept for all faults."""
     if not _without or _without[0][0].reference is not subject.reference:
         _without[:] = [(subject, {})]
     known = _without[0][1]
@@ -180,7 +180,7 @@ def _fails_without(check: Check, subject: Pair, case: Case) -> bool:
 
 
 def _repeats(subject: Pair, case: Case) -> bool:
-    """Whether the original gives the same bits again, from another module and from the same one: it does not differ from itself."""
+    """Whether the original gives the same bits again, from another module and from the same one."""
     try:
         problem = subject.problem(case)
         runs = [
@@ -203,14 +203,16 @@ def _same(one: Results, other: Results) -> bool:
 
 
 def _in_turn(ran: Sequence[Ran], shows_in: Sequence[str]) -> Iterator[tuple[Check, Case]]:
-    """The run's cases, those of the first check first; within one some of each dtype in turn, those that show the fault first.
+    """The order in which cases are tried: by check, then by dtype in blocks of `_AT_ONCE`, the fault's dtypes first.
 
-    After these come wide floats. Of one dtype short ones and long ones take turns: what is wrong from some length on is not
-    looked for in all shorter ones, nor what is wrong in one dtype in all the others.
+    The other dtypes follow, the widest first. Within a dtype short and long cases alternate, so that a fault from some
+    length on is not tried in all shorter cases, nor a fault of one dtype in all others.
     """
     for one in ran:
         alike = [
-            [case for case in one.cases if case.dtype == dtype]  # as they were drawn: short ones first
+            [
+                case for case in one.cases if case.dtype == dtype
+            ]  # in the order in which they were drawn: short ones first
             for dtype in sorted(_WIDEST, key=lambda d: d not in shows_in)
         ]
         most = max(map(len, alike), default=0)

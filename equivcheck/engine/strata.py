@@ -1,4 +1,4 @@
-"""The space of a check's cases in classes, each of which is sure of its share: chance alone would leave some of them out."""
+"""The space of a check's cases in classes, each with a sure share: chance alone would leave some of them out."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from equivcheck.pairs.pair import Pair
 __all__ = ["classes"]
 
 _FEW = 5
-_DEAR = 9  # cases of a check that is dear, in three classes
+_SLOW_IN_CLASSES = 9  # from so many cases on, a slow check has three classes
 _PLAIN: dict[str, Any] = {  # the first case of this class, its simplest, is the only one that is drawn
     "min_seq_len": 16,
     "max_seq_len": 32,
@@ -22,12 +22,12 @@ _PLAIN: dict[str, Any] = {  # the first case of this class, its simplest, is the
     "regimes": ("near_initial",),
     "layouts": ("contiguous",),
 }
-"""Where rounding explains least: of several heads and samples, with small scores. In half precision it explains half of a
-gradient of the keys in most other regimes, and a run that met none of this kind would be insensitive by chance."""
+"""Cases in which rounding explains least: several heads and samples, small scores. In most other regimes rounding in
+half precision explains half of a gradient of the keys. A run without a plain case would be insensitive by chance."""
 _TYPICAL: dict[str, Any] = _PLAIN | {"vocab_sizes": (17,)}
-"""A case of these two in which something can go wrong. Their other cases are drawn, and the first of those is the simplest: with
-one position no gradient comes back to queries and keys, and of two tokens the likelier one is often the same for a wrong model. A
-run that drew no other ones was insensitive, as some seeds, and some versions of Hypothesis, did."""
+"""A case of deep and of whole models that shows faults. The first case of another class is its simplest: with one
+position queries and keys get no gradient, and of two tokens a wrong model often prefers the same one. Some seeds, and
+some versions of Hypothesis, drew no other cases, and the run was insensitive."""
 _DEEP: dict[str, Any] = {"n_layers": (3,)}
 _SMALL_HEADS: dict[str, Any] = {"min_seq_len": 2, "max_seq_len": 8, "max_head_size": 8}
 _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest, is the only one that is drawn
@@ -35,14 +35,14 @@ _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest,
     {**_SMALL_HEADS, "min_batch_size": 257, "max_batch_size": 300, "max_heads": 2, "max_scores": 2**18},
     {"min_seq_len": 2, "max_seq_len": 24, "head_sizes": (256,), "max_heads": 2, "max_batch_size": 2},
 )
-"""More heads, more samples and wider heads than other cases have: what is wrong from some number on is wrong there."""
-_ONCE = (*WIDE, HALF[0])  # a narrow one and the wide ones: a second each
+"""More heads, more samples and wider heads than in other cases: they show faults from some number on."""
+_ONCE = (*WIDE, HALF[0])  # a narrow dtype and the wide ones: a second each
 _LONGEST_OF_A_MODEL = 130
 _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
 
 
 def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
-    """The case space in classes of dtype and length, short ones first, each with the number of cases it is sure of."""
+    """The case space in classes of dtype and length, short ones first, each with its sure number of cases."""
     space = _space(check, subject, dtypes)
     longest, shortest = space.max_seq_len, space.min_seq_len
     lengths = [
@@ -53,38 +53,38 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
     each = [[dtype] for dtype in space.dtypes]
     # the first case of a class is its simplest: classes of few cases would hold little else
     groups = each if planned >= _FEW * len(each) * len(lengths) else [list(space.dtypes)] if space.dtypes else []
-    if check.slow and len(groups) == 1 and planned >= _DEAR:  # processes can share what is in several classes
+    if check.slow and len(groups) == 1 and planned >= _SLOW_IN_CLASSES:  # processes can share several classes
         wide = [d for d in space.dtypes if d not in HALF]
         groups = [group for group in (wide, *([d] for d in HALF if d in space.dtypes)) if group]
     whole = len(groups) * sum(share for _, _, share in lengths)
-    found = [
+    counted = [
         (space.but(dtypes=group, min_seq_len=low, max_seq_len=high), max(1, round(planned * share / whole)))
         for low, high, share in lengths
         for group in groups
     ]
     if check.fine:
-        found += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
+        counted += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
     if check.deep:
-        found += [(space.but(**_TYPICAL, **_DEEP, dtypes=group), 1) for group in each]
+        counted += [(space.but(**_TYPICAL, **_DEEP, dtypes=group), 1) for group in each]
     if check.whole:
         wide = [d for d in space.dtypes if d not in HALF] or list(space.dtypes)
-        found += [(space.but(**_TYPICAL, dtypes=wide), 1)] if wide else []
+        counted += [(space.but(**_TYPICAL, dtypes=wide), 1)] if wide else []
     if subject.kind in check.beyond:
-        found += [(space.but(**beyond, dtypes=group), 1) for beyond in _BEYOND for group in each]
+        counted += [(space.but(**beyond, dtypes=group), 1) for beyond in _BEYOND for group in each]
     if {"lengths", "causal lengths"} & space.features:
-        # a step of decoding, one query and many keys, is what such a function is for: chance alone would leave it to few cases
-        found.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
+        # such a function is for a step of decoding, one query and many keys: chance alone would draw few of them
+        counted.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
     if space.features:
-        found += _masked(space, max(2, round(planned * _SHAPED)))
+        counted += _masked(space, max(2, round(planned * _SHAPED)))
     if check.extra_case and not subject.traits.whole_model:  # the first case of a class: its simplest
-        found += [(space.but(**check.extra_case, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
-    return [(cases(one), count) for one, count in found]
+        counted += [(space.but(**check.extra_case, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
+    return [(cases(one), count) for one, count in counted]
 
 
 def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:
-    """A class for each shape of masks in which both run, where queries and keys can be mixed up, and one head with another.
+    """A class for each shape of masks in which both run, with enough queries, keys and heads to mix them up.
 
-    And one of additive masks that all heads share: where such a mask is learned, its gradient is a sum over heads.
+    One more class has additive masks that all heads share: the gradient of a learned one is a sum over heads.
     """
     square = space.features - {"lengths", "causal lengths"}
     mixed = space.but(features=square, min_seq_len=2, max_seq_len=24, min_heads=2)
@@ -95,7 +95,7 @@ def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:
 
 
 def _space(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
-    """The space of a check's cases, as far as it is one of the pair's kind, options and dtypes."""
+    """The space of a check's cases, limited to the kind, options and dtypes of the pair."""
     space = check.space.but(dtypes=[d for d in check.space.dtypes if d in dtypes])
     if subject.traits.whole_model:
         if space.n_layers == CaseSpace.n_layers:

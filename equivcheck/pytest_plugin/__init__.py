@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")  # Hypothesis refuses fixtures that live for one function only
 def device(request: pytest.FixtureRequest) -> str:
-    """The device to test on: cpu, and cuda with --gpu; only cuda in a test that is marked gpu itself."""
+    """The device to test on: cpu, and cuda with --gpu; only cuda in a test that is marked gpu."""
     return str(request.param)
 
 

@@ -45,12 +45,15 @@ def suite(
     """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
 
     Each test runs one check in one dtype, plants the faults that this check should see there, and has an id such as
-    `output-cpu-bfloat16`. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist take
-    a GPU each. A test is skipped, with the reason, where its check has nothing to say on the pair, or the candidate refuses
-    the dtype. Arguments are those of `verify`; a UsageError for what does not fit.
+    `output-cpu-bfloat16`. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist
+    take a GPU each. A test is skipped, with the reason, if its check judges nothing on the pair, or the candidate
+    refuses the dtype. The arguments are those of `verify`.
+
+    Raises:
+        UsageError: An argument does not fit, or the pair cannot be judged.
     """
-    said: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
-    if os.environ.get(INSIDE):  # a worker has imported the file of these tests: it is there for another thing in it
+    user_functions: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    if os.environ.get(INSIDE):  # a worker has imported the file of these tests for another object in it
         return type("TestEquivalence", (), {})
     for dtype in dtypes:
         if dtype not in DTYPES:
@@ -61,13 +64,13 @@ def suite(
         "dtypes": list(dtypes),
         "profile": profile,
     }
-    pair = pair_of(reference, candidate, kind, "cpu", said, setup)
+    pair = pair_of(reference, candidate, kind, "cpu", user_functions, setup)
     if pair is not None:
         loaded, cells = api.ask(pair, "cells", **asked)
     else:
         with watched() as access:
             judge = Judge(access)
-            loaded = judge.load(reference, candidate, kind, "cpu", said)
+            loaded = judge.load(reference, candidate, kind, "cpu", user_functions)
             cells = judge.cells(**asked)
 
     @pytest.mark.parametrize(("check", "where", "dtype"), _parameters(cells))
@@ -77,7 +80,7 @@ def suite(
                 reference,
                 candidate,
                 kind=kind if pair is not None else loaded["kind"],
-                device=_own_gpu() if where == GPU else where,
+                device=_gpu_of_worker() if where == GPU else where,
                 profile=profile,
                 checks=[check],
                 dtypes=[dtype],
@@ -86,7 +89,7 @@ def suite(
                 deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
                 setup=setup,
                 shared=True,
-                **said,
+                **user_functions,
             )
             _judge(report)
 
@@ -104,14 +107,14 @@ def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
     ]
 
 
-def _own_gpu() -> str:
-    """The GPU of this worker of pytest-xdist: they are dealt out in turn."""
+def _gpu_of_worker() -> str:
+    """The GPU of this worker of pytest-xdist: workers take GPUs in turn."""
     number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
     return f"{GPU}:{number % max(1, DEVICE_TYPES[GPU].module.device_count())}"
 
 
 def _judge(report: Report) -> None:
-    """Pass, skip with the reason, or fail with a short assertion: what, how far over budget, the case and its replay."""
+    """Pass, skip with the reason, or fail with a short message: the difference, its ratio, the case and its replay."""
     result = report.results[0] if report.results else None
     if report.equivalent or (result is not None and result.outcome == "deviation" and not report.findings):
         return

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from equivcheck.errors import UsageError
 from equivcheck.report.model import CheckResult, Deviation
 
-__all__ = ["declared", "parse_deviations"]
+__all__ = ["apply_deviation", "parse_deviations"]
 
 
 def parse_deviations(deviations: Mapping[str, str | Deviation] | None, known: Sequence[str]) -> dict[str, Deviation]:
@@ -23,7 +23,7 @@ def parse_deviations(deviations: Mapping[str, str | Deviation] | None, known: Se
     return accepted
 
 
-def declared(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
+def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
     """As it counts: a difference that is declared and has not expired is a deviation; one that shows no more is noted."""
     found = accepted.get(result.name)
     if found is None:

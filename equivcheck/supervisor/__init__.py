@@ -1,1 +1,1 @@
-"""Has a pair judged in processes of its own, and makes the verdict of what they answer: no torch and no code under test in it."""
+"""Has workers run a pair, and makes the verdict of their answers; it imports neither torch nor code under test."""

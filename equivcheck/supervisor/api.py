@@ -1,4 +1,4 @@
-"""A sealed run of a pair that is given by import strings: `verify` it, `replay` one case of it, `ask` a question about it."""
+"""Sealed runs of pairs of import strings: `verify` one, `replay` one of its cases, `ask` a question about it."""
 
 import math
 import signal
@@ -29,18 +29,18 @@ def verify(
     pair: NamedPair,
     request: Request,
     *,
-    heard: Listener,
+    listener: Listener,
     keep: Callable[[Report], None],
     signals: Sequence[signal.Signals] = (signal.SIGINT,),
 ) -> Report:
     """The report of a sealed run.
 
     Args:
-        pair: What is judged.
-        request: What is asked of the run.
-        heard: Hears how the run gets on. What it raises ends the run.
-        keep: Is given a report first before any check and then after every one.
-        signals: Those that end the run with a partial report.
+        pair: The pair to judge.
+        request: The user's request.
+        listener: Its methods are called with the progress of the run. An exception of theirs ends the run.
+        keep: A function that is given a partial report before the first check and after every one.
+        signals: The signals that end the run with a partial report.
 
     Raises:
         UsageError: The pair could not be judged.
@@ -63,9 +63,9 @@ def verify(
                 request=request,
                 began=began,
                 until=until,
-                heard=heard,
+                listener=listener,
                 keep=keep,
-            ).through()
+            ).execute()
             whole = report.complete
             return report
         finally:
@@ -80,9 +80,9 @@ def ask(pair: NamedPair, name: str, **arguments: Any) -> tuple[Mapping[str, Any]
     """How a pair is loaded, and the answer to one question, of a worker that is kept for later runs.
 
     Args:
-        pair: What the question is about.
+        pair: The pair that the question is about.
         name: The question.
-        arguments: What it is asked with, as plain data.
+        arguments: Its arguments, as plain data.
 
     Raises:
         UsageError: The pair could not be judged.
@@ -97,7 +97,7 @@ def ask(pair: NamedPair, name: str, **arguments: Any) -> tuple[Mapping[str, Any]
     except Lost as lost:
         workers.close()
         raise UsageError(
-            f"{pair.candidate} could not be loaded: the {lost.death.side or 'original'} {lost.told}"
+            f"{pair.candidate} could not be loaded: the {lost.death.side or 'original'} {lost.description}"
         ) from None
     finally:
         _show(workers.printed())
@@ -113,16 +113,16 @@ def replay(
     worker_memory: float | None = None,
     signals: Sequence[signal.Signals] = (),
 ) -> tuple[CheckResult, ...]:
-    """What the checks say of one case, in a worker; where its process dies of one, that is what came of it.
+    """The results of the checks on one case, in a worker; its death is a result, too.
 
     Args:
-        pair: What is judged.
+        pair: The pair to judge.
         case: The id of the case.
         checks: The names of the checks to run; None for all that apply.
         require_backend: The kernels that must run.
         case_seconds: The time limit of the case; None for the default.
         worker_memory: How many bytes a process may use; None for the default.
-        signals: Those that end the replay.
+        signals: The signals that end the replay.
 
     Raises:
         UsageError: There is no such case, or the pair could not be judged.
@@ -141,8 +141,8 @@ def replay(
         workers.again(request, math.inf, lambda: flag.up)
         try:
             workers.open()
-            found = workers.answer("replay", case=case, checks=checks, require_backend=list(require_backend))
-            return replayed(found)
+            answers = workers.answer("replay", case=case, checks=checks, require_backend=list(require_backend))
+            return replayed(answers)
         except Interrupted:
             raise KeyboardInterrupt from None
         except Lost as lost:

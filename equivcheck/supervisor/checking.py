@@ -1,10 +1,10 @@
-"""The checks of a run: pieces are handed out, and outcomes are taken in the order of the plan."""
+"""The checks of a run: workers get pieces, and outcomes are collected in the order of the plan."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from equivcheck.report.deviations import declared
+from equivcheck.report.deviations import apply_deviation
 from equivcheck.report.model import CheckResult, Deviation
 from equivcheck.report.outcomes import Searched, check_result, kernels_by_dtype
 from equivcheck.supervisor.deaths import Lost
@@ -18,19 +18,19 @@ __all__ = ["Checking"]
 
 @dataclass
 class Checking:
-    """The checks of one run, and what has come of them.
+    """The checks of one run, and their results.
 
     Attributes:
-        workers: Who runs the pair.
-        request: What is asked of the run.
-        heard: Hears of each case and each check.
-        results: Of the checks that have finished, in the order of the plan.
+        workers: The processes that run the pair.
+        request: The user's request.
+        listener: Its methods are called after each case and each check.
+        results: The results of the finished checks, in the order of the plan.
         complete: Whether none of them ran out of time.
     """
 
     workers: Workers
     request: Request
-    heard: Listener
+    listener: Listener
     results: list[CheckResult]
     complete: bool = True
     _plan: Mapping[str, Any] = field(default_factory=dict)
@@ -40,12 +40,12 @@ class Checking:
     _counts: dict[str, int] = field(default_factory=dict)
 
     def run(self, plan: Mapping[str, Any], accepted: Mapping[str, Deviation], finished: Callable[[], None]) -> None:
-        """Have the checks run.
+        """Run the checks.
 
         Args:
-            plan: What the question `plan` was answered with.
+            plan: The answer to the question `plan`.
             accepted: Name of a check -> the difference that is accepted.
-            finished: Is called after every check.
+            finished: A function that is called after every check.
         """
         self._plan, self._accepted = plan, accepted
         checks = self._plan["checks"]
@@ -60,16 +60,16 @@ class Checking:
             usable=self._plan["usable"],
         )
 
-        def heard(check: str) -> None:
+        def on_case(check: str) -> None:
             self._counts[check] = self._counts.get(check, 0) + 1
-            self.heard.progress(check, min(self._counts[check], planned[check]), planned[check])
+            self.listener.progress(check, min(self._counts[check], planned[check]), planned[check])
 
-        # what takes longest must not start last
-        in_order = sorted(checks, key=lambda c: not c["dear"])
-        self.workers.begin([piece for c in in_order for piece in self._pieces[c["name"]]], heard)
+        # slow checks must not start last
+        in_order = sorted(checks, key=lambda c: not c["slow"])
+        self.workers.begin([piece for c in in_order for piece in self._pieces[c["name"]]], on_case)
         spent = False
         for check in checks:
-            self.heard.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
+            self.listener.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
             pieces = self._pieces[check["name"]]
             self.workers.finish(pieces)
             failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
@@ -78,14 +78,14 @@ class Checking:
                 self.workers.make_small(failing, spend=not spent)
                 spent = spent or bool(died)
             self._take(check, pieces)
-            self.heard.finished(self.results[-1])
+            self.listener.finished(self.results[-1])
             finished()
         notes = self._plan["notes"]
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 
     def _take(self, check: Mapping[str, Any], pieces: Sequence[Piece]) -> None:
-        """Make the result of a check of what its pieces have come to."""
+        """Make the result of a check of the outcomes of its pieces."""
         name = check["name"]
         searched = Searched()
         for piece in pieces:
@@ -112,7 +112,7 @@ class Checking:
             replay=check["replay"],
             refused=self._plan["refused"],
         )
-        self.results.append(declared(result, self._accepted))
+        self.results.append(apply_deviation(result, self._accepted))
 
     def _explained(self, check: str, cases: Sequence[str]) -> str:
         try:
@@ -121,7 +121,7 @@ class Checking:
             return ""
 
     def rescue(self) -> None:
-        """Keep a difference that was already seen where the run is cut short."""
+        """Make a result of each difference that was already seen when the run is cut short."""
         done = {result.name for result in self.results}
         for check in self._plan.get("checks", ()):
             pieces = self._pieces.get(check["name"], ())
@@ -135,13 +135,13 @@ class Checking:
                 self._add_result(check, searched)
 
     def kernels(self) -> dict[str, str]:
-        """Which kernels ran, by dtype."""
+        """The kernels that ran, by dtype."""
         return kernels_by_dtype(self._searched.get("backend"))
 
     def judged(self) -> dict[str, dict[str, Any]]:
-        """Name of a check -> how many cases were planned, those that it judged, and whether one failed."""
+        """Name of a check -> the number of planned cases, the judged and failed cases, and whether one failed."""
         planned = {c["name"]: c["planned"] for c in self._plan["checks"]}
-        # a check with a declared deviation stops where it differs: what it would have noticed cannot be asked of it
+        # a check with a declared deviation stops at its difference: it cannot show which faults it would detect
         ran = {
             result.name: {
                 "planned": planned[result.name],
@@ -154,7 +154,7 @@ class Checking:
         return {name: of for name, of in ran.items() if of["cases"]}
 
     def cases_of_original(self) -> list[str]:
-        """Three cases of this run on which the original is looked at: the first, the middle and the last that passed by value."""
+        """Three cases on which the original is run again: the first, the middle and the last that passed by value."""
         for name in ("gradients", "logits", "output", *self._searched):
             passed = list(self._searched[name].passed) if name in self._searched else []
             if passed:

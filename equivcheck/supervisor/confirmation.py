@@ -1,4 +1,4 @@
-"""What the end of a process says of the case that it was at: the case is run again in a fresh process, alone."""
+"""The verdict on a case of which a process died: the case is run again in a fresh process, alone."""
 
 import math
 
@@ -10,23 +10,23 @@ from equivcheck.supervisor.workers import Worker
 
 __all__ = ["Confirmation", "death_outcome"]
 
-_MOST_OF_REFERENCE = 3  # deaths of the original in one class, after which it is left
-_MOST_IN_ALL = 9  # in a run, after which one is enough to leave a class
-_SLOW = 0.5  # of the time limit: what takes so long alone is slow; what takes less did not answer for another reason
+_MOST_OF_REFERENCE = 3  # deaths of the original in one class, after which the class is left
+_MOST_IN_ALL = 9  # deaths in a run, after which one is enough to leave a class
+_SLOW = 0.5  # of the time limit: a case that takes so long alone is slow; a faster one hung for another reason
 
 
 class Confirmation:
-    """Runs cases again of which a process died, and says whose the deaths are.
+    """Runs cases again of which a process died, and finds the side whose code it died in.
 
     Attributes:
-        gaps: In words, what could not be judged for deaths that are not the candidate's.
+        gaps: In words, the cases that were not judged because of deaths that are not the candidate's.
     """
 
     def __init__(self, pool: Pool) -> None:
-        """Know of no death as yet.
+        """Know of no death yet.
 
         Args:
-            pool: The workers, of which more are started where a case is run again.
+            pool: The workers; it starts one more for each case that is run again.
         """
         self._pool = pool
         self.gaps: list[str] = []
@@ -38,10 +38,17 @@ class Confirmation:
         self._of_reference = 0
 
     def settle(self, worker: Worker, piece: Piece, case: str, death: Death) -> None:
-        """Find out what the end of a process says of a case: it is run again in a fresh process, alone."""
+        """Run a case again in a fresh process, alone, and put its outcome into the journal of its piece.
+
+        Args:
+            worker: The worker that died.
+            piece: The piece that it ran.
+            case: The case that it ran.
+            death: How it died.
+        """
         if self._pool.hangs and death.how == "hang":
             piece.journal[case] = death_outcome(
-                case, death, f"{death.told}, as on another case in a fresh process, too"
+                case, death, f"{death.description}, as on another case in a fresh process, too"
             )
             return
         if self._of_reference >= _MOST_IN_ALL and death.side != "candidate":
@@ -60,14 +67,15 @@ class Confirmation:
             return
         outcome = CaseOutcome.of(alone.answer) if alone.error is None else None
         if death.how == "hang" and alone.seconds > _SLOW * self._pool.times.limit_s(worker.work, piece.check):
-            told = f"{case} took {alone.seconds:.0f} s: raise --case-seconds"
-            self._gap(piece, case, f"not judged: {told}")
+            reason = f"{case} took {alone.seconds:.0f} s: raise --case-seconds"
+            self._gap(piece, case, f"not judged: {reason}")
         elif death.side == "candidate" and self._repeats(worker, piece, case):
             count = sum(len(done.journal) for done in worker.history)
             piece.journal[case] = death_outcome(
                 case,
                 death,
-                f"{death.told} in a process that ran {count} cases before it, and again in another one; alone it does not",
+                f"{death.description} in a process that ran {count} cases before it, and again in another one; "
+                "alone it does not",
             )
         elif death.outside:
             self._pool.ended_outside()
@@ -75,10 +83,12 @@ class Confirmation:
                 piece.journal[case] = outcome
         else:
             side = death.side or "original"
-            self._gap(piece, case, f"not judged: the process that ran the {side} {death.told} once, and not again")
+            self._gap(
+                piece, case, f"not judged: the process that ran the {side} {death.description} once, and not again"
+            )
 
     def _repeats(self, worker: Worker, piece: Piece, case: str) -> bool:
-        """Whether a process that runs what the dead one ran dies of it as well."""
+        """Whether a process that runs the pieces of the dead one dies as well, in the candidate's code."""
         other = self._pool.start()
         try:
             for done in worker.history:
@@ -102,23 +112,23 @@ class Confirmation:
         piece.of_reference += 1
         self._of_reference += 1
         who = "the original" if side == "reference" else "equivcheck's own run of the original"
-        self._gap(piece, case, f"not judged where {who} {death.told}")
+        self._gap(piece, case, f"not judged where {who} {death.description}")
         if piece.of_reference >= _MOST_OF_REFERENCE:
             piece.searched, piece.done = Searched(seconds=piece.searched.seconds), True
             for outcome in piece.journal.values():
                 piece.searched.add(outcome)
 
-    def _gap(self, piece: Piece, case: str, told: str) -> None:
-        piece.journal[case] = CaseOutcome(case, judged=False, notes=(told,))
-        self.gaps.append(f"{piece.check} on {case}: {told}")
+    def _gap(self, piece: Piece, case: str, reason: str) -> None:
+        piece.journal[case] = CaseOutcome(case, judged=False, notes=(reason,))
+        self.gaps.append(f"{piece.check} on {case}: {reason}")
 
 
-def death_outcome(case: str, death: Death, told: str) -> CaseOutcome:
-    """A case of which the candidate ends its process."""
+def death_outcome(case: str, death: Death, description: str) -> CaseOutcome:
+    """The outcome of a case in which the candidate ends its process."""
     return CaseOutcome(
         case,
         where="the process",
-        failed=f"the candidate {told}",
+        failed=f"the candidate {description}",
         ratio=math.inf,
         origin=f"process {death.how}",
         died=death.how,

@@ -1,4 +1,4 @@
-"""How a process that ran a pair came to its end, in words, and whose code it was at."""
+"""How a process that ran a pair ended, in words, and whose code it ran."""
 
 import signal
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ class Death:
 
     Attributes:
         how: `died`, `hang`, `memory`, `fork`, `lost` or `closed`.
-        told: What it did, as the end of a sentence: `died of SIGSEGV`.
-        place: What it was at.
-        outside: Whether it may have been ended from outside: by a SIGKILL that nobody here has sent.
+        description: How it ended, as the end of a sentence: `died of SIGSEGV`.
+        place: The step that it was in.
+        outside: Whether it may have been ended from outside: by a SIGKILL that equivcheck has not sent.
     """
 
     how: str
-    told: str
+    description: str
     place: Place
     outside: bool = False
 
     @property
     def side(self) -> str:
-        """Whose code ran: `reference` or `candidate`; `""` where equivcheck had the original run in its own way."""
+        """Whose code ran: `reference` or `candidate`; `""` in runs of the original that equivcheck modified."""
         return "" if self.place.step in _IN_FLOAT64 else self.place.side
 
     @property
@@ -40,28 +40,28 @@ class Death:
 
 
 class Lost(Exception):
-    """A process died of what it was asked beside cases, and another one did again."""
+    """A process died of a question that is no case, and a second one did, too."""
 
     def __init__(self, first: Death, second: Death) -> None:
-        super().__init__(second.told)
+        super().__init__(second.description)
         self.death = second
-        self.told = confirmed(first, second)
+        self.description = confirmed(first, second)
 
 
 def confirmed(first: Death, second: Death) -> str:
-    """What a process did, and did again in a fresh one, as the end of a sentence."""
+    """A death that a fresh process confirmed, as the end of a sentence."""
     if second.how == "hang":
-        return f"{second.told} in a fresh process (--case-seconds)"
+        return f"{second.description} in a fresh process (--case-seconds)"
     option = " (--worker-memory)" if first.how == "memory" else ""
-    return f"{first.told}{option}, and again in a fresh process"
+    return f"{first.description}{option}, and again in a fresh process"
 
 
 def death_of(asked: Asked) -> Death:
-    """How the process ended that was asked this."""
+    """The death of the process that was asked this."""
     if asked.why == "closed" and asked.status == -signal.SIGKILL:
         return Death("closed", "closed the descriptors of its process", asked.place)
     if asked.why in ("hang", "memory", "lost", "fork"):
-        return Death(asked.why, asked.told, asked.place)
+        return Death(asked.why, asked.description, asked.place)
     status = asked.status or 0
     if status == -signal.SIGKILL:
         return Death("died", "died of SIGKILL", asked.place, outside=True)

@@ -1,4 +1,4 @@
-"""How a run is interrupted: a signal raises a flag, which the run looks at where it can end."""
+"""How a run is interrupted: a signal raises a flag, and the run checks the flag wherever it can end."""
 
 import signal
 import threading
@@ -10,11 +10,11 @@ __all__ = ["Flag", "Interrupted", "listening"]
 
 
 class Interrupted(BaseException):
-    """The run is to end now: it was interrupted, or its time is over."""
+    """Ends the run: it was interrupted, or its time is over."""
 
 
 class Flag:
-    """Whether the run is to end: set by Ctrl-C and by SIGTERM, which so cannot be lost in a callback."""
+    """Whether the run shall end: Ctrl-C and SIGTERM set it, so that no callback can swallow them."""
 
     def __init__(self) -> None:
         self.up = False
@@ -26,7 +26,7 @@ class Flag:
 
 @contextmanager
 def listening(*signals: signal.Signals) -> Iterator[Flag]:
-    """Inside, these signals raise the flag, where this is the thread that gets them."""
+    """While active, these signals raise the flag, if this is the main thread."""
     flag = Flag()
     if threading.current_thread() is not threading.main_thread():
         yield flag

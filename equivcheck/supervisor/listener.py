@@ -1,4 +1,4 @@
-"""Who hears how a run gets on: the progress bar, or an object of the user with the same two methods."""
+"""The receiver of a run's progress: the progress bar, or an object of the user with the same two methods."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ __all__ = ["Listener"]
 
 
 class Listener(Protocol):
-    """Is told how a run gets on; `stage` is a check's name or `sensitivity`."""
+    """Receives the progress of a run; `stage` is the name of a check, or `sensitivity`."""
 
     def progress(self, stage: str, done: int, total: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What foreign code did beside its results, looked at after a run: to the original, to torch, to what judges, to its process."""
+"""Side effects of foreign code, looked for after a run: on the original, torch, the judging code and the process."""
 
 import array
 import base64
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["LookBack"]
 
 _END_S = 30.0
-_NOISE = 8.0  # times what the original alone differs from itself by
+_NOISE = 8.0  # times the difference between two runs of the original alone
 
 
 class LookBack:
-    """Holds the original of a pair against itself where the candidate was never imported, and looks at what was replaced."""
+    """Compares the original with itself in a process without the candidate, and looks for replaced functions."""
 
     def __init__(self, pool: Pool, pair: "NamedPair", loaded: Mapping[str, Any], folder: str) -> None:
-        """Look at nothing as yet.
+        """Ask nothing yet.
 
         Args:
             pool: The workers.
             pair: The pair.
-            loaded: How it was loaded: the kind of its original, device, and facts about functions.
+            loaded: The answer to the question `load`: the kind of its original, device, facts about functions.
             folder: The folder that workers begin in.
         """
         self._pool, self._pair, self._loaded, self._folder = pool, pair, loaded, folder
@@ -39,7 +39,7 @@ class LookBack:
         self._original_alone: _Alone | None = None
 
     def begin(self, cases: Sequence[str]) -> None:
-        """Have a worker that never imports the candidate run the original on these cases, beside what follows."""
+        """Start the original on these cases in a worker that never imports the candidate; do not wait for it."""
         if self._original_alone is None:
             self._cases = list(cases)
             self._original_alone = self._alone()
@@ -66,15 +66,15 @@ class LookBack:
         return _Alone(worker, [worker.ask(name, **arguments) for name, arguments in asks])
 
     def findings(self, *, last: bool) -> tuple[list[str], list[str]]:
-        """What makes the comparison void, and notes: of the original, of torch, of what judges, and of the process.
+        """Findings that make the comparison void, and notes: on the original, torch, the judging code and the process.
 
-        The original is held against itself in a worker that never imports the candidate: its results on some cases, the folder
-        in which it leaves the process, and, if this is the `last` run of these workers, how that ends.
+        The original is compared with itself in a worker that never imports the candidate: its results on some cases,
+        the working folder that it leaves, and, if this is the `last` run of these workers, the end of the process.
         """
         pool = self._pool
         pool.fill()
         alone = self._original_alone
-        assert alone is not None, "it is looked at before"
+        assert alone is not None, "`begin` comes before `findings`"
         oldest = max(pool.workers, key=lambda w: sum(len(piece.journal) for piece in w.history))
         results = oldest.ask("original", cases=self._cases)
         asks = {
@@ -87,9 +87,9 @@ class LookBack:
             for name, some in asks.items()
         }
         alone.take()
-        findings = [f"what judges was changed: {told}" for told in _once(answers["judging"])]
-        replaced = _once([found["original"] for found in answers["replaced"]])
-        names = [*replaced, *_once([found["torch"] for found in answers["replaced"]])]
+        findings = [f"what judges was changed: {change}" for change in _once(answers["judging"])]
+        replaced = _once([one["original"] for one in answers["replaced"]])
+        names = [*replaced, *_once([one["torch"] for one in answers["replaced"]])]
         notes = []
         other = self._other_original(results, alone, named=bool(names))
         if other:
@@ -99,7 +99,7 @@ class LookBack:
         if alone.error:
             notes.append(f"the original could not be looked at without the candidate: {alone.error}")
         elif results.died or results.error is not None:
-            why = death_of(results).told if results.died else str(results.error and results.error[1])
+            why = death_of(results).description if results.died else str(results.error and results.error[1])
             notes.append(f"the original could not be looked at after the run: {why}")
         moved = [folder for folder in answers["folder"] if folder != self._folder]
         if moved and alone.folder == self._folder:
@@ -111,14 +111,14 @@ class LookBack:
             return findings, notes
         (end, done), (end_alone, _) = self._ends(oldest, alone.worker)
         if end and not end_alone:
-            told = f"{end}; with the original alone it ends as it should"
-            (notes if done else findings).append(told)  # what Python takes down after that may be a library's doing
+            message = f"{end}; with the original alone it ends as it should"
+            (notes if done else findings).append(message)  # after its handlers a library may break the process
         return findings, notes
 
     def _other_original(self, results: Asked, alone: "_Alone", *, named: bool) -> str:
-        """In words, how the original's results differ from those that it has alone; empty where they do not.
+        """In words, how the original's results differ from those that it has alone; empty if they do not.
 
-        Where nothing is known to be replaced, a fresh process that has imported both must differ, too.
+        If nothing is known to be replaced, a fresh process that has imported both sides must differ, too.
         """
         if alone.error or results.died or results.error is not None:
             return ""
@@ -144,10 +144,10 @@ class LookBack:
         return asked.died or asked.error is not None or _apart(asked.answer, alone.results) is None
 
     def _ends(self, *workers: Worker) -> list[tuple[str, bool]]:
-        """Have processes come to their ends as any program does.
+        """Let processes end as any program does.
 
         Returns:
-            For each, in words, how it ended otherwise, and whether all of its handlers of atexit had run by then.
+            For each, in words, an abnormal end, and whether all of its handlers of atexit had run by then.
         """
         pool = self._pool
         limit = min(_END_S, pool.times.limit_s(0.0))
@@ -176,7 +176,7 @@ class LookBack:
 
 @dataclass
 class _Alone:
-    """The original in a process of its own: what it was asked, and what came of it."""
+    """The original in a process of its own: the questions, and their answers."""
 
     worker: Worker
     asked: list[Asked]
@@ -185,10 +185,10 @@ class _Alone:
     error: str = ""
 
     def take(self) -> None:
-        """Take the answers, which have come."""
+        """Read the answers, which have arrived."""
         for one in self.asked:
             if one.died:
-                self.error = self.error or f"its process {death_of(one).told}"
+                self.error = self.error or f"its process {death_of(one).description}"
             elif one.error is not None:
                 self.error = self.error or one.error[1]
             elif one.name == "original":
@@ -204,7 +204,7 @@ def _once(lists: Sequence[Sequence[str]]) -> list[str]:
 def _apart(
     results: Sequence[Mapping[str, str]], others: Sequence[Mapping[str, str]]
 ) -> tuple[tuple[int, str], float] | None:
-    """Where two sets of results differ most, by case and tensor, and by how much; None where they are the same bits."""
+    """The case and tensor in which two sets of results differ most, and by how much; None if all bits are equal."""
     worst: tuple[tuple[int, str], float] | None = None
     for at, (one, other) in enumerate(zip(results, others, strict=True)):
         for name in dict.fromkeys((*one, *other)):

@@ -12,17 +12,8 @@ from equivcheck.supervisor.nursery import Nursery
 __all__ = ["INSIDE", "nursery", "start"]
 
 INSIDE = "EQUIVCHECK_WORKER"
-_KEY = (
-    "CUDA",
-    "OMP",
-    "MKL",
-    "KMP",
-    "TORCH",
-    "PYTORCH",
-    "PYTHON",
-    "LD_",
-    "OPENBLAS",
-)  # what is read when torch is imported
+# torch reads variables with these prefixes when it is imported
+_KEY = ("CUDA", "OMP", "MKL", "KMP", "TORCH", "PYTORCH", "PYTHON", "LD_", "OPENBLAS")
 
 _nurseries: dict[Any, Nursery] = {}
 
@@ -39,22 +30,22 @@ def nursery() -> Nursery:
     key = (os.getpid(), apart, tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_KEY))))
     if key not in _nurseries or _nurseries[key].dead:
         for old in list(_nurseries):
-            found = _nurseries.pop(old)
+            previous = _nurseries.pop(old)
             if old[0] == os.getpid():
-                found.close()
+                previous.close()
         _nurseries[key] = Nursery(streams=apart)
     return _nurseries[key]
 
 
 def start() -> None:
-    """Start what takes long, so that it is done by the time that a run wants it."""
+    """Start the process early: it imports torch while the caller does other things."""
     with suppress(UsageError):
         nursery()
 
 
 @atexit.register
 def _end() -> None:
-    for key, found in _nurseries.items():
+    for key, running in _nurseries.items():
         if key[0] == os.getpid():
-            found.close()
+            running.close()
     _nurseries.clear()

@@ -1,4 +1,4 @@
-"""The process that workers are forked from, as the supervisor sees it, and the pipes of all that they print."""
+"""The process that workers are forked from, as the supervisor sees it, and the pipes of their output."""
 
 import json
 import os
@@ -21,17 +21,17 @@ from equivcheck.supervisor.workers import Worker
 __all__ = ["Nursery"]
 
 _CHUNK = 1 << 16
-_GRACE_S = 2.0  # between the end of what a process says and its own
+_GRACE_S = 2.0  # between the end of a process's messages and its exit
 
 
 class Nursery:
-    """The process that workers are forked from, and the pipes of all that they print."""
+    """The process that workers are forked from, and the pipes of their output."""
 
     def __init__(self, *, streams: bool = True) -> None:
         """Start it.
 
         Args:
-            streams: Whether what is printed is kept apart; else it goes where this process prints.
+            streams: Whether the output of workers is captured; else it goes to the streams of this process.
 
         Raises:
             UsageError: It cannot be started.
@@ -66,8 +66,8 @@ class Nursery:
             )
         except OSError as error:
             raise UsageError(
-                f"no process can be started that runs the pair ({error.strerror or error}); end other processes, or raise "
-                "the limits of this one, such as `ulimit -n`"
+                f"no process can be started that runs the pair ({error.strerror or error}); end other processes, or "
+                "raise the limits of this one, such as `ulimit -n`"
             ) from None
         theirs.close()
         for pipe in pipes:
@@ -76,11 +76,15 @@ class Nursery:
         self.selector.register(self._control, selectors.EVENT_READ, self)
 
     def start(self, hear: Callable[[Worker, dict[str, Any]], None], first: Mapping[str, Any]) -> Worker:
-        """Have a worker started; `hear` is given what it says beside answers, and `first` says where it begins.
+        """Start a worker.
+
+        Args:
+            hear: A function that is given each message of the worker that is no answer.
+            first: The folder, environment, `sys.path`, arguments and threads that it begins with.
 
         Raises:
-            UsageError: The system has no room for it.
-            ConnectionError: This process has ended.
+            UsageError: The system cannot start one more process.
+            ConnectionError: The process that workers are forked from has ended.
         """
         self._numbers += 1
         try:
@@ -103,16 +107,22 @@ class Nursery:
             raise
         except OSError as error:
             raise UsageError(
-                f"no process can be started that runs the pair ({error.strerror or error}); run with fewer --jobs, or raise "
-                "the limits of this process, such as `ulimit -n`"
+                f"no process can be started that runs the pair ({error.strerror or error}); run with fewer --jobs, or "
+                "raise the limits of this process, such as `ulimit -n`"
             ) from None
         self._workers[worker.number] = worker
         worker.send(first)
         return worker
 
-    def end(self, worker: Worker, why: str, told: str = "") -> None:
-        """Have a worker and what it has started ended."""
-        self._killed.setdefault(worker.number, (why, told))
+    def end(self, worker: Worker, why: str, description: str = "") -> None:
+        """Kill a worker and the processes that it has started.
+
+        Args:
+            worker: The worker.
+            why: `hang`, `memory`, `lost`, `fork` or `closed`; empty if its work is done.
+            description: How it ended, as the end of a sentence.
+        """
+        self._killed.setdefault(worker.number, (why, description))
         with suppress(OSError):
             self._control.setblocking(True)
             self._control.sendall(json.dumps({"kill": worker.number}).encode() + b"\n")
@@ -120,16 +130,16 @@ class Nursery:
 
     @property
     def workers(self) -> list[Worker]:
-        """Those that have not ended."""
+        """The workers that have not ended."""
         return list(self._workers.values())
 
     def step(self, seconds: float) -> None:
-        """Take what arrives, and wait for it no longer than so long."""
+        """Handle the messages that arrive, and wait for them no longer than so many seconds."""
         for key, _ in self.selector.select(max(0.0, seconds)):
             if isinstance(key.data, Worker):
                 try:
                     key.data.read()
-                except EOFError:  # how it ended is told by the process that it was forked from
+                except EOFError:  # the process that it was forked from reports its exit status
                     with suppress(KeyError, ValueError):
                         self.selector.unregister(key.fileobj)
                     key.data.closed_s = time.monotonic()
@@ -171,7 +181,7 @@ class Nursery:
                 self._gone(self._workers[message["ended"]], message["status"])
 
     def _lose(self) -> None:
-        """Take note that this process has died, and its workers with it."""
+        """Record that the process has died, and its workers with it."""
         if not self.dead:
             self.dead = True
             self.selector.unregister(self._control)
@@ -179,7 +189,7 @@ class Nursery:
                 self._gone(worker, -signal.SIGKILL)
 
     def _gone(self, worker: Worker, status: int) -> None:
-        with suppress(EOFError, OSError, KeyError, ValueError):  # what it said last
+        with suppress(EOFError, OSError, KeyError, ValueError):  # its last messages
             while worker.alive:
                 before = len(worker.text)
                 worker.read()
@@ -191,7 +201,7 @@ class Nursery:
         worker.gone(status, *self._killed.pop(worker.number, ("", "")))
 
     def printed(self) -> str:
-        """What was printed since this was asked last, ready to be shown as the pair's."""
+        """The output of workers since the last call, marked as the pair's."""
         for key in list(self.selector.get_map().values()):
             if isinstance(key.data, Excerpt):
                 for _ in range(1024):
@@ -206,7 +216,7 @@ class Nursery:
         return text
 
     def close(self) -> None:
-        """End it, and with it all of its workers."""
+        """End the process, and with it all of its workers."""
         self._control.close()
         try:
             self._process.wait(10.0)
@@ -223,8 +233,9 @@ class Nursery:
 
 def _command(descriptor: int) -> list[str]:
     given = [str(descriptor), str(os.getpid())]
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does: -W, -X and others
-    if sys.flags.safe_path:  # the working folder is no place to import from then
+    # -W, -X and others, as multiprocessing passes them on
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if sys.flags.safe_path:  # nothing is imported from the working folder then
         place = str(Path(__file__).parents[2])
         line = f"import sys; sys.path.insert(0, {place!r}); from equivcheck.worker.__main__ import main; main()"
         return [sys.executable, *flags, "-c", line, *given]

@@ -1,4 +1,4 @@
-"""One class of a check's cases, as workers are given it, and what has come of it so far."""
+"""One class of a check's cases, as workers are given it, and its outcomes so far."""
 
 from dataclasses import dataclass, field
 
@@ -9,15 +9,15 @@ __all__ = ["Piece"]
 
 @dataclass(eq=False)
 class Piece:
-    """One class of a check's cases: what has come of it so far, and whether it is done."""
+    """One class of a check's cases: its outcomes so far, and whether it is done."""
 
     check: str
     number: int
     searched: Searched = field(default_factory=Searched)
     journal: dict[str, CaseOutcome] = field(default_factory=dict)
     shrinking: bool = False  # deaths may be spent on it
-    deaths: int = 0  # while it is made small
+    deaths: int = 0  # while its counterexample is made small
     unconfirmed: set[str] = field(default_factory=set)  # cases of which a process died once
     of_reference: int = 0
     done: bool = False
-    dropped: bool = False  # nobody wants it any more
+    dropped: bool = False  # an earlier piece of the check fails: it is not needed

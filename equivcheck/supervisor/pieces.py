@@ -1,4 +1,4 @@
-"""The pieces of a run, which workers share: who is at what, and which of them is next."""
+"""The pieces of a run, which workers share: the piece of each worker, and the next one."""
 
 import math
 from collections import deque
@@ -14,22 +14,22 @@ from equivcheck.supervisor.workers import Asked, Worker, result_of
 
 __all__ = ["Pieces"]
 
-_MOST_DEATHS = 6  # that are spent on making one counterexample small
+_MOST_DEATHS = 6  # processes that one counterexample may cost while it is made small
 
 
 class Pieces:
     """The pieces of a run, and the workers that do them.
 
     Attributes:
-        gaps: In words, what could not be judged for deaths that are not the candidate's.
+        gaps: In words, the cases that were not judged because of deaths that are not the candidate's.
     """
 
     def __init__(self, pool: Pool) -> None:
-        """Have none as yet."""
+        """Have no pieces yet."""
         self.pool = pool
         self._confirmation = Confirmation(pool)
         self.gaps = self._confirmation.gaps
-        self._heard: Callable[[str], None] = lambda check: None
+        self._on_case: Callable[[str], None] = lambda check: None
         self._queue: deque[Piece] = deque()
         self._running: dict[Worker, tuple[Piece, Asked]] = {}
 
@@ -43,14 +43,14 @@ class Pieces:
             piece.searched.minimal = outcome.case
             worker.shrinking = True
         if not piece.dropped:
-            self._heard(piece.check)
+            self._on_case(piece.check)
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
-        """Be given all pieces of a run; `heard` is given the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
+        """Take all pieces of a run; `on_case` is called with the check of each case that is done."""
         self._queue = deque(pieces)
         self._running.clear()
         self._confirmation.begin()
-        self._heard, self.pool.hear = heard, self._take
+        self._on_case, self.pool.hear = on_case, self._take
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Return when these pieces are done, up to the first that fails; the rest of them is dropped."""
@@ -67,7 +67,7 @@ class Pieces:
             self._advance()
 
     def _advance(self) -> None:
-        """Hand out pieces, wait for something to happen, and deal with the ends of processes."""
+        """Hand out pieces, wait for messages, and deal with the ends of processes."""
         self.pool.fill()
         for worker in self.pool.workers:
             if worker.idle and worker not in self._running:
@@ -90,7 +90,7 @@ class Pieces:
 
     def _hand(self, worker: Worker, piece: Piece) -> None:
         first = next((outcome for outcome in piece.journal.values() if outcome.failed is not None), None)
-        # of a process that died nothing is made small until all checks have run, and then of one of them
+        # a case that ends its process is made small only after all checks have run, and for one check only
         unwanted = first is not None and bool(first.died) and not piece.shrinking
         shrinks = 0 if unwanted or piece.deaths >= _MOST_DEATHS else math.inf
         piece.searched = Searched(seconds=piece.searched.seconds)
@@ -121,29 +121,29 @@ class Pieces:
             return
         death = death_of(asked)
         case = worker.case
-        if death.importing or not case:  # between cases: nothing of it is lost
+        if death.importing or not case:  # between cases: no outcome is lost
             self.pool.ended_outside()
         elif piece.searched.failed and death.side == "candidate":
-            # while a counterexample is made small: the smallest one is confirmed at the end
+            # a counterexample is being made small: only the smallest one is confirmed, at the end
             piece.deaths += 1
             piece.unconfirmed.add(case)
-            piece.journal[case] = death_outcome(case, death, death.told)
+            piece.journal[case] = death_outcome(case, death, death.description)
         else:
             self._confirmation.settle(worker, piece, case, death)
         self._queue.appendleft(piece)
 
     def settle(self) -> None:
-        """Wait for pieces that nobody wants any more."""
+        """Wait for the running pieces, and drop the waiting ones."""
         self._queue.clear()
         while self._running:
             self._advance()
 
     def make_small(self, piece: Piece, *, spend: bool) -> None:
-        """See that a piece ends with a counterexample that is confirmed.
+        """Give a piece a counterexample that is confirmed.
 
         Args:
             piece: A piece that fails.
-            spend: Whether deaths may be spent on making one smaller of which the process died.
+            spend: Whether processes may die while a counterexample that ends its process is made smaller.
         """
         first = next(iter(piece.searched.failed.values()))
         if first.died and spend:
@@ -156,6 +156,6 @@ class Pieces:
             if self.pool.alone(piece.check, smallest).died:
                 seen = piece.searched.failed[smallest]
                 piece.searched.failed[smallest] = replace(seen, failed=f"{seen.failed}, and again in a fresh process")
-            else:  # what was seen before it is the counterexample
+            else:  # the failing case before it is the counterexample
                 del piece.searched.failed[smallest]
                 piece.searched.minimal = list(piece.searched.failed)[-1]

@@ -1,4 +1,4 @@
-"""The workers of one pair: what each is asked at first, how long they may take, and how much memory they may use."""
+"""The workers of one pair: their first questions, their time limits, and the limit of their memory."""
 
 import math
 import time
@@ -17,7 +17,7 @@ from equivcheck.supervisor.workers import Asked, Worker, result_of
 __all__ = ["CONFIRMING", "Alone", "Pool"]
 
 CONFIRMING = 3.0
-"""Times the limit of a case, where a fresh process is to confirm that it does not answer."""
+"""Times the limit of a case, for a fresh process that confirms a hang."""
 
 _STEP_S = 0.25
 _IMPORT_S = 120.0
@@ -29,7 +29,7 @@ _GRACE_S = 5.0  # after the time of the run, for the cases that are being run
 
 @dataclass
 class Alone(Asked):
-    """A case that was run in a fresh process, and for how long."""
+    """A case that was run in a fresh process, and its duration."""
 
     seconds: float = 0.0
 
@@ -38,11 +38,11 @@ class Pool:
     """The workers of one pair.
 
     Attributes:
-        jobs: How many there are at once.
-        context: What each is asked when it starts.
-        loading: How much of that is about the pair, whatever is asked of it.
-        hangs: Whether a case was confirmed that does not answer: then others have less time.
-        hear: Is given what came of a case, and the worker that ran it.
+        jobs: The number of workers.
+        context: The questions that each worker is asked when it starts.
+        loading: The number of these that load the pair; the others are of one run.
+        hangs: Whether a hang was confirmed: other cases then have less time.
+        hear: A function that is given the worker and the outcome of each case.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Pool:
         case_seconds: float | None = None,
         memory_bytes: float = math.inf,
     ) -> None:
-        """Start no worker as yet.
+        """Start no worker yet.
 
         Args:
-            nursery: What they are forked from.
-            first: Where a worker begins: folder, environment, `sys.path`.
-            case_seconds: The time limit of a case, where the user has said one.
+            nursery: The process that workers are forked from.
+            first: The folder, environment, `sys.path`, arguments and threads that a worker begins with.
+            case_seconds: The time limit of a case, if the user has set one.
             memory_bytes: The memory that one worker may use.
         """
         self.nursery, self._first, self.jobs = nursery, dict(first), 1
@@ -70,27 +70,27 @@ class Pool:
         self.workers: list[Worker] = []
         self.hangs = False
         self.hear: Callable[[Worker, CaseOutcome], None] = lambda worker, outcome: None
-        self._own: list[Nursery] = []
+        self._started: list[Nursery] = []
         self._outside = 0
         self._looked_s = 0.0
 
     def again(self, until: float, stopping: Callable[[], bool]) -> None:
-        """Begin a run with the workers that there are, of which nothing is known but how they are loaded.
+        """Begin a run with the present workers, and forget all questions but those that load the pair.
 
         Args:
-            until: When the run ends, as a time of `time.monotonic`.
-            stopping: Whether it is to end now.
+            until: The time of `time.monotonic` at which the run ends.
+            stopping: A function that returns whether the run shall end now.
         """
         self.until, self._stopping = until, stopping
         self.context = self.context[: self.loading]
 
     @property
     def left_s(self) -> float:
-        """How much of the run's time is left."""
+        """The time that is left for the run."""
         return max(0.0, self.until - time.monotonic())
 
     def start(self, context: Sequence[tuple[str, Mapping[str, Any]]] | None = None) -> Worker:
-        """Start a worker and ask it what each is asked, or `context`."""
+        """Start a worker and ask it the first questions of each, or those of `context`."""
         try:
             worker = self._nursery().start(self._take, self._first)
         except ConnectionError:  # it was ended just now, from outside
@@ -100,15 +100,15 @@ class Pool:
         return worker
 
     def _nursery(self) -> Nursery:
-        """What workers are forked from: another one where it was ended."""
+        """The process that workers are forked from; a new one if it was ended."""
         if self.nursery.dead:
             self.ended_outside()
             self.nursery = Nursery(streams=self.nursery.streams)
-            self._own.append(self.nursery)
+            self._started.append(self.nursery)
         return self.nursery
 
     def add_context(self, name: str, **arguments: Any) -> None:
-        """Ask every worker this, those that are started later too."""
+        """Ask every worker this, and those that are started later."""
         self.context.append((name, arguments))
         for worker in self.workers:
             worker.ask(name, **arguments)
@@ -117,15 +117,22 @@ class Pool:
         """Start as many workers as there should be."""
         for worker in [worker for worker in self.workers if not worker.alive]:
             self.workers.remove(worker)
-            self.ended_outside()  # what is said of the others' ends, who has handed them their work says
+            self.ended_outside()  # other ends are handled by the caller that gave them work
         while len(self.workers) < self.jobs:
             self.workers.append(self.start())
 
     def answer(self, name: str, worker: Worker | None = None, **arguments: Any) -> Any:
-        """The answer of a worker that has nothing to do, or of this one; raises what it raised. Of a death it is asked again.
+        """The answer of an idle worker, or of this one; after a death the question is asked again.
+
+        Args:
+            name: The question.
+            worker: The worker to ask; None for an idle one.
+            arguments: The arguments of the question, as plain data.
 
         Raises:
-            Lost: The process died of it twice.
+            Lost: Two processes died of it.
+            UsageError: The worker raised one.
+            ToolError: The worker raised another error.
         """
         deaths: list[Death] = []
         for again in (False, True):
@@ -150,7 +157,7 @@ class Pool:
             self.step()
 
     def leave(self, worker: Worker) -> None:
-        """End a worker that is of no use any more."""
+        """End a worker that is not needed any more."""
         self.nursery.end(worker, "")
         if worker in self.workers:
             self.workers.remove(worker)
@@ -159,11 +166,11 @@ class Pool:
         """End all workers."""
         for worker in list(self.workers):
             self.leave(worker)
-        for nursery in self._own:
+        for nursery in self._started:
             nursery.close()
 
     def step(self) -> None:
-        """Take what arrives, and end what does not answer."""
+        """Handle the messages that arrive, and end workers beyond their limits."""
         if self._stopping():
             raise Interrupted
         now = time.monotonic()
@@ -197,7 +204,7 @@ class Pool:
         return limit(worker.work, worker.check)
 
     def _take(self, worker: Worker, message: dict[str, Any]) -> None:
-        """Take what a worker says beside answers: what came of a case, that it lost its GPU, or that it has forked."""
+        """Handle a message that is no answer: the outcome of a case, a lost GPU, or a fork that returned."""
         if "outcome" in message:
             self.times.add(worker.work, worker.took_s)
             if message.get("peak", 0) > self._memory_bytes:
@@ -212,23 +219,35 @@ class Pool:
             self.nursery.end(worker, "fork", "returned in a second process, as os.fork does")
 
     def alone(self, check: str, case: str, work: float = 0.0, *, linger: bool = False) -> "Alone":
-        """Run one case in a fresh process, with more time than it has in a run; `linger` for what comes after its answer."""
+        """Run one case in a fresh process.
+
+        Args:
+            check: The name of the check.
+            case: The id of the case.
+            work: The measure of its work; the time limit is longer than in a run.
+            linger: Whether to wait a little after its answer, for a forked process that returns.
+        """
         worker = self.start()
         self.wait(*worker.asked)
         began = time.monotonic()
         worker.limit_s = CONFIRMING * self.times.limit_s(work, check)
         asked = worker.ask("one", check=check, case=case)
         self.wait(asked)
-        found = Alone(**vars(asked), seconds=time.monotonic() - began)
-        while linger and worker.alive and time.monotonic() - began < found.seconds + _LINGER_S:
+        result = Alone(**vars(asked), seconds=time.monotonic() - began)
+        while linger and worker.alive and time.monotonic() - began < result.seconds + _LINGER_S:
             self.step()
-        if worker.status is not None and not found.died:
-            found.status, found.why, found.told, found.place = worker.status, worker.why, worker.told, worker.place
+        if worker.status is not None and not result.died:
+            result.status, result.why, result.description, result.place = (
+                worker.status,
+                worker.why,
+                worker.description,
+                worker.place,
+            )
         self.leave(worker)
-        return found
+        return result
 
     def ended_outside(self) -> None:
-        """Count a process that was ended from outside, and end the run where they are too many."""
+        """Count a process that was ended from outside, and end the run if they are too many."""
         self._outside += 1
         if self._outside > _MOST_OUTSIDE:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The results of a case that was run again: what a worker answers to the question `replay`, as results of checks."""
+"""The results of a case that was run again: the answer to the question `replay`, as results of checks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +10,10 @@ from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
 __all__ = ["replayed"]
 
 
-def replayed(found: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
-    """The results of the checks that ran on one case: the comparison of each that failed, and where a passing one was worst."""
+def replayed(answers: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
+    """The results of the checks on one case: the comparison if it failed, the tensor of the largest ratio if not."""
     results = []
-    for one in found:
+    for one in answers:
         outcome = CaseOutcome.of(one["outcome"])
         searched = Searched(seconds=one["seconds"], explained=one["explained"])
         searched.add(outcome)

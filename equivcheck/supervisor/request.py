@@ -1,4 +1,4 @@
-"""What is asked of a run, as plain data: which checks, how many cases, in which dtypes, and within which limits."""
+"""The request of a run as plain data: which checks, how many cases, in which dtypes, and within which limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ __all__ = ["Request"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks of a run, whatever the pair is.
+    """A user's request of a run, independent of the pair.
 
     Attributes:
         profile: quick, gate or thorough.
         checks: The names of the checks to run; None for all that apply.
         exclude: The names of checks that are left out.
-        seed: Of the cases.
-        dtypes: Those to judge in.
+        seed: The seed of the cases.
+        dtypes: The dtypes to judge in.
         require_backend: The kernels that must run.
-        deviations: Name of a check -> why a difference is accepted.
-        strict: Whether what the candidate refuses loudly is a failure, too.
-        max_seconds: When to end, if need be with a partial report.
+        deviations: Name of a check -> the reason why a difference is accepted.
+        strict: Whether a loud refusal of the candidate is a failure, too.
+        max_seconds: The seconds after which the run ends, if need be with a partial report.
         jobs: How many processes share the work; None for as many as suit the machine and the plan.
         case_seconds: The time limit of a case; None for the default.
         worker_memory: How many bytes a process may use; None for the default.
@@ -46,7 +46,7 @@ class Request:
 
     @property
     def of_plan(self) -> dict[str, Any]:
-        """What the question `plan` is asked with."""
+        """The arguments of the question `plan`."""
         return {
             "checks": None if self.checks is None else list(self.checks),
             "exclude": list(self.exclude),

@@ -1,4 +1,4 @@
-"""A run from the loading of the pair to the report: the checks, the faults that are planted, and the look back."""
+"""A run from the loading of the pair to the report: the checks, the planted faults, and the look back."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,9 +22,9 @@ __all__ = ["Run"]
 
 @dataclass
 class Run:
-    """One run of checks on a pair; `report` tells of it at any time.
+    """One run of checks on a pair; `report` describes it at any time.
 
-    `began` and `until` are times of `time.monotonic`; `keep` is given a report before the first check, and after every one.
+    `began` and `until` are times of `time.monotonic`; `keep` is given a report before the first check and after each.
     """
 
     workers: Workers
@@ -35,7 +35,7 @@ class Run:
     request: Request
     began: float
     until: float
-    heard: Listener
+    listener: Listener
     keep: Callable[[Report], None]
     results: list[CheckResult] = field(default_factory=list)
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
@@ -45,10 +45,10 @@ class Run:
     _accepted: Mapping[str, Deviation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._checking = Checking(self.workers, self.request, self.heard, self.results)
+        self._checking = Checking(self.workers, self.request, self.listener, self.results)
 
     def report(self, complete: bool) -> Report:
-        """What has been established so far."""
+        """The report of the results so far."""
         p = self._plan
         seen = {result.name for result in self.results if result.outcome == "deviation"}
         return Report(
@@ -80,14 +80,14 @@ class Run:
             sealed=self.workers.sealed,
         )
 
-    def through(self) -> Report:
-        """Have the workers do it, and return the report: a partial one after `until`, and where it is interrupted."""
+    def execute(self) -> Report:
+        """Run all stages and return the report: a partial one after `until`, or if the run is interrupted."""
         try:
             if self._load():
                 self._checking.run(self._plan, self._accepted, lambda: self.keep(self.report(complete=False)))
                 self.workers.look_at_original(self._checking.cases_of_original())
                 self.sensitivity = measure_sensitivity(
-                    self.workers, self._checking.judged(), self.heard, run_began=self.began, run_until=self.until
+                    self.workers, self._checking.judged(), self.listener, run_began=self.began, run_until=self.until
                 )
                 self._look_back()
                 in_time = time.monotonic() <= self.until and not self.sensitivity.untried
@@ -98,7 +98,7 @@ class Run:
         return self.report(self.complete)
 
     def _load(self) -> bool:
-        """Load the pair and make the plan; False where the candidate's process died of that, which is a difference."""
+        """Load the pair and make the plan; False if the candidate's process died of that, which is a difference."""
         try:
             loaded = self.workers.open()
             self.kind, self.device = loaded["kind"], loaded["device"]
@@ -119,7 +119,7 @@ class Run:
             self._plan = {**self._plan, **self.workers.answer("cover", seen=self.workers.seen(), before=before)}
             findings, notes = self.workers.findings()
         except Lost as lost:
-            self.workers.gaps.append(f"the look back at the run: a process {lost.death.told}")
+            self.workers.gaps.append(f"the look back at the run: a process {lost.death.description}")
             return
         self.findings = tuple(findings)
         notes = [*(self._plan["apart"] if self.workers.sealed else ()), *notes]

@@ -1,4 +1,4 @@
-"""The workers of a run as processes of their own: how many, what each is asked at first, and how they share the planted faults."""
+"""The workers of a run as processes of their own: their number, first questions, and shares of the planted faults."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _WORTH_SHARING = 300  # cases
 
 @dataclass(frozen=True)
 class NamedPair:
-    """A pair by its import strings, and what was said about it."""
+    """A pair by its import strings, with the import strings of the user's functions."""
 
     reference: str
     candidate: str
@@ -38,13 +38,13 @@ class NamedPair:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for pairs of which everything is the same."""
-        said = tuple(sorted(self.adaptation.items()))
-        return self.reference, self.candidate, self.kind, self.device, said, self.setup
+        """A key that is equal for pairs with the same fields."""
+        user_functions = tuple(sorted(self.adaptation.items()))
+        return self.reference, self.candidate, self.kind, self.device, user_functions, self.setup
 
 
 def where_it_begins() -> dict[str, Any]:
-    """Where a worker begins: in this process's folder and environment, with its `sys.path` and arguments."""
+    """The state that a worker begins with: the folder, environment, `sys.path`, arguments, and number of threads."""
     try:
         folder = os.getcwd()
     except OSError:
@@ -71,13 +71,13 @@ class Sealed:
         nursery: Nursery,
         first: Mapping[str, Any],
     ) -> None:
-        """Start nothing as yet.
+        """Start nothing yet.
 
         Args:
-            pair: What is judged.
-            request: What is asked of the run, or of the first of them.
-            nursery: What workers are forked from.
-            first: Where they begin.
+            pair: The pair to judge.
+            request: The request of the first run.
+            nursery: The process that workers are forked from.
+            first: The state that they begin with.
         """
         self._pair, self._request, self._first = pair, request, first
         memory = free_bytes() if request.worker_memory is None else request.worker_memory
@@ -87,20 +87,20 @@ class Sealed:
         self._back: LookBack | None = None
 
     def again(self, request: Request, until: float, stopping: Callable[[], bool]) -> None:
-        """Begin a run, with the workers that there are; if it is `shared`, they are for others that follow."""
+        """Begin a run with the present workers; those of a `shared` request serve later runs, too."""
         self._request = request
         self.pool.again(until, stopping)
 
     @property
     def gaps(self) -> list[str]:
-        """In words, what could not be judged for deaths that are not the candidate's."""
+        """In words, the cases that were not judged because of deaths that are not the candidate's."""
         return self._pieces.gaps
 
     def open(self) -> Mapping[str, Any]:
-        """Load the pair in the first worker, and have the others load it; its kind, names and device.
+        """Load the pair in the first worker, then in the others; its kind, names and device.
 
         Raises:
-            Lost: A process died of it, and another one again.
+            Lost: Two processes died of it.
             UsageError: The pair cannot be judged.
         """
         pool, pair = self.pool, self._pair
@@ -132,11 +132,11 @@ class Sealed:
             answer = result_of(asked)
         pool.loading = len(pool.context)
         self._loaded = answer
-        found: Mapping[str, Any] = answer
-        return found
+        loaded: Mapping[str, Any] = answer
+        return loaded
 
     def _again(self, asked: Asked) -> list[Asked]:
-        """Load the pair in a fresh process where one has died of it."""
+        """Load the pair in a fresh process after one has died of it."""
         death = death_of(asked)
         if death.importing and not death.outside:
             raise Lost(death, death)
@@ -151,92 +151,94 @@ class Sealed:
         return asks
 
     def _suiting(self, devices: Mapping[str, Any]) -> int:
-        """How many processes suit the machine: one a core, and on a GPU no more than its memory takes."""
+        """The number of processes that suits the machine: one per core, and on a GPU no more than fit its memory."""
         if devices["cases"] < _WORTH_SHARING:
             return 1
         cores = os.cpu_count() or 1
         if devices["free"] is None:
             return min(_MOST_ON_CPU, cores)
-        # each waits for the GPU most of the time, so a core for every one of them is soon enough
+        # each waits for the GPU most of the time: more than one core for each gains nothing
         return max(1, min(_MOST_ON_CUDA, cores - 2, int(devices["free"]) // _PER_JOB_BYTES))
 
     def answer(self, name: str, **arguments: Any) -> Any:
-        """The answer of a worker that has nothing to do."""
+        """The answer of an idle worker to one question."""
         return self.pool.answer(name, **arguments)
 
     def ready(self, **arguments: Any) -> None:
         """Prepare every worker for the checks of the plan."""
         self.pool.add_context("prepare", **arguments)
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
-        """Be given all pieces."""
-        self._pieces.begin(pieces, heard)
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
+        """Take all pieces; `on_case` is called with the check of each case that is done."""
+        self._pieces.begin(pieces, on_case)
 
     def finish(self, pieces: Sequence[Piece]) -> None:
-        """Return when these are done, up to the first that fails."""
+        """Wait until these are done, up to the first that fails."""
         self._pieces.finish(pieces)
 
     def make_small(self, piece: Piece, *, spend: bool) -> None:
-        """See that a piece ends with a counterexample that is confirmed."""
+        """Give a piece a counterexample that is confirmed."""
         self._pieces.make_small(piece, spend=spend)
 
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Tell every worker which cases the checks judged."""
+        """Send every worker the cases that the checks judged."""
         self._pieces.settle()
         self.pool.add_context("ran", checks=checks)
 
-    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
-        """Where each fault is seen first; `""` where it is not, None where that is not known."""
+    def detections(
+        self, faults: Sequence[str], until: float, on_progress: Callable[[int], None]
+    ) -> Iterator[str | None]:
+        """Yield the first detection of each fault: `""` if there is none, None if that is not known."""
         pool = self.pool
-        found: dict[int, str | None] = {}
+        detected: dict[int, str | None] = {}
         running: dict[Worker, tuple[int, Asked]] = {}
         left = list(enumerate(faults))[::-1]
         tried: dict[int, int] = {}
         for at in range(len(faults)):
-            while at not in found:
+            while at not in detected:
                 pool.fill()
                 for worker in pool.workers:
                     if left and worker.alive and worker not in running:
                         number, fault = left.pop()
                         seconds = min(1e9, max(0.0, until - time.monotonic()))
-                        running[worker] = number, worker.ask("sighting", fault=fault, seconds=seconds)
+                        running[worker] = number, worker.ask("detect", fault=fault, seconds=seconds)
                 pool.step()
                 for worker, (number, asked) in list(running.items()):
                     if not asked.done:
                         continue
                     del running[worker]
                     if not asked.died:
-                        found[number] = result_of(asked)
+                        detected[number] = result_of(asked)
                     elif tried.setdefault(number, 0):
-                        found[number] = None
+                        detected[number] = None
                     else:
                         tried[number] += 1
                         left.append((number, faults[number]))
-                    if len(found) < len(faults):
-                        told(len(found))
-            yield found[at]
-        told(len(faults))
+                    if len(detected) < len(faults):
+                        on_progress(len(detected))
+            yield detected[at]
+        on_progress(len(faults))
 
     def seen(self) -> list[Mapping[str, Any]]:
-        """What foreign code has used in the workers."""
+        """The files and hosts that foreign code has used in each worker."""
         asks = [worker.ask("seen") for worker in self.pool.workers if worker.alive]
         self.pool.wait(*asks)
         return [asked.answer for asked in asks if asked.answer]
 
     def look_at_original(self, cases: Sequence[str]) -> None:
-        """Have a worker that never imports the candidate run the original on these cases, beside what follows."""
+        """Start the original on these cases in a worker that never imports the candidate; do not wait for it."""
         if self._back is None:
             assert self._loaded is not None, "the pair is loaded first"
             self._back = LookBack(self.pool, self._pair, self._loaded, self._first["folder"])
         self._back.begin(cases)
 
     def findings(self) -> tuple[list[str], list[str]]:
-        """What makes the comparison void, and notes."""
-        assert self._back is not None, "the original is looked at before"
+        """Findings that make the comparison void, and notes."""
+        assert self._back is not None, "`look_at_original` comes before `findings`"
         return self._back.findings(last=not self._request.shared)
 
     def printed(self) -> str:
-        """What the pair has printed, ready to be shown."""
+        """The output of the pair, marked as such."""
         return self.pool.nursery.printed()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a run would have noticed: faults are planted around the original, and looked for in the cases that were run."""
+"""Whether a run would have noticed: faults are planted around the original, and tried on the cases of the run."""
 
 import time
 from collections.abc import Mapping
@@ -11,38 +11,38 @@ from equivcheck.supervisor.workers_interface import Workers
 
 __all__ = ["measure_sensitivity"]
 
-_PLANT_S = 120.0  # where planting takes five, on a machine that has nothing else to do
+_PLANT_S = 120.0  # planting takes five on an idle machine
 
 
 def measure_sensitivity(
-    workers: Workers, ran: Mapping[str, Mapping[str, Any]], heard: Listener, *, run_began: float, run_until: float
+    workers: Workers, ran: Mapping[str, Mapping[str, Any]], listener: Listener, *, run_began: float, run_until: float
 ) -> Sensitivity:
-    """Which of the planted faults were seen, and which have survived.
+    """The planted faults that were detected, and those that survived.
 
     Args:
-        workers: Who plants them.
-        ran: Name of a check -> how many cases were planned, those that it judged, and whether one failed.
-        heard: Hears how many faults have been tried.
-        run_began: When the run began, as a time of `time.monotonic`.
-        run_until: When it is to end.
+        workers: The processes that run the pair.
+        ran: Name of a check -> the number of planned cases, the judged and failed cases, and whether one failed.
+        listener: Its method `progress` is called with the number of faults that have been tried.
+        run_began: The time of `time.monotonic` at which the run began.
+        run_until: The time at which it ends.
     """
     began = time.monotonic()
-    # as long again, for faults that nothing sees; to run out of it where all would be seen calls a right pair insensitive
+    # as long as the run so far, for faults that survive; too short a time would call a right pair insensitive
     until = min(run_until, began + max(began - run_began, _PLANT_S))
     try:
         workers.ran(ran)
         faults, without_effect = workers.answer("faults")
     except Lost as lost:
-        workers.gaps.append(f"planted faults: the original {lost.death.told}")
+        workers.gaps.append(f"planted faults: the original {lost.death.description}")
         return Sensitivity()
 
     def tried(done: int) -> None:
-        heard.progress("sensitivity", done, len(faults))
+        listener.progress("sensitivity", done, len(faults))
 
     survived: list[str] = []
     untried: list[str] = []
     caught_by: dict[str, str] = {}
-    for fault, seen in zip(faults, workers.sightings(faults, until, tried), strict=True):
+    for fault, seen in zip(faults, workers.detections(faults, until, tried), strict=True):
         if seen:
             caught_by[fault] = seen
         elif seen is None:
@@ -60,9 +60,9 @@ def measure_sensitivity(
 
 
 def _unseen(workers: Workers, fault: str, survived: list[str], untried: list[str], without_effect: list[str]) -> None:
-    """Find out what a fault is that was not seen: none around this original, or one that has survived."""
+    """Decide whether an undetected fault changes nothing around this original, or has survived."""
     try:
         (without_effect if workers.answer("changes_nothing", fault=fault) else survived).append(fault)
     except Lost as lost:
         untried.append(fault)
-        workers.gaps.append(f"the planted fault {fault}: the original {lost.told}")
+        workers.gaps.append(f"the planted fault {fault}: the original {lost.description}")

@@ -1,4 +1,4 @@
-"""A worker as the supervisor sees it: what it was asked, what it answers, and how it ended."""
+"""A worker as the supervisor sees it: its questions, their answers, and how it ended."""
 
 import json
 import os
@@ -18,20 +18,20 @@ __all__ = ["Asked", "Worker", "result_of"]
 
 _CHUNK = 1 << 16
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_MOST_LINE = 1 << 28  # of one message: more is no answer of ours
+_MOST_LINE = 1 << 28  # bytes of one message: a worker sends no longer one
 
 
 @dataclass
 class Asked:
-    """A question that a worker was asked, and what came of it: an answer, an error in words, or the end of the process."""
+    """A question to a worker, and its result: an answer, an error in words, or the end of the process."""
 
     name: str
     arguments: Mapping[str, Any]
     answer: Any = None
-    error: tuple[str, str] | None = None  # its kind, and what it says
+    error: tuple[str, str] | None = None  # its kind and its message
     status: int | None = None  # of the process that has ended
-    why: str = ""  # it was ended for: `hang`, `memory`, `lost`, `fork`, `closed`
-    told: str = ""  # about that
+    why: str = ""  # the process was ended: `hang`, `memory`, `lost`, `fork`, `closed`
+    description: str = ""  # how the process ended, as the end of a sentence
     place: Place = field(default_factory=Place)
     done: bool = False
 
@@ -42,7 +42,12 @@ class Asked:
 
 
 def result_of(asked: Asked) -> Any:
-    """The answer; raises the error that came in its place."""
+    """The answer to a question.
+
+    Raises:
+        UsageError: The worker raised one.
+        ToolError: The worker raised another error.
+    """
     if asked.error is None:
         return asked.answer
     kind, message = asked.error
@@ -53,7 +58,7 @@ def result_of(asked: Asked) -> Any:
 
 @dataclass(eq=False)
 class Worker:
-    """One worker: its socket, what it was asked, and the case that it is at."""
+    """One worker: its socket, its questions, and the case that it runs."""
 
     number: int
     connection: socket.socket
@@ -65,17 +70,17 @@ class Worker:
     case: str = ""
     work: float = 0.0
     since: float = field(default_factory=time.monotonic)
-    closed_s: float | None = None  # when it was seen that nothing more comes from it
-    ended: bool = False  # in good order: what runs at exit has run
+    closed_s: float | None = None  # the time at which the end of its messages was seen
+    ended: bool = False  # in good order: its handlers of atexit have run
     status: int | None = None
-    why: str = ""  # it was ended
-    told: str = ""  # about that
+    why: str = ""  # it was ended: see `Asked`
+    description: str = ""  # how it ended, as the end of a sentence
     place: Place = field(default_factory=Place)
     forked_in: str = ""  # the side whose code returned in a second process
-    limit_s: float | None = None  # of its questions, where it has one of its own
-    took_s: float = 0.0  # from the message before the last to the last
-    check: str = ""  # whose case it is at
-    shrinking: bool = False  # that case is to make another one smaller
+    limit_s: float | None = None  # of its questions, if it has a special one
+    took_s: float = 0.0  # between the last two messages
+    check: str = ""  # the check whose case it runs
+    shrinking: bool = False  # whether that case is one of shrinking
     history: list[Any] = field(default_factory=list)
     text: bytearray = field(default_factory=bytearray)
 
@@ -86,19 +91,24 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to do."""
+        """Whether it has no question to answer."""
         return self.alive and self.current is None and not self.waiting
 
     @property
     def asked(self) -> list[Asked]:
-        """The questions that are not answered."""
+        """The questions that are not yet answered."""
         return [asked for asked in (self.current, *self.waiting) if asked is not None]
 
     def ask(self, name: str, **arguments: Any) -> Asked:
-        """Ask a question, after those that were asked before."""
+        """Ask a question; the worker answers in order."""
         asked = Asked(name, arguments)
         if not self.alive:
-            asked.status, asked.why, asked.told, asked.place = self.status, self.why, self.told, self.place
+            asked.status, asked.why, asked.description, asked.place = (
+                self.status,
+                self.why,
+                self.description,
+                self.place,
+            )
             asked.done = True
             return asked
         self.waiting.append(asked)
@@ -106,14 +116,14 @@ class Worker:
         return asked
 
     def advance(self) -> None:
-        """Send the next question, where the last one is answered."""
+        """Send the next question if the last one is answered."""
         if self.current is None and self.waiting and self.alive:
             self.current = self.waiting.popleft()
             self.case, self.since = "", time.monotonic()
             self.send({"ask": self.current.name, "with": dict(self.current.arguments)})
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; that nobody reads it is seen when the process has ended."""
+        """Send a message; if the process has ended, it is lost without an error."""
         with suppress(OSError):
             self.connection.setblocking(True)
             self.connection.sendall(json.dumps(message).encode() + b"\n")
@@ -121,7 +131,11 @@ class Worker:
             self.connection.setblocking(False)
 
     def read(self) -> None:
-        """Take what has arrived."""
+        """Handle the messages that have arrived.
+
+        Raises:
+            EOFError: No more messages come.
+        """
         try:
             data = self.connection.recv(_CHUNK)
         except BlockingIOError:
@@ -136,7 +150,7 @@ class Worker:
             del self.text[: at + 1]
             try:
                 message = json.loads(line)
-            except ValueError:  # whoever has written that, it is no worker of ours
+            except ValueError:  # code under test has written that line
                 continue
             if isinstance(message, dict):
                 self._take(message)
@@ -162,24 +176,24 @@ class Worker:
             self.hear(self, message)
 
     def resident_bytes(self) -> int:
-        """Memory that the process has now; 0 where that cannot be known."""
+        """The memory of the process now; 0 if that cannot be read."""
         try:
             return int(Path(f"/proc/{self.process}/statm").read_text().split()[1]) * _PAGE
         except (OSError, ValueError, IndexError):
             return 0
 
-    def gone(self, status: int, why: str = "", told: str = "") -> None:
-        """Take note that the process has ended."""
+    def gone(self, status: int, why: str = "", description: str = "") -> None:
+        """Record that the process has ended."""
         if self.status is not None:
             return
-        self.status, self.why, self.told = status, why, told
+        self.status, self.why, self.description = status, why, description
         noted = self.beacon.read()
         if self.forked_in:  # the process that was forked from has gone on since
             noted = replace(noted, side=self.forked_in, step="", case=self.case or noted.case)
         self.place = place = noted
         for asked in (self.current, *self.waiting):
             if asked is not None and not asked.done:
-                asked.status, asked.why, asked.told = status, asked.why or why, asked.told or told
+                asked.status, asked.why, asked.description = status, asked.why or why, asked.description or description
                 asked.place, asked.done = place, True
         self.current = None
         self.waiting.clear()

@@ -1,4 +1,4 @@
-"""What a run asks of whoever runs the pair: processes that are forked for it, or the process of the caller."""
+"""The interface of a run to the processes that run the pair: forked ones, or that of the caller."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ __all__ = ["Workers"]
 
 
 class Workers(Protocol):
-    """Whoever runs the pair: processes of its own, or the caller's."""
+    """The processes that run the pair: forked ones, or that of the caller."""
 
     @property
     def gaps(self) -> list[str]: ...
@@ -26,26 +26,28 @@ class Workers(Protocol):
     def ready(self, **arguments: Any) -> None:
         """Prepare every process for the checks of the plan."""
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
-        """Be given all pieces; `heard` is given the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
+        """Take all pieces; `on_case` is called with the check of each case that is done."""
 
     def finish(self, pieces: Sequence[Piece]) -> None:
-        """Return when these are done, up to the first that fails."""
+        """Wait until these are done, up to the first that fails."""
 
     def make_small(self, piece: Piece, *, spend: bool) -> None:
-        """See that a piece ends with a counterexample that is confirmed."""
+        """Give a piece a counterexample that is confirmed."""
 
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Tell every process which cases the checks judged."""
+        """Send every process the cases that the checks judged."""
 
-    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
-        """Where each fault is seen first; `""` where it is not, None where that is not known."""
+    def detections(
+        self, faults: Sequence[str], until: float, on_progress: Callable[[int], None]
+    ) -> Iterator[str | None]:
+        """Yield the first detection of each fault: `""` if there is none, None if that is not known."""
 
     def seen(self) -> list[Mapping[str, Any]]:
-        """What foreign code has used in other processes than the one that answers."""
+        """The files and hosts that foreign code has used in other processes than the one that answers."""
 
     def look_at_original(self, cases: Sequence[str]) -> None:
-        """Have the original run on these cases where the candidate is not imported, beside what follows."""
+        """Start the original on these cases in a process without the candidate; do not wait for it."""
 
     def findings(self) -> tuple[list[str], list[str]]:
-        """What makes the comparison void, and what is worth a note, of what foreign code did beside its results."""
+        """Side effects of foreign code: findings that make the comparison void, and notes."""

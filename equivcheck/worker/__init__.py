@@ -1,1 +1,1 @@
-"""Runs a pair for the supervisor: one process per worker, forked from one that has imported torch and no foreign code."""
+"""Runs a pair for the supervisor: a process per worker, forked from one that has imported torch, no foreign code."""

@@ -1,7 +1,7 @@
 """The process that workers are forked from: it imports torch and equivcheck once, and never code under test.
 
-It reads from the socket whose number is its argument: `start`, with the ends of a worker's socket and memory, and `kill`. It
-answers which process was started, and how each ended. Where the other end is closed, all of its workers are ended.
+It reads from the socket whose number is its argument: `start`, with the ends of a worker's socket and memory, and
+`kill`. It answers which process was started, and how each ended. When the other end is closed, it ends all workers.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ class Nursery:
     """The workers that run, by their numbers."""
 
     def __init__(self, control: socket.socket) -> None:
-        """Start none as yet."""
+        """Start no worker yet."""
         self._control = control
         self._workers: dict[int, int] = {}  # process -> number
         self._wake, woken = os.pipe()
@@ -33,7 +33,7 @@ class Nursery:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self) -> None:
-        """Do what is asked until the other end is closed."""
+        """Start and kill workers on request until the other end is closed."""
         text = b""
         while True:
             waiting: list[Any] = [self._control, self._wake]
@@ -75,7 +75,7 @@ class Nursery:
             serve(socket.socket(fileno=connection), place)
             sys.exit(0)
         with suppress(OSError):
-            os.setpgid(process, process)  # in both processes: whichever is first
+            os.setpgid(process, process)  # both processes do so: either may be first
         for descriptor in descriptors:
             os.close(descriptor)
         self._workers[process] = number
@@ -102,13 +102,13 @@ class Nursery:
                 ended.append((process, os.waitstatus_to_exitcode(status)))
         for process, status in ended:
             number = self._workers.pop(process)
-            with suppress(OSError):  # what it has started ends with it
+            with suppress(OSError):  # the processes that it has started end with it
                 os.killpg(process, signal.SIGKILL)
             self._kill_strays()
             self._say(ended=number, status=status)
 
     def _kill_strays(self) -> None:
-        """End what workers have left behind: processes whose parents have gone come to this one, where the system can do that."""
+        """End the orphans of workers: processes whose parents have gone become children of this one, on Linux."""
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError, ValueError, IndexError):
                 process = int(folder.name)
@@ -129,7 +129,7 @@ def _begin_worker(parent: int) -> None:
     _control_process(_PARENT_DEATH, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    with suppress(OSError):  # if memory runs out, this one is ended first
+    with suppress(OSError):  # if memory runs out, the system ends this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -140,20 +140,20 @@ def _control_process(option: int, value: int) -> None:
 
 
 def _import_all() -> None:
-    """Import what workers need, foreign code apart, so that each finds it there."""
+    """Import all modules of equivcheck, so that no worker has to; foreign code is not imported."""
     import importlib
     import pkgutil
 
     import equivcheck
 
-    for found in pkgutil.walk_packages(equivcheck.__path__, "equivcheck."):
-        if found.name.rpartition(".")[2] != "__main__":
-            with suppress(ImportError):  # of what is optional
-                importlib.import_module(found.name)
+    for module in pkgutil.walk_packages(equivcheck.__path__, "equivcheck."):
+        if module.name.rpartition(".")[2] != "__main__":
+            with suppress(ImportError):  # of an optional package
+                importlib.import_module(module.name)
 
 
 def main() -> None:
-    """Be the process that workers are forked from."""
+    """Run the process that workers are forked from."""
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _control_process(_PARENT_DEATH, signal.SIGKILL)

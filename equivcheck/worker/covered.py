@@ -1,4 +1,4 @@
-"""What evidence covers: every file and package that a verdict was reached with, and in words what could not be covered."""
+"""The coverage of evidence: every file and package behind a verdict, and in words each gap."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Covered:
-    """Hashes of files by what they are of, packages by name, and what is not covered."""
+    """Hashes of files by their part in the run, packages by name, and the gaps in words."""
 
     files: Mapping[str, Mapping[str, str]]
     packages: Mapping[str, Package] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Covered:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Covered":
-        """What `plain` made a mapping of."""
+        """The inverse of `plain`."""
         return cls(
             plain["files"],
             {name: Package(**package) for name, package in plain["packages"].items()},
@@ -47,7 +47,7 @@ class Covered:
         )
 
     def plain(self) -> dict[str, Any]:
-        """As what JSON can hold, with one hash for each part."""
+        """The same as data for JSON, with one more hash for each part."""
         return {
             "files": {part: dict(hashes) for part, hashes in self.files.items()},
             "sources": digests(self.files),
@@ -56,16 +56,16 @@ class Covered:
         }
 
     def and_later(self, later: "Covered") -> "Covered":
-        """This and what has come to it since: of what stands in both, this is what ran."""
+        """This with the additions of `later`; entries of both keep their values of here, which is what ran."""
         files = {part: {**hashes, **self.files.get(part, {})} for part, hashes in later.files.items()}
         return Covered(files, {**later.packages, **self.packages}, later.not_covered)
 
 
 def covered_by(subject: Pair, access: Access) -> Covered:
-    """The source files of equivcheck and of the pair, what foreign code has loaded and read, and packages by their versions.
+    """The source files of equivcheck and of the pair, files that foreign code loaded and read, packages by version.
 
-    Modules and data files are covered where they lie below the folder of the run, or below the pair's own: its package, or its
-    folder where it is in none.
+    Modules and data files are covered if they lie below the folder of the run, or below the package of the pair; a file
+    that is in no package counts with its folder.
     """
     root = access.root
     pair = {"reference": modules_of(subject.reference), "candidate": modules_of(subject.candidate)}
@@ -104,7 +104,7 @@ def _foreign(file: Path | None) -> Path | None:
 
 
 def _tree(file: Path, name: str) -> Path:
-    """The folder of the package that a module of this name lies in, the outermost one; its own folder where it is in none."""
+    """The folder of the outermost package of a module of this name; the folder of its file if it is in none."""
     inside = name.count(".") + (file.name == "__init__.py")
     return file.parents[max(0, inside - 1)]
 
@@ -114,7 +114,7 @@ def _below(file: Path, trees: Iterable[Path]) -> bool:
 
 
 def _data(access: Access, trees: set[Path], sources: set[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
-    """Each data file that was read below the trees, with its hash; and in words which ones are too large or too many."""
+    """Each data file below the trees that was read, with its hash; in words those that are too large or too many."""
     hashed: list[tuple[Path, str]] = []
     left_out: list[str] = []
     total = beyond = 0
@@ -136,7 +136,7 @@ def _data(access: Access, trees: set[Path], sources: set[Path]) -> tuple[list[tu
 
 
 def _beyond(access: Access, trees: set[Path]) -> Iterator[str]:
-    """In words what was used that is nobody's source: files elsewhere, and what other machines answered."""
+    """In words the sources of data that no hash covers: files elsewhere, and other machines."""
     elsewhere = [str(file) for file, _ in _read(access) if not _below(file, trees)]
     if elsewhere:
         yield f"files outside of the project that were read: {_some(elsewhere)}"
@@ -145,7 +145,7 @@ def _beyond(access: Access, trees: set[Path]) -> Iterator[str]:
 
 
 def _read(access: Access) -> list[tuple[Path, tuple[int, int]]]:
-    """What was read and is there still, less what the run has written itself, and caches."""
+    """The files that were read and still exist, without caches and files that the run has written."""
     read = {Path(os.path.realpath(file)): status for file, status in access.read.items() if file not in access.written}
     return sorted(
         (f, s) for f, s in read.items() if f.is_file() and not is_installed(str(f)) and not _is_cached(f, access)

@@ -1,4 +1,4 @@
-"""The caller's own process as the one that runs the pair: for objects that no import string names."""
+"""The process of the caller as the one that runs the pair: for objects that no import string names."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,28 +13,28 @@ __all__ = ["InProcess"]
 
 
 class InProcess:
-    """Does what workers do, one thing after the other; what kills the process ends the run."""
+    """Does the work of workers, one piece after the other; the death of this process ends the run."""
 
     sealed = False
 
     def __init__(self, access: Access, until: float, **loading: Any) -> None:
-        """Load nothing as yet.
+        """Load nothing yet.
 
         Args:
-            access: What foreign code uses.
-            until: When the run ends, as a time of `time.monotonic`.
-            loading: The pair, as `Judge.load` is given it.
+            access: The record of what foreign code uses.
+            until: The time of `time.monotonic` at which the run ends.
+            loading: The arguments of `Judge.load`.
         """
         self.gaps: list[str] = []
         self._judge = Judge(access, ended=self._ended)
         self._until, self._loading = until, loading
         self._piece: Piece | None = None
-        self._heard: Callable[[str], None] = lambda check: None
+        self._on_case: Callable[[str], None] = lambda check: None
 
     def _ended(self, outcome: CaseOutcome) -> None:
         if self._piece is not None:
             self._piece.searched.add(outcome)
-            self._heard(self._piece.check)
+            self._on_case(self._piece.check)
 
     def open(self) -> Mapping[str, Any]:
         """Load the pair; its kind, names and device."""
@@ -47,9 +47,9 @@ class InProcess:
     def ready(self, **arguments: Any) -> None:
         """Do nothing: the process that has made the plan is the one that runs it."""
 
-    def begin(self, pieces: Sequence[Piece], heard: Callable[[str], None]) -> None:
-        """Be given all pieces."""
-        self._heard = heard
+    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
+        """Take the function to call with the check of each case that is done."""
+        self._on_case = on_case
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Run these, up to the first that fails."""
@@ -66,15 +66,17 @@ class InProcess:
         """Do nothing: no process has died."""
 
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take note of which cases the checks judged."""
+        """Record which cases the checks judged."""
         self._judge.ran(checks)
 
-    def sightings(self, faults: Sequence[str], until: float, told: Callable[[int], None]) -> Iterator[str | None]:
-        """Where each fault is seen first; `""` where it is not, None where time ran out."""
+    def detections(
+        self, faults: Sequence[str], until: float, on_progress: Callable[[int], None]
+    ) -> Iterator[str | None]:
+        """Yield the first detection of each fault: `""` if there is none, None if time ran out."""
         for number, fault in enumerate(faults):
-            told(number)
-            yield self._judge.sighting(fault, until - time.monotonic())
-        told(len(faults))
+            on_progress(number)
+            yield self._judge.detect(fault, until - time.monotonic())
+        on_progress(len(faults))
 
     def seen(self) -> list[Mapping[str, Any]]:
         """Nothing: there is no other process."""
@@ -84,5 +86,5 @@ class InProcess:
         """Do nothing: there is no process that has not imported the candidate."""
 
     def findings(self) -> tuple[list[str], list[str]]:
-        """Nothing: what the original is alone is not known here."""
+        """Nothing: no process runs the original alone."""
         return [], []

@@ -1,4 +1,4 @@
-"""What a process does with a pair when it is asked: make a plan, run a class of a check's cases, plant a fault.
+"""The questions about a pair that a process answers: make a plan, run a class of a check's cases, plant a fault.
 
 Questions and answers are plain data, so that they can be asked of a process of its own or of the caller's.
 """
@@ -28,12 +28,10 @@ __all__ = ["Judge"]
 
 
 class Judge(LoadedPair):
-    """One pair, and what can be asked about it: what `LoadedPair` answers, and how checks and planted faults fare on it.
+    """One pair, and the questions about it: those of `LoadedPair`, and those on checks and planted faults.
 
     Attributes:
-        access: What foreign code uses.
-        began: Hears of each case that is about to be run, with a measure of its work.
-        ended: Hears what came of it.
+        access: The record of what foreign code uses.
     """
 
     def __init__(
@@ -42,7 +40,13 @@ class Judge(LoadedPair):
         began: Callable[[str, float], None] = lambda case, work: None,
         ended: Callable[[CaseOutcome], None] = lambda outcome: None,
     ) -> None:
-        """Know no pair as yet."""
+        """Load no pair yet.
+
+        Args:
+            access: The record of what foreign code uses.
+            began: A function that is given each case before it is run, and a measure of its work.
+            ended: A function that is given the outcome of each case.
+        """
         super().__init__(access)
         self._began, self._ended = began, ended
         self._checks: dict[str, Check] = {}
@@ -67,7 +71,7 @@ class Judge(LoadedPair):
         dtypes: Sequence[str],
         require_backend: Sequence[str],
     ) -> dict[str, Any]:
-        """Which checks are run, how many cases each of them has in how many classes, and what the report says of the pair."""
+        """The checks that are run, their numbers of cases and classes, and the report's facts about the pair."""
         refuse_unknown_dtypes(dtypes)
         self._choose(checks, exclude, require_backend)
         require_a_judging_check(list(self._checks.values()), require_backend)
@@ -75,7 +79,9 @@ class Judge(LoadedPair):
         self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
         return {
             **plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused),
-            "apart": self._loaded_original.notes(self.subject),  # why the original cannot be had without the candidate
+            "apart": self._loaded_original.notes(
+                self.subject
+            ),  # why the original cannot be loaded without the candidate
             **self.cover(),
         }
 
@@ -88,7 +94,16 @@ class Judge(LoadedPair):
         asked: int,
         usable: Sequence[str],
     ) -> None:
-        """Take a plan that another process has made: its checks, and of so many dtypes `asked` for those that are `usable`."""
+        """Take a plan that another process has made.
+
+        Args:
+            checks: The names of the checks.
+            require_backend: The kernels that must run.
+            profile: The run's profile.
+            seed: The run's seed.
+            asked: The number of dtypes that were asked for.
+            usable: The dtypes in which the pair is judged.
+        """
         self._choose(checks, (), require_backend)
         self._options = {"profile": profile, "seed": seed, "usable": tuple(usable)}
         self._planned = {
@@ -108,14 +123,17 @@ class Judge(LoadedPair):
         shrinks: float = math.inf,
         seconds: float = math.inf,
     ) -> dict[str, Any]:
-        """Draw and run one class of a check's cases; what is `known` of them is not run again.
+        """Draw and run one class of a check's cases; cases with `known` outcomes are not run again.
 
         Args:
             check: The check's name.
             number: The number of the class.
-            known: Outcomes of cases.
+            known: Outcomes of cases, as plain data.
             shrinks: The most cases that are run to make a failing one small.
-            seconds: How long there is.
+            seconds: The time that is left, in s.
+
+        Returns:
+            The id of the smallest failing case or None, whether time ran out, and the seconds that it took.
         """
         one, options = self._checks[check], self._options
         planned = self._planned[check]
@@ -137,29 +155,29 @@ class Judge(LoadedPair):
         return {"minimal": minimal, "stopped": search.stopped, "seconds": search.seconds}
 
     def one(self, check: str, case: str) -> dict[str, Any]:
-        """Run a check on one case, which has nothing to do with those before it; its outcome."""
+        """Run a check on one case, whatever cases ran before; its outcome."""
         search = Search(self._checks[check], self.subject, 1, 0, math.inf, began=self._begin)
         parsed = Case.parse(case)
         try:
             search.visit(parsed)
         except Mismatch as mismatch:
             return outcome_of(parsed, mismatch).plain()
-        return outcome_of(parsed, search.held[parsed]).plain()
+        return outcome_of(parsed, search.passed[parsed]).plain()
 
     def explain(self, check: str, cases: Sequence[str]) -> str:
-        """The whole difference in one sentence, where it is known: the smallest failing case comes first."""
+        """The whole difference in one sentence if it is known; the smallest failing case comes first."""
         return explanation(self.subject, [Case.parse(case) for case in cases], gradients=check != "output")
 
     def replay(self, case: str, checks: Sequence[str] | None, require_backend: Sequence[str]) -> list[dict[str, Any]]:
         """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
         parsed = Case.parse(case)
         self._choose(checks, (), require_backend)
-        found = []
+        answers = []
         for name, check in self._checks.items():
             began = time.monotonic()
             outcome = self.one(name, parsed.id)
             explained = self.explain(name, [parsed.id]) if outcome["failed"] is not None else ""
-            found.append(
+            answers.append(
                 {
                     "name": name,
                     "judges": check.judges,
@@ -169,10 +187,10 @@ class Judge(LoadedPair):
                     "seconds": time.monotonic() - began,
                 }
             )
-        return found
+        return answers
 
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Be told which cases the checks judged: those in which planted faults are looked for."""
+        """Record which cases the checks judged: planted faults are tried on them."""
         self._plants = Plants(
             self.subject,
             [
@@ -186,25 +204,25 @@ class Judge(LoadedPair):
 
     @property
     def _faults(self) -> Plants:
-        assert self._plants is not None, "it is told first which cases ran"
+        assert self._plants is not None, "`ran` comes before the questions about faults"
         return self._plants
 
     def faults(self) -> list[list[str]]:
         """The names of the faults to look for, and of those that are left out."""
         return list(self._faults.chosen())
 
-    def sighting(self, fault: str, seconds: float) -> str | None:
-        """Where a fault is seen first; `""` where it is not, None where time ran out."""
-        return self._faults.sighting(fault, time.monotonic() + min(seconds, 1e9), self._begin)
+    def detect(self, fault: str, seconds: float) -> str | None:
+        """The first detection of a fault: `""` if there is none, None if time ran out."""
+        return self._faults.detect(fault, time.monotonic() + min(seconds, 1e9), self._begin)
 
     def changes_nothing(self, fault: str) -> bool:
-        """Whether a fault that was not seen is none around this original."""
+        """Whether an undetected fault changes nothing around this original."""
         return self._faults.changes_nothing(fault)
 
     def cells(
         self, checks: Sequence[str] | None, exclude: Sequence[str], dtypes: Sequence[str], profile: str
     ) -> list[list[str]]:
-        """Check and dtype of each test of a suite: where there are faults that the check should see in this dtype."""
+        """Check and dtype of each test of a suite: those for which a fault exists that the check should see."""
         from equivcheck.engine.planting import planted
 
         chosen = [check for check in select_checks(checks, tuple(exclude), self.subject.kind) if check.judges]

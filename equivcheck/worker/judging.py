@@ -1,4 +1,4 @@
-"""What judges, looked at before foreign code is imported and after it has run: the same functions, and the same verdicts."""
+"""The judging code, before foreign code is imported and after it has run: same functions, same verdicts."""
 
 import sys
 import types
@@ -40,10 +40,10 @@ def wrong(config: Any) -> torch.nn.Module:
 
 
 class Judging:
-    """The functions and methods of equivcheck as they are now, and what they say of two pairs that are known."""
+    """The functions and methods of equivcheck as they are now, and their verdicts on two known pairs."""
 
     def __init__(self) -> None:
-        """Look at them."""
+        """Record them."""
         self._subjects = {
             name: resolve(_ORIGINAL, candidate, kind="module", device="cpu") for name, candidate in _PAIRS.items()
         }
@@ -51,44 +51,44 @@ class Judging:
         self._known = _verdicts(self._subjects)
 
     def changed(self) -> list[str]:
-        """In words, what is not as it was: functions that are others now, and a known pair that is judged otherwise."""
+        """The changes in words: functions that were replaced, and a known pair with another verdict."""
         now = _functions()
         names = sorted(name for name, value in self._functions.items() if now.get(name) != value)
-        told = [f"{name} is not the function that it was" for name in names[:_MOST_NAMED]]
+        changes = [f"{name} is not the function that it was" for name in names[:_MOST_NAMED]]
         try:
             known: Any = _verdicts(self._subjects)
         except Exception as error:
             known = f"{type(error).__name__}: {error}"
         if known != self._known:
-            told.append("what judges gives another result on a pair that is known than before the pair was imported")
-        return told
+            changes.append("what judges gives another result on a pair that is known than before the pair was imported")
+        return changes
 
 
 def _functions() -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
+    functions: dict[str, tuple[int, int]] = {}
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == _NAME and isinstance(module, types.ModuleType):
             for key, value in list(vars(module).items()):
                 if isinstance(value, types.FunctionType):
-                    found[f"{name}.{key}"] = (id(value), id(value.__code__))
+                    functions[f"{name}.{key}"] = (id(value), id(value.__code__))
                 elif isinstance(value, type) and value.__module__ == name:
                     for inner, method in list(vars(value).items()):
                         plain = method.fget if isinstance(method, property) else method
                         plain = getattr(plain, "__func__", plain)
                         if isinstance(plain, types.FunctionType):
-                            found[f"{name}.{key}.{inner}"] = (id(plain), id(plain.__code__))
-    return found
+                            functions[f"{name}.{key}.{inner}"] = (id(plain), id(plain.__code__))
+    return functions
 
 
 def _verdicts(subjects: Mapping[str, Pair]) -> list[str]:
-    """What a check says of a wrong attention, and another of a right one, to the last digit."""
-    found = []
+    """The verdict of one check on a wrong attention, and of another on a right one, to the last digit."""
+    verdicts = []
     for check in CHECKS:
         if check.name in subjects:
             try:
-                held = check.run(replace(subjects[check.name], memory=Memory()), _KNOWN)
+                result = check.run(replace(subjects[check.name], memory=Memory()), _KNOWN)
             except Mismatch as mismatch:
-                found.append(f"{mismatch} {mismatch.ratio!r} {mismatch.where}")
+                verdicts.append(f"{mismatch} {mismatch.ratio!r} {mismatch.where}")
             else:
-                found.append(f"{held.ratio!r} {held.where}")
-    return found
+                verdicts.append(f"{result.ratio!r} {result.where}")
+    return verdicts

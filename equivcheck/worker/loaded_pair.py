@@ -1,4 +1,4 @@
-"""A pair as it is loaded in this process: both sides, what they have used, and the original as it was before."""
+"""A pair as it is loaded in this process: both sides, the files they used, and the original as it was before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +15,14 @@ __all__ = ["LoadedPair"]
 
 
 class LoadedPair:
-    """One pair, and what can be asked about how it is loaded and what it has used.
+    """One pair, and the questions about how it is loaded and what it has used.
 
     Attributes:
-        access: What foreign code uses.
+        access: The record of what foreign code uses.
     """
 
     def __init__(self, access: Access) -> None:
-        """Know no pair as yet."""
+        """Load no pair yet."""
         self.access = access
         self._subject: Pair | None = None
         self._original: Original | None = None
@@ -50,7 +50,20 @@ class LoadedPair:
         share: int = 1,
         allowed: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Load the pair; its kind and its names. `share` processes share the memory; `allowed` are options of functions."""
+        """Load the pair.
+
+        Args:
+            reference: The original: an object, or an import string.
+            candidate: The candidate, likewise.
+            kind: The kind of the pair, or auto.
+            device: The device on which it runs.
+            adaptation: The user's functions, by name.
+            share: The number of processes that share the memory.
+            allowed: The options of functions that may be used; None for all.
+
+        Returns:
+            Its kind, names, device, and facts about an original that is a function.
+        """
         self._original = Original(self.access)
         subject = resolve(
             reference,
@@ -69,7 +82,7 @@ class LoadedPair:
             "reference": subject.reference_name,
             "candidate": subject.candidate_name,
             "device": str(subject.device),
-            "facts": {  # what makes the original of a function what it is in this pair
+            "facts": {  # they make the original of a function the same in another process
                 "options": sorted(subject.options),
                 "scale_optional": subject.scale_optional,
                 "learns_mask": subject.learns_mask,
@@ -79,15 +92,20 @@ class LoadedPair:
         }
 
     def take(self, scale_optional: bool, learns_mask: bool) -> None:
-        """Take the original of a function for what it is in the pair."""
+        """Give the original of a function the facts that it has in the pair."""
         self._subject = replace(self.subject, scale_optional=scale_optional, learns_mask=learns_mask)
 
     def seen(self) -> dict[str, Any]:
-        """What foreign code has used in this process until now."""
+        """The files and hosts that foreign code has used in this process until now."""
         return self.access.seen().plain()
 
     def cover(self, seen: Sequence[Mapping[str, Any]] = (), before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What the evidence covers, here and in processes that have `seen` more; of what was covered `before`, that is what ran."""
+        """The coverage of the evidence.
+
+        Args:
+            seen: The answers of other processes to the question `seen`.
+            before: The coverage before the run: its hashes are of the code that ran, and stay.
+        """
         for other in seen:
             self.access.add(Seen.of(other))
         covered = covered_by(self.subject, self.access)
@@ -96,9 +114,9 @@ class LoadedPair:
         return covered.plain()
 
     def original(self, cases: Sequence[str]) -> list[dict[str, Any]]:
-        """What the original gives on these cases, to the bit."""
+        """The results of the original on these cases, to the bit."""
         return self._loaded_original.results(self.subject, [Case.parse(case) for case in cases])
 
     def replaced(self) -> dict[str, list[str]]:
-        """What is another function now than before the candidate was imported: of the original, of torch."""
+        """The names of functions that were replaced since the candidate was imported: of the original, of torch."""
         return self._loaded_original.replaced()

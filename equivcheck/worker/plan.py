@@ -1,4 +1,4 @@
-"""What a plan says: the checks with their numbers of cases and classes, the dtypes, and what a report says of the pair."""
+"""The content of a plan: checks with their numbers of cases and classes, dtypes, facts about the pair."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ __all__ = ["dtypes_to_judge", "plan_of", "refuse_unknown_dtypes", "replay_line"]
 
 
 def refuse_unknown_dtypes(dtypes: Sequence[str]) -> None:
-    """Return where all of these are dtypes that can be judged in.
+    """Make sure that the pair can be judged in all of these dtypes.
 
     Raises:
-        UsageError: One of them is not.
+        UsageError: One of them is unknown.
     """
     for dtype in dtypes:
         if dtype not in DTYPES:
@@ -37,7 +37,7 @@ def dtypes_to_judge(
 
     Args:
         pair: The pair.
-        dtypes: Those that are asked for.
+        dtypes: The dtypes that are asked for.
         require_backend: The kernels that must run.
 
     Raises:
@@ -66,11 +66,11 @@ def plan_of(
     Args:
         pair: The pair.
         root: The folder of the run.
-        checks: Those that are run, by name.
-        planned: How many cases each of them has.
-        dtypes: Those that are asked for.
-        usable: Those in which the pair is judged.
-        refused: Dtype -> why it was left out.
+        checks: Name of a check -> the check, for those that are run.
+        planned: Name of a check -> its number of cases.
+        dtypes: The dtypes that are asked for.
+        usable: The dtypes in which the pair is judged.
+        refused: Dtype -> the reason why it was left out.
     """
     file, line = defined_at(pair.candidate, root) or (None, None)
     sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
@@ -81,7 +81,7 @@ def plan_of(
                 "planned": planned[name],
                 "classes": len(classes(check, pair, usable, planned[name])),
                 "judges": check.judges,
-                "dear": check.slow,
+                "slow": check.slow,
                 "replay": replay_line(pair, check),
             }
             for name, check in checks.items()

@@ -1,4 +1,4 @@
-"""A worker: it answers the supervisor's questions about one pair, a line of JSON each, until the other end is closed."""
+"""A worker: it answers the supervisor's questions about one pair, a line of JSON each, until the socket is closed."""
 
 import atexit
 import importlib
@@ -14,7 +14,7 @@ from typing import Any
 
 try:
     import resource
-except ImportError:  # of another system
+except ImportError:  # Windows has no such module
     resource = None  # type: ignore[assignment]
 
 import torch
@@ -38,16 +38,16 @@ _LOST = 70  # the exit status of a process that has lost its GPU
 
 
 class _Channel:
-    """The socket to the supervisor, as whole lines of JSON; a process that was forked from this one is not let in."""
+    """The socket to the supervisor, as whole lines of JSON; a process that was forked from this one may not use it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket, self._process = connection, os.getpid()
         self._lock = threading.Lock()
-        self.case = ""  # that is run
+        self.case = ""  # the case that is run
         self._file = connection.makefile("rb")
 
     def read(self) -> dict[str, Any] | None:
-        """The next question; None where the other end is closed."""
+        """The next question; None if the other end is closed."""
         line = self._file.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
@@ -59,18 +59,18 @@ class _Channel:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def forked(self) -> None:
-        """Be in a process that was forked from this one: it may run code under test, and not come back from it."""
+        """Prepare a process that was forked from this one: it may run code under test, and must not return from it."""
         beacon.returned = self.returned
 
     def returned(self) -> None:
-        """Say that code under test has come back twice, and end this process, which is one too many."""
+        """Report that code under test has returned in a second process, and end this one."""
         with suppress(OSError):
             message = {"forked": os.getpid(), "case": self.case, "side": current_side()}
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         os._exit(0)
 
     def began(self, case: str, work: float) -> None:
-        """Say which case is about to be run, and how much there is to compute."""
+        """Report which case is about to be run, and a measure of its work."""
         self.case = case
         self.write(case=case, work=work)
 
@@ -80,11 +80,11 @@ def serve(connection: socket.socket, place: int) -> None:
 
     Args:
         connection: The socket to the supervisor.
-        place: The descriptor of the memory in which this process notes what it is at.
+        place: The descriptor of the memory in which this process notes its step.
     """
     channel = _Channel(connection)
     beacon.shine(place)
-    atexit.register(_last, channel)  # before any of the pair's, and so it runs after them
+    atexit.register(_last, channel)  # registered before handlers of the pair, and so run after them
     os.register_at_fork(after_in_child=channel.forked)
     interrupts_are_foreign()
     first = channel.read()
@@ -113,7 +113,7 @@ def serve(connection: socket.socket, place: int) -> None:
         except ToolError as error:
             channel.write(error="tool", message=str(error))
         except BaseException as error:
-            channel.write(error="other", message=_told(error))
+            channel.write(error="other", message=_description(error))
         else:
             channel.write(answer=answer)
 
@@ -133,7 +133,7 @@ def _answered(name: str, arguments: Mapping[str, Any], judge: Judge, judging: li
 
 
 def _begin(first: Mapping[str, Any]) -> None:
-    """Be where the supervisor is: folder, environment, `sys.path`, threads."""
+    """Take the supervisor's folder, environment, `sys.path`, arguments and threads."""
     streams.renew()
     os.environ.clear()
     os.environ.update(first["environment"])
@@ -143,12 +143,12 @@ def _begin(first: Mapping[str, Any]) -> None:
     sys.path[:] = first["path"]
     sys.argv[:] = first["arguments"]
     importlib.invalidate_caches()
-    warnings.simplefilter("ignore")  # in one line each they would be as many as there are workers
+    warnings.simplefilter("ignore")  # each worker would print them again
     torch.set_num_threads(first["threads"])
 
 
 def _devices(device: str, checks: Any, profile: str, dtypes: Any) -> dict[str, Any]:
-    """The device that is meant, how much memory it has free, and how many cases such a run has at most."""
+    """The device by its full name, its free memory, and the greatest number of cases of such a run."""
     from equivcheck.engine.plan import estimated_cases
     from equivcheck.runtime.device import find_device, type_of
 
@@ -170,7 +170,7 @@ def _set_up(spec: str) -> None:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process had."""
+    """The peak of the memory of this process."""
     if resource is None:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -184,12 +184,12 @@ def _folder() -> str:
         return ""
 
 
-def _told(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     return f"{type(error).__name__}: {line_of(error)[:300]} ({place_of(error)})"
 
 
 def _last(channel: _Channel) -> None:
-    """The last of all that runs at exit: what the pair has registered has come to its end, and nobody waits for the rest."""
+    """End the process, as the last handler of atexit: those of the pair have run, and nobody waits for the rest."""
     with suppress(OSError, ValueError):
         channel.write(ended=True)
     streams.flush()

@@ -1,1 +1,1 @@
-"""Committed reports, held against the source as it stands."""
+"""Committed reports, compared with the source as it stands."""

@@ -9,7 +9,7 @@ from equivcheck.report.outcomes import DTYPES
 
 __all__ = ["dtypes_missing", "profile_too_small", "required_checks", "too_few_cases", "without_judgement"]
 
-_SHARE = 2  # of the cases that the profile plans, one in so many has to be there: what is drawn twice counts once
+_SHARE = 2  # one in so many of the planned cases has to be there: a case that is drawn twice counts once
 
 
 def profile_too_small(report: Report, least: str) -> Iterator[str]:
@@ -23,7 +23,7 @@ def profile_too_small(report: Report, least: str) -> Iterator[str]:
 def dtypes_missing(report: Report, required: Sequence[str] | None) -> Iterator[str]:
     """The required dtypes in which nothing was judged.
 
-    By default all are required in which the original runs and that the candidate does not refuse as a whole.
+    By default all dtypes are required in which the original runs and that the candidate does not refuse as a whole.
     """
     for dtype in required or DTYPES:
         why = report.dtypes_not_run.get(dtype)
@@ -31,28 +31,34 @@ def dtypes_missing(report: Report, required: Sequence[str] | None) -> Iterator[s
             continue
         reason = f" ({why})" if why else ""
         allow = ",".join(report.dtypes) or "DTYPE"
-        yield f"dtype {dtype} is required and was not judged{reason}; {AGAIN} with it, or allow it with --require-dtypes {allow}"
+        yield (
+            f"dtype {dtype} is required and was not judged{reason}; {AGAIN} with it, "
+            f"or allow it with --require-dtypes {allow}"
+        )
 
 
 def required_checks(report: Report, named: Sequence[str], exclude: Sequence[str]) -> list[Listed]:
-    """The checks that a report must have: those that are named, else all that apply to its kind and are not excluded."""
+    """The checks that a report must have: the named ones, else all that apply to its kind and are not excluded."""
     if named:
         return [listed(name) for name in named]
     return [c for c in CATALOGUE if report.kind in c.kinds and c.name not in exclude]
 
 
 def too_few_cases(report: Report, checks: Sequence[Listed], dtypes: Sequence[str] | None) -> Iterator[str]:
-    """The required checks that were not run, or on fewer than half of the cases that the profile plans, without a reason."""
+    """The required checks that were not run, or without a reason on fewer than half of the planned cases."""
     results = {result.name: result for result in report.results}
     for check in checks:
         result = results.get(check.name)
         if result is None:
             yield (
-                f"check {check.name} is required and was not run; {AGAIN} with it, or list it under exclude in [tool.equivcheck]"
+                f"check {check.name} is required and was not run; {AGAIN} with it, "
+                "or list it under exclude in [tool.equivcheck]"
             )
         elif result.cases < (least := _floor(report, check)) and not _excused(report, check, result, dtypes):
             cases = "case" if result.cases == 1 else "cases"
-            yield f"check {check.name} ran on {result.cases} {cases}, where {least} is the least; {AGAIN}, and let it end"
+            yield (
+                f"check {check.name} ran on {result.cases} {cases}, where {least} is the least; {AGAIN}, and let it end"
+            )
 
 
 def without_judgement(report: Report, checks: Sequence[Listed]) -> Iterator[str]:
@@ -74,7 +80,7 @@ def _floor(report: Report, check: Listed) -> int:
 
 
 def _excused(report: Report, check: Listed, result: CheckResult, dtypes: Sequence[str] | None) -> bool:
-    """Whether it is known why there are few: it stopped at a difference, or has no dtype that both run and somebody asks for."""
+    """Whether few cases have a reason: the check stopped at a difference, or no dtype of it runs on both sides."""
     if result.outcome in ("different", "deviation"):
         return True
     drawn = [dtype for dtype in check.dtypes if dtype in (dtypes or DTYPES)]

@@ -1,4 +1,4 @@
-"""In what a report has fallen behind an older one of the same pair and device."""
+"""The points in which a report has fallen behind an older one of the same pair and device."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,11 +13,21 @@ _FROM_BEST = ("equivalent", "deviation", "unsupported", "different")
 
 
 def fallen_behind(reports: Mapping[str, Report], old_name: str, old: Report) -> Iterator[str]:
-    """Each thing in which a report is behind `old`; a UsageError where no report is of its pair and device."""
+    """Each point in which a report is behind `old`.
+
+    Args:
+        reports: Name of a file -> the report in it.
+        old_name: The name of the file of the older report.
+        old: The older report.
+
+    Raises:
+        UsageError: No report is of the pair and device of `old`.
+    """
     fitting = [(name, report) for name, report in reports.items() if _place(report) == _place(old)]
     if not fitting:
         raise UsageError(
-            f"--against {old_name}: it is of {old.candidate} on {old.device}, and no other file is; give one of the same two"
+            f"--against {old_name}: it is of {old.candidate} on {old.device}, and no other file is; "
+            "give one of the same two"
         )
     for name, report in fitting:
         for reason in _behind(report, old):

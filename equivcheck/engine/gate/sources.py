@@ -1,4 +1,4 @@
-"""Whether a report was made from the source as it stands: of equivcheck, of the pair, and of what the pair loaded and read."""
+"""Whether a report was made from the source as it stands: equivcheck, the pair, and files that the pair used."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,18 +10,18 @@ from equivcheck.runtime.source_files import CHANGED, find, hash_of, is_compiled
 __all__ = ["AGAIN", "stale", "uncovered"]
 
 AGAIN = "run equivcheck verify again"
-"""The way out of most refusals."""
+"""The way out of most violations."""
 
 _ROLES = ("reference", "candidate")
 _SEEN = {"reference": "reference", "candidate": "candidate", "loaded": "loaded by the pair", "read": "read by the pair"}
 
 
 def stale(report: Report, root: Path, package: Path) -> Iterator[str]:
-    """What was changed since the run: a source file of the pair or of equivcheck, a module or a data file that was used."""
+    """Each change since the run: to sources of the pair or of equivcheck, to modules and data files that were used."""
     if report.schema_version < SCHEMA_VERSION:
         yield (
-            f"stale: an older equivcheck wrote it (schema version {report.schema_version}), which recorded no dtypes, no packages "
-            f"and no files that were read; {AGAIN}"
+            f"stale: an older equivcheck wrote it (schema version {report.schema_version}), which recorded no dtypes, "
+            f"no packages and no files that were read; {AGAIN}"
         )
         return
     if report.sources != digests(report.files):
@@ -39,7 +39,8 @@ def stale(report: Report, root: Path, package: Path) -> Iterator[str]:
                 yield f"stale: {name} ({words}) was changed after the run; {AGAIN}"
             elif file is None and not is_compiled(name):
                 yield (
-                    f"stale: {name} ({words}) is not here; {AGAIN}, or run the gate in the folder where verify was run (--root)"
+                    f"stale: {name} ({words}) is not here; {AGAIN}, "
+                    "or run the gate in the folder where verify was run (--root)"
                 )
     here, recorded = package_files(package), report.files.get("equivcheck", {})
     changed = [name for name in sorted({*here, *recorded}) if here.get(name) != recorded.get(name)]
@@ -49,7 +50,7 @@ def stale(report: Report, root: Path, package: Path) -> Iterator[str]:
 
 
 def uncovered(report: Report, root: Path) -> Iterator[str]:
-    """What the evidence does not cover: what the run recorded, and compiled files that are not here."""
+    """The gaps in the evidence: those that the run recorded, and compiled files that are not here."""
     yield from (f"not covered: {what}" for what in report.not_covered)
     for part, words in _SEEN.items():
         for name in report.files.get(part, {}):

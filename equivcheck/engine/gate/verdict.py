@@ -1,4 +1,4 @@
-"""Reports held against the source as it stands: every reason why they do not carry it, each in one line with the way out."""
+"""Reports compared with the source as it stands: every reason to refuse them, each in one line with the way out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import CATALOGUE
 from equivcheck.report.model import SCHEMA_VERSION, Deviation, Report
 
-__all__ = ["GatePolicy", "notes", "refusals"]
+__all__ = ["GatePolicy", "notes", "violations"]
 
 _CLOCKS_APART = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatePolicy:
-    """What a set of reports has to show, beyond being complete, fresh, sensitive and green."""
+    """The requirements on a set of reports, beyond being complete, fresh, sensitive and green."""
 
     checks: tuple[str, ...] = ()  # empty: all that apply to the kind of the pair
     exclude: tuple[str, ...] = ()
@@ -43,61 +43,69 @@ class GatePolicy:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-def refusals(
-    reports: Mapping[str, Report], demands: GatePolicy, against: tuple[str, Report] | None = None
+def violations(
+    reports: Mapping[str, Report], policy: GatePolicy, against: tuple[str, Report] | None = None
 ) -> Iterator[str]:
-    """Each reason to refuse these reports (by the names of their files), which are judged together; none: they are green.
+    """Each reason to refuse these reports, which are judged together; without one they are green.
 
-    `against` is an older report, which the one of the same pair and device must not fall behind. Raises UsageError where
-    there is nothing to hold against it, or a check is named that there is not.
+    Args:
+        reports: Name of a file -> the report in it.
+        policy: The requirements.
+        against: The name and content of an older report; that of the same pair and device must not fall behind it.
+
+    Raises:
+        UsageError: No report is of the pair and device of `against`, or the policy names an unknown check.
     """
     known = [check.name for check in CATALOGUE]
-    for name in (*demands.checks, *demands.exclude, *demands.deviations):
+    for name in (*policy.checks, *policy.exclude, *policy.deviations):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
     for name, report in reports.items():
-        for reason in _of_one(report, demands):
+        for reason in _of_one(report, policy):
             yield f"{name}: {reason}"
-    yield from _of_all(reports, demands)
+    yield from _of_all(reports, policy)
     if against is not None:
         yield from fallen_behind(reports, *against)
 
 
-def notes(reports: Mapping[str, Report], demands: GatePolicy) -> Iterator[str]:
-    """What is not refused and worth knowing: what no evidence covers, another environment, checks that judged nothing."""
+def notes(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
+    """Facts that are no violations: gaps in the evidence, another environment, checks that judged nothing."""
     for name, report in reports.items():
-        of_one = [*uncovered(report, demands.root)]
-        if not demands.strict_environment:
+        of_one = [*uncovered(report, policy.root)]
+        if not policy.strict_environment:
             of_one += differences(report)
-        of_one += without_judgement(report, required_checks(report, demands.checks, demands.exclude))
+        of_one += without_judgement(report, required_checks(report, policy.checks, policy.exclude))
         yield from (f"{name}: {note}" for note in of_one)
 
 
-def _of_one(report: Report, demands: GatePolicy) -> Iterator[str]:
+def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
     if not report.complete or not report.results:
         yield f"partial: the run was cut short and proves nothing; {AGAIN}, and let it end"
     if report.schema_version == SCHEMA_VERSION and not report.sealed:
         yield f"unsealed: the pair ran in the process that made the verdict; {AGAIN} of import strings"
     for finding in report.findings:
         yield f"{finding}; mend the candidate"
-    yield from stale(report, demands.root, demands.package)
+    yield from stale(report, policy.root, policy.package)
     yield from edited(report)
-    if demands.strict_environment:
+    if policy.strict_environment:
         yield from (
             f"{difference}; {AGAIN} here, or leave --strict-environment out" for difference in differences(report)
         )
-    if demands.torch is not None:
-        yield from other_torch(report, demands.torch)
-    if demands.max_age is not None:
-        yield from _aged(report, demands.max_age, demands.now)
-    yield from profile_too_small(report, demands.min_profile)
+    if policy.torch is not None:
+        yield from other_torch(report, policy.torch)
+    if policy.max_age is not None:
+        yield from _aged(report, policy.max_age, policy.now)
+    yield from profile_too_small(report, policy.min_profile)
     if report.schema_version == SCHEMA_VERSION:  # an older one is stale, and recorded none
-        yield from dtypes_missing(report, demands.dtypes)
-        checks = required_checks(report, demands.checks, demands.exclude)
-        yield from too_few_cases(report, checks, demands.dtypes)
+        yield from dtypes_missing(report, policy.dtypes)
+        checks = required_checks(report, policy.checks, policy.exclude)
+        yield from too_few_cases(report, checks, policy.dtypes)
     for result in report.results:
         if result.outcome == "different":
-            yield f"check {result.name} is different; mend the candidate (the report has the case), or declare a deviation"
+            yield (
+                f"check {result.name} is different; mend the candidate (the report has the case), "
+                "or declare a deviation"
+            )
     survived = report.sensitivity.survived
     if survived:
         yield f"insensitive: planted faults survived ({', '.join(survived)}); {AGAIN} with more cases (--profile gate)"
@@ -117,26 +125,33 @@ def _aged(report: Report, max_age: timedelta, now: datetime) -> Iterator[str]:
     if age > max_age:
         yield f"too old: {_days(age)} where --max-age allows {_days(max_age)}; {AGAIN}"
     elif age < -_CLOCKS_APART:
-        yield f"its date {report.created} lies ahead of this machine's clock; set the clock, or {AGAIN}"
+        yield f"its date {report.created} is later than this machine's clock; set the clock, or {AGAIN}"
 
 
-def _of_all(reports: Mapping[str, Report], demands: GatePolicy) -> Iterator[str]:
+def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
     where = ", ".join(sorted({report.device for report in reports.values()}))
-    for device in demands.devices:
+    for device in policy.devices:
         if not any(device.lower() in report.device.lower() for report in reports.values()):
-            yield f"device {device} is required, and the reports are from {where}; run verify on it, and give that file too"
-    if demands.pair is not None and all((r.reference, r.candidate) != demands.pair for r in reports.values()):
-        reference, candidate = demands.pair
-        yield f"no report is of {candidate} against {reference}, the pair of [tool.equivcheck]; {AGAIN}, and give its file"
-    # the config is newer than a report: what it says of a deviation holds
+            yield (
+                f"device {device} is required, and the reports are from {where}; "
+                "run verify on it, and give that file too"
+            )
+    if policy.pair is not None and all((r.reference, r.candidate) != policy.pair for r in reports.values()):
+        reference, candidate = policy.pair
+        yield (
+            f"no report is of {candidate} against {reference}, the pair of [tool.equivcheck]; "
+            f"{AGAIN}, and give its file"
+        )
+    # the config is newer than a report: its deviations replace those of the report
     declared = {d.name: d for report in reports.values() for d in report.deviations}
-    for name, given in demands.deviations.items():
+    for name, given in policy.deviations.items():
         declared[name] = given if isinstance(given, Deviation) else Deviation(name, given)
     seen = {result.name for r in reports.values() for result in r.results if result.outcome == "deviation"}
     for name, deviation in declared.items():
-        if deviation.expired(demands.now.date()):
+        if deviation.expired(policy.now.date()):
             yield (
-                f"deviation {name} expired on {deviation.expires} ({deviation.reason}); mend the candidate, or give it a later date"
+                f"deviation {name} expired on {deviation.expires} ({deviation.reason}); "
+                "mend the candidate, or give it a later date"
             )
         if name not in seen:
             yield f"deviation {name} is declared and no longer observed ({deviation.reason}); take the declaration away"
