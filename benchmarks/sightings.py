@@ -45,7 +45,7 @@ class _Timed(Search):
         except Mismatch:
             if self.first_s is None:
                 self.first_s = time.monotonic() - self.started
-                self.first_case = len(self.held) + 1
+                self.first_case = len(self.passed) + 1
             raise
 
 
@@ -74,7 +74,7 @@ def sight(
                 "case": search.minimal.id,
                 "message": str(mismatch).splitlines()[0][:160],
             }
-        cases += len(search.held)
+        cases += len(search.passed)
     spent = round(time.monotonic() - began, 2)
     return {"check": None, "first_s": None, "cases": cases, "total_s": spent, "case": "", "message": ""}
 

@@ -41,15 +41,15 @@ def one_run(number: int, device: str, profile: str, names: list[str]) -> list[di
         began = time.monotonic()
         search = Search(check, subject, check.cases[profile], 100, float("inf"))
         search.run(classes(check, subject, DTYPES, search.planned), seed_for(number, check.name))
-        ratios = [held.ratio for held in search.held.values() if held.ratio is not None]
-        notes = sorted({note for held in search.held.values() for note in held.notes})
+        ratios = [held.ratio for held in search.passed.values() if held.ratio is not None]
+        notes = sorted({note for held in search.passed.values() for note in held.notes})
         accused = search.minimal
         rows.append(
             {
                 "run": number,
                 "implementation": name,
                 "check": check.name,
-                "cases": len(search.held) + len(search.failed),
+                "cases": len(search.passed) + len(search.failed),
                 "ratio": max(ratios, default=0.0),
                 "accused": "" if accused is None else f"{accused.id}: {search.failed[accused]}"[:600],
                 "notes": notes,

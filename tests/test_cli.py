@@ -60,7 +60,7 @@ class Judge:
 
     def replay(self, pair: NamedPair, *case: str, **options: Any) -> Any:
         options |= {"kind": pair.kind, "device": pair.device, "setup": pair.setup, **pair.adaptation}
-        listener = options.pop("heard", None)
+        listener = options.pop("listener", None)
         for name in ("keep", "signals", "dtypes", "shared"):
             options.pop(name, None)
         self.calls.append(((pair.reference, pair.candidate, *case), options))

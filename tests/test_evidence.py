@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from equivcheck.api import verify
-from equivcheck.engine.gate.verdict import GatePolicy, notes, refusals
+from equivcheck.engine.gate.verdict import GatePolicy, notes, violations
 from equivcheck.report.files import read_bounded
 from equivcheck.report.installed_packages import version_of
 from equivcheck.report.model import Package, Report
@@ -101,7 +101,7 @@ def project(
 
 
 def reasons(folder: Path, report: Report, **demands: object) -> list[str]:
-    return list(refusals({"r": report}, GatePolicy(root=folder, **{**DEMANDS, **demands})))  # type: ignore[arg-type]
+    return list(violations({"r": report}, GatePolicy(root=folder, **{**DEMANDS, **demands})))  # type: ignore[arg-type]
 
 
 def test_the_report_says_what_it_covers(project: tuple[Path, Report]) -> None:

@@ -17,7 +17,7 @@ import equivcheck
 from equivcheck.checks import CHECKS
 from equivcheck.cli.main import main
 from equivcheck.cli.options import SHIPPED
-from equivcheck.engine.gate.verdict import GatePolicy, notes, refusals
+from equivcheck.engine.gate.verdict import GatePolicy, notes, violations
 from equivcheck.errors import UsageError
 from equivcheck.report import codec
 from equivcheck.report.catalogue import least_cases
@@ -71,7 +71,7 @@ def told(tree: Path, *reports: Report, against: Report | None = None, **demands:
     options = {"root": tree, "package": tree / "equivcheck", "now": NOW, **demands}
     named = {f"report{number}": report for number, report in enumerate(reports)}
     old = None if against is None else ("old", against)
-    return list(refusals(named, GatePolicy(**options), old))  # type: ignore[arg-type]
+    return list(violations(named, GatePolicy(**options), old))  # type: ignore[arg-type]
 
 
 def noted(tree: Path, *reports: Report, **demands: object) -> list[str]:
@@ -155,7 +155,7 @@ def test_an_old_file_is_named(tree: Path) -> None:
     old = green(tree, created="2026-01-29T11:59:00+00:00")
     assert "too old: 2.0 days where --max-age allows 24.0 hours" in the_reason(tree, old, max_age=timedelta(days=1))
     ahead = green(tree, created="2026-02-01T00:00:00+00:00")
-    assert "ahead of this machine's clock" in the_reason(tree, ahead, max_age=timedelta(days=1))
+    assert "later than this machine's clock" in the_reason(tree, ahead, max_age=timedelta(days=1))
     assert "is none" in the_reason(tree, green(tree, created="yesterday"), max_age=timedelta(days=1))
 
 

@@ -17,7 +17,7 @@ from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.engine.planting import PlantedFault
 from equivcheck.engine.search import Search
-from equivcheck.engine.sensitivity import first_sighting
+from equivcheck.engine.sensitivity import first_detection
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
 from equivcheck.runtime import global_state
@@ -172,5 +172,5 @@ def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(c
     with suppress(Mismatch):
         Search(check, subject, 1, 0.0, math.inf, lambda _: None).visit(case)
     assert global_state.now() == before
-    first_sighting(PlantedFault("switched", (check.name,), subject, subject), [(check, case)], math.inf)
+    first_detection(PlantedFault("switched", (check.name,), subject, subject), [(check, case)], math.inf)
     assert global_state.now() == before

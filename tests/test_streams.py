@@ -38,7 +38,7 @@ def replay(pair, case, **options):
     with streams.captured(), working_folder.preserved():
         return of_a_pair(pair.reference, pair.candidate, case, **options)
 
-def of_a_pair(reference, candidate, case, *, heard=None, keep=None, **options):
+def of_a_pair(reference, candidate, case, *, listener=None, keep=None, **options):
     module, _, name = candidate.partition(":")
     loaded = getattr(importlib.import_module(module), name)
     result = CheckResult("output", "equivalent", 60, 1.5, 0.4)
@@ -52,7 +52,7 @@ def of_a_pair(reference, candidate, case, *, heard=None, keep=None, **options):
     if keep is not None:
         keep(replace(report, complete=False))
     loaded()
-    heard.finished(result)
+    listener.finished(result)
     return report
 
 api.verify, api.replay = verify, replay

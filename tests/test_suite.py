@@ -6,7 +6,7 @@ import pytest
 import torch._dynamo  # noqa: F401
 
 from equivcheck.errors import UsageError
-from equivcheck.pytest_plugin.suite import _own_gpu, suite
+from equivcheck.pytest_plugin.suite import _gpu_of_worker, suite
 
 pytest_plugins = ["pytester"]
 
@@ -92,9 +92,9 @@ def test_each_worker_of_xdist_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyP
     taken = []
     for worker in ("gw0", "gw1", "gw2", "gw3"):
         monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
-        taken.append(_own_gpu())
+        taken.append(_gpu_of_worker())
     monkeypatch.delenv("PYTEST_XDIST_WORKER")
-    assert [*taken, _own_gpu()] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:0"]
+    assert [*taken, _gpu_of_worker()] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:0"]
 
 
 def test_a_check_that_has_nothing_to_say_is_skipped_with_its_reason(pytester: pytest.Pytester) -> None:
