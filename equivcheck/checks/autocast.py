@@ -1,4 +1,4 @@
-"""Mixed precision: a float32 module under `torch.autocast`, held against the budget of the dtype that autocast computes in."""
+"""Mixed precision: a float32 module under `torch.autocast`, within the budget of the dtype that it computes in."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,39 +22,52 @@ __all__ = ["autocast"]
 
 
 def autocast(pair: Pair, case: Case) -> CaseResult:
-    """Under `torch.autocast` a float32 module gives the oracle's outputs and gradients, and under no_grad, in the right dtypes.
+    """Under `torch.autocast` a float32 module gives the oracle's outputs and gradients in the original's dtypes.
 
-    Weights and inputs hold values of the narrow dtype, so that what autocast rounds first is exact, and the budget of a
-    module in that dtype is that of one under autocast: the original rounds no more often there than a narrow module does.
+    Outputs under no_grad are compared as well. Weights and inputs hold values of the narrow dtype, so that the first
+    rounding of autocast is exact. The budget is that of a module in the narrow dtype: the original rounds no more often
+    under autocast than such a module does.
     """
     narrow = pair.problem(case)
     problem = _in_float32(narrow)
     plain_pass(problem)
     candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
     what = f"torch.autocast in {case.dtype}"
-    refused, got = attempted(
+    refused, candidate_runs = attempted(
         problem,
         lambda: _run(problem, candidate, case.torch_dtype),
         lambda: _run(problem, problem.make_reference(), case.torch_dtype),
     )
-    if got is None:
+    if candidate_runs is None:
         return not_compared(what, refused)
-    own = _run(problem, problem.reference, case.torch_dtype)
+    reference_runs = _run(problem, problem.reference, case.torch_dtype)
     truth = narrow.truth(gradients=True)
-    helds = []
-    for mine, original, how in zip(got, own, ("", " and no_grad"), strict=True):
-        names = [name for name in dict.fromkeys((*truth.values, *mine)) if name in original or name in mine]
+    results = []
+    for candidate_results, reference_results, how in zip(
+        candidate_runs, reference_runs, ("", " and no_grad"), strict=True
+    ):
+        names = [
+            name
+            for name in dict.fromkeys((*truth.values, *candidate_results))
+            if name in reference_results or name in candidate_results
+        ]
         with within(f"under {what}{how}"):
-            helds.append(_hold(problem, truth, mine, original, names))
-    return CaseResult.together(helds)
+            results.append(_compare(problem, truth, candidate_results, reference_results, names))
+    return CaseResult.together(results)
 
 
-def _hold(problem: Problem, truth: Truth, mine: Results, its: Results, names: Sequence[str]) -> CaseResult:
-    for name, value in its.items():
-        found = mine.get(name)
-        if value is not None and found is not None and found.dtype != value.dtype:
-            raise Mismatch(f"{name}: dtype {found.dtype} instead of {value.dtype}", where=name)
-    return compare_all(problem, truth, _wide(mine), lambda: _wide(its), names)
+def _compare(
+    problem: Problem, truth: Truth, candidate_results: Results, reference_results: Results, names: Sequence[str]
+) -> CaseResult:
+    for name, reference_value in reference_results.items():
+        candidate_value = candidate_results.get(name)
+        if (
+            reference_value is not None
+            and candidate_value is not None
+            and candidate_value.dtype != reference_value.dtype
+        ):
+            raise Mismatch(f"{name}: dtype {candidate_value.dtype} instead of {reference_value.dtype}", where=name)
+    return compare_all(problem, truth, _wide(candidate_results), lambda: _wide(reference_results), names)
 
 
 def _in_float32(narrow: Problem) -> Problem:
@@ -67,7 +80,7 @@ def _in_float32(narrow: Problem) -> Problem:
         narrow,
         case=narrow.case.but(dtype="float32"),
         make_reference=lambda: narrow.make_reference().float(),
-        # from an original in the narrow dtype, as the pair builds it
+        # the pair builds it in the narrow dtype
         make_candidate=lambda _: narrow.another_candidate().float(),
         inputs=tuple(wide(x) for x in narrow.inputs),
         upstream={name: wide(value) for name, value in narrow.upstream.items()},
@@ -76,9 +89,10 @@ def _in_float32(narrow: Problem) -> Problem:
 
 
 def _run(problem: Problem, module: nn.Module, dtype: torch.dtype) -> tuple[Results, Results]:
-    """Outputs and gradients of a forward pass under autocast and a backward pass outside of it, as torch advises.
+    """Outputs and gradients with autograd, and outputs under no_grad.
 
-    And outputs under no_grad. Autocast keeps the weights that it casts, as it does by default.
+    The forward pass runs under autocast and the backward pass outside of it, as torch advises. Autocast caches the
+    weights that it casts, as it does by default.
     """
 
     def outputs(module: nn.Module, inputs: object) -> dict[str, Tensor]:
@@ -87,13 +101,13 @@ def _run(problem: Problem, module: nn.Module, dtype: torch.dtype) -> tuple[Resul
 
     inside = replace(problem, outputs=outputs)
     plain = inside.run(module, problem.inputs, gradients=False)
-    made = {name: value for name, value in plain.items() if value is not None}
-    flowing = {name: value.to(made[name].dtype) for name, value in problem.upstream.items() if name in made}
-    return inside.run(module, problem.inputs, gradients=True, upstream=flowing), plain
+    tensors = {name: value for name, value in plain.items() if value is not None}
+    upstream = {name: value.to(tensors[name].dtype) for name, value in problem.upstream.items() if name in tensors}
+    return inside.run(module, problem.inputs, gradients=True, upstream=upstream), plain
 
 
 def _wide(results: Results) -> Results:
-    """Exactly the same values in float32, in which they are compared."""
+    """The same values in float32, the dtype in which they are compared."""
     return {name: None if value is None else value.float() for name, value in results.items()}
 
 

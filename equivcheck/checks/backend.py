@@ -1,4 +1,4 @@
-"""Backend: which attention kernel the candidate runs, read off what was dispatched, and whether it is the one that is wanted."""
+"""Backend: which attention kernel the candidate dispatches, and whether it is the required one."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,40 +19,41 @@ from equivcheck.runtime.rng import seeded
 __all__ = ["HEAD_SIZES", "backend", "requirement", "requiring"]
 
 HEAD_SIZES = (32, 64, 128)
-"""The head sizes that a requirement is held against: every fused kernel has them."""
+"""The head sizes for which a requirement is judged: every fused kernel has them."""
 _RECORDED = (32, 36, 64, 80, 128, 256)
 _RATE = 0.1
 _TYPICAL = {"batch_size": 1, "seq_len": 32, "n_head": 1, "block_size": 32, "training": True, "resid_pdrop": 0.0}
 
 
 def backend(pair: Pair, case: Case, *, required: Mapping[str, str] | None = None) -> CaseResult:
-    """Which kernel runs is recorded per dtype, head size and dropout; where one is required, no other one runs in its place."""
-    wanted = (required or {}).get(case.dtype)
-    if wanted is None or case.head_size not in HEAD_SIZES:
+    """The kernel is recorded per dtype, head size and dropout; if one is required, no other one runs in its place."""
+    required_kernel = (required or {}).get(case.dtype)
+    if required_kernel is None or case.head_size not in HEAD_SIZES:
         return _recorded(pair, case, judged=False)
-    found = _kernels(pair, case)
-    if found != (wanted,):
+    kernels = _kernels(pair, case)
+    if kernels != (required_kernel,):
         dropout = f"dropout {case.attn_pdrop:g}" if case.training and case.attn_pdrop else "no dropout"
         raise Mismatch(
-            f"the kernel that ran is {' and '.join(found)}, and {wanted} is required: "
-            f"{case.dtype}, head size {case.head_size}, {dropout}, on {pair.device}{_why(pair, case, wanted)}",
+            f"the kernel that ran is {' and '.join(kernels)}, and {required_kernel} is required: "
+            f"{case.dtype}, head size {case.head_size}, {dropout}, on {pair.device}"
+            f"{_hint(pair, case, required_kernel)}",
             where="kernel",
         )
     return _recorded(pair, case, judged=True)
 
 
-def _why(pair: Pair, case: Case, wanted: str) -> str:
-    wide = case.dtype in WIDE
-    if _has_kernels_of_cuda(pair) and wanted in ("flash", "cudnn") and wide:
+def _hint(pair: Pair, case: Case, required_kernel: str) -> str:
+    is_wide = case.dtype in WIDE
+    if _has_kernels_of_cuda(pair) and required_kernel in ("flash", "cudnn") and is_wide:
         return (
-            f"; no {wanted} kernel takes {case.dtype} on CUDA: require it where it can run, as in "
-            f"--require-backend bfloat16={wanted}"
+            f"; no {required_kernel} kernel takes {case.dtype} on CUDA: require it where it can run, as in "
+            f"--require-backend bfloat16={required_kernel}"
         )
     return ""
 
 
 def _has_kernels_of_cuda(pair: Pair) -> bool:
-    """Whether the kernels are CUDA's, of which flash and cuDNN take half precision only; on a CPU flash takes every dtype."""
+    """Whether the kernels are CUDA's: there flash and cuDNN take only half precision; on a CPU flash takes all."""
     return pair.device.type == "cuda"
 
 
@@ -60,7 +61,7 @@ def _kernels(pair: Pair, case: Case) -> tuple[str, ...]:
     problem = pair.problem(case)
 
     def forward(module: nn.Module) -> None:
-        # with autograd: a kernel may have no backward pass, and is not chosen then
+        # with autograd: torch does not choose a kernel without a backward pass then
         with seeded(case.seed, problem.device):
             problem.outputs(module, [x.detach().requires_grad_(x.is_floating_point()) for x in problem.inputs])
 
@@ -68,36 +69,46 @@ def _kernels(pair: Pair, case: Case) -> tuple[str, ...]:
 
 
 def _recorded(pair: Pair, case: Case, *, judged: bool) -> CaseResult:
-    """The case as passed, with the kernels that run in its dtype as a note and as data."""
-    kernels = _described(pair, case)
+    """The result of a case that passed, with the kernels that run in its dtype as a note and as data."""
+    kernels = _description(pair, case)
     return CaseResult(notes=(f"{case.dtype}: {kernels}",), judged=judged, data={case.dtype: kernels})
 
 
-def _described(pair: Pair, case: Case) -> str:
-    """What runs in the case's dtype over head sizes, without and with dropout: the same sentence for every case of a dtype."""
-    told = []
+def _description(pair: Pair, case: Case) -> str:
+    """The kernels of the case's dtype over head sizes, without and with dropout: the same for all cases of a dtype."""
+    descriptions = []
     for rate in (0.0, _RATE):
         sizes: dict[str, list[str]] = {}
         for size in _RECORDED:
             try:
-                found = " and ".join(_kernels(pair, case.but(head_size=size, attn_pdrop=rate, seed=0, **_TYPICAL)))
+                kernels = " and ".join(_kernels(pair, case.but(head_size=size, attn_pdrop=rate, seed=0, **_TYPICAL)))
             except Mismatch as mismatch:
-                found = f"{mismatch.where} is raised"
-            sizes.setdefault(found, []).append(str(size))
-        told.append(
+                kernels = f"{mismatch.where} is raised"
+            sizes.setdefault(kernels, []).append(str(size))
+        descriptions.append(
             f"{next(iter(sizes))} at every head size from {_RECORDED[0]} to {_RECORDED[-1]}"
             if len(sizes) == 1
-            else "; ".join(f"{found} at {', '.join(those)}" for found, those in sizes.items())
+            else "; ".join(f"{names} at {', '.join(heads)}" for names, heads in sizes.items())
         )
-    text = f"{told[0]}, " + ("with dropout too" if told[0] == told[1] else f"with dropout {told[1]}")
+    text = f"{descriptions[0]}, " + (
+        "with dropout too" if descriptions[0] == descriptions[1] else f"with dropout {descriptions[1]}"
+    )
     if case.dtype == "float32" and _has_kernels_of_cuda(pair):
         text += "; in float32 no flash kernel ever runs on CUDA"
     return text
 
 
 def requirement(texts: Iterable[str], option: str = "--require-backend") -> dict[str, str]:
-    """Which kernel is required in which dtype, from `KERNEL` (in every one) or `DTYPE=KERNEL`; a UsageError where it is neither."""
-    found: dict[str, str] = {}
+    """The required kernel of each dtype.
+
+    Args:
+        texts: Each `KERNEL`, for every dtype, or `DTYPE=KERNEL`.
+        option: The option that an error names.
+
+    Raises:
+        UsageError: A text is neither of the two, or two of them contradict each other.
+    """
+    required: dict[str, str] = {}
     for text in texts:
         dtype, separator, kernel = text.rpartition("=")
         if kernel not in KERNELS or (separator and dtype not in DTYPES):
@@ -105,15 +116,17 @@ def requirement(texts: Iterable[str], option: str = "--require-backend") -> dict
                 f"{option} {text!r}: KERNEL or DTYPE=KERNEL is allowed, a kernel is one of {', '.join(KERNELS)}, "
                 f"a dtype one of {', '.join(DTYPES)}"
             )
-        for one in [dtype] if separator else DTYPES:
-            if found.get(one, kernel) != kernel:
-                raise UsageError(f"{option}: {found[one]} and {kernel} are both required in {one}: give one of them")
-            found[one] = kernel
-    return found
+        for name in [dtype] if separator else DTYPES:
+            if required.get(name, kernel) != kernel:
+                raise UsageError(
+                    f"{option}: {required[name]} and {kernel} are both required in {name}: give one of them"
+                )
+            required[name] = kernel
+    return required
 
 
 def requiring(checks: Iterable[Check], texts: Iterable[str]) -> list[Check]:
-    """The checks with what `texts` require held by `backend`."""
+    """The checks, with a `backend` that judges the kernels that `texts` require."""
     texts = tuple(texts)
     required = requirement(texts)
     options = tuple(word for text in texts for word in ("--require-backend", text))

@@ -1,4 +1,4 @@
-"""Batches: what a sample gives does not depend on its neighbours, on its place, or on what comes after a prefix."""
+"""Batches: the results of a sample depend neither on its neighbours nor on its place, and a prefix stands by itself."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,18 +21,18 @@ Edit = Callable[[Tensor], Tensor]
 
 
 def batching(pair: Pair, case: Case) -> CaseResult:
-    """Each example alone, the batch in another order and a prefix of the sequence give the oracle's outputs and input gradients."""
+    """Each example alone, another order of the batch and a prefix give the oracle's outputs and input gradients."""
     problem = pair.problem(case)
     order = torch.randperm(case.batch_size, generator=generator(case, "order")).to(problem.device)
-    back = torch.argsort(order)
+    inverse = torch.argsort(order)
     half = max(1, case.seq_len // 2)
     return CaseResult.together(
         (
-            _as_in_the_batch(problem, "each example alone", _alone),
-            _as_in_the_batch(
+            _compare(problem, "each example alone", _alone),
+            _compare(
                 problem,
                 "the batch in another order",
-                lambda p, m: _each(_run(p, m, lambda x: x[order]), lambda y: y[back]),
+                lambda p, m: _edited(_run(p, m, lambda x: x[order]), lambda y: y[inverse]),
             ),
             _prefix(problem, half),
         )
@@ -40,47 +40,52 @@ def batching(pair: Pair, case: Case) -> CaseResult:
 
 
 def _run(problem: Problem, module: nn.Module, edit: Edit) -> dict[str, Tensor]:
-    """Outputs, and input gradients, for an edited batch; a loss is a mean over it and left out."""
+    """Outputs and input gradients of an edited batch; a loss is a mean over the batch and left out."""
     edited = {name: value if value.dim() == 0 else edit(value) for name, value in problem.upstream.items()}
-    found = problem.run(module, [edit(x) for x in problem.inputs], gradients=bool(problem.names), upstream=edited)
-    kept = {"output", "logits", *(f"grad {name}" for name in problem.names)}
-    return {name: value for name, value in found.items() if name in kept and value is not None}
+    results = problem.run(module, [edit(x) for x in problem.inputs], gradients=bool(problem.names), upstream=edited)
+    names = {"output", "logits", *(f"grad {name}" for name in problem.names)}
+    return {name: value for name, value in results.items() if name in names and value is not None}
 
 
-def _each(results: dict[str, Tensor], edit: Edit) -> dict[str, Tensor]:
+def _edited(results: dict[str, Tensor], edit: Edit) -> dict[str, Tensor]:
     return {name: edit(value) for name, value in results.items()}
 
 
 def _alone(problem: Problem, module: nn.Module) -> dict[str, Tensor]:
-    rows = [_run(problem, module, lambda x, at=at: x[at : at + 1]) for at in range(problem.case.batch_size)]  # type: ignore[misc]
+    rows = [
+        _run(problem, module, lambda x, at=at: x[at : at + 1])  # type: ignore[misc]
+        for at in range(problem.case.batch_size)
+    ]
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-def _as_in_the_batch(problem: Problem, what: str, run: Callable[[Problem, nn.Module], dict[str, Tensor]]) -> CaseResult:
-    """Held against the oracle's whole batch; where the original itself depends on it, its own error is the measure."""
-    got = candidate_run(problem, lambda m: run(problem, m))
+def _compare(problem: Problem, what: str, run: Callable[[Problem, nn.Module], dict[str, Tensor]]) -> CaseResult:
+    """Compare with the oracle of the whole batch; an original that depends on it is measured by its own error."""
+    candidate_results = candidate_run(problem, lambda m: run(problem, m))
 
-    def own() -> Results:
+    def run_reference() -> Results:
         return dict(run(problem, problem.reference))
 
     with within(what):
-        return compare_all(problem, problem.truth(gradients=True), dict(got), own, list(got))
+        return compare_all(
+            problem, problem.truth(gradients=True), dict(candidate_results), run_reference, list(candidate_results)
+        )
 
 
 def _prefix(whole: Problem, length: int) -> CaseResult:
-    """Held against the oracle of the prefix itself."""
+    """Compare a prefix with the oracle of that prefix."""
 
-    def cut(x: Tensor) -> Tensor:
+    def shortened(x: Tensor) -> Tensor:
         return x[..., :length, :] if x.is_floating_point() else x[:, :length]
 
     problem = replace(
         whole,
         case=whole.case.but(seq_len=length),
-        inputs=tuple(cut(x) for x in whole.inputs),
-        upstream={name: value if value.dim() == 0 else cut(value) for name, value in whole.upstream.items()},
+        inputs=tuple(shortened(x) for x in whole.inputs),
+        upstream={name: value if value.dim() == 0 else shortened(value) for name, value in whole.upstream.items()},
         memory_key=(whole.memory_key, "prefix"),
     )
-    return _as_in_the_batch(problem, f"the first {length} positions alone", lambda p, m: _run(p, m, lambda x: x))
+    return _compare(problem, f"the first {length} positions alone", lambda p, m: _run(p, m, lambda x: x))
 
 
 CHECKS = (Check.of("batching", batching, BATCHED, more_on_gpu=True),)

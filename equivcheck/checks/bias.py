@@ -1,10 +1,10 @@
-"""Bias: errors have no preferred sign. Rounding toward zero, say, shows in no single error, and in the mean of many.
+"""Bias: errors have no preferred sign. Rounding toward zero, say, shows in no single error, but in the mean of many.
 
-The same means are taken of every slice: of one position, one head, one sample, one row of a weight. A small factor in one of
-them is within every budget in half precision, and lies in the same direction in problem after problem.
+The same means are taken over every slice: one position, one head, one sample, one row of a weight. A small factor in
+one slice is within every budget in half precision, but it errs in the same direction in problem after problem.
 
-So does what a sum loses that is kept in half precision: of equal terms it stands still at 1/u of them. Where that is a length that
-takes no time, in bfloat16, each case stands for a longer one of almost uniform attention beside itself.
+A sum in half precision errs in one direction, too: with equal terms it stands still after 1/u of them, for a unit
+roundoff u. In bfloat16 so many positions are cheap, so each case also runs a longer one of almost uniform attention.
 """
 
 import math
@@ -31,14 +31,14 @@ __all__ = ["bias", "lengthened"]
 
 _REPLICAS = 24
 _SHARE = 0.25
-"""A mean error below this share of a unit roundoff is not called bias: rounding to nearest is itself a little lopsided on
-values that are not spread evenly between two powers of two. Rounding toward zero has a mean of some 0.7 of a roundoff."""
+"""A mean error below this share of a unit roundoff is not called bias: rounding to nearest is itself a little lopsided
+on values that are not spread evenly between two powers of two. Rounding toward zero has a mean of about 0.7 of one."""
 
 _NOISE = 2.0**-40
-"""Of the largest number of all: a truth below is what rounding in float64 has left of a zero, as of the gradient of a key's
-bias. The error of a candidate that gives a zero there, or computes in float64 too, is all of it, and no bias."""
+"""Share of the largest number of all. A smaller truth is a zero with rounding in float64, such as the gradient of a
+key's bias. A candidate that gives zero there, or computes in float64 too, errs by all of it, and has no bias."""
 
-_LONGEST = 512  # positions: beyond, 24 problems take longer than all other checks
+_LONGEST = 512  # positions: with more, 24 problems take longer than all other checks
 _BEYOND = 1.5  # times the number of terms at which a sum stands still: a third of them is lost
 _WIDTH = 8
 
@@ -46,21 +46,21 @@ _WIDTH = 8
 def bias(pair: Pair, case: Case) -> CaseResult:
     """Over many problems of one shape, the slope of the error on the true value, and its mean, are zero within chance.
 
-    So are both in every slice of a tensor: there all roundings that a right implementation may commit may have one direction,
-    as where probabilities of a row are alike and rounded alike.
+    The same holds in every slice of a tensor. All roundings of a correct implementation may have one direction there:
+    the probabilities of a row may be alike and rounded alike.
     """
-    held = _over_problems(pair, case, _SHARE)
+    result = _over_problems(pair, case, _SHARE)
     longer = lengthened(case)
     if longer is None:
-        return held
+        return result
     with within(f"at T={longer.seq_len}, one head and one sample, for which the case stands as well", plain=True):
-        return CaseResult.worst((held, _over_problems(pair, longer, float(ROUNDINGS))))
+        return CaseResult.worst((result, _over_problems(pair, longer, float(ROUNDINGS))))
 
 
 def lengthened(case: Case) -> Case | None:
-    """Almost uniform attention over more positions than a sum in the case's dtype has terms for; None where those are too many.
+    """A case of almost uniform attention, so long that a sum in its dtype stands still; None if that is too long.
 
-    A head of one number has a slope that scatters far more.
+    Heads are at least `_WIDTH` wide: the slope of a head of one number scatters far more.
     """
     stands_still = 1 / unit_roundoff(case.torch_dtype)
     length = case.seq_len + int(_BEYOND * stands_still)
@@ -73,12 +73,12 @@ def lengthened(case: Case) -> Case | None:
         seq_len=length,
         block_size=length + case.block_size - case.seq_len,
         kv_heads=0,
-        regime="near_initial",  # rows are alike: so may be all roundings, and a sum that stands still is far beyond them
+        regime="near_initial",  # rows are alike, and so may be all roundings; a sum that stands still errs far more
     )
 
 
 def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
-    """Whole tensors are allowed a mean of `share` roundoffs."""
+    """Judge the errors of many problems; the mean over a whole tensor may be `share` unit roundoffs."""
     errors: dict[str, list[Tensor]] = defaultdict(list)  # in unit roundoffs, a tensor per problem
     truths: dict[str, list[Tensor]] = defaultdict(list)
     noise: list[float] = []
@@ -90,36 +90,43 @@ def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
         def run(module: nn.Module, problem: Problem = problem) -> Results:
             return problem.run(module, problem.inputs, gradients=True)
 
-        got = candidate_run(problem, run)
+        candidate_results = candidate_run(problem, run)
         noise.append(_NOISE * max(float(true.abs().max()) for true in values.values() if true.numel()))
         for name, true in values.items():
-            mine = got.get(name)
-            if mine is None or mine.shape != true.shape or not true.numel() or not bool(mine.isfinite().all()):
+            candidate_value = candidate_results.get(name)
+            if (
+                candidate_value is None
+                or candidate_value.shape != true.shape
+                or not true.numel()
+                or not bool(candidate_value.isfinite().all())
+            ):
                 continue
-            errors[name].append((mine.to(true.device, torch.float64) - true) / u)
+            errors[name].append((candidate_value.to(true.device, torch.float64) - true) / u)
             truths[name].append(true)
     whole, sliced = {}, {}  # (replicas, 1) and (replicas, slices)
-    for name, found in errors.items():
-        if len(found) < _REPLICAS:
+    for name, samples in errors.items():
+        if len(samples) < _REPLICAS:
             continue
-        error, true = torch.stack(found), torch.stack(truths[name])  # (replicas, *shape)
-        least = torch.tensor(noise, dtype=torch.float64, device=true.device).unsqueeze(-1)  # (replicas, 1)
-        for what, above, below, below_it in (
-            (f"slope of the error of {name}", error * true, true.square(), least.square()),
-            (f"mean error of {name}", error, true.abs(), least),
+        error, true = torch.stack(samples), torch.stack(truths[name])  # (replicas, *shape)
+        noise_levels = torch.tensor(noise, dtype=torch.float64, device=true.device).unsqueeze(-1)  # (replicas, 1)
+        for what, numerator, denominator, floor in (
+            (f"slope of the error of {name}", error * true, true.square(), noise_levels.square()),
+            (f"mean error of {name}", error, true.abs(), noise_levels),
         ):
-            each = true[0].numel()
-            whole[what] = _share(
-                above.reshape(_REPLICAS, -1).sum(1, True), below.reshape(_REPLICAS, -1).sum(1, True), below_it * each
+            elements = true[0].numel()
+            whole[what] = _ratio(
+                numerator.reshape(_REPLICAS, -1).sum(1, True),
+                denominator.reshape(_REPLICAS, -1).sum(1, True),
+                floor * elements,
             )
             for dim in range(1, true.dim() if true.dim() > 2 else 1):
                 others = [d for d in range(1, true.dim()) if d != dim]
-                sliced[f"{what} along dimension {dim - 1}"] = _share(
-                    above.sum(others), below.sum(others), below_it * (each / true.shape[dim])
+                sliced[f"{what} along dimension {dim - 1}"] = _ratio(
+                    numerator.sum(others), denominator.sum(others), floor * (elements / true.shape[dim])
                 )
-    # exponentials may all err to one side, by as much as the budget allows one of them: float32's are not rounded correctly
+    # all exponentials may err to one side, each by its whole budget: float32's are not rounded correctly
     exponentials = dtype_row(case.dtype).exp_ulps
-    tests = sum(found.shape[1] for kind in (whole, sliced) for found in kind.values())
+    tests = sum(stacked.shape[1] for statistics in (whole, sliced) for stacked in statistics.values())
     return CaseResult.worst(
         (
             _worst(whole, max(share, exponentials), tests, case),
@@ -128,16 +135,16 @@ def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
     )
 
 
-def _share(above: Tensor, below: Tensor, noise: Tensor) -> Tensor:
-    """above / below; not a number where the truth itself is no more than what float64 leaves of a zero."""
-    return torch.where(below > noise, above / below, math.nan)
+def _ratio(numerator: Tensor, denominator: Tensor, noise: Tensor) -> Tensor:
+    """numerator / denominator; not a number where the truth is only float64's rounding of a zero."""
+    return torch.where(denominator > noise, numerator / denominator, math.nan)
 
 
-def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> CaseResult:
-    """The means nearest to what chance and `share` roundoffs allow; a Mismatch where one is beyond."""
+def _worst(statistics: dict[str, Tensor], share: float, tests: int, case: Case) -> CaseResult:
+    """The mean nearest to the limit of chance and `share` roundoffs; raises Mismatch for a mean beyond its limit."""
     quantile = student_quantile(FALSE_ALARM / max(1, tests), _REPLICAS - 1)
     worst = CaseResult(0.0)
-    for name, stacked in found.items():  # (replicas, slices)
+    for name, stacked in statistics.items():  # (replicas, slices)
         judged = stacked.isfinite().all(0)  # a truth of zero has no slope
         mean, deviation = stacked.mean(0), stacked.std(0)
         allowed = quantile * deviation / math.sqrt(_REPLICAS) + share
@@ -147,7 +154,8 @@ def _worst(found: dict[str, Tensor], share: float, tests: int, case: Case) -> Ca
         if ratio > 1:
             raise Mismatch(
                 f"{where} is {float(mean[at]):+.3g} unit roundoffs of {case.dtype} over {_REPLICAS} problems "
-                f"(standard deviation {float(deviation[at]):.2g}): chance and rounding to nearest allow {float(allowed[at]):.2g}",
+                f"(standard deviation {float(deviation[at]):.2g}): "
+                f"chance and rounding to nearest allow {float(allowed[at]):.2g}",
                 ratio=ratio,
                 where=where,
             )

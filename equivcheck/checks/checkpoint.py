@@ -1,4 +1,4 @@
-"""Checkpoints both ways: state dicts, files, and the state of an optimizer, which knows parameters by their order."""
+"""Checkpoints both ways: state dicts, files, and the state of an optimizer, which knows parameters by order."""
 
 import copy
 import tempfile
@@ -23,21 +23,24 @@ _CARRIED = "names differ, and weights are carried over by a transfer"
 
 
 def checkpoint(pair: Pair, case: Case) -> CaseResult:
-    """State dicts have the same keys, order, shapes and dtypes, load strictly both ways, through a file too; so do optimizers'."""
+    """State dicts agree in keys, order, shapes and dtypes, and load strictly both ways, also from a file.
+
+    The state of the original's optimizer goes on in the candidate's.
+    """
     problem = pair.problem(case)
     reference, candidate = (
         problem.make_reference(),
         candidate_run(problem, lambda m: m, reference=problem.make_reference),
     )
-    its, mine = reference.state_dict(), candidate.state_dict()
+    reference_state, candidate_state = reference.state_dict(), candidate.state_dict()
     if pair.transfer is not None and pair.transfer.declared:
         return _same_when_carried_over(pair.transfer, problem, reference, candidate)
-    meant = (
+    hint = (
         f"; where names are meant to differ, pass transfer='auto' ({pair.transfer.description})"
         if pair.transfer
         else ""
     )
-    _same_state(its, mine, meant)
+    _same_state(reference_state, candidate_state, hint)
     names = [[n for n, _ in module.named_parameters()] for module in (reference, candidate)]
     if names[0] != names[1]:
         raise Mismatch(
@@ -46,18 +49,18 @@ def checkpoint(pair: Pair, case: Case) -> CaseResult:
     with tempfile.TemporaryDirectory(prefix="equivcheck-") as folder:
         file = Path(folder) / "checkpoint.pt"
         for whose, state, name, module in (
-            ("the candidate's", mine, "the original", reference),
-            ("the original's", its, "the candidate", candidate),
+            ("the candidate's", candidate_state, "the original", reference),
+            ("the original's", reference_state, "the candidate", candidate),
         ):
             torch.save(state, file)
             loaded = torch.load(file, weights_only=True, map_location=problem.device)
             try:
                 module.load_state_dict(loaded, strict=True)
             except Exception as error:
-                told = f"strict loading of {whose} checkpoint into {name} fails: {' '.join(str(error).split())}"
-                raise Mismatch(told, where=name) from error
+                message = f"strict loading of {whose} checkpoint into {name} fails: {' '.join(str(error).split())}"
+                raise Mismatch(message, where=name) from error
             for key, value in module.state_dict().items():
-                if not torch.equal(value, its[key]):
+                if not torch.equal(value, reference_state[key]):
                     raise Mismatch(f"state_dict[{key!r}] of {name} is not what was loaded from a file", where=key)
     candidate_run(problem, lambda _: _optimizer_state(problem), reference=problem.make_reference)
     return CaseResult()
@@ -66,15 +69,15 @@ def checkpoint(pair: Pair, case: Case) -> CaseResult:
 def _same_when_carried_over(
     transfer: Transfer, problem: Problem, reference: nn.Module, candidate: nn.Module
 ) -> CaseResult:
-    """Where names differ every weight of the original has its place, and arrives there through a file too."""
+    """With a declared transfer, every weight of the candidate comes from the original, also from a file."""
     with tempfile.TemporaryDirectory(prefix="equivcheck-") as folder:
         file = Path(folder) / "checkpoint.pt"
         torch.save(reference.state_dict(), file)
-        made = transfer(torch.load(file, weights_only=True, map_location=problem.device), problem.case.config())
+        carried = transfer(torch.load(file, weights_only=True, map_location=problem.device), problem.case.config())
     for name, parameter in candidate.named_parameters():
-        if name not in made:
+        if name not in carried:
             raise Mismatch(f"{name} of the candidate gets no weight of the original", where=name)
-        if not torch.equal(parameter, made[name]):
+        if not torch.equal(parameter, carried[name]):
             raise Mismatch(f"{name} is not what was carried over", where=name)
     counts = [sum(p.numel() for p in module.parameters()) for module in (reference, candidate)]
     if counts[0] != counts[1]:
@@ -83,24 +86,31 @@ def _same_when_carried_over(
     return CaseResult(notes=(f"{_CARRIED}{how}, and so they must from old checkpoints",))
 
 
-def _same_state(its: dict[str, Tensor], mine: dict[str, Tensor], meant: str) -> None:
-    if list(its) != list(mine):
-        missing, extra = [k for k in its if k not in mine], [k for k in mine if k not in its]
-        told = f"missing {missing}, unexpected {extra}" if missing or extra else f"in another order: {list(mine)}"
-        raise Mismatch(f"state_dict keys differ: {told}{meant}", where="state_dict")
-    for key, value in its.items():
-        if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
+def _same_state(reference_state: dict[str, Tensor], candidate_state: dict[str, Tensor], hint: str) -> None:
+    if list(reference_state) != list(candidate_state):
+        missing, extra = (
+            [k for k in reference_state if k not in candidate_state],
+            [k for k in candidate_state if k not in reference_state],
+        )
+        difference = (
+            f"missing {missing}, unexpected {extra}"
+            if missing or extra
+            else f"in another order: {list(candidate_state)}"
+        )
+        raise Mismatch(f"state_dict keys differ: {difference}{hint}", where="state_dict")
+    for key, value in reference_state.items():
+        if (value.shape, value.dtype) != (candidate_state[key].shape, candidate_state[key].dtype):
             raise Mismatch(
-                f"state_dict[{key!r}] is {tuple(mine[key].shape)} {mine[key].dtype}, "
+                f"state_dict[{key!r}] is {tuple(candidate_state[key].shape)} {candidate_state[key].dtype}, "
                 f"and {tuple(value.shape)} {value.dtype} in the original",
                 where=key,
             )
-        if not torch.equal(value, mine[key]):
+        if not torch.equal(value, candidate_state[key]):
             raise Mismatch(f"state_dict[{key!r}] is not what was loaded", where=key)
 
 
 def _optimizer_state(problem: Problem) -> None:
-    """A step on the original, its optimizer's state into the candidate's, another step of both: the same weights."""
+    """Step the original, load its optimizer's state into the candidate's, step both again, and compare the weights."""
     reference = problem.make_reference()
     candidate = problem.another_candidate()
 
@@ -115,23 +125,23 @@ def _optimizer_state(problem: Problem) -> None:
 
     first = optimizer(reference)
     step(reference, first, 1)
-    state: dict[str, Any] = copy.deepcopy(
-        first.state_dict()
-    )  # an optimizer that loads it would write into the same tensors
+    # a copy: an optimizer that loads a state writes into the same tensors
+    state: dict[str, Any] = copy.deepcopy(first.state_dict())
     candidate.load_state_dict(reference.state_dict(), strict=True)
     second = optimizer(candidate)
     try:
         second.load_state_dict(state)
         step(candidate, second, 2)
     except Exception as error:
-        told = f"the state of the original's optimizer does not fit: {' '.join(str(error).split())}"
-        raise Mismatch(told, where="optimizer") from error
+        message = f"the state of the original's optimizer does not fit: {' '.join(str(error).split())}"
+        raise Mismatch(message, where="optimizer") from error
     step(reference, first, 2)
-    mine = dict(candidate.named_parameters())
+    candidate_parameters = dict(candidate.named_parameters())
     for name, parameter in reference.named_parameters():
-        if not torch.equal(parameter, mine[name]):
+        if not torch.equal(parameter, candidate_parameters[name]):
             raise Mismatch(
-                f"{name} is another after a step from the original's optimizer state: its state went to another parameter",
+                f"{name} is another after a step from the original's optimizer state: "
+                "its state went to another parameter",
                 where=name,
             )
 

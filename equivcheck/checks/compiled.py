@@ -1,4 +1,4 @@
-"""Compilation: what `torch.compile` makes of a candidate in one graph gives what the oracle gives."""
+"""Compilation: a candidate that `torch.compile` compiles into one graph gives the oracle's results."""
 
 import logging
 import warnings
@@ -23,57 +23,61 @@ from equivcheck.pairs.problem import Problem, Results
 __all__ = ["compiled"]
 
 _WHAT = "torch.compile(fullgraph=True)"
-_BACKEND = "aot_eager"  # traces forward and backward pass as every other backend does, and needs no compiler of C++
+_BACKEND = "aot_eager"  # traces forward and backward pass as other backends do, and needs no C++ compiler
 
 
 def compiled(pair: Pair, case: Case) -> CaseResult:
     """Under `torch.compile(fullgraph=True)` outputs and gradients are the oracle's, or compiling is refused loudly.
 
-    What was compiled for the whole sequence is called with a shorter one, too, under no_grad, and in the other mode.
+    The same compiled module is also called under no_grad, with a shorter sequence, and in the other mode.
     """
     problem = pair.problem(case)
     plain_pass(problem)
     candidate = candidate_run(problem, lambda _: problem.another_candidate(), reference=problem.make_reference)
-    refused, got = attempted(problem, lambda: _run(problem, candidate), lambda: _run(problem, problem.make_reference()))
-    if got is None:
+    refused, candidate_results = attempted(
+        problem, lambda: _run(problem, candidate), lambda: _run(problem, problem.make_reference())
+    )
+    if candidate_results is None:
         return not_compared(_WHAT, refused)
-    helds = []
-    for call, found in zip(_calls(problem), got, strict=True):
+    results = []
+    for call, call_results in zip(_calls(problem), candidate_results, strict=True):
         truth = call.problem.truth(gradients=True)
         names = [
-            name for name in dict.fromkeys((*truth.values, *found)) if call.gradients or not name.startswith("grad ")
+            name
+            for name in dict.fromkeys((*truth.values, *call_results))
+            if call.gradients or not name.startswith("grad ")
         ]
 
-        def own(call: _Call = call) -> Results:
+        def run_reference(call: _Call = call) -> Results:
             return call.of(problem.reference)
 
         with within(f"under {_WHAT}{call.how}"):
-            helds.append(compare_all(call.problem, truth, found, own, names))
-    return CaseResult.together(helds)
+            results.append(compare_all(call.problem, truth, call_results, run_reference, names))
+    return CaseResult.together(results)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of what was compiled: on which problem, in which mode, and how in words."""
+    """One call of a compiled module: its problem, a description, and whether gradients are taken."""
 
     problem: Problem
     how: str = ""
     gradients: bool = True
 
     def of(self, module: nn.Module, called: nn.Module | None = None) -> Results:
-        """What `called`, by default the module itself, gives of the module's weights in this call's mode."""
-        was = module.training
+        """The results of `called`, by default the module itself, with the module's weights in this call's mode."""
+        was_training = module.training
         inside = replace(
             self.problem, outputs=lambda _, inputs: self.problem.outputs(module if called is None else called, inputs)
         )
         try:
             return inside.run(module.train(self.problem.case.training), self.problem.inputs, gradients=self.gradients)
         finally:
-            module.train(was)
+            module.train(was_training)
 
 
 def _calls(problem: Problem) -> list[_Call]:
-    """The whole, once more without gradients, its first half, which makes sizes symbols, and the whole in the other mode."""
+    """The whole; the whole under no_grad; the first half, which makes sizes symbolic; the whole in the other mode."""
     calls = [_Call(problem), _Call(problem, " and no_grad", gradients=False)]
     case = problem.case
     half = max(1, case.seq_len // 2)
@@ -85,14 +89,14 @@ def _calls(problem: Problem) -> list[_Call]:
 
 
 def _run(problem: Problem, module: nn.Module) -> list[Results]:
-    whole: nn.Module = torch.compile(module, fullgraph=True, backend=_BACKEND)  # type: ignore[assignment]  # is a module
+    whole: nn.Module = torch.compile(module, fullgraph=True, backend=_BACKEND)  # type: ignore[assignment]  # a module
     with _quiet():
         return [call.of(module, whole) for call in _calls(problem)]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, the compiler tells of refusals by its exceptions alone; afterwards it has forgotten what it compiled."""
+    """Inside, the compiler logs nothing and warns of nothing; afterwards its cache is empty."""
     log = logging.getLogger("torch._dynamo")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -105,7 +109,7 @@ def _quiet() -> Iterator[None]:
         torch.compiler.reset()
 
 
-_COMPILED = TRANSFORMED.but(  # each is called with its first half, too
+_COMPILED = TRANSFORMED.but(  # each case is also called with its first half
     layouts=("contiguous",), min_seq_len=34, max_seq_len=128, min_heads=2, min_head_size=4
 )
 

@@ -1,4 +1,4 @@
-"""Cached decoding: with the keys and values of earlier tokens kept, logits are those of the whole sequence at once."""
+"""Cached decoding: with a cache of earlier keys and values, logits are those of the whole sequence at once."""
 
 import inspect
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from equivcheck.runtime.rng import seeded
 
 __all__ = ["decoding"]
 
-_SAME = 2.0**-10  # of the largest logit: the original's own cache may round, and may not give another model
+_SAME = 2.0**-10  # of the largest logit: the original's cache may round, but may not change the model
 
 
 def decoding(pair: Pair, case: Case) -> CaseResult:
-    """Prefill and steps, prefill in chunks, and token by token: cached logits are the oracle's of the full forward pass."""
+    """Cached logits are the oracle's of the full forward pass: prefill and steps, in chunks, and token by token."""
     problem = pair.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
     name = cache_name(problem.reference)
     if not name:
@@ -35,37 +35,45 @@ def decoding(pair: Pair, case: Case) -> CaseResult:
         )
     truth = problem.truth(gradients=False)
     worst = CaseResult()
-    for told, chunks in _plans(case.seq_len):
-        oracle, inputs = problem.original_in_float64()  # where the truth is
+    for how, chunks in _plans(case.seq_len):
+        oracle, inputs = problem.original_in_float64()  # on the oracle's device
         try:
             with math_backend(), Widened():
-                own = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
-        except Exception as error:  # what the original cannot do is asked of nobody
+                cached_logits = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
+        except Exception as error:  # the candidate need not do it either
             ensure_foreign(error)
             note = f"not judged where the original itself raises {type(error).__name__} with a cache"
             return CaseResult(notes=(note,), judged=False)
-        full = truth.values["logits"]
-        if own is None or not float((own - full).abs().max()) <= _SAME * float(full.abs().max()):
+        full_logits = truth.values["logits"]
+        if cached_logits is None or not float((cached_logits - full_logits).abs().max()) <= _SAME * float(
+            full_logits.abs().max()
+        ):
             return CaseResult(
-                notes=(f"not judged where the original's own cache gives other logits ({told})",), judged=False
+                notes=(f"not judged where the original's own cache gives other logits ({how})",), judged=False
             )
 
         def run(module: nn.Module, chunks: Sequence[int] = chunks) -> Results:
             return _decoded(problem, module, problem.inputs[0], chunks, name)
 
-        with within(f"with a cache, {told}", plain=True):
-            got = candidate_run(problem, run)
-            held = compare_all(problem, truth, got, lambda run=run: run(problem.reference), ["logits"])  # type: ignore[misc]
-        worst = CaseResult.worst((worst, held))
+        with within(f"with a cache, {how}", plain=True):
+            candidate_results = candidate_run(problem, run)
+            result = compare_all(
+                problem,
+                truth,
+                candidate_results,
+                lambda run=run: run(problem.reference),  # type: ignore[misc]
+                ["logits"],
+            )
+        worst = CaseResult.worst((worst, result))
     return worst
 
 
 def cache_name(module: nn.Module) -> str:
-    """The name of the forward parameter that takes a cache; empty where there is none, or a user's `inputs=` stands before it."""
+    """The forward parameter that takes a cache; empty if there is none, or if a user's `inputs=` adapts the call."""
     if is_adapted(module):
         return ""
-    taken = inspect.signature(module.forward).parameters
-    return next((name for name in CACHES if name in taken), "")
+    parameters = inspect.signature(module.forward).parameters
+    return next((name for name in CACHES if name in parameters), "")
 
 
 def _plans(length: int) -> list[tuple[str, list[int]]]:
@@ -75,25 +83,25 @@ def _plans(length: int) -> list[tuple[str, list[int]]]:
         ("in chunks of a third", [c for c in (length // 3, length // 3, length - 2 * (length // 3)) if c]),
         ("token by token", [1] * length),
     ]
-    return [(told, chunks) for told, chunks in plans if len(chunks) > 1] or [("at once", [length])]
+    return [(how, chunks) for how, chunks in plans if len(chunks) > 1] or [("at once", [length])]
 
 
 def _decoded(problem: Problem, module: nn.Module, idx: Tensor, chunks: Sequence[int], name: str) -> Results:
-    """The logits of all tokens, (B, T, V), with the cache handed from each chunk to the next."""
+    """The logits of all tokens, (B, T, V); each chunk hands the cache to the next."""
     flag = {"use_cache": True} if "use_cache" in inspect.signature(module.forward).parameters else {}
-    cache, found, start = None, [], 0
+    cache, logits, start = None, [], 0
     with seeded(problem.case.seed, problem.device), torch.no_grad():
         for chunk in chunks:
             with foreign():
                 out = module(idx[:, start : start + chunk], **{name: cache}, **flag)
-                found.append(tensor_of(out))
+                logits.append(tensor_of(out))
                 cache = _cache_of(out, name)
             start += chunk
-    return {"logits": torch.cat(found, 1)}
+    return {"logits": torch.cat(logits, 1)}
 
 
 def _cache_of(out: object, name: str) -> object:
-    """The cache in what a forward pass returned: an attribute of the same name, or the last of a tuple."""
+    """The cache that a forward pass returned: an attribute of the same name, or the last of a tuple."""
     cache = getattr(out, name, None)
     if cache is None and isinstance(out, tuple | list) and len(out) > 1:
         cache = out[-1]

@@ -25,33 +25,35 @@ def derivatives(pair: Pair, case: Case) -> CaseResult:
     """Second derivatives, `torch.func.jvp`, `vmap` and per-sample gradients are the oracle's, or refused loudly."""
     problem = pair.problem(case)
     plain_pass(problem)
-    helds: list[CaseResult] = []
+    results: list[CaseResult] = []
     failed: list[Mismatch] = []
     for what, (transform, plainly) in _TRANSFORMS.items():
         try:
-            helds.append(compare_transformed(problem, what, transform, plainly))
+            results.append(compare_transformed(problem, what, transform, plainly))
         except Mismatch as error:
             failed.append(error)
-    if failed:  # each transform is a finding of its own
+    if failed:  # the message names every transform that failed
         worst = max(failed, key=lambda error: error.ratio)
         raise Mismatch("\n".join(map(str, failed)), ratio=worst.ratio, where=worst.where)
-    return CaseResult.together(helds)
+    return CaseResult.together(results)
 
 
 def _direction(problem: Problem, name: str, like: Tensor) -> Tensor:
-    """A random direction to differentiate in, the same one for the candidate and for the oracle."""
+    """A random direction of differentiation, the same for the candidate and the oracle."""
     draw = torch.randn(like.shape, generator=generator(problem.case, f"direction {name}"), dtype=torch.float64)
     return draw.to(problem.case.torch_dtype).to(like)
 
 
 def _directions(problem: Problem, module: nn.Module, given: Tensors, parameters: Tensors) -> Tensors:
-    """A direction for each input and parameter: where weights came over by a transfer, so do their directions."""
+    """A direction for each input and parameter; a transfer of weights carries over their directions, too."""
     inputs = {name: _direction(problem, name, x) for name, x in given.items()}
     if not parameters:
         return inputs
     like = next(iter(parameters.values()))
-    its = {name: _direction(problem, name, like.new_empty(shape)) for name, shape in original_shapes(module).items()}
-    return inputs | {name: value for name, value in named_over(module, its).items() if name in parameters}
+    of_reference = {
+        name: _direction(problem, name, like.new_empty(shape)) for name, shape in original_shapes(module).items()
+    }
+    return inputs | {name: value for name, value in named_over(module, of_reference).items() if name in parameters}
 
 
 def _named(problem: Problem, module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
@@ -71,14 +73,14 @@ def _functional(problem: Problem, module: nn.Module) -> Callable[[Tensors, Seque
 
     def function(parameters: Tensors, inputs: Sequence[Tensor]) -> Tensors:
         inner = {f"inner.{name}": value for name, value in parameters.items()}
-        found: Tensors = torch.func.functional_call(shell, inner, tuple(inputs))
-        return found
+        outputs: Tensors = torch.func.functional_call(shell, inner, tuple(inputs))
+        return outputs
 
     return function
 
 
 def second(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]) -> Tensors:
-    """How a random combination of all first derivatives depends on inputs, parameters and the upstream gradient."""
+    """Gradients of a random combination of all first derivatives in inputs, parameters and the upstream gradient."""
     leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
     given, parameters = _named(problem, module, leaves)
     flowing = {name: value.detach().requires_grad_() for name, value in upstream.items()}
@@ -87,16 +89,16 @@ def second(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstre
     first = torch.autograd.grad(total, list(wanted.values()), create_graph=True, allow_unused=True)
     directions = _directions(problem, module, given, parameters)
     combined = [(g * directions[name]).sum() for name, g in zip(wanted, first, strict=True) if g is not None]
-    # not torch.autograd.grad: it goes past what was marked as differentiable once, in silence
+    # not torch.autograd.grad: it silently ignores that a function is marked as once differentiable
     torch.stack(combined).sum().backward()
-    found = {name: x.grad for name, x in given.items()}
-    found |= {f"upstream {name}": x.grad for name, x in flowing.items()}
-    found |= named_back(module, {name: p.grad for name, p in parameters.items()})
-    return {f"second grad {name}": value.detach() for name, value in found.items() if value is not None}
+    gradients = {name: x.grad for name, x in given.items()}
+    gradients |= {f"upstream {name}": x.grad for name, x in flowing.items()}
+    gradients |= named_back(module, {name: p.grad for name, p in parameters.items()})
+    return {f"second grad {name}": value.detach() for name, value in gradients.items() if value is not None}
 
 
 def forward_mode(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
-    """How outputs move where inputs and parameters move in random directions."""
+    """Directional derivatives of the outputs, for random directions of inputs and parameters, by `torch.func.jvp`."""
     given, parameters = _named(problem, module, [x.detach() for x in inputs])
     function = _functional(problem, module)
     primals = ({name: p.detach() for name, p in parameters.items()}, given)
@@ -111,7 +113,7 @@ def forward_mode(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], 
 
 
 def twice_backward(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
-    """The same as in forward mode: how what flows back in a direction depends on what flows in is how outputs move in it."""
+    """The same as `forward_mode`, by two backward passes: the gradient in v of Jᵀv times a direction."""
     leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
     given, parameters = _named(problem, module, leaves)
     wanted = given | parameters
@@ -127,7 +129,7 @@ def twice_backward(problem: Problem, module: nn.Module, inputs: Sequence[Tensor]
 
 
 def mapped(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
-    """Outputs for two batches at once, the second one the first in reverse order of its positions."""
+    """Outputs of two batches in one `torch.func.vmap`; the second is the first with its positions reversed."""
     both = [torch.stack((x, x.flip(1))) for x in inputs]
     with torch.no_grad():
         out = torch.func.vmap(lambda *given: problem.outputs(module, given))(*both)
@@ -135,7 +137,7 @@ def mapped(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Map
 
 
 def one_by_one(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _: Mapping[str, Tensor]) -> Tensors:
-    """The same as mapped, in two calls."""
+    """The same as `mapped`, in two calls."""
     with torch.no_grad():
         outs = [problem.outputs(module, given) for given in (inputs, [x.flip(1) for x in inputs])]
     return {f"mapped {name}": torch.stack([out[name] for out in outs]) for name in outs[0]}
@@ -144,7 +146,7 @@ def one_by_one(problem: Problem, module: nn.Module, inputs: Sequence[Tensor], _:
 def per_sample(
     problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]
 ) -> Tensors:
-    """The gradient of every parameter and input for each sample by itself."""
+    """The gradient of every parameter and input for each sample by itself, by `torch.func.vmap` of `grad`."""
     given, parameters = _named(problem, module, [x.detach() for x in inputs])
     function = _functional(problem, module)
     parameters = {name: p.detach() for name, p in parameters.items()}
@@ -157,22 +159,22 @@ def per_sample(
 
     argnums = (0, 1) if given else (0,)
     gradient = torch.func.grad(weighted, argnums=argnums)
-    found = torch.func.vmap(gradient, in_dims=(None, 0, 0 if rows else None))(parameters, tuple(inputs), rows)
-    each = [named_back(module, {n: g[at] for n, g in found[0].items()}) for at in range(inputs[0].shape[0])]
+    gradients = torch.func.vmap(gradient, in_dims=(None, 0, 0 if rows else None))(parameters, tuple(inputs), rows)
+    each = [named_back(module, {n: g[at] for n, g in gradients[0].items()}) for at in range(inputs[0].shape[0])]
     results = {
         f"per-sample grad {name}": torch.stack([value for row in each if (value := row[name]) is not None])
         for name, first in each[0].items()
         if first is not None
     }
     if given:
-        results |= {f"per-sample grad {name}": value for name, value in zip(given, found[1], strict=True)}
+        results |= {f"per-sample grad {name}": value for name, value in zip(given, gradients[1], strict=True)}
     return results
 
 
 def sample_by_sample(
     problem: Problem, module: nn.Module, inputs: Sequence[Tensor], upstream: Mapping[str, Tensor]
 ) -> Tensors:
-    """The same as per sample, a backward pass for each."""
+    """The same as `per_sample`, by one backward pass for each sample."""
     rows = []
     for at in range(inputs[0].shape[0]):
         leaves = [x[at : at + 1].detach().requires_grad_(x.is_floating_point()) for x in inputs]
@@ -180,8 +182,8 @@ def sample_by_sample(
         flowing = {name: value if value.dim() == 0 else value[at : at + 1] for name, value in upstream.items()}
         wanted = given | parameters
         total = _weighted(problem.outputs(module, leaves), flowing)
-        found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True, materialize_grads=True)
-        rows.append([g.squeeze(0) if name in given else g for name, g in zip(wanted, found, strict=True)])
+        gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True, materialize_grads=True)
+        rows.append([g.squeeze(0) if name in given else g for name, g in zip(wanted, gradients, strict=True)])
     return {
         f"per-sample grad {name}": torch.stack(column)
         for name, column in zip(wanted, zip(*rows, strict=True), strict=True)
@@ -194,19 +196,19 @@ _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
     "torch.func.vmap": (mapped, one_by_one),
     "per-sample gradients": (per_sample, sample_by_sample),
 }
-"""What is asked of a candidate, and how the oracle makes the same without the transform."""
+"""The transform of the candidate, and a plain way to the same values for the oracle, by name."""
 
 
-def original_has(subject: Pair, what: str) -> bool:
-    """Whether the original itself runs under this transform in any wide dtype: torch's fused kernels have no second derivative."""
+def original_has(pair: Pair, what: str) -> bool:
+    """Whether the original itself runs under a transform in a wide dtype: fused kernels have no second derivative."""
     for dtype in ("float64", "float32"):
-        problem = subject.problem(SAMPLE.but(dtype=dtype))
+        problem = pair.problem(SAMPLE.but(dtype=dtype))
 
         def run(problem: Problem = problem) -> None:
             with foreign():
                 _TRANSFORMS[what][0](problem, problem.reference, problem.inputs, problem.upstream)
 
-        if failure(run) is None:  # else the check notes that there is nothing to compare
+        if failure(run) is None:  # in no dtype: the check notes that there is nothing to compare
             return True
     return False
 

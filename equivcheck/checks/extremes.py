@@ -1,4 +1,4 @@
-"""Values that are not finite or overflow: how they spread is recorded in notes; only what is refused is judged."""
+"""Values that are not finite or overflow: refusals, shapes and dtypes are judged; how such values spread is a note."""
 
 from collections.abc import Mapping
 
@@ -19,25 +19,28 @@ __all__ = ["extremes"]
 
 
 def extremes(pair: Pair, case: Case) -> CaseResult:
-    """What the original takes of NaN, infinity and overflow the candidate takes, in the same shape and dtype; the rest is noted."""
+    """The candidate takes the NaN, infinity and overflow that the original takes, in the same shape and dtype."""
     problem = pair.problem(case.but(layout="contiguous"))
     notes: list[str] = []
     for what, inputs in _extreme(problem).items():
         for gradients in (False, True):
             try:
-                own = problem.run(problem.reference, inputs, gradients=gradients)
+                reference_results = problem.run(problem.reference, inputs, gradients=gradients)
             except Exception as error:
                 ensure_foreign(error)
                 notes.append(f"{what}: the original itself raises {type(error).__name__}")
                 continue
             with within(what, plain=True):
-                got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=gradients))  # noqa: B023  # run at once
-                notes += _spread(what, own, got)
+                candidate_results = candidate_run(
+                    problem,
+                    lambda m: problem.run(m, inputs, gradients=gradients),  # noqa: B023  # run at once
+                )
+                notes += _spread(what, reference_results, candidate_results)
     return CaseResult(notes=tuple(dict.fromkeys(notes)))
 
 
 def _extreme(problem: Problem) -> Mapping[str, tuple[Tensor, ...]]:
-    """The inputs with a NaN or an infinity in one position, and scaled to the limit of the dtype."""
+    """The inputs with NaN or infinity in one position, and scaled to the limit of the dtype."""
     limit = torch.finfo(problem.case.torch_dtype).max
     last, first = problem.case.seq_len - 1, 0
 
@@ -60,19 +63,26 @@ def _extreme(problem: Problem) -> Mapping[str, tuple[Tensor, ...]]:
     }
 
 
-def _spread(what: str, own: Results, got: Results) -> list[str]:
+def _spread(what: str, reference_results: Results, candidate_results: Results) -> list[str]:
     notes = []
-    for name, value in own.items():
-        mine = got.get(name)
-        if value is None or mine is None:
+    for name, reference_value in reference_results.items():
+        candidate_value = candidate_results.get(name)
+        if reference_value is None or candidate_value is None:
             continue
-        if (mine.shape, mine.dtype) != (value.shape, value.dtype):
-            told = f"{name} is {tuple(mine.shape)} {mine.dtype}, and {tuple(value.shape)} {value.dtype} in the original"
-            raise Mismatch(told, where=name)
-        its, here = int((~torch.isfinite(value)).sum()), int((~torch.isfinite(mine)).sum())
+        if (candidate_value.shape, candidate_value.dtype) != (reference_value.shape, reference_value.dtype):
+            raise Mismatch(
+                f"{name} is {tuple(candidate_value.shape)} {candidate_value.dtype}, "
+                f"and {tuple(reference_value.shape)} {reference_value.dtype} in the original",
+                where=name,
+            )
+        reference_count, candidate_count = (
+            int((~torch.isfinite(reference_value)).sum()),
+            int((~torch.isfinite(candidate_value)).sum()),
+        )
         side = "outputs" if not name.startswith("grad ") else "gradients"
-        if its != here:
-            notes.append(f"{what}: {'fewer' if here < its else 'more'} {side} than in the original are not finite")
+        if reference_count != candidate_count:
+            count = "fewer" if candidate_count < reference_count else "more"
+            notes.append(f"{what}: {count} {side} than in the original are not finite")
     return notes
 
 

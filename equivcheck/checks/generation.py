@@ -1,7 +1,7 @@
 """Generation: the same prompt gives the same tokens, greedy or sampled, except where rounding decides between two.
 
-Both models generate along their own paths. At the first difference the oracle's logits for that prefix, moved by what
-rounding may move them, say whether the candidate's token can be the right one as well.
+Both models generate along their own paths. At the first difference, the oracle's logits for that prefix are moved by as
+much as rounding may move them. They decide whether the candidate's token can be right as well.
 """
 
 import inspect
@@ -26,13 +26,13 @@ from equivcheck.runtime.rng import seeded
 
 __all__ = ["generation"]
 
-_NEW = 12  # tokens, past the end of the block in cases whose prompt nearly fills it
-_WIDER = 3.0  # than a perturbed run: their largest, of many, is some three standard deviations
+_NEW = 12  # tokens: past the end of the block, if the prompt nearly fills it
+_WIDER = 3.0  # times the perturbed run: the largest of many is some three standard deviations
 
 
 @dataclass(frozen=True)
 class _Way:
-    told: str
+    description: str
     sampled: bool
     temperature: float = 1.0
     top_k: int = 0  # 0: all
@@ -46,30 +46,31 @@ def generation(pair: Pair, case: Case) -> CaseResult:
     inside = pair.within_gpt()
     problem = inside.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
     prompt = problem.inputs[0].clone()
-    explained = 0
+    ties = 0
     for way in _WAYS:
         options = _options(problem.reference, way)
         if options is None and way.top_k:
-            continue  # there is nothing that takes it
-        own = _generated(problem, problem.reference, prompt, way, options)
-        mine = candidate_run(problem, partial(_generated, problem, prompt=prompt, way=way, options=options))
-        if mine.shape != own.shape or mine.dtype != own.dtype:
+            continue  # the model takes no top_k
+        reference_tokens = _generated(problem, problem.reference, prompt, way, options)
+        candidate_tokens = candidate_run(problem, partial(_generated, problem, prompt=prompt, way=way, options=options))
+        if candidate_tokens.shape != reference_tokens.shape or candidate_tokens.dtype != reference_tokens.dtype:
             raise Mismatch(
-                f"generate gives {tuple(mine.shape)} {mine.dtype}, and {tuple(own.shape)} {own.dtype} in the original"
+                f"generate gives {tuple(candidate_tokens.shape)} {candidate_tokens.dtype}, "
+                f"and {tuple(reference_tokens.shape)} {reference_tokens.dtype} in the original"
             )
-        explained += _explained(problem, own, mine, way)
-    return CaseResult(notes=("a token lay at a tie that rounding explains",) if explained else ())
+        ties += _count_ties(problem, reference_tokens, candidate_tokens, way)
+    return CaseResult(notes=("a token lay at a tie that rounding explains",) if ties else ())
 
 
 def _options(model: nn.Module, way: _Way) -> dict[str, Any] | None:
-    """How a model's own `generate` is asked to generate in this way; None where it has none, or it cannot be asked."""
+    """Arguments of the model's `generate` for this way; None if it has no `generate`, or one that lacks an argument."""
     generate = getattr(model, "generate", None)
     takes = set(inspect.signature(generate).parameters) if callable(generate) else set()
     options: dict[str, Any] = {"max_new_tokens": _NEW}
     if "do_sample" in takes:
         options["do_sample"] = way.sampled
     elif not way.sampled:
-        options["top_k"] = 1  # nanoGPT's always draws
+        options["top_k"] = 1  # nanoGPT's `generate` always draws
     if way.top_k:
         options |= {"temperature": way.temperature, "top_k": way.top_k}
     return options if options.keys() <= takes else None
@@ -78,13 +79,13 @@ def _options(model: nn.Module, way: _Way) -> dict[str, Any] | None:
 def _generated(
     problem: Problem, module: nn.Module, prompt: Tensor, way: _Way, options: Mapping[str, Any] | None
 ) -> Tensor:
-    """Prompt and new tokens, (B, T + _NEW): by the model's own `generate` where it has one, else by its forward pass."""
+    """Prompt and new tokens, (B, T + _NEW), by the model's `generate` or, without one, by its forward pass."""
     generate = getattr(module, "generate", None)
     with seeded(problem.case.seed, problem.device), torch.no_grad():
         if callable(generate) and options is not None:
             with foreign():
-                found: Tensor = generate(prompt, **options)
-            return found
+                tokens: Tensor = generate(prompt, **options)
+            return tokens
         idx = prompt
         for _ in range(_NEW):
             logits = _last_logits(problem, module, idx)
@@ -100,35 +101,35 @@ def _last_logits(problem: Problem, module: nn.Module, idx: Tensor) -> Tensor:
     return problem.outputs(module, (window, window))["logits"][:, -1]  # (B, vocab_size)
 
 
-def _explained(problem: Problem, own: Tensor, mine: Tensor, way: _Way) -> int:
-    """How many sequences part at a token that rounding may decide; a Mismatch for one that it may not."""
+def _count_ties(problem: Problem, reference_tokens: Tensor, candidate_tokens: Tensor, way: _Way) -> int:
+    """Number of sequences that part at a token that rounding may decide; raises Mismatch for any other difference."""
     prompt = problem.inputs[0].shape[1]
-    if not torch.equal(own[:, :prompt], mine[:, :prompt]):
+    if not torch.equal(reference_tokens[:, :prompt], candidate_tokens[:, :prompt]):
         raise Mismatch("generate changes the prompt", where="prompt")
     count = 0
-    for row in range(own.shape[0]):
-        differs = (own[row] != mine[row]).nonzero()
+    for row in range(reference_tokens.shape[0]):
+        differs = (reference_tokens[row] != candidate_tokens[row]).nonzero()
         if not len(differs):
             continue
         at = int(differs[0])
-        if not _may_be(problem, own, row, at, int(mine[row, at]), way):
+        if not _rounding_explains(problem, reference_tokens, row, at, int(candidate_tokens[row, at]), way):
             raise Mismatch(
-                f"{way.told} token {at - prompt + 1} of sequence {row} is {int(mine[row, at])}, and "
-                f"{int(own[row, at])} in the original: rounding does not explain it",
-                where=way.told,
+                f"{way.description} token {at - prompt + 1} of sequence {row} is {int(candidate_tokens[row, at])}, and "
+                f"{int(reference_tokens[row, at])} in the original: rounding does not explain it",
+                where=way.description,
             )
         count += 1
     return count
 
 
-def _may_be(problem: Problem, own: Tensor, row: int, at: int, token: int, way: _Way) -> bool:
-    """Whether `token` may come next in a sequence, as far as rounding moves the oracle's logits."""
-    window = own[:, max(0, at - problem.case.block_size) : at]
+def _rounding_explains(problem: Problem, reference_tokens: Tensor, row: int, at: int, token: int, way: _Way) -> bool:
+    """Whether `token` may come at position `at` of a sequence, if rounding moves the oracle's logits."""
+    window = reference_tokens[:, max(0, at - problem.case.block_size) : at]
     prefix = replace(problem, inputs=(window, window), memory=Memory(), memory_key="prefix")
     truth = prefix.truth(gradients=False)
     logits = truth.values["logits"][:, -1]  # (B, vocab_size)
     spread = truth.sample(refined=True).deviations["logits"][:, row, -1].abs().amax(0) * _WIDER  # (vocab_size,)
-    chosen = int(own[row, at])
+    chosen = int(reference_tokens[row, at])
     moved = logits.clone()
     moved[row, token] += spread[token]
     moved[row, chosen] -= spread[chosen]
@@ -136,11 +137,11 @@ def _may_be(problem: Problem, own: Tensor, row: int, at: int, token: int, way: _
         return bool(moved[row, token] >= moved[row, chosen])
     earlier = at - problem.inputs[0].shape[1]
     if _redrawn(problem, logits, earlier, row, way) not in (chosen, token):
-        return True  # the original draws in another way than this: what it would draw from other logits is not known
+        return True  # the original draws in another way, so its token for other logits is unknown
     if way.top_k and way.top_k < logits.shape[-1]:
-        order = logits[row].argsort(descending=True)[way.top_k - 1 :]  # the last that is kept, and those that are not
+        order = logits[row].argsort(descending=True)[way.top_k - 1 :]  # the last of the top k, and all after it
         if bool((logits[row, order[1:]] + spread[order[1:]] >= logits[row, order[0]] - spread[order[0]]).any()):
-            return True  # rounding may decide which tokens are drawn from
+            return True  # rounding may decide which tokens are among the top k
     return _redrawn(problem, moved, earlier, row, way) == token
 
 

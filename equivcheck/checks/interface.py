@@ -1,4 +1,4 @@
-"""The contract around the numbers: signatures, attributes, submodules, what is followed, and what is refused."""
+"""The interface around the numbers: signatures, attributes, submodules, modifications, and refusals."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -28,9 +28,9 @@ _CARRIED = "names differ, and weights are carried over by a transfer"
 
 
 def interface(pair: Pair, case: Case) -> CaseResult:
-    """Signatures, attributes and submodules are the original's; hooks, adapters and fields of the config are followed."""
+    """Signatures, attributes and submodules are the original's; hooks, adapters and config fields take effect."""
     problem = pair.problem(case)
-    if pair.traits.function:  # that its options bind is found out where the pair is made, and seen in every call
+    if pair.traits.function:  # making the pair and each call check its options
         candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
         return CaseResult()
     if not pair.traits.replaces:
@@ -56,77 +56,91 @@ def interface(pair: Pair, case: Case) -> CaseResult:
         for name, count in counts.items():
             if candidate_counts[name] == count:
                 continue
-            here = candidate_counts[name]
-            message = f"{name} is called {_times(here)} in a forward pass {how}, and {_times(count)} in the original"
+            candidate_count = candidate_counts[name]
+            message = (
+                f"{name} is called {_times(candidate_count)} in a forward pass {how}, "
+                f"and {_times(count)} in the original"
+            )
             if any(True for _ in reference.get_submodule(name).parameters()):
                 raise Mismatch(f"{message}: its hooks and adapters would be missed", where=name)
             notes.append(message)
-    held = compare_modified(pair, problem)
-    return replace(held, notes=(*notes, *held.notes))
+    result = compare_modified(pair, problem)
+    return replace(result, notes=(*notes, *result.notes))
 
 
 def _built(problem: Problem) -> nn.Module:
-    box: list[nn.Module] = []
+    built: list[nn.Module] = []
 
     def keep(module: nn.Module) -> Results:
-        box.append(module)
+        built.append(module)
         return {}
 
     candidate_run(problem, keep, reference=problem.make_reference)
-    return box[0]
+    return built[0]
 
 
 def _same_when_new(pair: Pair, case: Case) -> None:
-    """As the factories make them, before anybody chose a mode: training, or not, in every submodule."""
+    """As built, before equivcheck chooses a mode, every submodule is in the original's mode."""
     with seeded(case.seed, pair.device):
         with foreign(REFERENCE):
-            its = {name: m.training for name, m in pair.reference(case.config()).named_modules()}
+            reference_modes = {name: m.training for name, m in pair.reference(case.config()).named_modules()}
         with exits_as_errors(), foreign(CANDIDATE):
-            mine = {name: m.training for name, m in pair.candidate(case.config()).named_modules()}
-    for name, training in its.items():
-        if mine.get(name, training) != training:
-            raise Mismatch(f"as built, {name or 'the module'} has training={mine[name]}; the original's is {training}")
+            candidate_modes = {name: m.training for name, m in pair.candidate(case.config()).named_modules()}
+    for name, training in reference_modes.items():
+        if candidate_modes.get(name, training) != training:
+            raise Mismatch(
+                f"as built, {name or 'the module'} has training={candidate_modes[name]}; the original's is {training}"
+            )
 
 
 def _same_layout(problem: Problem) -> None:
-    """Where the original's result is contiguous the candidate's is: a caller's `.view()` relies on it."""
-    own = problem.run(problem.reference, problem.inputs, gradients=False)
-    got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
-    for name, value in own.items():
-        mine = got.get(name)
-        if value is not None and mine is not None and value.is_contiguous() and not mine.is_contiguous():
+    """The candidate's results are contiguous if the original's are: a caller's `.view()` relies on it."""
+    reference_results = problem.run(problem.reference, problem.inputs, gradients=False)
+    candidate_results = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
+    for name, reference_value in reference_results.items():
+        candidate_value = candidate_results.get(name)
+        if (
+            reference_value is not None
+            and candidate_value is not None
+            and reference_value.is_contiguous()
+            and not candidate_value.is_contiguous()
+        ):
             raise Mismatch(f"{name} is not contiguous, and the original's is: a view of it fails", where=name)
 
 
 def _same_attributes(reference: nn.Module, candidate: nn.Module) -> list[str]:
     notes = []
-    for name, value in vars(reference).items():
+    for name, reference_value in vars(reference).items():
         if name.startswith("_") or name == "training":
             continue
         if not hasattr(candidate, name):
             raise Mismatch(f"attribute {name!r} of the original is missing", where=name)
-        mine = getattr(candidate, name)
-        if isinstance(value, Tensor) and mine is None:
+        candidate_value = getattr(candidate, name)
+        if isinstance(reference_value, Tensor) and candidate_value is None:
             notes.append(f"{name} holds a tensor in the original and None in the candidate")
-        elif isinstance(value, int | float | str | bool) and mine != value:
-            raise Mismatch(f"attribute {name!r} is {mine!r}, and {value!r} in the original", where=name)
+        elif isinstance(reference_value, int | float | str | bool) and candidate_value != reference_value:
+            raise Mismatch(
+                f"attribute {name!r} is {candidate_value!r}, and {reference_value!r} in the original", where=name
+            )
     if reference.training != candidate.training:
         raise Mismatch(f"training is {candidate.training}, and {reference.training} in the original", where="training")
     return notes
 
 
 def _same_submodules(reference: nn.Module, candidate: nn.Module) -> None:
-    found = dict(candidate.named_modules())
+    candidate_modules = dict(candidate.named_modules())
     for name, module in reference.named_modules():
-        if name not in found:
+        if name not in candidate_modules:
             raise Mismatch(f"submodule {name!r} of the original is missing", where=name)
-        if found[name].training != module.training:
-            raise Mismatch(f"submodule {name!r} has training={found[name].training}", where=name)
-        if isinstance(module, nn.Dropout) and getattr(found[name], "p", None) != module.p:
-            raise Mismatch(f"{name}.p is {getattr(found[name], 'p', None)}, and {module.p} in the original", where=name)
+        if candidate_modules[name].training != module.training:
+            raise Mismatch(f"submodule {name!r} has training={candidate_modules[name].training}", where=name)
+        if isinstance(module, nn.Dropout) and getattr(candidate_modules[name], "p", None) != module.p:
+            raise Mismatch(
+                f"{name}.p is {getattr(candidate_modules[name], 'p', None)}, and {module.p} in the original", where=name
+            )
     for name, parameter in reference.named_parameters():
-        mine = dict(candidate.named_parameters()).get(name)
-        if mine is None or mine.requires_grad != parameter.requires_grad:
+        candidate_parameter = dict(candidate.named_parameters()).get(name)
+        if candidate_parameter is None or candidate_parameter.requires_grad != parameter.requires_grad:
             raise Mismatch(f"parameter {name!r} is missing, or trainable where the original's is not", where=name)
 
 
@@ -135,7 +149,7 @@ def _times(count: int) -> str:
 
 
 def _calls(problem: Problem, module: nn.Module, *, gradients: bool) -> Counter[str]:
-    """How often each submodule's forward hook fires in one forward pass, with autograd or without."""
+    """Count the calls of each submodule in one forward pass, with autograd or without."""
     seen: Counter[str] = Counter()
     handles = [
         sub.register_forward_hook(lambda *_, name=name: seen.update([name]))
@@ -151,12 +165,12 @@ def _calls(problem: Problem, module: nn.Module, *, gradients: bool) -> Counter[s
 
 
 def errors(pair: Pair, case: Case) -> CaseResult:
-    """What the original refuses, the candidate refuses: too long, too wide, of another rank, of another dtype."""
+    """The candidate refuses the inputs that the original refuses: too long, too wide, of another rank or dtype."""
     problem = pair.problem(case)
     x = problem.inputs[0]
-    cells = {"a sequence past block_size": _longer(x, case)} if not pair.traits.function else {}
+    bad_inputs = {"a sequence past block_size": _longer(x, case)} if not pair.traits.function else {}
     if pair.traits.within_gpt:
-        cells |= {
+        bad_inputs |= {
             "an input of another width": torch.cat((x, x), -1),
             "an input of rank 2": x[0],
             "an input of rank 4": x.unsqueeze(0),
@@ -166,7 +180,7 @@ def errors(pair: Pair, case: Case) -> CaseResult:
     if pair.traits.from_config:
         _same_configs(pair, case)
     candidate = _built(problem)
-    for what, value in cells.items():
+    for what, value in bad_inputs.items():
         given = (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:]))
         if _refuses(problem, problem.reference, given, REFERENCE) and not _refuses(
             problem, candidate, given, CANDIDATE
@@ -176,7 +190,7 @@ def errors(pair: Pair, case: Case) -> CaseResult:
 
 
 def _same_configs(pair: Pair, case: Case) -> None:
-    """A width that the heads do not divide is refused by both constructors, or by none."""
+    """The candidate's constructor refuses a width that the heads do not divide, if the original's does."""
     config = case.but(n_head=2).config()
     config.n_embd = 2 * case.head_size + 1
 

@@ -1,4 +1,4 @@
-"""Memory layouts: the same values, however they lie in memory, give the same outputs and gradients, forward and backward."""
+"""Memory layouts: the same values give the same outputs and gradients, however they lie in memory."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ Edit = Callable[[Tensor], Tensor]
 
 
 def _padded(x: Tensor) -> Tensor:
-    """Rows that lie further apart than they are wide, as slices of a wider tensor do."""
+    """Rows further apart than they are wide, as in a slice of a wider tensor."""
     store = torch.full(
         (*x.shape[:-1], x.shape[-1] + 3), 7.0 if x.is_floating_point() else 1, dtype=x.dtype, device=x.device
     )
@@ -32,7 +32,7 @@ def _padded(x: Tensor) -> Tensor:
 
 
 def _columns(x: Tensor) -> Tensor:
-    """The last dimension strided and the one before it dense."""
+    """The last dimension strided, and the one before it dense."""
     return x.mT.contiguous().mT
 
 
@@ -51,88 +51,94 @@ _REPEATED: Mapping[str, Edit] = {
     "one position expanded": lambda x: x[..., :1, :].expand(x.shape),
     "one number expanded": lambda x: x.reshape(-1)[:1].view([1] * x.dim()).expand(x.shape),
 }
-"""Values that repeat with a stride of 0; the last one is what flows back from a sum."""
+"""Values that repeat with a stride of 0; the last one is the upstream gradient of a sum."""
 
 
 def layouts(pair: Pair, case: Case) -> CaseResult:
-    """Strided, transposed, offset and expanded inputs and upstream gradients give the oracle's outputs and gradients."""
+    """Strided, transposed, offset or expanded inputs and upstream gradients give the oracle's outputs and gradients."""
     problem = pair.problem(case.but(layout="contiguous"))
-    helds = [_hold(problem, f"inputs: {name}", edit, lambda g: g) for name, edit in _SAME_VALUES.items()]
+    results = [_compare_edited(problem, f"inputs: {name}", edit, lambda g: g) for name, edit in _SAME_VALUES.items()]
     if any(value.dim() for value in problem.upstream.values()):
-        helds += [
-            _hold(problem, f"upstream gradient: {name}", lambda x: x, edit) for name, edit in _SAME_VALUES.items()
+        results += [
+            _compare_edited(problem, f"upstream gradient: {name}", lambda x: x, edit)
+            for name, edit in _SAME_VALUES.items()
         ]
-        helds += [
-            _hold(problem, f"inputs and upstream gradient: {name}", edit, edit) for name, edit in _SAME_VALUES.items()
+        results += [
+            _compare_edited(problem, f"inputs and upstream gradient: {name}", edit, edit)
+            for name, edit in _SAME_VALUES.items()
         ]
         for name, edit in _REPEATED.items():
-            repeated = _edited(problem, lambda x: x, edit, f"upstream gradient: {name}")
-            helds.append(_hold(repeated, f"upstream gradient: {name}", lambda x: x, lambda g: g))
-    expanded = _edited(problem, _REPEATED["one sample expanded"], lambda g: g, "inputs: expanded")
-    helds.append(_hold(expanded, "inputs: one sample expanded", lambda x: x, lambda g: g))
+            repeated = _edited_problem(problem, lambda x: x, edit, f"upstream gradient: {name}")
+            results.append(_compare_edited(repeated, f"upstream gradient: {name}", lambda x: x, lambda g: g))
+    expanded = _edited_problem(problem, _REPEATED["one sample expanded"], lambda g: g, "inputs: expanded")
+    results.append(_compare_edited(expanded, "inputs: one sample expanded", lambda x: x, lambda g: g))
     if len(problem.names) > 1:
-        helds.append(_one_buffer(problem))
-        helds += [_one_unlike_the_others(problem, at) for at in range(len(problem.inputs))]
-    return CaseResult.together(helds)
+        results.append(_one_buffer(problem))
+        results += [_one_unlike_the_others(problem, at) for at in range(len(problem.inputs))]
+    return CaseResult.together(results)
 
 
-def _edited(problem: Problem, edit: Edit, flowing: Edit, name: str) -> Problem:
-    """Another problem, with other values and therefore a truth of its own."""
+def _edited_problem(problem: Problem, edit_inputs: Edit, edit_upstream: Edit, name: str) -> Problem:
+    """Another problem, with edited values and therefore another truth."""
     return replace(
         problem,
-        inputs=_laid(problem, edit),
-        upstream={key: flowing(value) for key, value in problem.upstream.items()},
+        inputs=_edited_inputs(problem, edit_inputs),
+        upstream={key: edit_upstream(value) for key, value in problem.upstream.items()},
         memory_key=(problem.memory_key, name),
     )
 
 
-def _laid(problem: Problem, edit: Edit) -> tuple[Tensor, ...]:
-    """The inputs, edited; of a model the ids alone, as targets come from a data loader."""
+def _edited_inputs(problem: Problem, edit: Edit) -> tuple[Tensor, ...]:
+    """The inputs, edited; of a model only the ids, as targets come from a data loader."""
     if problem.names:
         return tuple(edit(x) for x in problem.inputs)
     return edit(problem.inputs[0]), *problem.inputs[1:]
 
 
-def _hold(problem: Problem, what: str, edit: Edit, flowing: Edit) -> CaseResult:
-    inputs = _laid(problem, edit)
-    upstream = {name: flowing(value) for name, value in problem.upstream.items()}
-    return _held(problem, what, inputs, upstream)
+def _compare_edited(problem: Problem, what: str, edit_inputs: Edit, edit_upstream: Edit) -> CaseResult:
+    inputs = _edited_inputs(problem, edit_inputs)
+    upstream = {name: edit_upstream(value) for name, value in problem.upstream.items()}
+    return _compare(problem, what, inputs, upstream)
 
 
-def _held(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Mapping[str, Tensor]) -> CaseResult:
+def _compare(problem: Problem, what: str, inputs: tuple[Tensor, ...], upstream: Mapping[str, Tensor]) -> CaseResult:
     truth = problem.truth(gradients=True)
 
-    def own() -> Results:
+    def run_reference() -> Results:
         return problem.run(problem.reference, inputs, gradients=True, upstream=upstream)
 
     try:
         with within(what):
-            got = candidate_run(problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream))
-            return compare_all(problem, truth, got, own, dict.fromkeys((*truth.values, *got)))
-    except ReferenceRaises as why:
-        return CaseResult(notes=(f"{what}: not judged where the original itself raises {kind_of(why)}",), judged=False)
+            candidate_results = candidate_run(
+                problem, lambda m: problem.run(m, inputs, gradients=True, upstream=upstream)
+            )
+            return compare_all(
+                problem, truth, candidate_results, run_reference, dict.fromkeys((*truth.values, *candidate_results))
+            )
+    except ReferenceRaises as error:
+        return CaseResult(
+            notes=(f"{what}: not judged where the original itself raises {kind_of(error)}",), judged=False
+        )
 
 
 def _one_unlike_the_others(problem: Problem, at: int) -> CaseResult:
-    """One input in another layout than the rest: strides that are taken from one tensor for all are wrong then."""
+    """Compare with one input in another layout than the rest: strides of one tensor do not fit all of them then."""
     ways = list(_SAME_VALUES)[1:]
     way = ways[(problem.case.seed + at) % len(ways)]
     inputs = list(problem.inputs)
     inputs[at] = _SAME_VALUES[way](inputs[at])
-    return _held(problem, f"input {at + 1} of {len(inputs)} alone: {way}", tuple(inputs), problem.upstream)
+    return _compare(problem, f"input {at + 1} of {len(inputs)} alone: {way}", tuple(inputs), problem.upstream)
 
 
 def _one_buffer(problem: Problem) -> CaseResult:
-    """Inputs that are views of one buffer, as slices of one projection of queries, keys and values are."""
+    """Compare with inputs that are views of one buffer, as are slices of one projection of queries, keys and values."""
     width = max(x.shape[-1] for x in problem.inputs)
-    if (
-        problem.device.type != "cpu"
-    ):  # where each begins there is taken for granted by torch's own kernels (`ALIGNED_BYTES`)
-        each = ALIGNED_BYTES // problem.inputs[0].element_size()
-        width = -(-width // each) * each
+    if problem.device.type != "cpu":  # torch's kernels take it for granted there that each is aligned (`ALIGNED_BYTES`)
+        per_alignment = ALIGNED_BYTES // problem.inputs[0].element_size()
+        width = -(-width // per_alignment) * per_alignment
     wide = torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in problem.inputs], dim=-2)
     inputs = tuple(part[..., : x.shape[-1]] for part, x in zip(wide.unbind(-2), problem.inputs, strict=True))
-    return _held(problem, "inputs: views of one buffer", inputs, problem.upstream)
+    return _compare(problem, "inputs: views of one buffer", inputs, problem.upstream)
 
 
 CHECKS = (Check.of("layouts", layouts, BATCHED),)

@@ -1,8 +1,8 @@
-"""Lengths: one long sequence is cut at every eighth length and around the edges of tiles, and each prefix is run by itself.
+"""Lengths: every eighth prefix of one long sequence, and those around the edges of tiles, run by themselves.
 
-The oracle is asked twice, whatever the number of lengths. In a causal attention the first rows of the long sequence are the
-outputs of the prefix; and where nothing flows back into what follows a short beginning, the gradients are those of the
-beginning alone, however long the sequence is that it stands in.
+The oracle runs twice, whatever the number of lengths. In a causal attention the first rows of the long sequence are the
+outputs of the prefix. If the upstream gradient is zero after a short beginning, the gradients of a prefix of any length
+are those of the beginning alone.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from equivcheck.pairs.problem import Problem, Results
 
 __all__ = ["first_positions", "lengths", "lengths_of"]
 
-_STRIDE = 8  # what is wrong at eight lengths in a row is met by every single case
+_STRIDE = 8  # every single case meets an error that spans eight lengths in a row
 _TILE = 64
-_FAR = 600  # beyond it one case in each dtype is sure: `_CUT` in `checks`
-_BEGINNINGS = range(8, 49)  # which gradients flow back into: of a single key there is none
+_FAR = 600  # only the extra case of some dtypes is longer: `_FURTHER`
+_BEGINNINGS = range(8, 49)  # lengths of the part with an upstream gradient; a single key has no gradient
 _MOVED = 2.0**-20  # of the largest value, in float64
 
 
 def lengths(pair: Pair, case: Case) -> CaseResult:
-    """Of one long sequence, every eighth prefix and those around the edges of tiles give the oracle's outputs and gradients."""
+    """Every eighth prefix of a long sequence, and those at edges of tiles, give the oracle's outputs and gradients."""
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=bool(problem.names))
     truth = problem.truth(gradients=bool(problem.names))
     names = [name for name in truth.values if name != "loss" and not name.startswith("grad ")]
-    cuts = lengths_of(case)
+    cut_lengths = lengths_of(case)
     beginning = first_positions(problem, min(case.seq_len, _BEGINNINGS[case.seed % len(_BEGINNINGS)]))
     if not _is_causal(beginning, truth, names):
         return CaseResult(
@@ -47,48 +47,52 @@ def lengths(pair: Pair, case: Case) -> CaseResult:
     def sweep(module: nn.Module) -> list[tuple[int, Results, Results | None]]:
         return [
             (length, _forward(problem, module, length), _backward(problem, module, length, beginning))
-            for length in cuts
+            for length in cut_lengths
         ]
 
-    helds = []
+    results = []
     for length, forward, backward in candidate_run(problem, sweep):
         with within(f"the first {length} of {case.seq_len} positions alone"):
-            shown = _first_rows(truth, names, length)
+            first_rows = _first_rows(truth, names, length)
 
-            def own(length: int = length) -> Results:
+            def run_reference_forward(length: int = length) -> Results:
                 return _forward(problem, problem.reference, length)
 
-            def own_backward(length: int = length) -> Results:
+            def run_reference_backward(length: int = length) -> Results:
                 return _backward(problem, problem.reference, length, beginning) or {}
 
-            helds.append(compare_all(problem, shown, forward, own, names))
+            results.append(compare_all(problem, first_rows, forward, run_reference_forward, names))
             if backward is not None:
-                short = beginning.truth(gradients=True)
-                helds.append(compare_all(beginning, short, backward, own_backward, tuple(short.values)))
-    helds.append(_whole(problem, truth))
-    return CaseResult.together(helds)
+                beginning_truth = beginning.truth(gradients=True)
+                results.append(
+                    compare_all(
+                        beginning, beginning_truth, backward, run_reference_backward, tuple(beginning_truth.values)
+                    )
+                )
+    results.append(_compare_whole(problem, truth))
+    return CaseResult.together(results)
 
 
 def lengths_of(case: Case) -> Sequence[int]:
-    """The lengths at which the sequence of a case is cut, in an order that comes from its seed."""
+    """The lengths of a case's prefixes, in an order that its seed decides."""
     top = case.seq_len
-    found = {length for length in range(1, top + 1) if length % _STRIDE == case.seed % _STRIDE}
-    found |= {edge + step for edge in range(_TILE, top + _TILE, _TILE) for step in (-1, 0, 1)}
-    if top > _FAR:  # long ones are dear, and what lies below is cut in the other cases
-        found = {length for length in range(_FAR + 1, top) if length % _TILE == 1 or length % (10 * _STRIDE) == 0}
-    ordered = sorted(length for length in found | {top} if length <= top)
-    # from one length to another in no order: what is kept from one of them shows in the next
+    cut_lengths = {length for length in range(1, top + 1) if length % _STRIDE == case.seed % _STRIDE}
+    cut_lengths |= {edge + step for edge in range(_TILE, top + _TILE, _TILE) for step in (-1, 0, 1)}
+    if top > _FAR:  # long prefixes are slow, and the other cases cover the shorter ones
+        cut_lengths = {length for length in range(_FAR + 1, top) if length % _TILE == 1 or length % (10 * _STRIDE) == 0}
+    ordered = sorted(length for length in cut_lengths | {top} if length <= top)
+    # in a random order: state that a length leaves behind shows at the next one
     return [ordered[at] for at in torch.randperm(len(ordered), generator=generator(case, "lengths")).tolist()]
 
 
-def _whole(problem: Problem, truth: Truth) -> CaseResult:
-    """Outputs and all gradients of the whole sequence: no other check has several heads or samples at such lengths."""
+def _compare_whole(problem: Problem, truth: Truth) -> CaseResult:
+    """Compare outputs and all gradients of the whole sequence: no other check has several heads at such lengths."""
 
     def run(module: nn.Module) -> Results:
         return problem.run(module, problem.inputs, gradients=bool(problem.names))
 
-    got = candidate_run(problem, run)
-    return compare_all(problem, truth, got, lambda: run(problem.reference), tuple(truth.values))
+    candidate_results = candidate_run(problem, run)
+    return compare_all(problem, truth, candidate_results, lambda: run(problem.reference), tuple(truth.values))
 
 
 def _rows(x: Tensor, length: int) -> Tensor:
@@ -107,17 +111,17 @@ def first_positions(whole: Problem, length: int) -> Problem:
 
 
 def _is_causal(beginning: Problem, truth: Truth, names: Sequence[str]) -> bool:
-    """Whether the original itself, in float64, gives for the beginning alone what it gives there in the whole."""
+    """Whether the original, in float64, gives the same outputs for the beginning alone as within the whole."""
     alone = beginning.oracle_values(gradients=False)
     for name in names:
-        there = _rows(truth.values[name], beginning.case.seq_len)
-        if not float((alone[name] - there).abs().max()) <= _MOVED * float(there.abs().max()):
+        within_whole = _rows(truth.values[name], beginning.case.seq_len)
+        if not float((alone[name] - within_whole).abs().max()) <= _MOVED * float(within_whole.abs().max()):
             return False
     return True
 
 
 def _first_rows(truth: Truth, names: Sequence[str], length: int) -> Truth:
-    """The truth of the first rows, and how far rounding may move them."""
+    """The truth of the first rows, with the samples that say how far rounding may move them."""
 
     def perturbed(count: int) -> Sample:
         moved = truth.sample(refined=count == truth.many).deviations
@@ -132,7 +136,7 @@ def _forward(problem: Problem, module: nn.Module, length: int) -> Results:
 
 
 def _backward(problem: Problem, module: nn.Module, length: int, beginning: Problem) -> Results | None:
-    """The gradients of a prefix in which nothing flows back but into the beginning; None for what is shorter."""
+    """The gradients of a prefix with an upstream gradient in the beginning only; None for a shorter prefix."""
     first = beginning.case.seq_len
     if length < first or not problem.names:
         return None
@@ -140,14 +144,14 @@ def _backward(problem: Problem, module: nn.Module, length: int, beginning: Probl
     for name, value in problem.upstream.items():
         flowing[name] = torch.zeros_like(_rows(value, length), memory_format=torch.contiguous_format)
         flowing[name][..., :first, :] = _rows(value, first)
-    found = problem.run(module, [_rows(x, length) for x in problem.inputs], gradients=True, upstream=flowing)
+    results = problem.run(module, [_rows(x, length) for x in problem.inputs], gradients=True, upstream=flowing)
     per_row = {*problem.upstream, *(f"grad {name}" for name in problem.names)}
     return {
-        name: value if value is None or name not in per_row else _rows(value, first) for name, value in found.items()
+        name: value if value is None or name not in per_row else _rows(value, first) for name, value in results.items()
     }
 
 
-_CUT = CaseSpace(  # every eighth length up to the drawn one
+_CUT = CaseSpace(  # cut at every eighth length up to the drawn one
     regimes=(*ORDINARY, "same_sign_v"),
     layouts=("contiguous", "transposed"),
     min_seq_len=257,

@@ -1,7 +1,7 @@
-"""Modes as a state machine: whatever is switched or changed, in any order, the candidate obeys as the original does.
+"""Modes as a state machine: after any switches and changes, in any order, the candidate behaves as the original does.
 
-A case carries its steps, a letter each, so that Hypothesis draws and shrinks them and an id replays them. After each there is
-a call, as between the switches of a real training; what is compared is a forward and backward pass at the end.
+A case carries its steps, a letter each, so that Hypothesis draws and shrinks them and an id replays them. A call
+follows each step, as between the switches of a real training. A forward and backward pass at the end is compared.
 """
 
 import copy
@@ -43,7 +43,7 @@ Action = Callable[[_Now, nn.Module], nn.Module | None]
 def _rate(which: slice, rate: float) -> Action:
     def do(now: _Now, module: nn.Module) -> None:
         for name in now.dropouts[which]:
-            module.get_submodule(name).p = rate  # type: ignore[assignment]  # torch types attributes as tensors or modules
+            module.get_submodule(name).p = rate  # type: ignore[assignment]  # to torch, a tensor or module
 
     return do
 
@@ -68,9 +68,8 @@ def _reloaded(now: _Now, module: nn.Module) -> None:
 
 
 def _copied(now: _Now, module: nn.Module) -> nn.Module:
-    _called(
-        now, module
-    )  # what a forward pass with autograd leaves in a module cannot be copied, in the original either
+    # without autograd: tensors that a pass with autograd leaves in a module, even the original, cannot be copied
+    _called(now, module)
     return copy.deepcopy(module)
 
 
@@ -112,7 +111,7 @@ STEPS: dict[str, tuple[str, Action]] = {
     "l": ("the whole sequence", lambda _, m: m),
     "s": ("the first sample alone", lambda _, m: m),
 }
-"""What is done, in words and to a module, by the letter that stands for it in an id; what gives no module goes on with the same."""
+"""Description and action of each step, by its letter in a case id; an action that returns None keeps the module."""
 
 
 _CALLS = "fnic"
@@ -139,17 +138,17 @@ def _problem_now(whole: Problem, done: str) -> Problem:
 
 
 def modes(pair: Pair, case: Case) -> CaseResult:
-    """Whatever is switched or changed, in any order, the candidate obeys as the original does."""
-    told = ", ".join(STEPS[letter][0] for letter in case.steps)
-    told = f"after {told}, with a call after each" if told else "as built"
-    with within(told, plain=True):
+    """After any switches and changes, in any order, the candidate behaves as the original does."""
+    description = ", ".join(STEPS[letter][0] for letter in case.steps)
+    description = f"after {description}, with a call after each" if description else "as built"
+    with within(description, plain=True):
         try:
             must_open(pair, case)
             return _after(pair.problem(case), _exactly)
-        except NotOpened as why:
-            held = _after(pair.problem(case.but(**small_sizes(case))), _by_moments)
-            note = f"masks cannot be read off, and modes were judged by distributions alone: {why}"
-            return replace(held, notes=(*held.notes, note))
+        except NotOpened as error:
+            result = _after(pair.problem(case.but(**small_sizes(case))), _by_moments)
+            note = f"masks cannot be read off, and modes were judged by distributions alone: {error}"
+            return replace(result, notes=(*result.notes, note))
 
 
 def _exactly(problem: Problem, reference: nn.Module, candidate: nn.Module) -> CaseResult:
@@ -161,36 +160,36 @@ def _by_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) ->
 
 
 def _after(whole: Problem, judge: Callable[[Problem, nn.Module, nn.Module], CaseResult]) -> CaseResult:
-    """What `judge` says once both have gone through the case's steps."""
+    """The result of `judge` after both modules have gone through the case's steps."""
     names = {
         name
         for name, m in candidate_run(whole, lambda m: m, reference=whole.make_reference).named_modules()
         if isinstance(m, nn.Dropout)
     }
-    shared = tuple(n for n, m in whole.reference.named_modules() if isinstance(m, nn.Dropout) and n in names)
+    dropouts = tuple(n for n, m in whole.reference.named_modules() if isinstance(m, nn.Dropout) and n in names)
     steps = whole.case.steps
 
     def stepped(module: nn.Module) -> nn.Module:
         for number, letter in enumerate(steps):
-            now = _Now(_problem_now(whole, steps[: number + 1]), shared)
+            now = _Now(_problem_now(whole, steps[: number + 1]), dropouts)
             with foreign():
                 module = STEPS[letter][1](now, module) or module
             if letter not in _CALLS:
-                _called(now, module)  # what is kept from one call to the next shows in the next
+                _called(now, module)  # state that a call leaves behind shows in the next one
         return module
 
     problem = replace(_problem_now(whole, steps), make_reference=lambda: stepped(whole.make_reference()))
     try:
         reference = problem.make_reference()
-    except Exception as error:  # what the original cannot do is asked of nobody
+    except Exception as error:  # the candidate need not do it either
         ensure_foreign(error)
         return CaseResult(notes=(f"not judged where the original raises {type(error).__name__}",), judged=False)
     candidate = candidate_run(
         whole, lambda _: stepped(whole.another_candidate()), reference=lambda: stepped(whole.make_reference())
     )
-    held = judge(problem, reference, candidate)
+    result = judge(problem, reference, candidate)
     generator_is_used(problem, reference, candidate)
-    return held
+    return result
 
 
 _RATES = (0.1, 0.25, 0.5)

@@ -1,4 +1,4 @@
-"""Purity: a run leaves inputs, weights, flags and generators as they were, and later runs do not depend on earlier ones."""
+"""Purity: a run leaves inputs, weights, flags and generators unchanged, and does not depend on earlier runs."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ __all__ = ["purity"]
 
 
 def purity(pair: Pair, case: Case) -> CaseResult:
-    """Nothing but the result comes out of a run: the same again later, and two that overlap do not mix."""
+    """A run has no effect but its result; a later run gives the same, and two overlapping runs do not mix."""
     if pair.switched_at_import:
-        told = ", ".join(pair.switched_at_import)
-        raise Mismatch(f"importing the candidate changed global settings: {told}", where=pair.switched_at_import[0])
+        settings = ", ".join(pair.switched_at_import)
+        raise Mismatch(f"importing the candidate changed global settings: {settings}", where=pair.switched_at_import[0])
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
     flags = global_state.now()  # before the candidate is built
@@ -44,32 +44,34 @@ def purity(pair: Pair, case: Case) -> CaseResult:
 
 
 def _as_at_first(problem: Problem) -> CaseResult:
-    """After all these calls outputs are still the oracle's."""
+    """Compare the outputs after all these calls with the oracle's."""
 
     def run(module: nn.Module) -> Results:
         return problem.run(module, problem.inputs, gradients=False)
 
-    got = candidate_run(problem, run)
+    candidate_results = candidate_run(problem, run)
     with within("after many calls"):
-        return compare_all(problem, problem.truth(gradients=True), got, lambda: run(problem.reference), got)
+        return compare_all(
+            problem, problem.truth(gradients=True), candidate_results, lambda: run(problem.reference), candidate_results
+        )
 
 
 def _accumulated(problem: Problem) -> CaseResult:
-    """A second backward pass adds its gradients to the first one's, in inputs and in parameters."""
-    held = _compare_gradients(
+    """Compare gradients after two backward passes: the second adds to the first's, in inputs and in parameters."""
+    result = _compare_gradients(
         problem, partial(_twice, problem), "after two backward passes, each of half the upstream gradient"
     )
-    again = partial(_twice, problem, retained=True)
+    run_retained = partial(_twice, problem, retained=True)
     what = "after two backward passes through one graph, each of half the upstream gradient"
-    why = failure(lambda: again(problem.reference))
-    if why is not None:  # what the original cannot do is asked of nobody
-        note = f"a second backward pass through one graph is not judged: the original raises {first_line(why)}"
-        return replace(held, notes=(*held.notes, note))
+    refusal = failure(lambda: run_retained(problem.reference))
+    if refusal is not None:  # the candidate need not do it either
+        note = f"a second backward pass through one graph is not judged: the original raises {first_line(refusal)}"
+        return replace(result, notes=(*result.notes, note))
     try:
-        return CaseResult.together((held, _compare_gradients(problem, again, what)))
-    except Raised as error:  # loud, as checkpointing and compiled graphs are
+        return CaseResult.together((result, _compare_gradients(problem, run_retained, what)))
+    except Raised as error:  # a loud refusal, as by checkpointing and compiled graphs
         note = f"a second backward pass through one graph is refused: {first_line(error)}"
-        return replace(held, notes=(*held.notes, note))
+        return replace(result, notes=(*result.notes, note))
 
 
 def _twice(problem: Problem, module: nn.Module, *, retained: bool = False) -> Results:
@@ -79,48 +81,50 @@ def _twice(problem: Problem, module: nn.Module, *, retained: bool = False) -> Re
     for parameter in parameters.values():
         parameter.grad = None
     out: Results = {}
-    for again in (False, True):
-        if not (again and retained):
+    for second in (False, True):
+        if not (second and retained):
             with seeded(problem.case.seed, problem.device):
                 out = dict(problem.outputs(module, leaves))
-        made = {n: v for n, v in out.items() if v is not None and v.requires_grad and n in problem.upstream}
-        flow_back([(v, problem.upstream[n] / 2) for n, v in made.items()], retain_graph=retained and not again)
-    found: Results = {f"grad {name}": dense(g) for name, g in gradients_of(module).items()}
+        differentiable = {n: v for n, v in out.items() if v is not None and v.requires_grad and n in problem.upstream}
+        flow_back(
+            [(v, problem.upstream[n] / 2) for n, v in differentiable.items()], retain_graph=retained and not second
+        )
+    gradients: Results = {f"grad {name}": dense(g) for name, g in gradients_of(module).items()}
     floating = [x for x in leaves if x.is_floating_point()]
-    found |= {f"grad {name}": x.grad for name, x in zip(problem.names, floating, strict=False)}
+    gradients |= {f"grad {name}": x.grad for name, x in zip(problem.names, floating, strict=False)}
     for parameter in parameters.values():
         parameter.grad = None
-    return found
+    return gradients
 
 
 def _compare_gradients(problem: Problem, run: Callable[[nn.Module], Results], what: str) -> CaseResult:
     truth = problem.truth(gradients=True)
-    got = candidate_run(problem, run)
-    names = [name for name in dict.fromkeys((*truth.values, *got)) if name.startswith("grad ")]
+    candidate_results = candidate_run(problem, run)
+    names = [name for name in dict.fromkeys((*truth.values, *candidate_results)) if name.startswith("grad ")]
     with within(what):
-        return compare_all(problem, truth, got, lambda: run(problem.reference), names)
+        return compare_all(problem, truth, candidate_results, lambda: run(problem.reference), names)
 
 
-def _held(module: nn.Module) -> dict[str, Tensor]:
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
 
 
 def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object]) -> Results:
     inputs = [x.clone() for x in problem.inputs]
-    held = _held(module)
+    tensors_before = _tensors_of(module)
     mode = {name: sub.training for name, sub in module.named_modules()}
     with seeded(problem.case.seed, problem.device):
         states = _states(problem.device)
         with torch.inference_mode():
             problem.outputs(module, problem.inputs)
-        after = _states(problem.device)
+        states_after = _states(problem.device)
     drops = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
     for name, state in states.items():
-        if not torch.equal(state, after[name]) and (not drops or name != str(problem.device)):
+        if not torch.equal(state, states_after[name]) and (not drops or name != str(problem.device)):
             raise Mismatch(
                 f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator"
             )
-    _kept(problem, module)
+    _check_not_overwritten(problem, module)
     trainable = {name: p.requires_grad for name, p in module.named_parameters()}
     python = random.getstate()
     problem.run(module, problem.inputs, gradients=True)
@@ -128,14 +132,16 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
         raise Mismatch("Python's own generator was drawn from or seeded", where="generator")
     if {name: p.requires_grad for name, p in module.named_parameters()} != trainable:
         raise Mismatch("a forward and backward pass switched which parameters require gradients", where="requires_grad")
-    for x, before in zip(problem.inputs, inputs, strict=True):
-        if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(before)):
+    for x, input_before in zip(problem.inputs, inputs, strict=True):
+        if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(input_before)):
             raise Mismatch("the input was changed in place", where="input")
-    now = _held(module)
-    if list(now) != list(held):
-        raise Mismatch(f"parameters or buffers came or went: {sorted(set(now) ^ set(held))}", where="state")
-    for name, value in held.items():
-        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(now[name])):
+    tensors_after = _tensors_of(module)
+    if list(tensors_after) != list(tensors_before):
+        raise Mismatch(
+            f"parameters or buffers came or went: {sorted(set(tensors_after) ^ set(tensors_before))}", where="state"
+        )
+    for name, value in tensors_before.items():
+        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(tensors_after[name])):
             raise Mismatch(f"{name} was changed by a forward and backward pass", where=name)
     changed = global_state.switched(flags)
     if changed:
@@ -146,11 +152,11 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
 
 
 def _generators_when_built(pair: Pair, case: Case) -> None:
-    """Building a candidate may draw its first weights, as the original does; it neither seeds a generator nor draws Python's."""
+    """Building a candidate may draw weights from torch's generator, but seeds none and draws nothing from Python's."""
 
     def built(factory: Callable[..., object], side: str, seed: int) -> tuple[Tensor, bool]:
         python = random.getstate()
-        random.seed(f"before it is built, {seed}")  # not the state that a seeding constructor left the last time
+        random.seed(f"before it is built, {seed}")  # not the state that a seeding constructor left last time
         before = random.getstate()
         try:
             with seeded(seed, pair.device):
@@ -161,28 +167,29 @@ def _generators_when_built(pair: Pair, case: Case) -> None:
         finally:
             random.setstate(python)
 
-    def found(factory: Callable[..., object], side: str) -> list[str]:
+    def effects(factory: Callable[..., object], side: str) -> list[str]:
         (first, moved), (second, _) = built(factory, side, case.seed), built(factory, side, case.seed + 1)
-        seen = {"torch's generator is seeded": torch.equal(first, second), "Python's own generator is moved": moved}
-        return [what for what, there in seen.items() if there]
+        effects_seen = {
+            "torch's generator is seeded": torch.equal(first, second),
+            "Python's own generator is moved": moved,
+        }
+        return [what for what, is_seen in effects_seen.items() if is_seen]
 
-    mine = found(pair.candidate, CANDIDATE)
-    its = found(pair.reference, REFERENCE) if mine else []
-    for what in mine:
-        if what not in its:
-            raise Mismatch(
-                f"where the candidate is built {what}: what is drawn afterwards is another", where="generator"
-            )
+    candidate_effects = effects(pair.candidate, CANDIDATE)
+    reference_effects = effects(pair.reference, REFERENCE) if candidate_effects else []
+    for what in candidate_effects:
+        if what not in reference_effects:
+            raise Mismatch(f"where the candidate is built {what}: later draws differ", where="generator")
 
 
-def _kept(problem: Problem, module: nn.Module) -> None:
-    """Without gradients too a result is the caller's: the next call does not write over it."""
+def _check_not_overwritten(problem: Problem, module: nn.Module) -> None:
+    """Without gradients, too, the next call does not overwrite a result."""
     with seeded(problem.case.seed, problem.device), torch.no_grad():
         first = problem.outputs(module, problem.inputs)
-        kept = {name: value.clone() for name, value in first.items()}
+        copies = {name: value.clone() for name, value in first.items()}
         problem.outputs(module, [-x if x.is_floating_point() else x.flip(-1) for x in problem.inputs])
     for name, value in first.items():
-        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(kept[name])):
+        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(copies[name])):
             raise Mismatch(f"{name} was overwritten by the next call", where=name)
 
 
@@ -194,7 +201,7 @@ def _states(device: torch.device) -> dict[str, Tensor]:
 
 
 def _overlapping(pair: Pair, problem: Problem) -> CaseResult:
-    """Two forward passes, then their backward passes: each result is the oracle's for its own input."""
+    """Compare two forward passes followed by their backward passes, each with the oracle for its input."""
     case = problem.case
     if not problem.names:
         return CaseResult()
@@ -206,24 +213,28 @@ def _overlapping(pair: Pair, problem: Problem) -> CaseResult:
         with seeded(case.seed, problem.device):
             leaves = [[x.detach().requires_grad_() for x in p.inputs] for p in both]
             outs = [problem.outputs(module, given) for given in leaves]
-            found = []
+            runs = []
             for given, out in zip(leaves, outs, strict=True):
                 roots = [(value, problem.upstream[n]) for n, value in out.items() if value.requires_grad]
                 backward(roots, module)
-                results: Results = {name: value.detach() for name, value in out.items()}
-                found.append(results | {f"grad {n}": x.grad for n, x in zip(problem.names, given, strict=True)})
-        return found
+                outputs: Results = {name: value.detach() for name, value in out.items()}
+                runs.append(outputs | {f"grad {n}": x.grad for n, x in zip(problem.names, given, strict=True)})
+        return runs
 
-    got = candidate_run(problem, run)
-    helds = []
+    candidate_runs = candidate_run(problem, run)
+    results = []
     for which, p in enumerate(both):
 
-        def own(which: int = which) -> Results:
+        def run_reference(which: int = which) -> Results:
             return run(problem.reference)[which]
 
         with within(f"{('the first', 'the second')[which]} of two overlapping runs"):
-            helds.append(compare_all(p, p.truth(gradients=True), got[which], own, list(got[which])))
-    return CaseResult.worst(helds)
+            results.append(
+                compare_all(
+                    p, p.truth(gradients=True), candidate_runs[which], run_reference, list(candidate_runs[which])
+                )
+            )
+    return CaseResult.worst(results)
 
 
 CHECKS = (Check.of("purity", purity, SMALL),)

@@ -1,9 +1,9 @@
 """Training: the same weights, batches and optimizer give the same losses, gradients and weights, step by step.
 
-Rounding alone makes two trainings drift apart. How far is measured on the original: it is trained in float64 with every
-operation perturbed as in the budget, the optimizer's too, several times; the spread is the band. AdamW divides a gradient by
-its own size, so that one that is zero but for rounding would move a weight by a whole step of random sign: its `eps` is
-set far above that, where steps are smooth in the gradients and errors stay proportional.
+Rounding alone makes two trainings drift apart. The drift is measured on the original: several trainings in float64
+perturb every operation as in the budget, the optimizer's too, and their spread is the band. AdamW divides a gradient by
+its size, so a gradient of mere rounding error would move a weight by a whole step of random sign. The `eps` here is far
+above rounding: steps are smooth in the gradients, and errors stay proportional.
 """
 
 import math
@@ -40,24 +40,24 @@ __all__ = ["training"]
 _STEPS = 5
 _MOVED, _NORMS = "movement of ", "norms of grad "
 _RATE, _EPS = 1e-2, 1e-2
-_FEW, _MANY = 4, 12  # trainings of the perturbed original: to pass on, and to accuse on
-_TELLS = 0.1  # of the movement: a band wider than this tells nothing
+_FEW, _MANY = 4, 12  # trainings of the perturbed original: enough to pass, and enough to fail
+_TELLS = 0.1  # of the movement: a wider band shows nothing
 _SEEDS = 8  # trainings with dropout, of each
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 
 
 def training(pair: Pair, case: Case) -> CaseResult:
-    """Losses, gradient norms and weights stay within the band that rounding leaves the original, step by step, under AdamW."""
+    """Under AdamW, losses, gradient norms and weights stay within the original's band of rounding, step by step."""
     inside = pair.within_gpt()
     problem = inside.problem(case.but(training=True))
     if case.attn_pdrop or case.resid_pdrop:
         return _with_dropout(inside, problem)
     batches = [tokens(case.but(seed=case.seed + step)) for step in range(_STEPS)]
     batches = [(idx.to(problem.device), targets.to(problem.device)) for idx, targets in batches]
-    got = candidate_run(problem, lambda module: _trained(problem, module, batches))
+    candidate_results = candidate_run(problem, lambda module: _trained(problem, module, batches))
 
-    def own() -> Results:
+    def run_reference() -> Results:
         return dict(_trained(problem, problem.make_reference(), batches))
 
     truth = problem.memory.recall((problem.memory_key, "training"), lambda: _truth(problem, batches))
@@ -67,17 +67,19 @@ def training(pair: Pair, case: Case) -> CaseResult:
         return CaseResult(
             notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False
         )
-    told = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
+    movements = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
     try:
-        return compare_all(problem, truth, dict(got), own, truth.values)
+        return compare_all(problem, truth, dict(candidate_results), run_reference, truth.values)
     except Mismatch:
-        off = _norm({n: got[n].to(problem.judged_on, torch.float64) - truth.values[n] for n in truth.values})
-        with within(f"{told}, and the candidate is {off:.2g} from the oracle", separator=":\n"):
+        distance = _norm(
+            {n: candidate_results[n].to(problem.judged_on, torch.float64) - truth.values[n] for n in truth.values}
+        )
+        with within(f"{movements}, and the candidate is {distance:.2g} from the oracle", separator=":\n"):
             raise
 
 
-def _norm(of: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(float(d.square().sum()) for n, d in of.items() if n.startswith(_MOVED)))
+def _norm(results: Mapping[str, Tensor]) -> float:
+    return math.sqrt(sum(float(d.square().sum()) for n, d in results.items() if n.startswith(_MOVED)))
 
 
 def _trained(
@@ -86,7 +88,7 @@ def _trained(
     batches: Batches,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Tensor]:
-    """Loss and norm of each gradient at every step, and how far each weight has moved at the end."""
+    """Loss and norm of each gradient at every step, (steps,), and the movement of each weight from start to end."""
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     everything = dict(module.named_parameters())
     before = {name: p.detach().clone() for name, p in everything.items()}
@@ -102,16 +104,16 @@ def _trained(
                 loss.backward()
             losses.append(loss.detach().clone())
             gradients = gradients_of(module)
-            nothing = torch.zeros_like(losses[-1])
+            zero = torch.zeros_like(losses[-1])
             for name in (*norms, *(gradients.keys() - norms.keys())):  # forward may freeze parameters, or thaw them
                 gradient = gradients.get(name)
-                norm = nothing if gradient is None else torch.linalg.vector_norm(gradient)
-                norms.setdefault(name, [nothing] * (len(losses) - 1)).append(norm)
+                norm = zero if gradient is None else torch.linalg.vector_norm(gradient)
+                norms.setdefault(name, [zero] * (len(losses) - 1)).append(norm)
             optimizer.step()
-    found = {"losses": torch.stack(losses)}
-    found |= {f"{_NORMS}{name}": torch.stack(of).detach() for name, of in norms.items()}
+    results = {"losses": torch.stack(losses)}
+    results |= {f"{_NORMS}{name}": torch.stack(values).detach() for name, values in norms.items()}
     moved = named_back(module, {name: p.detach() - before[name] for name, p in everything.items()})
-    return found | {f"{_MOVED}{name}": movement for name, movement in moved.items() if movement is not None}
+    return results | {f"{_MOVED}{name}": movement for name, movement in moved.items() if movement is not None}
 
 
 def _truth(problem: Problem, batches: Batches) -> Truth:
@@ -122,9 +124,8 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
 
     with math_backend(), Widened():
         values = _trained(problem, oracle(), batches)
-    values = {
-        name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values
-    }  # what is trained
+    # a frozen weight has no norm
+    values = {name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values}
 
     def perturbed(count: int) -> Sample:
         def run(noise: torch.Generator) -> Mapping[str, Tensor]:
@@ -137,43 +138,44 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
 
 
 def _with_dropout(pair: Pair, problem: Problem) -> CaseResult:
-    """One step under the candidate's own masks, exactly; and the losses of several trainings in distribution."""
+    """Compare one step exactly, under the candidate's masks, and the losses of several trainings in distribution."""
     notes: tuple[str, ...] = ()
     try:
         must_open(pair, problem.case)
-        held, _ = compare_exactly(problem, candidate_run(problem, lambda m: m, reference=problem.make_reference))
-    except NotOpened as why:
-        held = CaseResult()
-        notes = (f"masks cannot be read off, and training with dropout was judged by its losses alone: {why}",)
+        result, _ = compare_exactly(problem, candidate_run(problem, lambda m: m, reference=problem.make_reference))
+    except NotOpened as error:
+        result = CaseResult()
+        notes = (f"masks cannot be read off, and training with dropout was judged by its losses alone: {error}",)
     batches = [tuple(x.to(problem.device) for x in tokens(problem.case.but(seed=step))) for step in range(_STEPS)]
 
     def losses(module: nn.Module, seed: int) -> Tensor:
         with_seed = replace(problem, case=problem.case.but(seed=seed))
         return _trained(with_seed, module, batches)["losses"].double()  # type: ignore[arg-type]  # pairs
 
-    own = torch.stack([losses(problem.make_reference(), seed) for seed in range(_SEEDS)])  # (seeds, steps)
-    mine = candidate_run(
+    reference_losses = torch.stack([losses(problem.make_reference(), seed) for seed in range(_SEEDS)])  # (seeds, steps)
+    candidate_losses = candidate_run(
         problem,
         lambda _: torch.stack([losses(problem.another_candidate(), seed) for seed in range(_SEEDS)]),
-        reference=lambda: own,
+        reference=lambda: reference_losses,
     )
-    _same_losses(own, mine)
-    return replace(held, notes=(*held.notes, *notes))
+    _same_losses(reference_losses, candidate_losses)
+    return replace(result, notes=(*result.notes, *notes))
 
 
-def _same_losses(own: Tensor, mine: Tensor) -> None:
-    """Welch's test at every step: the same masks are not asked for, the same distribution is."""
-    count, steps = own.shape
-    spread = ((own.var(0) + mine.var(0)) / count).sqrt()
+def _same_losses(reference_losses: Tensor, candidate_losses: Tensor) -> None:
+    """Welch's test at every step, for losses (seeds, steps): masks may differ, but not their distribution."""
+    count, steps = reference_losses.shape
+    spread = ((reference_losses.var(0) + candidate_losses.var(0)) / count).sqrt()
     allowed = student_quantile(FALSE_ALARM / steps, count - 1) * spread
-    off = (own.mean(0) - mine.mean(0)).abs()
-    judged = (spread != 0) & torch.isfinite(own.mean(0))
-    over = judged & ~(off <= allowed)  # a loss that is no number is over, too
+    off = (reference_losses.mean(0) - candidate_losses.mean(0)).abs()
+    judged = (spread != 0) & torch.isfinite(reference_losses.mean(0))
+    over = judged & ~(off <= allowed)  # a loss that is not finite is over, too
     if bool(over.any()):
         step = int(torch.where(over, torch.nan_to_num(off / allowed, nan=math.inf), 0.0).argmax())
         raise Mismatch(
-            f"with dropout the loss at step {step + 1} is {float(mine.mean(0)[step]):.6g} on average, "
-            f"and {float(own.mean(0)[step]):.6g} in the original: chance allows {float(allowed[step]):.2g} more or less",
+            f"with dropout the loss at step {step + 1} is {float(candidate_losses.mean(0)[step]):.6g} on average, "
+            f"and {float(reference_losses.mean(0)[step]):.6g} in the original: "
+            f"chance allows {float(allowed[step]):.2g} more or less",
             where="losses",
         )
 

@@ -1,4 +1,4 @@
-"""Values: outputs, gradients and the logits of a whole model, held against the oracle within the budget."""
+"""Values: outputs, gradients and the logits of a whole model are the oracle's within the budget."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ __all__ = ["gradients", "logits", "output"]
 
 
 def output(pair: Pair, case: Case) -> CaseResult:
-    """The outputs are the original's up to rounding: under no_grad, in inference mode and with autograd, call after call."""
+    """Outputs are the original's up to rounding: under no_grad, in inference mode, with autograd, call after call."""
     problem = pair.problem(case)
     reference = problem.run(problem.reference, problem.inputs, gradients=False)
     truth = problem.truth(gradients=False)
@@ -33,50 +33,59 @@ def output(pair: Pair, case: Case) -> CaseResult:
         with torch.inference_mode():
             return problem.run(module, problem.inputs, gradients=False)
 
-    def own() -> Results:
+    def run_reference() -> Results:
         return problem.run(problem.reference, problem.inputs, gradients=False)
 
-    held = CaseResult()
+    worst = CaseResult()
     for how, run in (
         ("", lambda m: problem.run(m, problem.inputs, gradients=False)),
         ("in inference mode ", inferred),
         ("", lambda m: problem.run(m, problem.inputs, gradients=True)),
     ):
-        got = candidate_run(problem, run)
+        candidate_results = candidate_run(problem, run)
         with within(how, separator=""):
-            shown = compare_all(problem, truth, got, own, tuple(truth.values), reference=None if how else reference)
-        held = CaseResult.worst((held, shown))
-    return held
+            result = compare_all(
+                problem,
+                truth,
+                candidate_results,
+                run_reference,
+                tuple(truth.values),
+                reference=None if how else reference,
+            )
+        worst = CaseResult.worst((worst, result))
+    return worst
 
 
 def _with_gradients(problem: Problem, *, outputs: bool) -> CaseResult:
     reference = problem.run(problem.reference, problem.inputs, gradients=True)
     truth = problem.truth(gradients=True)
-    got = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
-    names = dict.fromkeys((*truth.values, *got))
-    held = compare_all(
+    candidate_results = candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=True))
+    names = dict.fromkeys((*truth.values, *candidate_results))
+    result = compare_all(
         problem,
         truth,
-        got,
+        candidate_results,
         lambda: problem.run(problem.reference, problem.inputs, gradients=True),
         [name for name in names if outputs or name.startswith("grad ")],
         reference=reference,
     )
-    return CaseResult.worst((held, _where_few_are_wanted(problem)))
+    return CaseResult.worst((result, _compare_few_wanted(problem)))
 
 
-def _where_few_are_wanted(problem: Problem) -> CaseResult:
-    """Outputs and gradients once more, where some inputs and parameters need no gradient: the others' are the same."""
+def _compare_few_wanted(problem: Problem) -> CaseResult:
+    """Compare outputs and gradients when only some inputs and parameters need a gradient."""
     truth = problem.truth(gradients=True)
     wanted = _wanted(problem)
-    got = candidate_run(problem, lambda m: _run_wanting(problem, m, wanted))
+    candidate_results = candidate_run(problem, lambda m: _run_wanting(problem, m, wanted))
     names = [name for name in truth.values if not name.startswith("grad ") or name.removeprefix("grad ") in wanted]
     with within(f"where {', '.join(wanted) or 'nothing'} alone {'need' if len(wanted) > 1 else 'needs'} a gradient"):
-        return compare_all(problem, truth, got, lambda: _run_wanting(problem, problem.reference, wanted), names)
+        return compare_all(
+            problem, truth, candidate_results, lambda: _run_wanting(problem, problem.reference, wanted), names
+        )
 
 
 def _wanted(problem: Problem) -> Sequence[str]:
-    """Of the inputs and parameters, those that need a gradient: the inputs, the parameters, or any of both, by the seed."""
+    """Names that need a gradient: all inputs, all parameters, or a random choice of both, as the seed decides."""
     case = problem.case
     parameters = [name for name, p in problem.reference.named_parameters() if p.requires_grad]
     every = [*problem.names, *parameters]
@@ -89,24 +98,26 @@ def _wanted(problem: Problem) -> Sequence[str]:
 
 
 def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> Results:
-    """As `Problem.run` with gradients, of these inputs and parameters alone."""
+    """As `Problem.run` with gradients, but only of the inputs and parameters that `wanted` names."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     leaves = [x.detach() for x in problem.inputs]
     named = dict(zip(problem.names, [x for x in leaves if x.is_floating_point()], strict=False))
     parameters = [name for name in wanted if name not in named]
-    own = names_holding(module, parameters)
+    module_names = names_holding(module, parameters)
     try:
         for name, tensor in (*trained.items(), *named.items()):
-            tensor.requires_grad_(name in (own if name in trained else wanted))
+            tensor.requires_grad_(name in (module_names if name in trained else wanted))
             tensor.grad = None
         with seeded(problem.case.seed, problem.device):
             out = problem.outputs(module, leaves)
             roots = [(v, problem.upstream[n]) for n, v in out.items() if v.requires_grad and n in problem.upstream]
             flow_back(roots)
-        found: Results = {name: value.detach() for name, value in out.items()}
-        got = named_back(module, {name: dense(p.grad) for name, p in trained.items() if name in own})
-        found |= {f"grad {name}": got.get(name) for name in parameters}
-        return found | {f"grad {name}": x.grad for name, x in named.items() if name in wanted}
+        results: Results = {name: value.detach() for name, value in out.items()}
+        parameter_gradients = named_back(
+            module, {name: dense(p.grad) for name, p in trained.items() if name in module_names}
+        )
+        results |= {f"grad {name}": parameter_gradients.get(name) for name in parameters}
+        return results | {f"grad {name}": x.grad for name, x in named.items() if name in wanted}
     finally:
         for p in trained.values():
             p.requires_grad_()
@@ -114,15 +125,19 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
 
 
 def gradients(pair: Pair, case: Case) -> CaseResult:
-    """The gradients of inputs and parameters, of all or only some, are the original's up to rounding, for a random upstream one."""
+    """Gradients of all or some inputs and parameters, for a random upstream one, are the original's up to rounding."""
     return _with_gradients(pair.problem(case), outputs=False)
 
 
 def logits(pair: Pair, case: Case) -> CaseResult:
-    """Inside a GPT logits, with and without targets, loss and every parameter's gradient are the original's up to rounding."""
+    """In a GPT, logits with and without targets, loss and parameter gradients are the original's up to rounding."""
     problem = pair.within_gpt().problem(case)
-    held = _with_gradients(problem, outputs=True)
-    return held if pair.traits.within_gpt else CaseResult.together((held, without_targets(problem), uncounted(problem)))
+    result = _with_gradients(problem, outputs=True)
+    return (
+        result
+        if pair.traits.within_gpt
+        else CaseResult.together((result, without_targets(problem), uncounted(problem)))
+    )
 
 
 _OF_A_MODEL = CaseSpace(
