@@ -1,4 +1,4 @@
-"""The clocks of a GPU, as its driver's own tool tells them: what a time on it depends on beside the work."""
+"""The clocks, power and temperature of a GPU, read by its driver's tool: a time depends on them beside the work."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ __all__ = ["Clocks", "clocks"]
 
 @dataclass(frozen=True)
 class Clocks:
-    """What `nvidia-smi` says of the GPU while it works."""
+    """The state of the GPU while it works, as `nvidia-smi` reports it."""
 
     sm_mhz: int
     memory_mhz: int
@@ -22,8 +22,8 @@ class Clocks:
 
 
 def clocks(device: torch.device) -> Clocks | None:
-    """The GPU's clocks, power and temperature now; None on a CPU, and where `nvidia-smi` cannot be asked."""
-    # nvidia-smi is of CUDA alone: another type of device has a tool of its own
+    """The GPU's clocks, power and temperature now; None on a CPU, or if `nvidia-smi` cannot be asked."""
+    # nvidia-smi knows CUDA devices alone: another type of device has another tool
     if device.type != "cuda" or shutil.which("nvidia-smi") is None:
         return None
     wanted = "clocks.sm,clocks.mem,power.draw,temperature.gpu,driver_version"
@@ -31,10 +31,10 @@ def clocks(device: torch.device) -> Clocks | None:
         # by its UUID: the numbers of torch and of nvidia-smi differ where CUDA_VISIBLE_DEVICES is set
         uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
         which = ["-i", f"GPU-{uuid}"] if uuid is not None else []
-        told = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-smi", *which, f"--query-gpu={wanted}", "--format=csv,noheader,nounits"],
             capture_output=True, text=True, timeout=10, check=True,
         ).stdout  # fmt: skip
-        sm, memory, power, temperature, driver = (item.strip() for item in told.splitlines()[0].split(","))
+        sm, memory, power, temperature, driver = (item.strip() for item in answer.splitlines()[0].split(","))
         return Clocks(int(sm), int(memory), float(power), int(temperature), driver)
     return None

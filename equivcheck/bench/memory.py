@@ -1,4 +1,4 @@
-"""Peak memory of one action, alone on the device: what it needs in all, and what above that it holds all the time."""
+"""Peak memory of one action, alone on the device: in all, and above the memory that is resident."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from equivcheck.runtime.device import type_of
 
 __all__ = ["Peak", "peak_of"]
 
-_BEFORE = (
-    2  # repetitions before the one that is looked at: by then an optimizer has its state, and a library its workspace
-)
+_BEFORE = 2
+"""Repetitions before the measured one: by then an optimizer has its state, and a library its workspace."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Peak memory in bytes: `peak_bytes` in all (None on the CPU, where nobody counts), and `above_bytes` what was resident.
+    """Peak memory in bytes: `peak_bytes` in all, and `above_bytes` above the resident memory.
 
-    On the CPU `above_bytes` counts the tensors that were made; what a kernel takes for itself is not seen.
+    On the CPU `peak_bytes` is None, as torch does not count there, and `above_bytes` counts the tensors that were made.
+    The workspace of a kernel is not seen.
     """
 
     peak_bytes: int | None
@@ -32,7 +32,11 @@ class Peak:
 
 
 def peak_of(make: Make, device: torch.device) -> Peak:
-    """Build an action, run it, and look at its memory from then on; what others hold is not counted. Raises DoesNotFit."""
+    """Build an action, run it, and measure its memory; allocations from before it are not counted.
+
+    Raises:
+        DoesNotFit: The device runs out of memory.
+    """
     release(device)
     row = type_of(device)
     others = row.allocated_bytes(device)
@@ -47,18 +51,18 @@ def peak_of(make: Make, device: torch.device) -> Peak:
             action(_BEFORE)
             row.synchronize(device)
             peak = row.peak_bytes(device)
-            found = Peak(peak - others, peak - resident)
+            result = Peak(peak - others, peak - resident)
         else:
             with _Tensors() as tensors:
                 action(_BEFORE)
-            found = Peak(None, tensors.peak_bytes)
+            result = Peak(None, tensors.peak_bytes)
         del action
     release(device)
-    return found
+    return result
 
 
 class _Tensors(TorchDispatchMode):
-    """While active, counts the bytes of the tensors that are made and still there, and the most that they were."""
+    """While active, counts the bytes of the tensors that were made and are still alive, and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -1,6 +1,6 @@
-"""Time and memory of two actions: measured in turn (A B B A …), so that whatever drifts hits both alike.
+"""The times of two actions, measured in turn (A B B A …), so that any drift affects both alike.
 
-Warm-up is apart, and an action is told the number of its repetition so that it can change buffers.
+Warm-up is not counted. An action is given the number of its repetition, so that it can change buffers.
 """
 
 import ctypes
@@ -32,26 +32,26 @@ __all__ = [
 ]
 
 Make = Callable[[], Action]
-"""Builds an action with all that it holds: modules, inputs, optimizer."""
+"""Builds an action with its modules, inputs and optimizer."""
 
 ROUNDS = 4
 STANDARD_ERROR = 0.005
-_FEWEST, _ENOUGH, _MOST = 3, 5, 2000  # pairs in one round: if time is over, if they agree, and in any case
+_FEWEST, _ENOUGH, _MOST = 3, 5, 2000  # pairs in one round: once time is over, once they agree, and at most
 _WARM_UP, _WARM_UP_S = LEARNING, 0.1
 _NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 _CERTAINTY = 0.05  # two-sided: intervals hold in 95 of 100 runs
 
 
 class DoesNotFit(Exception):
-    """The device has no memory left for an action: a result, and not a crash."""
+    """The device has no memory left for an action; that is a result, and not a crash."""
 
 
 @dataclass(frozen=True)
 class Quartiles:
-    """Of the times of one action, in ms, over `count` repetitions.
+    """Quartiles of the times of one action, in ms, over `count` repetitions.
 
-    `host_ms` is the median of what launching took the host, where the times are those of a GPU alone: with more of it than
-    `median_ms`, the action by itself in a loop is as fast as the host, and not as the GPU.
+    `host_ms` is the median time that the host took to launch the action, if the times are those of a GPU alone. If it
+    is above `median_ms`, the action in a loop is as fast as the host, and not as the GPU.
     """
 
     median_ms: float
@@ -62,15 +62,16 @@ class Quartiles:
 
     @classmethod
     def of(cls, times_ms: Sequence[float], hosts_ms: Sequence[float] = ()) -> "Quartiles":
+        """The quartiles of these times, in ms."""
         lower, median, upper = statistics.quantiles(times_ms, n=4, method="inclusive")
         return cls(median, lower, upper, len(times_ms), statistics.median(hosts_ms) if hosts_ms else None)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two actions measured in turn: `ratio` is the first's time over the second's, and `low` … `high` its 95 % interval.
+    """Two actions measured in turn: `ratio` is the first's time over the second's, `low` … `high` its 95 % interval.
 
-    `standard_error` is relative to the ratio; `settled` says whether it came down to what was asked for before time ran out.
+    `standard_error` is relative to the ratio; `settled` says whether it reached the requested one before time ran out.
     """
 
     first: Quartiles
@@ -83,9 +84,9 @@ class Paired:
 
 
 class Pairing:
-    """Two actions timed in turn, in rounds that may lie apart: what comes between them, the result has in its interval.
+    """Two actions timed in turn, in rounds that may lie apart; the interval covers the differences between rounds.
 
-    Both are built anew for each round: where memory happens to lie moves a median more than chance within a round.
+    Both are built anew for each round: the addresses of their memory move a median more than chance within a round.
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class Pairing:
         rounds: int = ROUNDS,
     ) -> None:
         self._makes, self._device, self._wall = (make_first, make_second), device, wall
-        # the rounds together are to reach it, so each may stop at a root of their number times it
+        # the rounds together must reach it, so each may stop at √rounds times it
         self._standard_error, self._enough = standard_error, standard_error * math.sqrt(rounds)
         self._times: tuple[list[float], list[float]] = ([], [])
         self._hosts: tuple[list[float], list[float]] = ([], [])
         self._ratios: list[list[float]] = []
 
     def round(self, max_seconds: float) -> None:
-        """Time both in turn until that is precise enough, or for `max_seconds`; raises DoesNotFit where they do not both fit."""
+        """Time both in turn until the ratio is precise, or for `max_seconds`; DoesNotFit if they do not both fit."""
         until = time.monotonic() + max_seconds
         with fitting(self._device), _freed_memory_kept(self._device):
             actions = tuple(make() for make in self._makes)
@@ -115,7 +116,9 @@ class Pairing:
             here: list[float] = []
             while len(here) < _MOST:
                 both = [0.0, 0.0]
-                for side in (0, 1) if len(here) % 2 == 0 else (1, 0):  # what comes second finds another machine
+                for side in (
+                    (0, 1) if len(here) % 2 == 0 else (1, 0)
+                ):  # the second one runs on a machine in another state
                     both[side] = one(actions[side], len(here), self._hosts[side])
                     self._times[side].append(both[side])
                 here.append(math.log(both[0] / both[1]))
@@ -129,7 +132,7 @@ class Pairing:
 
     @property
     def result(self) -> Paired | None:
-        """What the rounds so far have shown; None before the first."""
+        """The result of the rounds so far; None before the first."""
         if not self._ratios:
             return None
         middle = statistics.median(ratio for here in self._ratios for ratio in here)
@@ -157,7 +160,8 @@ def paired(
 ) -> Paired:
     """Time two actions in turn until the standard error of their ratio is `standard_error`, or for `max_seconds`.
 
-    Raises DoesNotFit where the two do not fit beside each other.
+    Raises:
+        DoesNotFit: The two do not fit beside each other.
     """
     began = time.monotonic()
     pairing = Pairing(make_first, make_second, device, standard_error=standard_error, wall=wall, rounds=rounds)
@@ -168,7 +172,7 @@ def paired(
 
 
 def alone(make: Make, device: torch.device, *, max_seconds: float, wall: bool = False) -> Quartiles:
-    """The times of one action, where there is nothing to measure it against; raises DoesNotFit."""
+    """The times of one action, without another one to compare it with; raise DoesNotFit if it does not fit."""
     until = time.monotonic() + max_seconds
     with fitting(device), _freed_memory_kept(device):
         action, one = make(), Stopwatch(device, wall)
@@ -186,23 +190,23 @@ def alone(make: Make, device: torch.device, *, max_seconds: float, wall: bool = 
 
 @contextmanager
 def fitting(device: torch.device) -> Iterator[None]:
-    """Inside, running out of memory is a DoesNotFit; call `release` once that is handled: its frames hold tensors."""
+    """Inside, running out of memory is a DoesNotFit; call `release` after handling it: its frames hold tensors."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:200] or type(error).__name__
-        # torch's CPU allocator and the libraries of CUDA have no class of their own for it
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in told for words in _NO_MEMORY):
-            raise DoesNotFit(told) from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        # torch's CPU allocator and the libraries of CUDA have no error class for it
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in reason for words in _NO_MEMORY):
+            raise DoesNotFit(reason) from None
         raise
 
 
 @contextmanager
 def _freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Inside, the CPU's allocator reuses what was freed, as CUDA's does; where it is not glibc's, nothing changes.
+    """Inside, the CPU's allocator reuses freed memory, as CUDA's does; nothing changes if it is not glibc's.
 
-    Otherwise the past of the process decides: the same forward pass faulted 4096 pages in anew, or none at all after a larger
-    tensor had been freed, and took half as long then.
+    Otherwise the past of the process decides: the same forward pass faulted 4096 pages in anew, or, after a larger
+    tensor had been freed, none at all, and then took half as long.
     """
     mallopt = None
     if device.type == "cpu":
@@ -222,7 +226,7 @@ def _freed_memory_kept(device: torch.device) -> Iterator[None]:
 
 
 def release(device: torch.device) -> None:
-    """Give back what nobody holds any more, so that neither a cache nor a cycle of references is in the way."""
+    """Free the memory of unreachable tensors: collect cycles of references, and empty the device's cache."""
     gc.collect()
     type_of(device).empty_cache()
 
@@ -236,13 +240,16 @@ def _warm_up(actions: Sequence[Action], one: Stopwatch, fewest: int) -> None:
 
 
 def _median_error(logs: Sequence[float]) -> float:
-    """The standard error of the median, from the quartiles: single repetitions that were interrupted do not count."""
+    """The standard error of the median, from the quartiles: a few interrupted repetitions do not affect it."""
     lower, _, upper = statistics.quantiles(logs, n=4, method="inclusive")
     return math.sqrt(math.pi / 2) * (upper - lower) / 1.349 / math.sqrt(len(logs))
 
 
 def _interval(ratios: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """The interval of the middle log ratio: within the rounds and between them, whichever is wider; and its standard error."""
+    """The 95 % interval of the median log ratio, and its standard error.
+
+    Each is the wider one of two: from the spread within the rounds, and from the spread between them.
+    """
     pooled = sorted(ratio for here in ratios for ratio in here)
     middle = statistics.median(pooled)
     within = _median_error(pooled)

@@ -1,4 +1,4 @@
-"""What is timed in which sizes, as data: the command line knows the names from here, without torch."""
+"""The works and sizes of each preset, as data: the command line takes the names from here, without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 __all__ = ["ALONE", "DTYPES", "PRESETS", "WHOLE", "WORKS", "Preset", "Size"]
 
 WORKS = ("attention", "attention + backward", "GPT", "training step")
-"""Attention and GPT forward in eval without autograd; attention + backward and the training step (AdamW) in train mode."""
+"""Attention and GPT: forward in eval, no autograd; attention + backward and training step (AdamW): in train mode."""
 
 DTYPES = ("float32", "bfloat16", "float16")
-"""Those in which a pair is timed."""
+"""The dtypes in which a pair is timed."""
 
 ALONE, WHOLE = WORKS[:2], WORKS[2:]
 """The works of an attention alone, and those of a whole GPT."""
@@ -67,4 +67,4 @@ PRESETS: Mapping[str, Preset] = {
     "long": Preset(("bfloat16",), dict.fromkeys(ALONE, _LONG)),
     "small": Preset(("float32",), {w: _SMALL if w in ALONE else _SMALL[1:2] for w in WORKS}),
 }
-"""`small` for a CPU; `guide` and `gpt2`, the sizes that people train; `long`, attention alone from 1k to 128k positions."""
+"""`small` is for a CPU, `guide` and `gpt2` are common sizes, `long` is attention alone from 1k to 128k positions."""

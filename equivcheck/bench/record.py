@@ -1,4 +1,4 @@
-"""A record of speed: plain data with the device and the versions it was made on, kept as JSON, and compared with a later one."""
+"""A record of speed: plain data with its device and versions, stored as JSON, and compared with a later record."""
 
 import json
 import math
@@ -26,12 +26,12 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 TRIPWIRE = 25.0
-"""How many percent a candidate may have become slower against the original before the gate trips."""
+"""The percentage by which a candidate may become slower against the original before the gate trips."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """The reference or the candidate in one line of a record; `refused` says why there is no time where it does not fit."""
+    """The reference or the candidate in one line of a record; `refused` says why it does not fit into memory."""
 
     kernels: tuple[str, ...] = ()
     median_ms: float | None = None
@@ -39,7 +39,7 @@ class Side:
     upper_ms: float | None = None
     repetitions: int = 0
     flops_per_s: float | None = None
-    host_ms: float | None = None  # what launching takes the host, where the times are the GPU's alone
+    host_ms: float | None = None  # the time that launching takes the host, if the times are the GPU's alone
     peak_bytes: int | None = None
     above_bytes: int | None = None  # above what is resident
     refused: str = ""
@@ -49,7 +49,7 @@ class Side:
 class Line:
     """One row: both sides, and the original's time over the candidate's with its 95 % interval.
 
-    `interleaved` is False where the two did not fit beside each other, and were timed one after the other.
+    `interleaved` is False if the two did not fit beside each other, and were timed one after the other.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Line:
     standard_error: float | None = None
     settled: bool = False
     interleaved: bool = True
-    clock: str = ""  # how times were taken
-    clocks: Mapping[str, Any] | None = None  # of the GPU while it worked; None where they cannot be read
+    clock: str = ""  # the name of the clock of the times
+    clocks: Mapping[str, Any] | None = None  # the state of the GPU while it worked; None if it cannot be read
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `equivcheck bench` measured; times in it are compared as ratios only."""
+    """The measurements of one `equivcheck bench`; its times are compared as ratios only."""
 
     reference: str
     candidate: str
@@ -103,7 +103,8 @@ def read(path: Path) -> Record:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION or "lines" not in content:
         raise ReportError(
-            f"{path}: schema version {version!r}, and a record of `equivcheck bench` has {SCHEMA_VERSION}: make it again"
+            f"{path}: schema version {version!r}, "
+            f"and a record of `equivcheck bench` has {SCHEMA_VERSION}: make it again"
         )
     try:
         lines = tuple(
@@ -120,10 +121,11 @@ def _side(content: dict[str, Any]) -> Side:
 
 
 def comparable(before: Record, *, device: str, torch_version: str, where: str) -> None:
-    """Return where times can be held against the record `before`; a UsageError says why they cannot."""
+    """Raise a UsageError with the reason if times cannot be compared with the record `before`."""
     if before.device != device:
         raise UsageError(
-            f"{where} was made on {before.device}, and this is {device}: ratios are compared on the same device; make one here"
+            f"{where} was made on {before.device}, and this is {device}: "
+            "ratios are compared on the same device; make one here"
         )
     was = before.environment.get("torch", "")
     if _minor(was) != _minor(torch_version):
@@ -155,9 +157,13 @@ def coarse(before: Record, lines: Mapping[str, Line], tripwire: float) -> list[s
 
 
 def slower(before: Record, lines: Mapping[str, Line], tripwire: float) -> Iterator[tuple[str, str]]:
-    """The names of the shared lines whose candidate is more than `tripwire` percent slower, against the original, than in `before`.
+    """The shared lines whose candidate became slower, against the original, by more than `tripwire` percent.
 
-    More by what the intervals of both leave open; each with a sentence that says so. Also where it did fit and no longer does.
+    The intervals of both ratios are allowed on top of that. A candidate that fitted in `before`, and no longer does,
+    counts too.
+
+    Returns:
+        For each such line its name, and a sentence that states the change.
     """
     for old, new in shared(before, lines):
         if new.candidate.refused and not old.candidate.refused:
@@ -173,5 +179,5 @@ def slower(before: Record, lines: Mapping[str, Line], tripwire: float) -> Iterat
 
 
 def _uncertainty(old: Line, new: Line) -> float:
-    """How far the logarithms of the two ratios may be apart by chance."""
+    """The distance of the logarithms of the two ratios that chance explains."""
     return math.hypot(*(math.log(line.high / line.low) / 2 for line in (old, new) if line.high and line.low))

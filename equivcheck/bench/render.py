@@ -91,12 +91,16 @@ def _remarks(record: Record) -> Iterable[str]:
     unsettled = [line for line in record.lines if line.low is not None and not line.settled]
     if unsettled:
         worst = max(line.standard_error or 0.0 for line in unsettled)
-        yield f"time ran out before the standard error came down to 0.5 % in {len(unsettled)} rows (largest {100 * worst:.2g} %)"
+        yield (
+            f"time ran out before the standard error came down to 0.5 % in {len(unsettled)} rows "
+            f"(largest {100 * worst:.2g} %)"
+        )
     waiting = [line for line in record.lines if any(_waits(side) for side in (line.reference, line.candidate))]
     if waiting:
         most = max(line.candidate.host_ms or 0.0 for line in waiting)
         yield (
-            f"times are the GPU's own; in {len(waiting)} rows one of the two takes the host longer to launch than the GPU to run, "
+            f"times are the GPU's own; in {len(waiting)} rows one of the two "
+            "takes the host longer to launch than the GPU to run, "
             f"and by itself in a loop is only as fast as the host (candidate: up to {most:.2g} ms)"
         )
     for line in record.lines:
@@ -106,7 +110,7 @@ def _remarks(record: Record) -> Iterable[str]:
 
 
 def plotting() -> Any:
-    """matplotlib's pyplot, drawing to files; a UsageError where it is not installed."""
+    """matplotlib's pyplot, set to draw to files; a UsageError if it is not installed."""
     try:
         import matplotlib
     except ImportError:
@@ -120,7 +124,7 @@ def plotting() -> Any:
 
 
 def plot(record: Record, folder: Path) -> list[Path]:
-    """Write speed.svg and memory.svg into `folder`, which is made where it is missing; a UsageError where that fails."""
+    """Write speed.svg and memory.svg into `folder`, which is made if it is missing; a UsageError if that fails."""
     pyplot = plotting()
     from equivcheck.report.places import Place
 
@@ -175,7 +179,7 @@ def _draw_memory(axes: Any, groups: dict[str, list[Line]]) -> None:
 
 
 def _mark_refused(axes: Any, groups: dict[str, list[Line]]) -> None:
-    lines: Sequence[Line] = [line for found in groups.values() for line in found]
+    lines: Sequence[Line] = [line for group in groups.values() for line in group]
     for role, name, colour in (("reference", "original", "tab:red"), ("candidate", "candidate", "black")):
         refused = [line.sizes["T"] for line in lines if getattr(line, role).refused]
         if refused:

@@ -1,4 +1,4 @@
-"""A benchmark: every row of a preset measured in turn for the pair, and what came of it as a Record."""
+"""A benchmark: it measures every row of a preset for the pair, and makes a Record of the results."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,11 @@ from equivcheck.runtime.kernel_trace import kernels_of
 __all__ = ["MAX_SECONDS", "RowMeasured", "against", "bench"]
 
 MAX_SECONDS = 45.0
-"""For the measuring of all rows together; the clock is looked at between repetitions."""
-_LEAST_S = 0.2  # for the times of one row, however late it is
+"""The time limit of all rows together; it is checked between repetitions."""
+_LEAST_S = 0.2  # for the times of one row, even after the limit
 
-Told = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
+"""Takes the name of a row, the number of steps done, and the number of all steps."""
 
 
 def _silent(name: str, done: int, total: int) -> None:
@@ -45,12 +46,25 @@ def bench(
     dtypes: Sequence[str] = (),
     max_seconds: float = MAX_SECONDS,
     only: Sequence[str] | None = None,
-    told: Told = _silent,
+    on_progress: OnProgress = _silent,
 ) -> Record:
-    """Measure the pair in a preset (None: `small` on the CPU, `guide` on CUDA); `only` limits it to rows of these names.
+    """Measure the pair in the rows of a preset.
 
-    `dtypes` are the preset's own where none are given; `told` hears the name of a row, how many are done, and of how many.
-    Interrupted, the record holds what was measured until then and says that it is not complete. Raises UsageError.
+    An interrupted benchmark returns the rows that were measured, in a record that is not `complete`.
+
+    Args:
+        reference: The original, as an object or an import string.
+        candidate: The candidate, likewise.
+        kind: The kind of the pair.
+        device: The device to measure on.
+        preset: The name of the preset; by default `small` on a CPU and `guide` on an accelerator.
+        dtypes: The dtypes to measure in; by default those of the preset.
+        max_seconds: The time limit of all rows together.
+        only: The names of the rows to measure; None for all rows.
+        on_progress: Called before each step, and at the end.
+
+    Raises:
+        UsageError: The pair cannot be resolved, or the preset has none of these rows.
     """
     subject = resolve(reference, candidate, kind=kind, device=device)
     preset = preset or ("guide" if type_of(subject.device).accelerator else "small")
@@ -59,18 +73,18 @@ def bench(
         raise UsageError(f"preset {preset!r} has none of the rows asked for: give another preset, or other dtypes")
     began, complete = time.monotonic(), True
     measured = [RowMeasured(subject, row) for row in wanted]
-    # round by round through all rows: what drifts during the whole run, such as clocks, is in the interval of each
+    # round by round through all rows, so that the interval of each covers a drift of the whole run, such as of clocks
     steps = [(one, number) for number in range(-1, ROUNDS) for one in measured]
     try:
         for done, (one, number) in enumerate(steps):
             what = "memory and kernels" if number < 0 else f"times, round {number + 1} of {ROUNDS}"
-            told(f"{one.row.name}: {what}", done, len(steps))
+            on_progress(f"{one.row.name}: {what}", done, len(steps))
             left = max_seconds - (time.monotonic() - began)
             if number < 0:
                 one.look()
             else:
                 one.round(max(_LEAST_S / ROUNDS, left / (len(steps) - done)))
-        told("", len(steps), len(steps))
+        on_progress("", len(steps), len(steps))
     except KeyboardInterrupt:
         complete = False
     finally:
@@ -91,7 +105,10 @@ def bench(
 
 
 class RowMeasured:
-    """One row on its way: the memory of each side alone, then times of both in turn, or of one where the other does not fit."""
+    """The measurement of one row: first the memory of each side alone, then the times of both in turn.
+
+    Sides that do not fit beside each other are timed one after the other.
+    """
 
     def __init__(self, subject: Pair, row: Row) -> None:
         self.row, self._device = row, subject.device
@@ -104,27 +121,27 @@ class RowMeasured:
 
     @property
     def line(self) -> Line | None:
-        """What is known by now; None before anything is timed."""
-        line, found = self._line, self._pairing.result if self._pairing is not None else None
+        """The row as measured so far; None before `look`, or while nothing is timed."""
+        line, paired = self._line, self._pairing.result if self._pairing is not None else None
         if line is None:
             return None
-        if found is not None:
+        if paired is not None:
             line = replace(
                 line,
-                reference=_with_times(line.reference, found.first, self._flops),
-                candidate=_with_times(line.candidate, found.second, self._flops),
-                ratio=found.ratio,
-                low=found.low,
-                high=found.high,
-                standard_error=found.standard_error,
-                settled=found.settled,
+                reference=_with_times(line.reference, paired.first, self._flops),
+                candidate=_with_times(line.candidate, paired.second, self._flops),
+                ratio=paired.ratio,
+                low=paired.low,
+                high=paired.high,
+                standard_error=paired.standard_error,
+                settled=paired.settled,
             )
         elif self._pairing is not None:
             return None
         return replace(line, clocks=None if self._clocks is None else asdict(self._clocks))
 
     def look(self) -> None:
-        """See which kernels run, and what memory each side takes."""
+        """Find the kernels and measure the memory of each side."""
         reference, candidate = (_looked_at(make, self._device) for make in self._makes)
         row, clock = self.row, clock_name(self._device, self._wall)
         self._line = Line(row.name, row.work, row.dtype, asdict(row.size), reference, candidate, clock=clock)
@@ -132,13 +149,13 @@ class RowMeasured:
             self._pairing = Pairing(*self._makes, self._device, wall=self._wall)
 
     def round(self, max_seconds: float) -> None:
-        """One round of times."""
+        """Time one round."""
         with ThreadPoolExecutor(1) as beside:
             seen = beside.submit(clocks, self._device) if self._clocks is None else None
             if self._pairing is not None:
                 try:
                     self._pairing.round(max_seconds)
-                except DoesNotFit:  # each alone does: then one after the other
+                except DoesNotFit:  # each fits alone: then one after the other
                     self._pairing = None
                     release(self._device)
             if self._pairing is None:
@@ -154,21 +171,21 @@ class RowMeasured:
         for name, make in zip(sides, self._makes, strict=True):
             if name in fit:
                 try:
-                    # the last round is as good as any: there is no ratio to be precise about
+                    # the last round replaces the others: there is no ratio to make precise
                     times = alone(make, self._device, max_seconds=max_seconds / len(fit), wall=self._wall)
                     sides[name] = _with_times(sides[name], times, self._flops)
                 except DoesNotFit as error:
                     sides[name] = replace(sides[name], refused=str(error))
                 release(self._device)
-        mine, its = sides["candidate"].median_ms, sides["reference"].median_ms
-        ratio = its / mine if mine and its else None
+        candidate_ms, reference_ms = sides["candidate"].median_ms, sides["reference"].median_ms
+        ratio = reference_ms / candidate_ms if candidate_ms and reference_ms else None
         self._line = replace(
             line, reference=sides["reference"], candidate=sides["candidate"], ratio=ratio, interleaved=False
         )
 
 
 def _looked_at(make: Make, device: torch.device) -> Side:
-    """Which kernels one side runs and what memory it takes; a side that does not fit says so."""
+    """The kernels and the memory of one side; `refused` if it does not fit."""
     side = Side()
     try:
         with fitting(device):
@@ -198,10 +215,20 @@ def _with_times(side: Side, times: Quartiles, needed: float) -> Side:
 def against(
     before: Record, now: Record, where: str, tripwire: float, again: Callable[[list[str]], Record]
 ) -> tuple[list[str], list[str]]:
-    """What is slower than in `before` by more than `tripwire` percent, measured twice, and what cannot be told.
+    """The rows that are slower than in `before`, measured twice, and the rows that cannot be compared.
 
-    A sentence for each row of either kind. `again` measures the rows of the given names once more: only what is too slow then
-    too is told. Raises UsageError where nothing can be compared.
+    Args:
+        before: The older record.
+        now: The new record.
+        where: The name of the older record, for messages.
+        tripwire: The slowdown that is allowed, in percent.
+        again: Measures the rows of the given names once more; a row counts as slower if it is too slow both times.
+
+    Returns:
+        A sentence for each slower row, and one for each row that is too coarse or was timed by another clock.
+
+    Raises:
+        UsageError: Nothing can be compared.
     """
     comparable(before, device=now.device, torch_version=now.environment["torch"], where=where)
     new: Mapping[str, Line] = {line.name: line for line in now.lines}
@@ -212,18 +239,19 @@ def against(
     if not compared:
         was, now_is = (", ".join(sorted({line.clock for line in made.lines})) for made in (before, now))
         raise UsageError(
-            f"{where} was timed by another clock ({was}) than is used now ({now_is}), and nothing can be compared: make it again"
+            f"{where} was timed by another clock ({was}) than is used now ({now_is}), "
+            "and nothing can be compared: make it again"
         )
     suspects = [name for name, _ in slower(before, new, tripwire)]
-    unclear = coarse(before, new, tripwire)
-    if not suspects and len(unclear) == len(compared):
+    too_coarse = coarse(before, new, tripwire)
+    if not suspects and len(too_coarse) == len(compared):
         raise UsageError(
             f"times vary too much to tell {tripwire:g} % in all {len(compared)} rows shared with {where}: "
             "measure on a machine that does nothing else, or give it more --max-seconds"
         )
-    untold = [f"too coarse to tell: {name}" for name in unclear]
-    untold += [f"timed by another clock in {where}: {name}" for name in names if name not in compared]
+    unclear = [f"too coarse to tell: {name}" for name in too_coarse]
+    unclear += [f"timed by another clock in {where}: {name}" for name in names if name not in compared]
     if not suspects:
-        return [], untold
+        return [], unclear
     confirmed = {line.name: line for line in again(suspects).lines}
-    return [told for _, told in slower(before, confirmed, tripwire)], untold
+    return [sentence for _, sentence in slower(before, confirmed, tripwire)], unclear

@@ -31,14 +31,14 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row in words, the same in every record: what a later record is compared by."""
+        """The row in words, the same in every record, so that records can be compared."""
         s = self.size
         whole = f" {s.layers} layers V={s.vocab_size}" if self.work in WHOLE else ""
         return f"{self.work}, {self.dtype}, B={s.B} T={s.T} H={s.H} C={s.C}{whole} block={s.block_size} rate={s.rate:g}"
 
 
 def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
-    """The rows of a preset for a pair of this kind, in `dtypes` or, where there are none, in the preset's own."""
+    """The rows of a preset for a pair of this kind, in `dtypes` or, if that is empty, in those of the preset."""
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: allowed are {', '.join(PRESETS)}")
     for dtype in dtypes:
@@ -47,21 +47,24 @@ def rows(preset: str, dtypes: tuple[str, ...], kind: str) -> Iterator[Row]:
     chosen = PRESETS[preset]
     parts = () if KINDS[kind].whole_model else ALONE
     works = (*parts, *(() if KINDS[kind].function else WHOLE))
-    found = [
+    selected = [
         Row(work, dtype, size)
         for work in works
         for dtype in dtypes or chosen.dtypes
         for size in chosen.sizes.get(work, ())
     ]
-    if not found:
+    if not selected:
         raise UsageError(f"preset {preset!r} times attention alone, and the pair is a {kind}: use guide, gpt2 or small")
-    yield from found
+    yield from selected
 
 
 def makes(subject: Pair, row: Row) -> tuple[Make, Make]:
-    """What builds the reference and the candidate at work; each is built on the device itself, from the same seed."""
+    """The builders of the reference's and the candidate's action; each builds on the device, from the same seed."""
     if subject.traits.function:
-        return tuple(partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate))  # type: ignore[return-value]  # two of them
+        reference, candidate = (
+            partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate)
+        )
+        return reference, candidate
     config = row.size.config
     if row.work in ALONE:
         builds: tuple[Callable[[], nn.Module], ...] = (
@@ -85,7 +88,7 @@ def _built(build: Callable[[], nn.Module], row: Row, device: torch.device) -> nn
     with generators_kept(device), torch.device(device):
         torch.manual_seed(0)
         try:
-            # in its dtype from the beginning: of a mask of 131072 x 131072 a GPU has no room for one in each
+            # in its dtype from the beginning: a GPU has no memory for a mask of 131072 x 131072 in both dtypes
             with default_dtype(dtype):
                 module = build()
         except NotImplementedError:  # an initial value that is computed in float32 only
@@ -167,9 +170,10 @@ def _random(shape: tuple[int, ...], row: Row, device: torch.device) -> Tensor:
 
 
 def flops(row: Row, kind: str) -> float:
-    """Floating-point operations that the work needs: matmuls alone, and of the scores what is not masked.
+    """The floating-point operations that the work needs: those of matmuls, without masked scores.
 
-    A backward pass counts twice its forward one, and the attention in it 2.5 times: a fused kernel computes scores again.
+    A backward pass counts twice its forward pass, and the attention in it 2.5 times: a fused kernel computes scores
+    again.
     """
     s = row.size
     attention = 2.0 * s.B * s.T * s.T * s.C

@@ -1,4 +1,4 @@
-"""The command `bench`: a pair's time and memory as a table, as JSON and as plots, and a gate on what became slower."""
+"""The command `bench`: a pair's time and memory as a table, as JSON and as plots, and a gate on their growth."""
 
 from pathlib import Path
 
@@ -26,23 +26,23 @@ __all__ = ["bench"]
 
 @click.command()
 @click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")
-@click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]")
+@click.option("--kind", type=click.Choice(configuration.KINDS), help="The kind of the pair.  [default: auto]")
 @device_options
-@click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help="Which sizes.  [default: small on a CPU, guide on CUDA]"
-)
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="The sizes.  [default: small on a CPU, guide on CUDA]")
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this one; may be repeated.")
 @click.option(
-    "--max-seconds", type=Amount("seconds"), metavar="S", help="For the measuring of all rows.  [default: 45]"
+    "--max-seconds", type=Amount("seconds"), metavar="S", help="Time limit of all rows together.  [default: 45]"
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the record as JSON.")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="Write speed.svg, memory.svg, speed.md.")
-@click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="End with 1 where slower than there.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), metavar="FILE", help="End with 1 if slower than in this record."
+)
 @click.option(
     "--tripwire",
     type=Amount("percent"),
     metavar="PERCENT",
-    help="How much slower is too slow.  [default: 25]",
+    help="The slowdown that is allowed.  [default: 25]",
 )
 def bench(
     pair: tuple[str, ...],
@@ -59,8 +59,8 @@ def bench(
 ) -> int:
     """Time and memory of REFERENCE and CANDIDATE, or of the pair that ships, measured in turn.
 
-    --against FILE holds the ratio of the two against a record of the same device and torch: exit status 1 where the
-    candidate has become slower than the tripwire allows, in two measurements; 2 where the two cannot be compared.
+    --against FILE compares the ratio of the two with a record of the same device and torch. Exit status 1: the
+    candidate has become slower than the tripwire allows, in two measurements; 2: the two records cannot be compared.
     """
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
@@ -92,7 +92,7 @@ def bench(
     seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:
-        with streams.captured(), working_folder.preserved(), follow_rows(streams.current().notes()) as heard:
+        with streams.captured(), working_folder.preserved(), follow_rows(streams.current().notes()) as listener:
             return benching.bench(
                 reference,
                 candidate,
@@ -102,21 +102,21 @@ def bench(
                 dtypes=dtypes,
                 max_seconds=seconds,
                 only=only,
-                told=heard,
+                on_progress=listener,
             )
 
-    found = measure()
+    record = measure()
     if place is not None:
-        place.save(records.dumps(found))
+        place.save(records.dumps(record))
     if pages is not None:
-        render.plot(found, pages.path)
-        pages.beside("speed.md").save(render.markdown(found))
-    show_text(render.plain(found))
+        render.plot(record, pages.path)
+        pages.beside("speed.md").save(render.markdown(record))
+    show_text(render.plain(record))
     if before is None:
-        return 0 if found.complete else NOT_JUDGED
+        return 0 if record.complete else NOT_JUDGED
     percent = first(tripwire, records.TRIPWIRE)
-    told, untold = benching.against(before, found, str(against), percent, measure)
-    lines = [f"slower: {line}" for line in told] or [f"no row is more than {percent:g} % slower than in {against}"]
-    lines += untold
+    slower, unclear = benching.against(before, record, str(against), percent, measure)
+    lines = [f"slower: {line}" for line in slower] or [f"no row is more than {percent:g} % slower than in {against}"]
+    lines += unclear
     show_text("\n".join(lines) + "\n")
-    return 1 if told else 0 if found.complete else NOT_JUDGED
+    return 1 if slower else 0 if record.complete else NOT_JUDGED

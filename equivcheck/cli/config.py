@@ -18,14 +18,14 @@ from equivcheck.report.outcomes import DTYPES
 __all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
 KINDS = ("auto", *catalogue.KINDS)
-LARGEST_SEED = 2**63 - 1  # what torch takes as a seed
+LARGEST_SEED = 2**63 - 1  # the largest seed that torch takes
 _TABLE = "[tool.equivcheck] in {path}"
 _DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, in which no reason is empty,'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The keys of `[tool.equivcheck]`; None where the project says nothing, and the default of the command holds."""
+    """The keys of `[tool.equivcheck]`; None if the project does not set one: then the command has its default."""
 
     reference: str | None = None
     candidate: str | None = None
@@ -33,21 +33,23 @@ class Config:
     device: str | None = None
     profile: str | None = None
     exclude: tuple[str, ...] = ()
-    min_profile: str | None = None  # this and the next are what `gate` demands
+    min_profile: str | None = None  # this key and the next are demands of `gate`
     require_dtypes: tuple[str, ...] | None = None
-    deviations: Mapping[str, str | Deviation] = field(default_factory=dict)  # check -> why its difference is wanted
+    deviations: Mapping[str, str | Deviation] = field(
+        default_factory=dict
+    )  # check -> the reason why its difference is accepted
     seed: int | None = None
     max_seconds: float | None = None
     case_seconds: float | None = None
-    setup: str | None = None  # the import string of what each process calls first
-    config: str | None = None  # import strings, as `equivcheck.pairs.adaptation` tells
+    setup: str | None = None  # the import string of a function that each process calls first
+    config: str | None = None  # import strings, described in `equivcheck.pairs.adaptation`
     inputs: str | None = None
     outputs: str | None = None
     transfer: str | None = None
 
 
 def load(path: Path) -> Config:
-    """The config in the pyproject.toml at `path`, empty where there is none; a UsageError where it is wrong."""
+    """The config in the pyproject.toml at `path`, empty if there is none; a UsageError if it is wrong."""
     try:
         content = tomllib.loads(read_bounded(path).decode("utf-8"))
     except FileNotFoundError:
@@ -73,7 +75,7 @@ def load(path: Path) -> Config:
 
 
 def deviation(text: str) -> tuple[str, str]:
-    """The name and the reason in NAME=REASON; a UsageError where either is missing."""
+    """The name and the reason in NAME=REASON; a UsageError if either is missing."""
     name, _, reason = (part.strip() for part in text.partition("="))
     if not name or not reason:
         raise UsageError(
@@ -112,7 +114,7 @@ def _value(where: str, key: str, value: Any) -> Any:
 
 
 def _deviation(where: str, name: str, value: Any) -> str | Deviation:
-    """A reason, or a Deviation where it is said when it expires; without a reason there is neither."""
+    """A reason, or a Deviation if the value has an `expires`; a UsageError without a reason."""
     if _is_text(value):
         return str(value).strip()
     fits = isinstance(value, dict) and _is_text(value.get("reason")) and set(value) <= {"reason", "expires"}

@@ -1,4 +1,4 @@
-"""The command `gate`: committed reports judged against the source as it stands."""
+"""The command `gate`: it judges committed reports against the current source files."""
 
 import re
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _dtypes(context: click.Context, parameter: click.Parameter, value: str | Non
 )
 @click.option("--max-age", metavar="AGE", callback=_age, help="Such as 12h, 30d or 8w.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="OLD", help="Must not fall behind this report.")
-@click.option("--root", type=click.Path(path_type=Path), default=".", help="Where verify was run.  [default: here]")
+@click.option("--root", type=click.Path(path_type=Path), default=".", help="The folder of the run.  [default: here]")
 def gate(
     files: Sequence[Path],
     checks: tuple[str, ...],
@@ -60,11 +60,11 @@ def gate(
     against: Path | None,
     root: Path,
 ) -> int:
-    """Judge the reports in FILE..., one a device, against the source as it stands; nothing is run.
+    """Judge the reports in FILE..., one per device, against the current source files; nothing is run.
 
-    Exit status 0: complete, made from this very source, of enough cases, sensitive and green; 1: refused, for reasons, one a
-    line; 2: a file cannot be read as a report, or is not what `verify` wrote. What the evidence does not cover
-    is a note.
+    Exit status 0: complete, made from these source files, of enough cases, sensitive and green; 1: refused, with one
+    line for each reason; 2: a file cannot be read as a report, or is not one that `verify` wrote. Each part of the pair
+    that the evidence does not cover is a note.
     """
     from equivcheck.engine.gate.environment import required_torch
     from equivcheck.engine.gate.verdict import GatePolicy, notes, violations
@@ -76,7 +76,7 @@ def gate(
         raise UsageError("--require-device '': a device such as cuda, or a part of a GPU's name, is allowed; name one")
     config = configuration.load(root / "pyproject.toml")
     reports = {str(file): codec.read(file) for file in files}
-    demands = GatePolicy(
+    policy = GatePolicy(
         checks=checks,
         exclude=config.exclude,
         devices=devices,
@@ -91,11 +91,11 @@ def gate(
     )
     import_from_here()
     old = None if against is None else (str(against), codec.read(against))
-    reasons = [table.clean(" ".join(reason.split())) for reason in violations(reports, demands, old)]
+    reasons = [table.clean(" ".join(reason.split())) for reason in violations(reports, policy, old)]
     lines = [f"refused: {reason}" for reason in reasons]
     if github.on_github():
         lines += [github.error(reason, "equivcheck gate") for reason in reasons]
-    lines += [table.clean(f"note: {' '.join(note.split())}") for note in notes(reports, demands)]
+    lines += [table.clean(f"note: {' '.join(note.split())}") for note in notes(reports, policy)]
     for name, report in reports.items():
         lines.append(table.clean(f"{name}: {table.verdict_line(report)}"))
         lines.append(table.clean(f"{name}: {table.evidence_line(report)}"))

@@ -1,7 +1,7 @@
 """The command line: `verify`, `replay`, `report`, `gate` and `bench`, with exit statuses that a script can rely on.
 
-0 equivalent; 1 different or insensitive; 2 could not be judged. Whatever goes wrong is told in one line on stderr.
-Nothing heavy is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
+0 equivalent; 1 different or insensitive; 2 could not be judged. Every error is one line on standard error.
+No slow module is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
 """
 
 import os
@@ -25,9 +25,9 @@ __all__ = ["cli", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line on `arguments` (None: those of the process) and return the exit status; raises nothing."""
+    """Run the command line on `arguments` (None: those of the process), and return the exit status; raise nothing."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # a stream that somebody else has put there
+        with suppress(AttributeError, ValueError):  # a stream that is not of Python's
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # see the line above
     with streams.private(stay=arguments is None) as both:
         status = _status(arguments)
@@ -48,7 +48,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted before there was anything to report")
     except SystemExit as error:
-        # sys.exit(0) in somebody's module must not pass for a verdict
+        # sys.exit(0) in the code under test must not pass for a verdict
         return _say(f"the code under test called sys.exit({error.code!r}): remove that from it, or guard it")
     except Exception as error:
         if os.environ.get(DEBUG):
@@ -57,9 +57,9 @@ def _status(arguments: Sequence[str] | None) -> int:
         hint = "" if os.environ.get(DEBUG) else f"; {DEBUG}=1 shows the traceback"
         return _say(f"internal error: {what}; nothing is said of the pair, please report this line{hint}")
     except BaseException as error:
-        # nothing in equivcheck raises what is no Exception; a traceback's status 1 would pass for `different`
-        told = f"{type(error).__name__}, which is no Exception: {error}"
-        return _say(f"the code under test raised {told}; raise an Exception there, and it is judged")
+        # equivcheck raises nothing but Exceptions; a traceback's status 1 would pass for `different`
+        description = f"{type(error).__name__}, which is no Exception: {error}"
+        return _say(f"the code under test raised {description}; raise an Exception there, and it is judged")
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -83,7 +83,7 @@ def cli(context: click.Context) -> int:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-    return NOT_JUDGED  # a subcommand returns its own
+    return NOT_JUDGED  # a subcommand returns another one
 
 
 cli.add_command(verify)

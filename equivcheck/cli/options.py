@@ -1,4 +1,4 @@
-"""What the commands share: which pair they are of and on which device, where it is imported from, and how they print."""
+"""The common options of the commands: the pair, its kind, the device, the imports, and the printing."""
 
 import math
 import os
@@ -37,14 +37,14 @@ __all__ = [
     "whole",
 ]
 
-NOT_JUDGED = 2  # the exit status of what could not be judged
+NOT_JUDGED = 2  # the exit status of a run that could not be judged
 SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
 
 _ADAPTATION = {
-    "config": "Makes of a minGPT config what the constructors take",
-    "inputs": "Makes of x what forward takes",
-    "outputs": "Makes of what forward returns the tensor to compare",
-    "transfer": "Makes of the reference's state_dict the candidate's; or the word auto",
+    "config": "From a minGPT config to the arguments of the constructors",
+    "inputs": "From x to the arguments of forward",
+    "outputs": "From the result of forward to the tensor to compare",
+    "transfer": "From the reference's state_dict to the candidate's; or the word auto",
 }
 
 _UNITS = {
@@ -69,7 +69,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def whole(least: int, most: int) -> click.IntRange:
     """The type of an option that is a whole number from `least` to `most`."""
     kind = click.IntRange(least, most)
-    kind.name = f"whole number from {least} to {most}"  # what the complaint says is allowed
+    kind.name = f"whole number from {least} to {most}"  # for the error message
     return kind
 
 
@@ -77,20 +77,20 @@ class Amount(click.FloatRange):
     """The type of an option that is a number above 0 of some unit."""
 
     def __init__(self, unit: str) -> None:
-        """Name the unit for the complaint about what is no number."""
+        """Name the unit for the error message."""
         super().__init__(min=0, min_open=True)
         self.name = f"number of {unit}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As for any range; no number, and what has no end, are refused as well."""
-        found = float(super().convert(value, param, ctx))
-        if not math.isfinite(found):
+        """Convert as any range does; nan and inf are refused as well."""
+        amount = float(super().convert(value, param, ctx))
+        if not math.isfinite(amount):
             self.fail(f"{value} is not a finite {self.name}", param, ctx)
-        return found
+        return amount
 
 
 def size(option: str, value: str | None) -> float | None:
-    """The bytes that a text such as `8GiB` or `500 MB` means, if anything was said; a UsageError where it means none."""
+    """The bytes of a text such as `8GiB` or `500 MB`, None for None; a UsageError for any other text."""
     if value is None:
         return None
     match = _SIZE.fullmatch(value.strip())
@@ -105,7 +105,7 @@ def device_options(command: F) -> F:
     for decorate in (
         click.option("--device", metavar="DEVICE", help=f"{allowed('or')}.  [default: auto]"),
         click.option(
-            "--gpu", is_flag=True, help=f"The same as --device {GPU}: an error where there is no {title} device."
+            "--gpu", is_flag=True, help=f"The same as --device {GPU}: an error if there is no {title} device."
         ),
     ):
         command = decorate(command)
@@ -113,7 +113,7 @@ def device_options(command: F) -> F:
 
 
 def of_a_pair(command: F) -> F:
-    """Give `command` what `verify` and `replay` share: which pair, as what, on which device, by which checks."""
+    """Give `command` the options of `verify` and `replay`: pair, kind, adaptation, device and checks."""
     for decorate in (
         click.option(
             "--require-backend",
@@ -123,7 +123,7 @@ def of_a_pair(command: F) -> F:
         ),
         click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
         device_options,
-        click.option("--kind", type=click.Choice(configuration.KINDS), help="What the two are.  [default: auto]"),
+        click.option("--kind", type=click.Choice(configuration.KINDS), help="The kind of the pair.  [default: auto]"),
         *(
             click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
             for name, text in reversed(_ADAPTATION.items())
@@ -135,12 +135,12 @@ def of_a_pair(command: F) -> F:
 
 
 def file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
-    """An option whose value is a place for a file or a folder."""
+    """An option whose value is the place of a file or a folder."""
     return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
 
 
 def output_options(command: F) -> F:
-    """Give `command` the places of its report: a file for each form that has an option, and a folder for all files."""
+    """Give `command` the places of its report: an option for each form that has one, and a folder for all files."""
     *names, last = (form.file for form in FORMATS if form.file)
     folder = file_option("--report", "folder", "DIR", f"Write {', '.join(names)} and {last} into DIR.")
     files = [file_option(form.option, f"{form.name}_file", "FILE", form.help) for form in FORMATS if form.option]
@@ -150,7 +150,7 @@ def output_options(command: F) -> F:
 
 
 def output_files(given: dict[str, Any]) -> dict[str, Path | None]:
-    """Take the values of the options for single files out of `given`: they are by the names of forms then."""
+    """Take the options for single files out of `given`, and return them by the names of their forms."""
     return {form.name: given.pop(f"{form.name}_file") for form in FORMATS if form.option}
 
 
@@ -169,14 +169,14 @@ def pair_of(given: tuple[str, ...], config: configuration.Config) -> tuple[str, 
 def user_functions(
     pair: tuple[str, ...], given: Mapping[str, str | None], config: configuration.Config
 ) -> dict[str, Any]:
-    """What says how modules are built and called, where anything does: the config's belongs to the config's pair."""
-    said = {name: first(value, None if pair else getattr(config, name)) for name, value in given.items()}
-    return {name: value for name, value in said.items() if value is not None}
+    """The functions that say how modules are built and called, by option; those of the config only for its pair."""
+    functions = {name: first(value, None if pair else getattr(config, name)) for name, value in given.items()}
+    return {name: function for name, function in functions.items() if function is not None}
 
 
 def device_of(gpu: bool, device: str | None, config: configuration.Config) -> str:
-    """The device: from the command line, else from the config, else `auto`; a UsageError for two that contradict each other."""
-    if device == "":  # such as an unset variable of a shell: not the same as to say nothing
+    """The device: from the command line, else from the config, else `auto`; a UsageError for a contradiction."""
+    if device == "":  # such as an unset variable of a shell: not the same as no option
         raise UsageError(f"--device '': {allowed('and')} are allowed")
     if gpu and device is not None and not device.startswith(GPU):
         raise UsageError(f"--gpu and --device {device} contradict each other: give one of the two")
@@ -184,14 +184,14 @@ def device_of(gpu: bool, device: str | None, config: configuration.Config) -> st
 
 
 def first(*values: Any) -> Any:
-    """The first of the values that was said at all."""
+    """The first of the values that is not None; None if there is none."""
     return next((value for value in values if value is not None), None)
 
 
 def import_from_here() -> None:
     """Make the modules of the current folder importable, as `python -m` does and an installed command does not.
 
-    They stay importable where code under test changes the folder: no entry of `sys.path` is relative afterwards.
+    They stay importable if code under test changes the folder: no entry of `sys.path` is relative afterwards.
     """
     with suppress(OSError):  # the folder may have been removed
         here = os.getcwd()
@@ -201,9 +201,9 @@ def import_from_here() -> None:
 
 
 def show(render: Callable[[TextIO], object]) -> None:
-    """Have a table or a verdict written where those go, or where that fails to the other stream, so that it is not lost.
+    """Write a table or a verdict by `render` to the stream for text, or if that fails to the other one.
 
-    A reader who has left early is no failure: the exit status still tells.
+    A reader that has closed the pipe early is no failure: the exit status still has the verdict.
     """
     both = streams.current()
     for stream in (both.text(), both.notes()):
@@ -215,5 +215,5 @@ def show(render: Callable[[TextIO], object]) -> None:
 
 
 def show_text(text: str) -> None:
-    """As `show`, of a text."""
+    """Write `text` as `show` does."""
     show(lambda stream: stream.write(text))

@@ -1,4 +1,4 @@
-"""What a run says while it works, on standard error: bars on a terminal, a line for each check or row elsewhere."""
+"""The progress of a run on standard error: bars on a terminal, else a line for each check or row."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from equivcheck.report.model import CheckResult
 from equivcheck.report.table import console
 from equivcheck.supervisor.listener import Listener
 
-if TYPE_CHECKING:  # rich takes its time to import, and a pipe does not need it
+if TYPE_CHECKING:  # rich is a slow import, and a pipe does not need it
     from rich.progress import Progress, TaskID
 
 __all__ = ["follow", "follow_rows"]
@@ -18,7 +18,7 @@ __all__ = ["follow", "follow_rows"]
 
 @contextmanager
 def follow(stream: TextIO | None = None) -> Iterator[Listener]:
-    """A listener for the time of one run, which leaves the terminal as it was; it writes to `stream` (standard error)."""
+    """A listener for one run; it writes to `stream` (standard error by default), and leaves the terminal as it was."""
     stream = sys.stderr if stream is None else stream
     if not stream.isatty():
         yield _Lines(stream)
@@ -29,7 +29,7 @@ def follow(stream: TextIO | None = None) -> Iterator[Listener]:
 
 @contextmanager
 def follow_rows(stream: TextIO) -> Iterator[Callable[[str, int, int], None]]:
-    """A listener for the time of one benchmark: it is given the name of a row, how many steps are done, and of how many."""
+    """A listener for one benchmark, called with the name of a row, the number of steps done, and that of all steps."""
     if not stream.isatty():
 
         def line(name: str, done: int, total: int) -> None:
@@ -49,7 +49,7 @@ def follow_rows(stream: TextIO) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _bars_on(terminal: TextIO, *, name_first: bool) -> "Progress":
-    """Bars on `terminal`, which go away at the end; what others print in the meantime is left alone."""
+    """Bars on `terminal`, which go away at the end; the output of others in the meantime is left alone."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     name, bar = TextColumn("{task.description}", markup=False), (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -71,7 +71,7 @@ class _Lines:
         self._say(f"{result.name}: {result.outcome}, {result.cases} cases{ratio}, {result.seconds:.1f} s")
 
     def _say(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # nobody listens: no reason to stop the run
+        with suppress(BrokenPipeError):  # the reader has closed the pipe: no reason to stop the run
             print(clean(line), file=self._stream, flush=True)
 
 

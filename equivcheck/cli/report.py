@@ -1,4 +1,4 @@
-"""The command `report`: a saved report, rendered again."""
+"""The command `report`: it renders a saved report again."""
 
 from functools import partial
 from pathlib import Path

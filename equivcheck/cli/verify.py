@@ -1,4 +1,4 @@
-"""The commands `verify` and `replay`: a pair judged, and one case of it in full detail."""
+"""The commands `verify` and `replay`: they judge a pair, and show one case of it in full detail."""
 
 import signal
 from collections.abc import Mapping
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["replay", "verify"]
 
-_STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that is not in here could not be judged
+_STATUS = {
+    "equivalent": 0,
+    "different": 1,
+    "insensitive": 1,
+}  # any other verdict means that the pair could not be judged
 
 
 @click.command()
@@ -47,18 +51,18 @@ _STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}  # a verdict that 
     "--max-seconds",
     type=Amount("seconds"),
     metavar="S",
-    help="End after so long, if need be with a partial report.",
+    help="End after so many seconds, if need be with a partial report.",
 )
-@click.option("--strict", is_flag=True, help="What the candidate refuses loudly, a transform or a dtype, fails too.")
+@click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
     type=Amount("seconds"),
     metavar="S",
-    help="End a case after so long.  [default: 60, or 20 times the slowest so far]",
+    help="End a case after so many seconds.  [default: 60, or 20 times the slowest so far]",
 )
 @click.option(
-    "--worker-memory", metavar="SIZE", help="What a process may use, as 8GiB.  [default: 80 % of what is free]"
+    "--worker-memory", metavar="SIZE", help="Memory of a process, as 8GiB.  [default: 80 % of the free memory]"
 )
 @click.option("--setup", metavar="FUNCTION", help="Call this in each process first: an import string.")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
@@ -90,7 +94,7 @@ def verify(
     """
     config = configuration.load(Path("pyproject.toml"))
     files = output_files(given)
-    said = user_functions(pair, given, config)
+    functions = user_functions(pair, given, config)
     reference, candidate = pair_of(pair, config)
     options: dict[str, Any] = {
         "kind": first(kind, config.kind, "auto"),
@@ -112,10 +116,10 @@ def verify(
 
     kind, where = options.pop("kind"), options.pop("device")
     try:
-        nurseries.start()  # beside what follows here
+        nurseries.start()  # in parallel to the lines below
         with follow(streams.current().notes()) as listener:
             report = api.verify(
-                NamedPair(reference, candidate, kind, where, said, first(setup, config.setup)),
+                NamedPair(reference, candidate, kind, where, functions, first(setup, config.setup)),
                 Request(
                     **options,
                     checks=checks or None,
@@ -135,7 +139,7 @@ def verify(
     except UsageError:
         outputs.undo()
         raise
-    failure = outputs.write(report)  # before the table: whoever closes the pipe early still has the files
+    failure = outputs.write(report)  # before the table: the files are there even if a reader closes the pipe early
     show(partial(table.show, report))
     failure = failure or outputs.summary(report)
     if outputs.on_github:
@@ -146,7 +150,7 @@ def verify(
 
 
 def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> "Report":
-    """The report of a run that has not loaded its pair."""
+    """The partial report of a run that has not loaded its pair."""
     from equivcheck.report.model import Report, Sensitivity
 
     return Report(
@@ -176,11 +180,11 @@ def replay(
     require_backend: tuple[str, ...],
     **adaptation: str | None,
 ) -> int:
-    """Hold a pair against the one case CASE_ID, as a counterexample names it, and show the comparison of each check that fails."""
+    """Compare a pair on the one case CASE_ID of a counterexample, and show the comparison of each check that fails."""
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
     where = device_of(gpu, device, config)
-    said = user_functions(pair, adaptation, config)
+    functions = user_functions(pair, adaptation, config)
     kind = first(kind, config.kind, "auto")
     import_from_here()
 
@@ -199,14 +203,14 @@ def replay(
                 checks=checks or None,
                 require_backend=require_backend,
                 in_process=True,
-                **said,
+                **functions,
             )
     else:
         from equivcheck.supervisor import api
         from equivcheck.supervisor.sealed import NamedPair
 
         results = api.replay(
-            NamedPair(reference, candidate, kind, where, said, config.setup),
+            NamedPair(reference, candidate, kind, where, functions, config.setup),
             case_id,
             checks=checks or None,
             require_backend=require_backend,

@@ -1,4 +1,4 @@
-"""What is known of the checks without loading them: their names, kinds, dtypes and numbers of cases, in the order of a run.
+"""The checks as data, in the order of a run: their names, kinds, dtypes and numbers of cases.
 
 The checks take these from here, so that a supervisor and a gate know them without torch.
 """
@@ -37,11 +37,11 @@ class Listed:
 
     Attributes:
         name: As the command line and reports name it.
-        module: Where it is defined, below `equivcheck.checks`.
+        module: The module that defines it, below `equivcheck.checks`.
         kinds: The kinds of pairs that it applies to.
         cases: How many cases it has, by profile.
         dtypes: Those in which its cases are.
-        judges: Whether it compares; False where it only records.
+        judges: Whether it compares; False if it only records.
     """
 
     name: str
@@ -105,15 +105,21 @@ def listed(name: str) -> Listed:
 
 
 def main_check(kind: str) -> str:
-    """The first check that compares the results of a pair of this kind by value; of an unknown kind, the first of all."""
+    """The first check that compares results by value for a pair of this kind; for an unknown kind, the first of all."""
     return next((c.name for c in CATALOGUE if c.module == "values" and kind in c.kinds), CATALOGUE[0].name)
 
 
 def least_cases(check: Listed, profile: str, dtypes: int) -> int:
-    """How few cases of this check a run of this profile plans, whatever the pair and the device."""
+    """The least number of cases of this check that a run of this profile plans, whatever the pair and the device."""
     return share_of_cases(check.cases[profile], dtypes)
 
 
 def share_of_cases(most: int, dtypes: int, features: int = 0) -> int:
-    """How many of `most` cases so many dtypes have, and no fewer than it takes to see a fault of each feature."""
+    """The share of `most` cases for a number of dtypes, and no fewer cases than reveal a fault of each feature.
+
+    Args:
+        most: The number of cases for all dtypes.
+        dtypes: The number of dtypes in which the pair is judged.
+        features: The number of features of the pair, each of which needs cases to itself.
+    """
     return min(most, max(_ENOUGH * (1 + features), math.ceil(most * dtypes / len(DTYPES))))

@@ -1,4 +1,4 @@
-"""Text that drives no terminal, no XML and no runner of GitHub's, whatever was in it."""
+"""Text in which no character drives a terminal, breaks XML or commands GitHub's runner."""
 
 import re
 import unicodedata
@@ -10,9 +10,9 @@ _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def clean(text: str) -> str:
-    """`text` with every character that could drive a terminal, or that XML cannot hold, spelled out as an escape.
+    """`text` with every character that could drive a terminal, or that XML cannot hold, as an escape.
 
-    So is the beginning of a command to GitHub's runner: `::` at the beginning of a line, and `##[` anywhere.
+    The beginning of a command to GitHub's runner is escaped, too: `::` at the beginning of a line, and `##[` anywhere.
     """
     text = _COMMAND.sub(lambda match: f"{match[1] or ''}\\x{ord(match[2] or match[4]):02x}", text)
     return "".join(character if _harmless(character) else _escape(character) for character in text)

@@ -1,4 +1,4 @@
-"""The single lines of a run's closing text: its title, how many faults were caught, the verdict, and what that rests on."""
+"""The single lines of a run's closing text: title, number of faults caught, verdict, and evidence."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ __all__ = ["counted_checks", "evidence_line", "sensitivity_line", "title", "verd
 
 
 def title(report: Report) -> str:
-    """What was held against what, and how, in one line."""
+    """The candidate, the reference, and the kind, profile and seed of the run, in one line."""
     pair = f"{report.candidate} against {report.reference}"
     return one_line(f"{pair} ({report.kind}, profile {report.profile}, seed {report.seed})")
 
 
 def sensitivity_line(report: Report) -> str:
-    """How many faults were planted and caught, with the survivors by name, and what was not planted."""
+    """The numbers of faults that were planted, caught and not planted, with the survivors by name."""
     of = report.sensitivity
     parts = [
         f"{_count(len(of.planted), 'fault')} planted, {of.caught} caught" if of.planted else "no fault was planted"
@@ -30,7 +30,7 @@ def sensitivity_line(report: Report) -> str:
 
 
 def verdict_line(report: Report) -> str:
-    """The verdict in one line that begins with its word, and says of how much it is the verdict."""
+    """The verdict in one line: its word first, then the cases, checks and faults that it rests on."""
     facts = [_count(report.cases, "case"), counted_checks(report.results), _device(report)]
     planted, survived = report.sensitivity.planted, report.sensitivity.survived
     match report.verdict:
@@ -60,7 +60,7 @@ def verdict_line(report: Report) -> str:
 
 
 def evidence_line(report: Report) -> str:
-    """What the verdict rests on, in one line: profile, dtypes, cases, torch, and how many files and packages are covered."""
+    """The evidence in one line: profile, dtypes, cases, torch, and the numbers of covered files and packages."""
     files = {name for part, names in report.files.items() if part != "equivcheck" for name in names}
     facts = [f"profile {report.profile}"]
     facts += [f"dtypes {' '.join(report.dtypes)}"] if report.dtypes else []
@@ -70,7 +70,7 @@ def evidence_line(report: Report) -> str:
 
 
 def counted_checks(results: Sequence[CheckResult]) -> str:
-    """How many checks there were, and of how many of them a word is needed."""
+    """The number of checks, and how many of them are a deviation or unsupported."""
     apart = []
     for outcome in ("deviation", "unsupported"):
         if count := sum(result.outcome == outcome for result in results):

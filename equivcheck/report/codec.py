@@ -1,4 +1,4 @@
-"""Reports as JSON files: written whole or not at all, read back exactly, and refused where a hand has been in them."""
+"""Reports as JSON files: written whole or not at all, read back exactly, and refused if they were edited by hand."""
 
 import hashlib
 import json
@@ -82,7 +82,7 @@ def _integrity(content: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of a value of the model: fields in their order, mappings by key."""
+    """A value of the model in the types of JSON: fields in their order, mappings by key."""
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Files that are read up to a size, written whole or not at all, and refused before a run where they could not be written."""
+"""Files are read up to a size, and written whole or not at all; a probe refuses a place before the run."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Make `content` (of text the UTF-8) that of `path` in one step: a reader, or a kill, never sees half of it."""
+    """Write `content` (text as UTF-8) to `path` in one step, so that neither a reader nor a kill meets half of it."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
         # /dev/stdout, a pipe: not ours to replace by a file of the same name; a folder raises here
@@ -57,11 +57,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def probe_file(path: Path) -> None:
-    """Return where `write_whole(path, …)` can work, and raise the OSError where it cannot; nothing is left behind."""
+    """Raise the OSError that `write_whole(path, …)` would raise; leave nothing behind."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     with suppress(FileNotFoundError):
-        os.stat(path)  # a name that is too long, or that goes through a file, is told here
+        os.stat(path)  # raises for a name that is too long, or that goes through a file
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, "it is read-only")
         if not path.is_file():
@@ -76,7 +76,7 @@ def probe_file(path: Path) -> None:
 
 
 def probe_folder(path: Path) -> None:
-    """Return where files can be written into `path`, a folder that may have to be made; raise the OSError otherwise."""
+    """Raise the OSError of writing files into the folder `path`, which need not exist; leave nothing behind."""
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]

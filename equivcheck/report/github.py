@@ -1,4 +1,4 @@
-"""What GitHub shows of a run: a page for the summary of a step, and annotations at the line that defines the candidate."""
+"""A run on GitHub: a page for the summary of a step, and annotations at the line that defines the candidate."""
 
 import os
 from collections.abc import Mapping
@@ -21,24 +21,27 @@ def on_github(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def annotations(report: Report) -> list[str]:
-    """An `::error` for each check that is different, or one that tells the verdict; none where it is `equivalent`."""
+    """An `::error` for each check that is different, or one with the verdict; none where it is `equivalent`."""
     if report.verdict == "equivalent":
         return []
-    told = [("equivcheck: finding", finding) for finding in report.findings] + [
-        (f"equivcheck: {result.name} is different", _told(result.counterexample.message, result.counterexample.replay))
+    messages = [("equivcheck: finding", finding) for finding in report.findings] + [
+        (
+            f"equivcheck: {result.name} is different",
+            _with_replay(result.counterexample.message, result.counterexample.replay),
+        )
         for result in report.results
         if result.outcome == "different" and result.counterexample is not None
     ]
-    if len(told) > _MOST or not told:
-        told = [*told[: _MOST - 1], (f"equivcheck: {report.verdict}", verdict_line(report))]
-    return [error(message, title, report.candidate_file, report.candidate_line) for title, message in told]
+    if len(messages) > _MOST or not messages:
+        messages = [*messages[: _MOST - 1], (f"equivcheck: {report.verdict}", verdict_line(report))]
+    return [error(message, title, report.candidate_file, report.candidate_line) for title, message in messages]
 
 
 def error(message: str, title: str, file: str | None = None, line: int | None = None) -> str:
     """One `::error` command, in which no character of a stranger's begins another."""
     properties = {"file": file, "line": None if line is None else str(line), "title": title}
-    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
-    return f"::error {told}::{_data(message)}"
+    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
+    return f"::error {listed}::{_data(message)}"
 
 
 def summary(report: Report) -> str:
@@ -49,7 +52,7 @@ def summary(report: Report) -> str:
     return page + "\n"
 
 
-def _told(message: str, replay: str) -> str:
+def _with_replay(message: str, replay: str) -> str:
     return f"{message}\nreplay: {replay}"
 
 

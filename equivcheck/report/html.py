@@ -1,4 +1,4 @@
-"""A report as one HTML page that holds everything it shows: it asks nothing of anybody, and runs no script."""
+"""A report as one HTML page that contains everything it shows: it makes no request, and runs no script."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,9 +13,9 @@ __all__ = ["render"]
 
 
 def render(report: Report, performance: Mapping[str, Timing] | None = None) -> str:
-    """The report as a page; `performance` are records of speed, by name.
+    """The report as a page; `performance` has the records of speed, by name.
 
-    Plots need matplotlib (the extra `report`): without it the page says so, and has the numbers as a table.
+    Plots need matplotlib (the extra `report`). Without it the page says so, and shows the numbers as a table.
     """
     records = performance or {}
     drawn, missing = plots.draw(records)
@@ -25,7 +25,7 @@ def render(report: Report, performance: Mapping[str, Timing] | None = None) -> s
 
 @cache
 def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # who only asks for --help need not wait for it
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # a late import: --help does not wait for it
 
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

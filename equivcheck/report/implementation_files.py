@@ -1,4 +1,4 @@
-"""Which modules an implementation is made of: where it is defined, and what that imports from the same project."""
+"""The modules of an implementation: those that define it, and those that they import from the same project."""
 
 import ast
 import functools
@@ -21,10 +21,12 @@ _IMPORTING = ("import_module", "__import__")
 
 
 def files_of(given: Any, root: Path | None = None) -> dict[str, str]:
-    """SHA-256 of each file that `given` (a class, a function, a factory) is made of, by its name as `find` understands it.
+    """SHA-256 of each file of `modules_of(given)`, by the name of the file.
 
-    These are the files of `modules_of`. A name is relative to `root` (the current folder) where the file lies below it, and
-    else to an entry of `sys.path`.
+    Args:
+        given: A class, a function or a factory.
+        root: The folder that names are relative to; the current one by default. The name of a file outside of it is
+            relative to an entry of `sys.path`.
     """
     root = (root or Path.cwd()).resolve()
     return dict(sorted((name_of(file, root), hash_of(file)) for file in modules_of(given)))
@@ -33,15 +35,15 @@ def files_of(given: Any, root: Path | None = None) -> dict[str, str]:
 def modules_of(given: Any) -> dict[Path, ModuleType]:
     """The modules that `given` is made of, by their files.
 
-    They are the modules that define it and its base classes, and from there on every module that is imported and belongs to a
-    project: not to the standard library, not to an installed package, and not to equivcheck, whose source files have a hash
-    of their own.
+    They are the modules that define it and its base classes, and every module that these import, directly or through
+    others, from a project. Left out are the standard library, installed packages, and equivcheck, which has a separate
+    hash.
     """
     return closure(definitions(given))
 
 
 def closure(modules: Iterable[ModuleType]) -> dict[Path, ModuleType]:
-    """These modules and all that they import from a project, one through another, by their files."""
+    """These modules, and all that they import from a project, directly or through others, by their files."""
     todo = list(modules)
     reached = {file: module for module in todo if (file := file_of(module))}
     while todo:
@@ -64,7 +66,7 @@ def defined_at(given: Any, root: Path | None = None) -> tuple[str, int] | None:
 
 
 def definitions(given: Any) -> Iterator[ModuleType]:
-    """The modules that define `given` and what is bound into it: for a class, its bases too, down to what is installed."""
+    """The modules that define `given` and the callables bound into it, and for a class its bases in a project."""
     for part in _bound(given, set()):
         target = _unwrapped(part)
         for one in target.__mro__ if inspect.isclass(target) else (target,):
@@ -75,7 +77,7 @@ def definitions(given: Any) -> Iterator[ModuleType]:
 
 
 def imported_names(file: Path, package: str | None = None) -> tuple[str, ...]:
-    """The dotted names that a source file imports anywhere in it, those of `import_module("…")` too.
+    """The dotted names that a source file imports anywhere, those of `import_module("…")` included.
 
     `package` is the one that relative imports start from; without it they are left out.
     """
@@ -115,7 +117,7 @@ def _names_in(node: ast.AST, package: str | None) -> Iterator[str]:
 
 
 def _imported(module: ModuleType) -> Iterator[ModuleType]:
-    """The modules that `module` imports by its source, with the packages that they lie in, or has in its namespace."""
+    """The modules that `module` imports in its source, with their packages, and those that its namespace refers to."""
     file = file_of(module)
     if not file or file.suffix != ".py":
         return
@@ -127,7 +129,7 @@ def _imported(module: ModuleType) -> Iterator[ModuleType]:
                 yield imported
     for name, value in list(vars(module).items()):
         if isinstance(value, ModuleType):
-            # an import by anybody sets a module in its package: that is not the package's doing
+            # any import of a submodule sets it in its package: the package itself need not have imported it
             if value.__name__ != f"{module.__name__}.{name}":
                 yield value
         elif isinstance(value, type | FunctionType | BuiltinFunctionType):

@@ -1,4 +1,4 @@
-"""Installed packages: which of them source files import, in which version, and whether somebody has edited them."""
+"""Installed packages: those that source files import, their versions, and a hash of their files."""
 
 import functools
 import importlib.metadata
@@ -20,9 +20,11 @@ _APART = ("torch", "equivcheck")  # torch is compared by its version alone, and 
 
 
 def packages_of(files: Iterable[Path]) -> tuple[dict[str, Package], list[str], list[Path]]:
-    """The installed packages that these source files import or belong to, by name.
+    """The installed packages that these source files import or belong to, and what no hash covers.
 
-    Beside them: what of them is not covered, in words; and the files of modules that are installed and belong to no package.
+    Returns:
+        The packages by name; the parts of them that are not covered, in words; and the files of modules that are
+        installed and belong to no package.
     """
     packages: dict[str, Package] = {}
     left_out: list[str] = []
@@ -52,7 +54,7 @@ def version_of(distribution: str) -> str:
 
 
 def content_of(distribution: str) -> tuple[str, str]:
-    """One SHA-256 of all files of an installed package, and nothing; or nothing, and why they are not hashed."""
+    """One SHA-256 of all files of an installed package, or an empty text and the reason why they are not hashed."""
     listed = _files_of(importlib.metadata.distribution(distribution))
     files = {name: path for name, path in listed if path.is_file()}
     if not files:
@@ -65,7 +67,7 @@ def content_of(distribution: str) -> tuple[str, str]:
 
 
 def installed(packages: Mapping[str, Package]) -> dict[str, Package]:
-    """These packages as they are installed here; those that are not are left out."""
+    """Those of these packages that are installed here, in the versions and with the hashes of here."""
     here = {}
     for name, package in packages.items():
         if version := version_of(name):
@@ -74,7 +76,7 @@ def installed(packages: Mapping[str, Package]) -> dict[str, Package]:
 
 
 def _outside(files: Iterable[Path]) -> set[str]:
-    """The first parts of the names that these files import, and of those that installed ones among them have."""
+    """The top-level names that these files import, and those that the installed ones among them belong to."""
     files = set(files)
     names = {name.partition(".")[0] for file in files for name in imported_names(file)}
     if any(is_installed(str(file)) for file in files):

@@ -1,4 +1,4 @@
-"""A report as JUnit XML, one test case per check, for machines that already read their test results so."""
+"""A report as JUnit XML, one test case per check, for systems that read test results in that form."""
 
 import xml.etree.ElementTree as ET
 
@@ -12,8 +12,9 @@ __all__ = ["render"]
 def render(report: Report) -> str:
     """The report as JUnit XML that is green exactly where the verdict is `equivalent`.
 
-    A check that is `different` is a failure, one that is `unsupported` is skipped and says what is, or in a strict run fails. A run
-    that was insensitive or partial has one test case more, `sensitivity` or `complete`, that fails and says why.
+    A check that is `different` is a failure. One that is `unsupported` is skipped with a reason, or in a strict run
+    fails. A run that was insensitive or partial has an additional test case, `sensitivity` or `complete`, that fails
+    with a reason.
     """
     root = ET.Element("testsuites", name="equivcheck")
     suite = ET.SubElement(root, "testsuite", name=clean(f"equivcheck {report.candidate}"))
@@ -65,12 +66,12 @@ def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
         properties["worst_ratio"] = repr(result.worst_ratio)
     if result.worst_case is not None:
         properties["worst_case"] = result.worst_case
-    found = result.counterexample
-    if found is not None:
-        properties |= {"counterexample": found.case, "replay": found.replay}
+    example = result.counterexample
+    if example is not None:
+        properties |= {"counterexample": example.case, "replay": example.replay}
     _properties(case, properties)
     if result.outcome == "different":
-        text = f"{found.message}\nreplay: {found.replay}" if found is not None else result.detail
+        text = f"{example.message}\nreplay: {example.replay}" if example is not None else result.detail
         failure = ET.SubElement(case, "failure", message=_first_line(text), type="different")
         failure.text = clean(text)
     elif report.strict and (result.unsupported or result.outcome == "unsupported"):
@@ -78,13 +79,13 @@ def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
         ET.SubElement(case, "failure", message=message, type="unsupported")
     elif result.outcome == "unsupported":
         ET.SubElement(case, "skipped", message=clean("unsupported: " + ", ".join(result.unsupported)))
-    told = [*(f"unsupported: {what}" for what in result.unsupported), *result.notes]
+    lines = [*(f"unsupported: {what}" for what in result.unsupported), *result.notes]
     if result.detail and result.outcome != "different":
-        told.insert(0, result.detail)
-    if result.outcome == "deviation" and found is not None:
-        told.append(found.message)
-    if told:
-        ET.SubElement(case, "system-out").text = clean("\n".join(told))
+        lines.insert(0, result.detail)
+    if result.outcome == "deviation" and example is not None:
+        lines.append(example.message)
+    if lines:
+        ET.SubElement(case, "system-out").text = clean("\n".join(lines))
 
 
 def _properties(parent: ET.Element, values: dict[str, str]) -> None:

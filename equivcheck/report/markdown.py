@@ -1,4 +1,4 @@
-"""A report as GitHub-flavoured markdown, in which names and messages from strangers show as they are and do nothing."""
+"""A report as GitHub-flavoured markdown, in which no name or message of the code under test acts as markup."""
 
 import re
 
@@ -32,18 +32,18 @@ def render(report: Report) -> str:
         f"| {_cell(name)} | {outcome} | {cases} | {ratio} | {_cell(where)} |"
         for name, outcome, cases, ratio, where in rows(report)
     ]
-    found = [(result.name, result.counterexample) for result in report.results]
-    if any(counterexample for _, counterexample in found):
+    counterexamples = [(result.name, result.counterexample) for result in report.results]
+    if any(counterexample for _, counterexample in counterexamples):
         lines += ["", "## Counterexamples"]
-    for name, counterexample in found:
+    for name, counterexample in counterexamples:
         if counterexample is not None:
             lines += _counterexample(name, counterexample)
-    for heading, told in remarks(report):
+    for heading, items in remarks(report):
         lines += [
             "",
             f"## {heading.capitalize()}",
             "",
-            *(f"- {_code(name)}: {_prose(remark)}" for name, remark in told),
+            *(f"- {_code(name)}: {_prose(remark)}" for name, remark in items),
         ]
     if report.not_covered:
         lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
@@ -54,24 +54,24 @@ def render(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _counterexample(name: str, found: Counterexample) -> list[str]:
-    ratio = "" if found.ratio is None else f", ratio {found.ratio:.3g}"
+def _counterexample(name: str, example: Counterexample) -> list[str]:
+    ratio = "" if example.ratio is None else f", ratio {example.ratio:.3g}"
     return [
         "",
         f"### {_code(name)}",
         "",
-        f"Case {_code(found.case)}{ratio}:",
+        f"Case {_code(example.case)}{ratio}:",
         "",
-        *_block(found.message, "text"),
+        *_block(example.message, "text"),
         "",
         "Replay:",
         "",
-        *_block(found.replay, "sh"),
+        *_block(example.replay, "sh"),
     ]
 
 
 def _code(text: str) -> str:
-    """`text` as code on one line: nothing in it is markup, and nobody is mentioned by it."""
+    """`text` as code on one line: nothing in it acts as markup or as a mention."""
     text = clean(" ".join(text.split())) or " "
     fence = "`" * (_longest_run(text) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -79,7 +79,7 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """`text` as code inside a table, where a bar would end the cell even in code."""
+    """`text` as code inside a table, with its bars escaped: a bar ends the cell even in code."""
     return _code(text).replace("|", "\\|") if text != "-" else text
 
 

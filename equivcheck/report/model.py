@@ -1,4 +1,4 @@
-"""What a run established: plain data that every rendering, the gate and the exit status are made from."""
+"""The results of a run: plain data that every rendering, the gate and the exit status are made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 4
-"""3 did not say whether a run was sealed; 2 had no dtypes, no packages and nothing of what is not covered; 1 is not read."""
+"""3 had no `sealed`; 2 had no `dtypes`, `packages` and `not_covered` either; 1 is not read."""
 
 Outcome = Literal["equivalent", "different", "unsupported", "deviation"]
 
@@ -36,7 +36,10 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check's outcome over all its cases; `worst_ratio` is error / budget, and None where the check does not measure one."""
+    """One check's outcome over all its cases.
+
+    `worst_ratio` is error / budget; None if the check does not measure one.
+    """
 
     name: str
     outcome: Outcome
@@ -48,7 +51,7 @@ class CheckResult:
     counterexample: Counterexample | None = None
     detail: str = ""
     notes: tuple[str, ...] = ()
-    unsupported: tuple[str, ...] = ()  # what the candidate refuses loudly, such as a whole dtype
+    unsupported: tuple[str, ...] = ()  # what the candidate refuses with an error, such as a whole dtype
     visited: Mapping[str, Mapping[str, int]] = field(
         default_factory=dict
     )  # dimension, or two joined by × -> value -> cases
@@ -57,29 +60,29 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Which planted faults this very run, with its cases and budgets, would have caught."""
+    """The planted faults, and which of them this run caught with its cases and budgets."""
 
     planted: tuple[str, ...] = ()
     survived: tuple[str, ...] = ()
     caught_by: Mapping[str, str] = field(default_factory=dict)  # fault -> "check on case"
     seconds: float = 0.0
-    without_effect: tuple[str, ...] = ()  # that were left out, as nothing of them shows around this pair
-    untried: tuple[str, ...] = ()  # that time did not suffice for
+    without_effect: tuple[str, ...] = ()  # left out: they change nothing around this pair
+    untried: tuple[str, ...] = ()  # left out: time ran out
 
     @property
     def caught(self) -> int:
-        """How many of the planted faults were seen."""
+        """The number of planted faults that were caught."""
         return len(self.planted) - len(self.survived)
 
     @property
     def sensitive(self) -> bool:
-        """Whether faults were planted at all, and none of them survived."""
+        """Whether faults were planted, and none of them survived."""
         return bool(self.planted) and not self.survived
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """A difference that was declared with a reason, until when it is accepted, and whether the run saw it."""
+    """A declared difference: its reason, the last day on which it is accepted, and whether the run observed it."""
 
     name: str  # of the check that may differ
     reason: str
@@ -93,7 +96,10 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Timing:
-    """Reference and candidate timed in one paired run; None where one of them did not fit into memory, or was not measured."""
+    """Reference and candidate timed in one paired run.
+
+    A number is None if that side did not fit into memory, or was not measured.
+    """
 
     what: str  # such as "attention forward"
     dtype: str
@@ -110,7 +116,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package that the pair imports: its version, and one SHA-256 of its files where they are covered."""
+    """An installed package that the pair imports: its version, and one SHA-256 of its files if they are covered."""
 
     version: str
     sha256: str = ""
@@ -118,7 +124,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Report:
-    """A run of `verify`: what was judged, on which device, from which source, and what came of it."""
+    """A run of `verify`: the pair, the device, the source files, and the results."""
 
     reference: str
     candidate: str
@@ -128,44 +134,45 @@ class Report:
     seed: int
     results: tuple[CheckResult, ...]
     sensitivity: Sensitivity
-    complete: bool  # False where the run was interrupted or ran out of its time: then nothing is proved
+    complete: bool  # False if the run was interrupted or ran out of time: then it proves nothing
     seconds: float
     created: str  # ISO 8601, UTC
     environment: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)  # part -> one SHA-256 of its files
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Part -> file -> SHA-256: equivcheck, reference, candidate; what was loaded, and what was read, while the pair ran."""
-    packages: Mapping[str, Package] = field(default_factory=dict)  # that the pair's own files import, less torch
-    not_covered: tuple[str, ...] = ()  # what the pair depends on, and no hash or version stands for
+    """Part -> file -> SHA-256: equivcheck, reference, candidate; modules loaded and files read while the pair ran."""
+    packages: Mapping[str, Package] = field(
+        default_factory=dict
+    )  # those that the files of the pair import, without torch
+    not_covered: tuple[str, ...] = ()  # dependencies of the pair that no hash or version covers
     dtypes: tuple[str, ...] = ()  # in which the pair was judged
-    dtypes_not_run: Mapping[str, str] = field(default_factory=dict)  # of those that were asked for, and why not
-    candidate_file: str | None = None  # where the candidate is defined, for whoever points at it
+    dtypes_not_run: Mapping[str, str] = field(default_factory=dict)  # requested dtype -> why nothing was judged in it
+    candidate_file: str | None = None  # the place of its definition, for annotations
     candidate_line: int | None = None
     deviations: tuple[Deviation, ...] = ()
     kernels: Mapping[str, str] = field(
         default_factory=dict
     )  # problem, such as "bfloat16, head size 64" -> the kernel that ran
-    options_not_judged: tuple[str, ...] = ()  # that the original alone takes
-    findings: tuple[
-        str, ...
-    ] = ()  # what makes the comparison void, or the candidate another one, whatever the checks say
-    sealed: bool = True  # whether the pair ran in processes of its own, apart from what made the verdict
-    strict: bool = False  # whether what the candidate refuses loudly counts as a failure
+    options_not_judged: tuple[str, ...] = ()  # those that only the original takes
+    findings: tuple[str, ...] = ()
+    """Facts that make the verdict `different`, whatever the checks say, such as a replaced original."""
+    sealed: bool = True  # whether the pair ran in other processes than the one that made the verdict
+    strict: bool = False  # whether a loud refusal of the candidate counts as a failure
     schema_version: int = SCHEMA_VERSION
 
     @property
     def cases(self) -> int:
-        """How many cases were held against all checks together."""
+        """The number of cases of all checks together."""
         return sum(result.cases for result in self.results)
 
     @property
     def equivalent(self) -> bool:
-        """True where every check ran and found nothing, the run was sensitive, and if `strict` nothing is unsupported."""
+        """True if every check ran and passed, the run was sensitive, and in a strict run nothing is unsupported."""
         return self.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
-        """One word: `equivalent`, `different`, `unsupported` (of a strict run only), `insensitive` or `partial`."""
+        """One word: `equivalent`, `different`, `unsupported` (only of a strict run), `insensitive` or `partial`."""
         if self.findings or any(result.outcome == "different" for result in self.results):
             return "different"
         if not self.complete or not self.results:

@@ -1,4 +1,4 @@
-"""What came of one case, as plain data, and the result of a check that is made of all of its cases."""
+"""The outcome of one case as plain data, and the result of a check, which is made of the outcomes of its cases."""
 
 import math
 from collections import Counter
@@ -19,20 +19,20 @@ _PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where t
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """One case of a check: what was measured where it passed, and in words what differs where it failed.
+    """One case of a check: the measurement if it passed, and the difference in words if it failed.
 
     Attributes:
         case: The case's id.
         visited: Its value of each dimension: dtype, regime, mode, layout, length.
-        ratio: Error / budget, where one was measured.
-        where: The tensor in which that was seen, or the kind of error.
-        notes: What is worth a note.
-        unsupported: What the candidate refuses loudly.
-        judged: Whether a comparison came about.
-        failed: What differs; None where nothing does.
-        origin: Tells failures of different kinds apart.
-        data: Of the check `backend` alone: the kernels that ran, by dtype.
-        died: How the process ended that ran the case: `died`, `hang`, `memory`, or `""` where it did not.
+        ratio: Error / budget, if one was measured.
+        where: The tensor with that ratio, or the kind of error.
+        notes: Remarks on the case that are not judged.
+        unsupported: The loud refusals of the candidate.
+        judged: Whether anything was compared.
+        failed: The difference in words; None if there is none.
+        origin: The kind of the failure: failures of different kinds are not shrunk into each other.
+        data: The kernels that ran, by dtype; only of the check `backend`.
+        died: The way in which the process of the case ended: `died`, `hang`, `memory`, or `""` if it did not end.
     """
 
     case: str
@@ -49,11 +49,11 @@ class CaseOutcome:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
-        """The outcome that `plain` made a mapping of."""
+        """The outcome whose `plain` is this mapping."""
         return cls(**{**plain, "notes": tuple(plain["notes"]), "unsupported": tuple(plain["unsupported"])})
 
     def plain(self) -> dict[str, Any]:
-        """As what JSON can hold."""
+        """The outcome in the types of JSON."""
         return asdict(self)
 
 
@@ -66,10 +66,10 @@ class Searched:
     minimal: str | None = None  # the smallest case that fails
     stopped: bool = False  # whether time ran out
     seconds: float = 0.0  # of work, all processes together
-    explained: str = ""  # the whole difference in one sentence, where it is known
+    explained: str = ""  # the whole difference in one sentence, if it is known
 
     def add(self, outcome: CaseOutcome) -> None:
-        """Take what came of a case; a case that two classes have drawn counts once."""
+        """Add the outcome of a case; a case that two classes have drawn counts once."""
         if outcome.failed is not None:
             self.failed[outcome.case] = outcome
             self.passed.pop(outcome.case, None)
@@ -77,7 +77,7 @@ class Searched:
             self.passed[outcome.case] = outcome
 
     def take(self, other: "Searched") -> None:
-        """Take what came of another class of the same check."""
+        """Add the cases of another class of the same check."""
         for outcome in (*other.passed.values(), *other.failed.values()):
             self.add(outcome)
         self.minimal = self.minimal or other.minimal
@@ -86,7 +86,7 @@ class Searched:
 
     @property
     def cases(self) -> int:
-        """How many cases there are."""
+        """The number of cases."""
         return len(self.passed) + len(self.failed)
 
 
@@ -99,14 +99,14 @@ def check_result(
     replay: str,
     refused: Mapping[str, str],
 ) -> CheckResult:
-    """The result of a check whose cases have been run, or some of them.
+    """The result of a check of which all cases, or some of them, have been run.
 
     Args:
-        name: The check's.
+        name: The name of the check.
         searched: Its cases.
-        planned: How many of them there should be.
-        judges: Whether the check judges, and does not only record.
-        replay: The command that shows a case again, with `CASE` where its id belongs.
+        planned: The number of cases that were planned.
+        judges: Whether the check judges; False if it only records.
+        replay: The command that shows a case again, with `CASE` in the place of its id.
         refused: Dtype -> why it was left out.
     """
     passed = list(searched.passed.values())
@@ -149,7 +149,7 @@ def check_result(
 
 
 def kernels_by_dtype(backend: Searched | None) -> dict[str, str]:
-    """Which kernels ran, by dtype: the data of the cases of the check `backend`; nothing where it has not run."""
+    """The kernels that ran, by dtype: the data of the cases of the check `backend`; empty if that has not run."""
     passed = backend.passed.values() if backend is not None else ()
     counts = Counter(item for outcome in passed for item in outcome.data.items())
     return dict(item for item, _ in counts.most_common())
@@ -157,25 +157,25 @@ def kernels_by_dtype(backend: Searched | None) -> dict[str, str]:
 
 def _by_dtype(outcomes: Iterable[CaseOutcome]) -> dict[str, float]:
     """The worst ratio in each dtype, of cases that failed too; a ratio that is not a number is the worst there is."""
-    found: dict[str, float] = {}
+    worst: dict[str, float] = {}
     for outcome in outcomes:
         dtype = outcome.visited.get("dtype")
         if outcome.ratio is not None and dtype is not None:
             ratio = math.inf if math.isnan(outcome.ratio) else outcome.ratio
-            found[dtype] = max(found.get(dtype, 0.0), ratio)
-    return dict(sorted(found.items()))
+            worst[dtype] = max(worst.get(dtype, 0.0), ratio)
+    return dict(sorted(worst.items()))
 
 
 def _visited(outcomes: Iterable[CaseOutcome]) -> dict[str, dict[str, int]]:
-    """How many cases had each value of each dimension, and each pair of values of two of `_PAIRED`."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in _DIMENSIONS}
-    found |= {" × ".join(pair): Counter() for pair in combinations(_PAIRED, 2)}
+    """The number of cases with each value of each dimension, and with each pair of values of two of `_PAIRED`."""
+    visited: dict[str, Counter[str]] = {name: Counter() for name in _DIMENSIONS}
+    visited |= {" × ".join(pair): Counter() for pair in combinations(_PAIRED, 2)}
     for outcome in outcomes:
         values = outcome.visited
         if not values:
             continue
         for dimension in _DIMENSIONS:
-            found[dimension][values[dimension]] += 1
+            visited[dimension][values[dimension]] += 1
         for a, b in combinations(_PAIRED, 2):
-            found[f"{a} × {b}"][f"{values[a]} × {values[b]}"] += 1
-    return {name: dict(sorted(counts.items())) for name, counts in found.items()}
+            visited[f"{a} × {b}"][f"{values[a]} × {values[b]}"] += 1
+    return {name: dict(sorted(counts.items())) for name, counts in visited.items()}

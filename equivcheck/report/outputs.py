@@ -1,6 +1,6 @@
-"""The forms of a report, and the files that a run was asked for.
+"""The forms of a report, and the files that a run writes.
 
-Places are tried before the run, so that no verdict is lost for a folder.
+Places are tried before the run, so that no verdict is lost because of a missing folder.
 """
 
 import os
@@ -25,13 +25,13 @@ class Format:
     """One form of a report.
 
     Attributes:
-        name: As `report --format` names it.
-        text: Its function from a Report to text, as an import string: it is loaded when it is used.
-        file: The name of its file in the folder of `verify --report`; empty where it has none there.
-        option: The option of `verify` that writes it to one file; empty where there is none.
-        help: What the help of that option says.
-        show: Its function from a Report and a stream, where it looks otherwise on a terminal.
-        again: Whether `report --format` makes it of a saved report.
+        name: The name for `report --format`.
+        text: Its function from a Report to text, as an import string that is loaded on use.
+        file: The name of its file in the folder of `verify --report`; empty if it has none there.
+        option: The option of `verify` that writes it to one file; empty if there is none.
+        help: The help text of that option.
+        show: Its function from a Report and a stream, if it differs on a terminal; an import string, too.
+        again: Whether `report --format` renders it from a saved report.
         speed: Whether its function takes records of speed, too.
     """
 
@@ -45,12 +45,12 @@ class Format:
     speed: bool = False
 
     def function(self) -> Callable[..., str]:
-        """The function from a Report, and where `speed` is true from records of speed, to text."""
+        """The function from a Report, and with `speed` from records of speed too, to text."""
         text: Callable[..., str] = _loaded(self.text)
         return text
 
     def on_stream(self) -> Callable[[Report, TextIO], object] | None:
-        """The function from a Report and a stream; None where the text is all that there is to show."""
+        """The function that writes a Report to a stream; None if every stream gets the text."""
         return _loaded(self.show) if self.show else None
 
 
@@ -62,7 +62,7 @@ FORMATS: tuple[Format, ...] = (
         file="report.json",
         option="--json",
         help="Write the report as JSON; - is standard output.",
-        again=False,  # it is what a saved report is
+        again=False,  # a saved report is JSON already
     ),
     Format(name="markdown", text="equivcheck.report.markdown:render", file="report.md"),
     Format(name="html", text="equivcheck.report.html:render", file="report.html", speed=True),
@@ -74,7 +74,7 @@ FORMATS: tuple[Format, ...] = (
         help="Write the report as JUnit XML.",
     ),
 )
-"""A new form is a file beside this one and a row here; the first is the one that `report` shows by default."""
+"""A new form is a file beside this one and a row here; the first row is the default of `report`."""
 
 
 def format_named(name: str) -> Format:
@@ -88,9 +88,9 @@ def _loaded(path: str) -> Any:
 
 
 class Outputs:
-    """Where the report goes, fixed before code under test is imported: files, streams, a folder, GitHub's page of a step.
+    """The places of the report: files, streams, a folder, and the summary of a GitHub step.
 
-    The functions that write it are loaded by then, too.
+    The places are fixed, and the functions that render the report are loaded, before code under test is imported.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Outputs:
         folder: Path | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """Look at every place; None: not asked for.
+        """Resolve every place; None stands for a file that is not wanted.
 
         Args:
             files: A file for each form that has an option, by the form's name.
             folder: A folder for all forms that have a file in it.
-            environment: Where GitHub says that the run is a step of a workflow.
+            environment: The environment variables, by which GitHub marks a step of a workflow.
 
         Raises:
             UsageError: One of them cannot be written to.
@@ -126,11 +126,11 @@ class Outputs:
             self._summary = place_of("GITHUB_STEP_SUMMARY", Path(summary), alone=False)
 
     def __bool__(self) -> bool:
-        """Whether any file was asked for."""
+        """Whether any file is wanted."""
         return bool(self._forms)
 
     def probe(self) -> None:
-        """Return where all of it can be written, leaving nothing behind; a UsageError names a place where not."""
+        """Raise a UsageError that names a place which cannot be written to; leave nothing behind."""
         taken: dict[object, str] = {}
         for place, _ in self._forms:
             if place.key in taken:
@@ -145,7 +145,7 @@ class Outputs:
             self._folder.probe(folder=True)
 
     def begin(self, report: Report) -> None:
-        """Overwrite what an earlier run left: where the process dies while the pair is loaded, nothing looks current."""
+        """Overwrite the files of an earlier run, so that none looks current if loading the pair ends the process."""
         for place, render in self._forms:
             with suppress(OSError):
                 if place.is_file and place.path.exists():
@@ -153,15 +153,15 @@ class Outputs:
                     place.write(render(report))
 
     def undo(self) -> None:
-        """Put back what `begin` has overwritten: nothing could be judged, and nothing is written."""
+        """Restore the files that `begin` has overwritten, for a run in which nothing could be judged."""
         for place, content in self._older.items():
             with suppress(OSError):
                 write_whole(place.path, content)
 
     def keep(self, report: Report) -> None:
-        """Write what is known so far, so that a run that is killed leaves files that say so, and not those of an earlier one.
+        """Write the partial report, so that a killed run leaves files that say so, and none of an earlier run.
 
-        What cannot be written now is said at the end, by `write`. Pipes and streams want the report once, when it is whole.
+        A failure is left to `write`, at the end. Pipes and streams get the report once, when it is complete.
         """
         self._older.clear()
         for place, render in self._forms:
@@ -171,7 +171,7 @@ class Outputs:
                     place.write(render(report))
 
     def write(self, report: Report) -> UsageError | None:
-        """Write each file whole or not at all; a failure is returned, so that the verdict can be shown first."""
+        """Write each file whole or not at all, and return the first failure, so that the verdict is shown before it."""
         failure = None
         for place, render in self._forms:
             try:
@@ -182,7 +182,7 @@ class Outputs:
         return failure
 
     def summary(self, report: Report) -> UsageError | None:
-        """Append the report to the summary of a GitHub step, in one; a failure is returned."""
+        """Append the report to the summary of a GitHub step in one write, and return a failure."""
         if self._summary is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What the HTML page shows, as plain data made from a report: no markup, no colours, and everything already cleaned."""
+"""The content of the HTML page, as plain data made from a report: no markup, no colours, every text cleaned."""
 
 import math
 import re
@@ -15,16 +15,15 @@ from equivcheck.report.table import remarks, rows
 __all__ = ["Cell", "Grid", "heat", "pairs", "sentence", "view", "visited"]
 
 _STEPS = (0.1, 0.25, 0.5, 1.0)  # edges of the classes of the heat map: what lies above the last one fails
-_AXES = (
-    "dtype",
-    "regime",
-)  # the pair of dimensions that is shown whole; of the others it is told how many were visited
+_AXES = ("dtype", "regime")
+"""The pair of dimensions that is shown as a grid; of the other pairs only the number of visited ones is shown."""
+
 _MOST_NAMED = 8  # in a sentence that can still be read
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A ratio or a count as text, and which of the classes of the heat map it falls into; None: nothing was measured."""
+    """A ratio or a count as text, and its class in the heat map; None if nothing was measured."""
 
     text: str
     level: int | None
@@ -39,7 +38,7 @@ class Grid:
 
 
 def sentence(report: Report) -> str:
-    """The verdict in one sentence that a person would say."""
+    """The verdict in one sentence of plain English."""
     candidate, reference = _short(report.candidate), _short(report.reference)
     different = [result.name for result in report.results if result.outcome == "different"]
     declared = sum(result.outcome == "deviation" for result in report.results)
@@ -48,28 +47,29 @@ def sentence(report: Report) -> str:
     match report.verdict:
         case "equivalent":
             apart = f", apart from {_count(declared, 'declared deviation')}" if declared else ""
-            told = (
-                f"{candidate} is the same attention as {reference}{apart}: in {_count(report.cases, 'case')} nothing differs "
-                f"by more than rounding explains, and all {_count(planted, 'planted fault')} were noticed."
+            text = (
+                f"{candidate} is the same attention as {reference}{apart}: "
+                f"in {_count(report.cases, 'case')} nothing differs by more than rounding explains, "
+                f"and all {_count(planted, 'planted fault')} were noticed."
             )
         case "different":
-            told = f"{candidate} is not the same attention as {reference}: it differs in {_listed(different)}.{cut}"
+            text = f"{candidate} is not the same attention as {reference}: it differs in {_listed(different)}.{cut}"
         case "insensitive":
             proof = (
                 f"{survived} of {_count(planted, 'planted fault')} went unnoticed"
                 if planted
                 else "no fault was planted"
             )
-            told = f"No difference was seen between {candidate} and {reference}, which proves nothing: {proof}."
+            text = f"No difference was seen between {candidate} and {reference}, which proves nothing: {proof}."
         case "partial":
-            told = f"The run of {candidate} against {reference} was cut short and proves nothing."
+            text = f"The run of {candidate} against {reference} was cut short and proves nothing."
         case verdict:
-            told = f"{candidate} against {reference}: {verdict}."
-    return clean(" ".join(told.split()))
+            text = f"{candidate} against {reference}: {verdict}."
+    return clean(" ".join(text.split()))
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are: the table has them all."""
+    """The first names, and the number of the others: the table has them all."""
     more = len(names) - _MOST_NAMED
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:_MOST_NAMED])} and {more} more checks"
 
@@ -88,7 +88,7 @@ def heat(report: Report) -> Grid:
 
 
 def visited(report: Report) -> dict[str, list[tuple[str, int]]]:
-    """Dimension to its values, each with the number of cases of all checks together."""
+    """The values of each dimension, each value with the number of cases of all checks together."""
     return {
         clean(dimension): [(clean(value), counts[value]) for value in _sorted(counts)]
         for dimension, counts in _together(report).items()
@@ -97,26 +97,31 @@ def visited(report: Report) -> dict[str, list[tuple[str, int]]]:
 
 
 def pairs(report: Report) -> tuple[Grid, list[tuple[str, int, int]]]:
-    """Cases over dtype × regime, and for each pair of dimensions how many pairs of their visited values were visited, of all."""
+    """Coverage of pairs of dimensions.
+
+    Returns:
+        The numbers of cases by regime (rows) and dtype (columns); and for each pair of dimensions its name, how many
+        pairs of visited values met in a case, and how many pairs of visited values there are.
+    """
     together = _together(report)
-    told = []
+    met = []
     for dimension, counts in together.items():
         a, times, b = dimension.partition(" × ")
         if times and a in together and b in together:
-            told.append((clean(dimension), len(counts), len(together[a]) * len(together[b])))
+            met.append((clean(dimension), len(counts), len(together[a]) * len(together[b])))
     name = " × ".join(_AXES)
     if name not in together:
-        return Grid((), ()), told
+        return Grid((), ()), met
     first, second = (_sorted(together[axis]) for axis in _AXES)
     counts = together[name]
     cells = {(a, b): counts.get(f"{a} × {b}", 0) for a, b in product(first, second)}
     grid = [(clean(b), tuple(Cell(str(cells[a, b]), 0 if cells[a, b] else None) for a in first)) for b in second]
-    return Grid(tuple(map(clean, first)), tuple(grid)), told
+    return Grid(tuple(map(clean, first)), tuple(grid)), met
 
 
 def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]:
     """Everything that the template shows, by name, except the plots."""
-    grid, pairs_told = pairs(report)
+    grid, met = pairs(report)
     return {
         "verdict": report.verdict,
         "sentence": sentence(report),
@@ -127,13 +132,13 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "heat": heat(report),
         "visited": visited(report),
         "grid": grid,
-        "pairs": pairs_told,
+        "pairs": met,
         "counterexamples": [
             (clean(r.name), clean(c.case), clean(c.message), clean(c.replay), _ratio(c.ratio).text)
             for r in report.results
             if (c := r.counterexample)
         ],
-        "remarks": [(heading, [(clean(a), clean(b)) for a, b in told]) for heading, told in remarks(report)],
+        "remarks": [(heading, [(clean(a), clean(b)) for a, b in items]) for heading, items in remarks(report)],
         "deviations": [
             tuple(map(clean, (d.name, d.reason, d.expires or "never", "yes" if d.observed else "no")))
             for d in report.deviations
@@ -204,18 +209,18 @@ def _ratio(ratio: float | None) -> Cell:
 
 
 def _together(report: Report) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {}
+    together: dict[str, Counter[str]] = {}
     for result in report.results:
         for dimension, counts in result.visited.items():
-            found.setdefault(dimension, Counter()).update(counts)
-    return found
+            together.setdefault(dimension, Counter()).update(counts)
+    return together
 
 
 def _sorted(values: Iterable[str]) -> list[str]:
-    """By name, numbers in names by size, and `longer` behind every length."""
+    """The values by name, with numbers in names by size, and `longer` after every length."""
 
     def parts(value: str) -> list[int | str]:
-        # words and numbers in turn; a digit that \d does not match, such as a superscript, is part of a word
+        # words and numbers alternate; a digit that \d does not match, such as a superscript, is part of a word
         return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", value))]
 
     return sorted(values, key=lambda v: (v == "longer", parts(v)))

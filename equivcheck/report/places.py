@@ -1,4 +1,4 @@
-"""Where a file goes that a user asked for: fixed when it is named, whatever code under test does to folders and streams."""
+"""The place of a file that a user asked for: it is fixed before code under test can change folders and streams."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _MOST_LINKS = 40
 
 @dataclass(frozen=True)
 class Place:
-    """A place by what the user called it, and by what that was then: an absolute path, or a stream that was open."""
+    """A place: the user's name for it, and the absolute path or the open stream that the name stood for."""
 
     option: str
     given: Path
@@ -40,10 +40,10 @@ class Place:
         return self.stream is None and (self.path.is_file() or not self.path.exists())
 
     def probe(self, *, folder: bool = False) -> "Place":
-        """Return this place where it can be written to, leaving nothing behind; a UsageError where it cannot."""
+        """Return this place if it can be written to, else raise a UsageError; leave nothing behind."""
         try:
             if self.stream is not None:
-                pass  # it is open: what comes of writing to it is seen when it is written
+                pass  # it is open: a failure shows when it is written
             elif folder:
                 probe_folder(self.path)
             else:
@@ -56,39 +56,39 @@ class Place:
         return self
 
     def write(self, text: str) -> None:
-        """Write `text`: a file whole or not at all, a stream once; raises the OSError."""
+        """Write `text`, to a file whole or not at all, to a stream once; an OSError if that fails."""
         if self.stream is None:
             write_whole(self.path, text)
         else:
             put(self.stream, text)
 
     def save(self, text: str) -> None:
-        """As `write`, with a UsageError."""
+        """Write `text` as `write` does; a UsageError if that fails."""
         try:
             self.write(text)
         except OSError as error:
             raise self.refusal(error) from None
 
     def beside(self, name: str) -> "Place":
-        """The file of this name in the folder that this place is."""
+        """The file of this name in this place, which is a folder."""
         return Place(self.option, self.given / name, self.path / name)
 
     def refusal(self, error: OSError) -> UsageError:
-        """What to say where it could not be written to."""
+        """The UsageError for a failure to write to this place."""
         return refusal(self.option, self.given, error)
 
 
 def place_of(option: str, given: Path, *, folder: bool = False, alone: bool = True) -> Place:
-    """The place that `given` is now; a stream that is named, or that writes to the same file, is reserved for it.
+    """The place that `given` stands for now; if that is a stream of the tool, it is reserved for the place.
 
     Args:
-        option: What a complaint begins with.
+        option: The option, with which an error message begins.
         given: A path, or `-` for standard output.
         folder: The place is a folder, and no stream.
-        alone: No other text may stand there.
+        alone: No other text may be written to the same stream.
 
     Raises:
-        UsageError: It cannot be written to, as far as that can be known without a trial.
+        UsageError: It cannot be written to, as far as can be known without a trial.
     """
     try:
         path = absolute(given)
@@ -101,18 +101,18 @@ def place_of(option: str, given: Path, *, folder: bool = False, alone: bool = Tr
 
 
 def absolute(given: Path) -> Path:
-    """The path from the root, by the working folder of now; an OSError where that was removed."""
+    """The absolute path, from the current working folder; an OSError if that was removed."""
     return given if given.is_absolute() else Path.cwd() / given
 
 
 def refusal(option: str, given: Path, error: OSError) -> UsageError:
-    """What to say of a place that cannot be written to."""
+    """The UsageError for a place that cannot be written to."""
     reason = error.strerror or error
     return UsageError(f"{option} {given}: cannot be written ({reason}); give a place that can be written to")
 
 
 def _stream_of(path: Path) -> TextIO | None:
-    """The open stream that `path` names, or whose file it is; None for any other path."""
+    """The open stream that `path` names, or that writes to the file `path`; None for any other path."""
     both = streams.current()
     number = _number(str(path))
     if number is not None:
@@ -130,7 +130,7 @@ def _stream_of(path: Path) -> TextIO | None:
 
 
 def _number(path: str) -> int | None:
-    """The number of the descriptor that a path names, through links; None for any other."""
+    """The number of the descriptor that a path names, also through links; None for any other path."""
     for _ in range(_MOST_LINKS):
         if path in _NAMES:
             return _NAMES[path]

@@ -1,4 +1,4 @@
-"""Speed-up and memory as pictures: SVG that takes its colours from the page it stands in."""
+"""Speed-up and memory as plots: SVG that takes its text colour from the page around it."""
 
 import io
 import re
@@ -9,19 +9,19 @@ from equivcheck.report.model import Timing
 
 __all__ = ["Plot", "draw"]
 
-Plot = tuple[str, str, str]  # name, what is to be seen in words, SVG
+Plot = tuple[str, str, str]  # name, description, SVG
 
 MISSING = (
     "Plots need matplotlib, which is not installed: pip install 'equivcheck[report]', and render the report again."
 )
-_INK = "#010203"  # is replaced by the page's own text colour
+_INK = "#010203"  # replaced by the text colour of the page
 _COLOURS = ("#0b7285", "#c2410c", "#7048a8", "#2b7a0b", "#b8256e", "#8a6d00")  # 3:1 at least on white and on near-black
 _MARKS = "osD^vP"
 _WIDTH_IN, _ROW_IN = 7.0, 0.42
 
 
 def draw(records: Mapping[str, Timing]) -> tuple[list[Plot], str]:
-    """The plots of these records, and what is missing for them in a sentence, or nothing."""
+    """The plots of these records, and a sentence that names what is missing for them, or an empty text."""
     speed = {name: r for name, r in records.items() if r.speed_up is not None}
     memory = {name: r for name, r in records.items() if r.reference_bytes or r.candidate_bytes}
     if not speed and not memory:
@@ -38,13 +38,13 @@ def draw(records: Mapping[str, Timing]) -> tuple[list[Plot], str]:
     }
     inked: tuple[Any, ...] = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     plots = []
-    for name, words, found, paint in (
+    for name, words, plotted, paint in (
         ("speed-up", "Speed-up: time of the reference over time of the candidate", speed, _speed),
         ("memory", "Peak memory of reference and candidate above what is resident", memory, _memory),
     ):
-        if found:
+        if plotted:
             with matplotlib.rc_context({**settings, **dict.fromkeys(inked, _INK), "svg.hashsalt": "equivcheck"}):
-                plots.append((name, words, _svg(name, found, paint)))
+                plots.append((name, words, _svg(name, plotted, paint)))
     return plots, ""
 
 
@@ -81,7 +81,7 @@ def _speed(axes: Any, records: Mapping[str, Timing]) -> None:
         low, high = record.speed_up_low, record.speed_up_high
         error = [[value - low], [high - value]] if low is not None and high is not None else None
         axes.barh(row, value, xerr=error, color=_COLOURS[0], height=0.6, ecolor=_INK)
-        end = value if high is None else max(value, high)  # past the interval, whose line would cross the figure out
+        end = value if high is None else max(value, high)  # past the interval, whose line would run through the number
         axes.annotate(f"{value:.2f} ×", (end, row), (6, 0), textcoords="offset points", va="center")
     axes.axvline(1.0, color=_INK, linewidth=1, linestyle=":")
     axes.margins(x=0.15)
@@ -115,17 +115,17 @@ def _memory(axes: Any, records: Mapping[str, Timing]) -> None:
 def _along_lengths(
     axes: Any, records: Mapping[str, Timing], value: Callable[[Timing], float | None], which: str = "", style: str = "-"
 ) -> bool:
-    """Lines over T with two logarithmic axes, one a series; False, and nothing painted, where there is a single T."""
+    """Draw one line per series over T, on two logarithmic axes; return False, with nothing drawn, for a single T."""
     if not _has_lengths(records):
         return False
     from matplotlib.ticker import LogLocator
 
     series: dict[str, list[tuple[int, float]]] = {}
     for record in records.values():
-        found = value(record)
+        y_value = value(record)
         points = series.setdefault(f"{record.what}, {record.dtype}", [])
-        if found is not None:
-            points.append((record.seq_len, found))
+        if y_value is not None:
+            points.append((record.seq_len, y_value))
     for number, (name, points) in enumerate(series.items()):
         if points:
             x, y = zip(*sorted(points), strict=True)
@@ -136,7 +136,7 @@ def _along_lengths(
     axes.set_xticks(lengths, [_thousands(length) for length in lengths])
     axes.minorticks_off()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:,g}")  # the usual one speaks TeX
+    axes.yaxis.set_major_formatter("{x:,g}")  # the default one writes TeX
     axes.legend(
         frameon=False,
         fontsize=8,

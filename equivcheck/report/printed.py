@@ -1,7 +1,7 @@
-"""What the code under test prints: a process of its own keeps it within bounds, and it is shown as the pair's.
+"""The output of the code under test: a separate process reads it, keeps an excerpt, and shows it as the pair's.
 
-A thread would not do: C code that fills a pipe while it holds Python's lock would wait for it for ever. And a process that
-is not the one under test can still show what was printed where that one has died.
+A thread cannot do this: C code that fills a pipe while it holds Python's lock would wait for the thread for ever. A
+separate process can also show the output after the process under test has died.
 """
 
 import json
@@ -19,13 +19,16 @@ __all__ = ["Excerpt", "Printer", "serve", "shown"]
 
 FIRST_BYTES = LAST_BYTES = 8192  # of each stream
 _CHUNK = 65536
-_MOST_CHUNKS = 1024  # of one answer: a thread that never stops printing must not hold it up
-_PREFIX = "| "  # no line of the pair's begins a line: `::error` at its beginning is a command to GitHub
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from equivcheck.report.printed import serve; serve(*map(int, sys.argv[2:]))"
+_MOST_CHUNKS = 1024  # of one answer, so that a thread that never stops printing cannot delay it
+_PREFIX = "| "  # the output never begins a line: `::error` at the beginning of one is a command to GitHub
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from equivcheck.report.printed import serve; serve(*map(int, sys.argv[2:]))"
+)
 
 
 class Excerpt:
-    """The first and the last bytes of a stream, and how many bytes and lines there were."""
+    """The first and the last bytes of a stream, and its numbers of bytes and lines."""
 
     def __init__(self) -> None:
         self._first, self._last = b"", b""
@@ -33,7 +36,7 @@ class Excerpt:
         self._ends_in_break = True
 
     def add(self, data: bytes) -> None:
-        """Take what was printed next."""
+        """Append bytes of the stream."""
         if not data:
             return
         self._bytes += len(data)
@@ -45,15 +48,15 @@ class Excerpt:
 
     @property
     def size(self) -> int:
-        """How many bytes there were."""
+        """The number of bytes of the stream."""
         return self._bytes
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Drop all bytes."""
         self.__init__()  # type: ignore[misc]  # it begins again
 
     def section(self, heading: str) -> list[str]:
-        """The lines under `heading`, each with a prefix and without a character that could drive anything; none for nothing."""
+        """The lines under `heading`, each cleaned and behind a prefix; an empty list if nothing was printed."""
         if not self._bytes:
             return []
         count = self._breaks + (not self._ends_in_break)
@@ -74,22 +77,22 @@ def _lines(data: bytes) -> list[str]:
 
 
 def shown(out: Excerpt, err: Excerpt, when: str = "") -> str:
-    """Text of what was printed on both streams, as the pair's; empty where nothing was."""
+    """The excerpts of both streams as text that names the pair; empty if nothing was printed."""
     lines = out.section(f"printed by the pair{when}") + err.section(f"printed by the pair on standard error{when}")
     return "".join(f"{line}\n" for line in lines)
 
 
 class Printer:
-    """The process that reads what is printed, as the one under test sees it."""
+    """The process that reads the output, from the side of the process under test."""
 
     def __init__(self, last_resort: int) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            last_resort: The descriptor that it writes to by itself, at the end or where this process has died.
+            last_resort: The descriptor that the process writes to at the end, or when this process has died.
 
         Raises:
-            UsageError: It cannot be started.
+            UsageError: The process cannot be started.
         """
         self._asks, answers = socket.socketpair()
         out, self.out = os.pipe()
@@ -98,7 +101,7 @@ class Printer:
         command = [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parents[2]), *map(str, given)]
         none = subprocess.DEVNULL
         try:
-            # a session of its own: Ctrl-C on the terminal is not meant for it
+            # a new session: Ctrl-C on the terminal does not reach it
             self._process = subprocess.Popen(
                 command, stdin=none, stdout=none, stderr=none, cwd="/", pass_fds=given, start_new_session=True
             )
@@ -113,7 +116,7 @@ class Printer:
             os.close(err)
 
     def collected(self) -> str:
-        """What was printed since it was asked last, ready to be shown."""
+        """The output since the last call, as text to show."""
         try:
             self._asks.sendall(b"c")
             with self._asks.makefile("rb") as answer:
@@ -122,7 +125,7 @@ class Printer:
             return "what the pair printed is lost: the process that read it has died\n"
 
     def end(self) -> None:
-        """Have it show the rest, and wait until it has."""
+        """Have the process show the rest of the output, and wait for its end."""
         with suppress(OSError):
             self._asks.sendall(b"e")
         self._process.wait()
@@ -130,7 +133,7 @@ class Printer:
 
 
 def serve(control: int, out: int, err: int, last_resort: int) -> None:
-    """Read what is printed until the end, and show what nobody has asked for; runs in the process of a Printer."""
+    """Read the output until its end, and show the part that `collected` did not return: the process of a Printer."""
     asked = socket.socket(fileno=control)
     streams = {out: Excerpt(), err: Excerpt()}
     for descriptor in streams:
@@ -157,7 +160,7 @@ def serve(control: int, out: int, err: int, last_resort: int) -> None:
 
 
 def _read(descriptor: int, streams: dict[int, Excerpt], chunks: int = 1) -> bool:
-    """Read what there is; False at the end of the stream."""
+    """Read the bytes that are available; return False at the end of the stream."""
     with suppress(BlockingIOError):
         for _ in range(chunks):
             data = os.read(descriptor, _CHUNK)

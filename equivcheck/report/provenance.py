@@ -1,4 +1,4 @@
-"""Where a verdict comes from: the device, the environment, and the source that it was reached with."""
+"""The provenance of a verdict: the device, the environment, and the source files that it was reached with."""
 
 import platform
 from collections.abc import Mapping
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["BESIDE_THE_VERDICT", "digests", "environment", "is_of_the_verdict", "package_files", "sources"]
 
 BESIDE_THE_VERDICT = ("__main__.py", "bench/", "cli/", "engine/gate/", "pytest_plugin/", "report/")
-"""What only starts a run, renders its report or judges evidence: it is left out of the hash, as evidence must not go stale because
-a table is drawn differently."""
+"""Files that only start a run, render its report or judge evidence.
+
+The hash leaves them out: evidence must not go stale because a table is drawn differently."""
 
 OF_THE_VERDICT = (
     "report/catalogue.py",
@@ -27,13 +28,13 @@ OF_THE_VERDICT = (
     "report/outcomes.py",
     "report/provenance.py",
 )
-"""What lies there all the same, and makes the verdict of results, or says what the run stands on."""
+"""Files of `report/` that are hashed all the same: they make the verdict, or collect its provenance."""
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 def environment(device: "torch.device") -> dict[str, str]:
-    """What a verdict may depend on besides the source: versions, platform, threads and precision."""
+    """The facts that a verdict may depend on besides the source: versions, platform, threads and precision."""
     import hypothesis
     import torch
 
@@ -49,7 +50,7 @@ def environment(device: "torch.device") -> dict[str, str]:
 
 
 def package_files(package: Path = _PACKAGE) -> dict[str, str]:
-    """SHA-256 of each source file of equivcheck that a verdict depends on: the package less `BESIDE_THE_VERDICT`."""
+    """SHA-256 of each source file of equivcheck that a verdict depends on (`is_of_the_verdict`)."""
     names = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     return {name: hash_of(path) for name, path in sorted(names.items()) if is_of_the_verdict(name)}
 
@@ -60,12 +61,12 @@ def is_of_the_verdict(name: str) -> bool:
 
 
 def digests(files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """One SHA-256 each for what `files` tells apart; nothing for what has no file."""
+    """One SHA-256 for each part of `files` that has a file."""
     return {part: digest_of(hashes.items()) for part, hashes in files.items() if hashes}
 
 
 def sources(reference: Any, candidate: Any, package: Path = _PACKAGE) -> dict[str, str]:
-    """SHA-256 of what a verdict is reached with: this package less `BESIDE_THE_VERDICT`, and the files of the pair."""
+    """One SHA-256 each for equivcheck (`package_files`), for the reference and for the candidate (`files_of`)."""
     files = {
         "equivcheck": package_files(package),
         "reference": files_of(reference),

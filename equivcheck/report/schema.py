@@ -1,6 +1,6 @@
 """The JSON Schema of a report, made from the model: `python -m equivcheck.report.schema` writes schema.json anew.
 
-What each field means is said here; a field of the model that is not told of is an error, so that none goes undocumented.
+Each field of the model has its description here; a field without one is an error.
 """
 
 import json
@@ -26,66 +26,67 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "profile": "quick, gate or thorough: how many cases.",
         "seed": "The seed that all cases come from.",
         "results": "One result per check, in the order in which they were run.",
-        "sensitivity": "Which planted faults this very run would have caught.",
-        "complete": "False where the run was interrupted, killed or ran out of its time: then nothing is proved.",
+        "sensitivity": "The planted faults, and which of them this run caught.",
+        "complete": "False if the run was interrupted, was killed or ran out of time: then it proves nothing.",
         "seconds": "How long the run took.",
         "created": "When it ended, ISO 8601 in UTC.",
         "environment": "Versions, platform, threads, precision and GPU.",
         "sources": "One SHA-256 for each part of `files`.",
-        "files": "The source files, each with its SHA-256, in parts: equivcheck's that judge; those of reference and candidate; "
-        "modules of the project that were loaded, and data files that were read, while the pair ran.",
-        "packages": "The installed packages that the files of the pair import, less torch.",
-        "not_covered": "What the pair depends on, and no hash or version stands for.",
+        "files": "The source files, each with its SHA-256, in parts: those of equivcheck that judge, those of the "
+        "reference, those of the candidate, modules of the project that were loaded while the pair ran, and data files "
+        "that it read.",
+        "packages": "The installed packages that the files of the pair import, without torch.",
+        "not_covered": "Dependencies of the pair that no hash or version covers.",
         "dtypes": "The dtypes in which the pair was judged.",
-        "dtypes_not_run": "The other dtypes that were asked for, each with the reason why nothing was judged in it.",
+        "dtypes_not_run": "The other requested dtypes, each with the reason why nothing was judged in it.",
         "candidate_file": "The file that defines the candidate.",
         "candidate_line": "The line on which its definition begins.",
         "deviations": "Differences that were declared, with their reasons.",
-        "kernels": "Which kernel ran, by the problem that it ran for.",
+        "kernels": "The kernel that ran, by the problem that it ran for.",
         "options_not_judged": "Options of an original function that the candidate does not take.",
-        "findings": "What makes the comparison void, or the candidate another one, whatever the checks say.",
-        "sealed": "Whether the pair ran in processes of its own, apart from the one that made the verdict.",
-        "strict": "Whether what the candidate refuses loudly counts as a failure.",
+        "findings": "Facts that make the verdict `different`, whatever the checks say, such as a replaced original.",
+        "sealed": "Whether the pair ran in other processes than the one that made the verdict.",
+        "strict": "Whether a loud refusal of the candidate counts as a failure.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {
         "name": "The check.",
         "outcome": "equivalent, different, unsupported (refused loudly) or deviation (different, but declared).",
-        "cases": "How many cases it was held against.",
+        "cases": "The number of cases that were compared.",
         "seconds": "How long that took.",
-        "worst_ratio": "Greatest error over its budget; up to 1 passes. Of a counterexample, the ratio of that case.",
+        "worst_ratio": "Greatest error / budget; up to 1 passes. If there is a counterexample, the ratio of that case.",
         "worst_case": "Id of the case with the worst ratio.",
         "worst_where": "The tensor with the worst ratio.",
-        "counterexample": "The smallest case that fails; null where none does.",
-        "detail": "What else there is to say about the outcome.",
-        "notes": "What was seen and is not judged.",
-        "unsupported": "What the candidate refuses loudly.",
-        "visited": "Dimension of the case space, or two of them joined by ×, to value to the number of cases.",
-        "by_dtype": "The worst ratio in each dtype, over all cases, those that were met on the way to a small one included.",
+        "counterexample": "The smallest case that fails; null if none does.",
+        "detail": "A remark on the outcome.",
+        "notes": "Observations that are not judged.",
+        "unsupported": "The loud refusals of the candidate, such as a whole dtype.",
+        "visited": "The number of cases by value, for each dimension of the case space, and for two of them joined by ×.",
+        "by_dtype": "The worst ratio in each dtype, over all cases, with the search for a small counterexample.",
     },
     Counterexample: {
         "case": "Its id, which rebuilds it.",
         "message": "Its comparison in words.",
         "replay": "The command that shows it again.",
-        "ratio": "Its error over its budget.",
+        "ratio": "Its error / budget.",
     },
     Sensitivity: {
         "planted": "The faults that were planted.",
-        "survived": "Those of them that no check saw.",
-        "caught_by": "Fault to the check and the case that saw it first.",
+        "survived": "Those of them that no check caught.",
+        "caught_by": "The check and the case that caught it first, by fault.",
         "seconds": "How long that took.",
-        "without_effect": "Faults that were left out, as nothing of them shows around this pair.",
-        "untried": "Faults that time did not suffice for.",
+        "without_effect": "Faults that were left out: they change nothing around this pair.",
+        "untried": "Faults that were left out: time ran out.",
     },
     Deviation: {
         "name": "The check that may differ.",
         "reason": "Why the difference is accepted.",
-        "expires": "The last day on which it is accepted, ISO 8601; null: for good.",
+        "expires": "The last day on which it is accepted, ISO 8601; null if it is accepted without limit.",
         "observed": "Whether the run saw the difference.",
     },
     Package: {
         "version": "The version that was installed.",
-        "sha256": "One SHA-256 of its files; empty where they are not covered.",
+        "sha256": "One SHA-256 of its files; empty if they are not covered.",
     },
 }
 _DERIVED = {
@@ -111,7 +112,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 
 
 def schema() -> dict[str, Any]:
-    """The schema of a report as this equivcheck writes it; a KeyError names a field that nothing is said about."""
+    """The schema of a report as this equivcheck writes it; a KeyError names a field without a description."""
     report = _object(Report)
     report["properties"] = {**_DERIVED, **report["properties"], "integrity": _INTEGRITY}
     report["properties"]["schema_version"] |= {"const": SCHEMA_VERSION}
@@ -125,8 +126,10 @@ def schema() -> dict[str, Any]:
 
 
 def _object(kind: type[Any]) -> dict[str, Any]:
-    hints, told = get_type_hints(kind), _FIELDS[kind]
-    properties = {field.name: {**_type(hints[field.name]), "description": told[field.name]} for field in fields(kind)}
+    hints, descriptions = get_type_hints(kind), _FIELDS[kind]
+    properties = {
+        field.name: {**_type(hints[field.name]), "description": descriptions[field.name]} for field in fields(kind)
+    }
     return {
         "type": "object",
         "description": (kind.__doc__ or "").splitlines()[0],

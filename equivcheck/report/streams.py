@@ -1,10 +1,10 @@
-"""Standard output and standard error: those of the tool, and apart from them those of the code under test.
+"""Standard output and standard error of the tool, kept apart from those of the code under test.
 
 with private(stay=True) as streams:      # the tool writes to streams.text() and streams.notes()
     with captured():
-        ...                              # whatever is printed here is shown at the end, escaped, as the pair's
+        ...                              # text printed here is shown at the end, escaped, as the pair's
     if streams.failed():
-        ...                              # what was asked for is not where it was wanted
+        ...                              # some of the output could not be written
 """
 
 import atexit
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from equivcheck.report.text_stream import Stream
 
-if TYPE_CHECKING:  # it takes its time to import, and what only informs captures nothing
+if TYPE_CHECKING:  # a slow import, for which a command that captures nothing does not wait
     from equivcheck.report.printed import Printer
 
 __all__ = ["DEBUG", "Streams", "captured", "current", "flush", "left_alone", "private", "renew"]
@@ -38,18 +38,18 @@ class Streams:
         self._reserved.append(stream)
 
     def text(self) -> TextIO:
-        """The stream for tables and verdicts: standard output, or standard error where a report goes to the former."""
+        """The stream for tables and verdicts: standard output, or standard error if a report goes there."""
         return self._first(self.out, self.err)
 
     def notes(self) -> TextIO:
-        """The stream for progress, errors and what the pair prints: standard error where it is free."""
+        """The stream for progress, errors and the output of the pair: standard error if it is free."""
         return self._first(self.err, self.out)
 
     def _first(self, *streams: TextIO) -> TextIO:
         return next((stream for stream in streams if stream not in self._reserved), None) or io.StringIO()
 
     def say(self, line: str) -> None:
-        """Write a line to whichever stream is left: standard error, else standard output."""
+        """Write a line to the first stream that takes it: standard error, else standard output."""
         for stream in (self.err, self.out):
             if stream not in self._reserved:
                 with suppress(BrokenPipeError):
@@ -59,20 +59,21 @@ class Streams:
                     return
 
     def failed(self) -> bool:
-        """Whether anything could not be written to one of the two, which is said on the one that is left."""
+        """Whether anything could not be written to one of the two; the other one gets a message."""
         failed = [s for s in (self.out, self.err) if isinstance(s, Stream) and s.failure is not None]
         for stream in failed:
             assert stream.failure is not None
-            if stream not in self._reserved:  # of a report, whoever wrote it has said so
+            if stream not in self._reserved:  # else the writer of the report has said so
                 reason = stream.failure.strerror or stream.failure
                 self.say(
-                    f"equivcheck: {stream.name}: cannot be written ({reason}); redirect it to a place that can be written to"
+                    f"equivcheck: {stream.name}: cannot be written ({reason}); "
+                    "redirect it to a place that can be written to"
                 )
         return bool(failed)
 
 
-class _OfTheProcess(Streams):
-    """The streams of a whole process: private copies of its descriptors, while code under test has the descriptors."""
+class _ProcessStreams(Streams):
+    """The streams of the tool as private copies of the process's descriptors, which the code under test writes to."""
 
     printer: "Printer | None" = None
 
@@ -86,7 +87,7 @@ class _OfTheProcess(Streams):
         self.stay, self._process = stay, os.getpid()
         self._in = os.dup(0)
         if stay:
-            atexit.register(self.close)  # before any of a stranger's, and so it runs after them
+            atexit.register(self.close)  # registered before those of the code under test, and so run after them
 
     def begin(self) -> None:
         """Give descriptors and `sys` streams to the code under test, until the process ends or `close` is called."""
@@ -100,8 +101,8 @@ class _OfTheProcess(Streams):
         renew()
 
     def close(self) -> None:
-        """Show what was printed after the run, and put back what the process had."""
-        if self.printer is None or os.getpid() != self._process:  # a child that was forked has nothing to end
+        """Show the output after the run, and restore the descriptors of the process."""
+        if self.printer is None or os.getpid() != self._process:  # a forked child ends nothing
             return
         flush()
         self.printer.end()
@@ -121,9 +122,9 @@ def current() -> Streams:
 
 @contextmanager
 def private(*, stay: bool) -> Iterator[Streams]:
-    """Inside, the tool writes to streams that no code under test reaches, where `sys.stdout` and `sys.stderr` are the process's.
+    """Inside, the tool writes to streams that no code under test reaches.
 
-    Where somebody has put other objects there, they are left alone, and nothing is captured.
+    If `sys.stdout` or `sys.stderr` is not the process's, both are left alone, and nothing is captured.
 
     Args:
         stay: Code that runs after this, such as a handler of `atexit`, does not get the streams back.
@@ -137,7 +138,7 @@ def private(*, stay: bool) -> Iterator[Streams]:
             _current.pop()
         return
     flush()
-    streams = _OfTheProcess(stay)
+    streams = _ProcessStreams(stay)
     _current.append(streams)
     sys.stdout, sys.stderr = streams.out, streams.err
     try:
@@ -145,7 +146,7 @@ def private(*, stay: bool) -> Iterator[Streams]:
     finally:
         _current.pop()
         if stay and streams.printer is not None:
-            # Python flushes these at its end, and complains with a status of its own where that fails
+            # Python flushes these at its end, and changes the exit status if that fails
             sys.stdout, sys.stderr = Stream(1, "standard output"), Stream(2, "standard error")
         else:
             streams.close()
@@ -154,13 +155,13 @@ def private(*, stay: bool) -> Iterator[Streams]:
 
 @contextmanager
 def captured() -> Iterator[None]:
-    """Inside, what this process and those that it starts print is kept apart, and shown at the end as the pair's.
+    """Inside, the output of this process and of its children is collected; it is shown at the end as the pair's.
 
     Raises:
-        UsageError: The process that reads what is printed cannot be started.
+        UsageError: The process that reads the output cannot be started.
     """
     streams = current()
-    if not isinstance(streams, _OfTheProcess) or os.name != "posix":
+    if not isinstance(streams, _ProcessStreams) or os.name != "posix":
         yield
     elif os.environ.get(DEBUG):
         with left_alone():
@@ -170,7 +171,7 @@ def captured() -> Iterator[None]:
         try:
             yield
         except (EOFError, KeyboardInterrupt):
-            sys.stderr = io.StringIO()  # for the empty line that click writes: the pair has not printed that
+            sys.stderr = io.StringIO()  # takes the empty line that click writes, which is not the pair's
             raise
         finally:
             flush()
@@ -182,7 +183,7 @@ def captured() -> Iterator[None]:
 def left_alone() -> Iterator[None]:
     """Inside, the code under test has the streams of the process: for a debugger."""
     tool = sys.stdout, sys.stderr
-    if isinstance(current(), _OfTheProcess):
+    if isinstance(current(), _ProcessStreams):
         sys.stdout, sys.stderr = sys.__stdout__ or tool[0], sys.__stderr__ or tool[1]
     try:
         yield
@@ -192,12 +193,12 @@ def left_alone() -> Iterator[None]:
 
 
 def renew() -> None:
-    """Make new streams of Python and of C on the descriptors 0, 1 and 2, which write line by line: a crash loses none."""
+    """Make new streams of Python and of C on the descriptors 0, 1 and 2; they write each line at once, for a crash."""
     sys.stdin = os.fdopen(0, encoding="utf-8", errors="replace", closefd=False)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = os.fdopen(descriptor, "w", 1, "utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, stream)
-    with suppress(Exception):  # of a C library that calls its streams otherwise
+    with suppress(Exception):  # a C library may have other names for its streams
         import ctypes
 
         library = ctypes.CDLL(None)
@@ -205,7 +206,7 @@ def renew() -> None:
 
 
 def _is(stream: TextIO | None, descriptor: int) -> bool:
-    """Whether it is the process's own stream of this number; Python has None where that was closed from the beginning."""
+    """Whether it is the process's stream of this number; Python has None for one that was closed at the start."""
     if stream is None:
         return True
     with suppress(Exception):
@@ -214,7 +215,11 @@ def _is(stream: TextIO | None, descriptor: int) -> bool:
 
 
 def _fill() -> dict[int, bool]:
-    """Whether each of the three descriptors was closed; it is open afterwards, so that no file is opened in its place."""
+    """Open those of the three descriptors that are closed, so that no file takes their numbers.
+
+    Returns:
+        For each descriptor, whether it was closed.
+    """
     closed = dict.fromkeys((0, 1, 2), False)
     for descriptor in closed:
         try:
@@ -232,9 +237,9 @@ def _descriptor_of(stream: TextIO) -> int:
 
 
 def flush() -> None:
-    """Flush what Python and C have not written yet."""
+    """Flush the buffered output of Python and C."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        with suppress(Exception):  # closed, or a stranger's
+        with suppress(Exception):  # closed, or replaced by the code under test
             if stream is not None:
                 stream.flush()
     if "ctypes" in sys.modules:

@@ -1,4 +1,4 @@
-"""The closing table and the verdict of a run, as pure functions of its report; plain lines where no terminal is."""
+"""The closing table and the verdict of a run, as pure functions of its report; plain lines without a terminal."""
 
 import os
 import sys
@@ -10,10 +10,10 @@ from equivcheck.report.clean_text import clean, one_line
 from equivcheck.report.closing_lines import counted_checks, evidence_line, sensitivity_line, title, verdict_line
 from equivcheck.report.model import CheckResult, Report
 
-if TYPE_CHECKING:  # it takes its time to import
+if TYPE_CHECKING:  # a slow import
     from rich.console import Console
 
-# `clean`, `evidence_line` and `verdict_line` as well: the command line takes all that it prints from here
+# with `clean`, `evidence_line` and `verdict_line`: the command line imports all that it prints from here
 __all__ = [
     "HEADINGS",
     "clean",
@@ -31,7 +31,7 @@ __all__ = [
 HEADINGS = ("check", "outcome", "cases", "worst ratio", "where")
 _RIGHT = (False, False, True, True, False)  # numbers stand under each other by their last digit
 _STYLES = {"equivalent": "green", "different": "bold red", "insensitive": "bold red"}
-_OTHER_STYLE = "yellow"  # unsupported, deviation, partial: true, and worth a look
+_OTHER_STYLE = "yellow"  # unsupported, deviation, partial: not a failure, and worth a look
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
@@ -49,17 +49,17 @@ def rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def sections(report: Report) -> list[tuple[str, list[str]]]:
-    """What does not fit into the table, as headings with lines: the counterexamples, the `remarks` and what is not covered."""
+    """The text under the table, as headings with lines: counterexamples, `remarks`, and the limits of the evidence."""
     counterexamples = [line for result in report.results for line in _counterexample(result)]
-    found = [("counterexamples", counterexamples)]
-    for heading, told in remarks(report):
-        found.append((heading, [one_line(f"{name}: {remark}") for name, remark in told]))
-    found.append(("not covered by the evidence", [one_line(what) for what in report.not_covered]))
-    return [(heading, lines) for heading, lines in found if lines]
+    bodies = [("counterexamples", counterexamples)]
+    for heading, items in remarks(report):
+        bodies.append((heading, [one_line(f"{name}: {remark}") for name, remark in items]))
+    bodies.append(("not covered by the evidence", [one_line(what) for what in report.not_covered]))
+    return [(heading, lines) for heading, lines in bodies if lines]
 
 
 def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What was remarked: headings (findings, deviations, notes, unsupported) with pairs of a check and its remark."""
+    """The remarks under their headings (findings, deviations, notes, unsupported), as pairs of a check and a remark."""
     deviations: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     unsupported: list[tuple[str, str]] = []
@@ -69,12 +69,12 @@ def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
         notes += [(result.name, note) for note in result.notes]
         unsupported += [(result.name, what) for what in result.unsupported]
     findings = [("the run", finding) for finding in report.findings]
-    found = [("findings", findings), ("deviations", deviations), ("notes", notes), ("unsupported", unsupported)]
-    return [(heading, told) for heading, told in found if told]
+    by_heading = [("findings", findings), ("deviations", deviations), ("notes", notes), ("unsupported", unsupported)]
+    return [(heading, items) for heading, items in by_heading if items]
 
 
 def plain(report: Report) -> str:
-    """The whole closing text in aligned lines, the verdict last."""
+    """The whole closing text in aligned lines, with the verdict as the last one."""
     table = [HEADINGS, *rows(report)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
     lines = [title(report), ""]
@@ -91,7 +91,7 @@ def plain(report: Report) -> str:
 
 
 def replayed(case: str, results: Sequence[CheckResult]) -> tuple[str, str]:
-    """The verdict on one case (`equivalent`, `different` or `unsupported`), and all that the checks say about it."""
+    """The verdict on one case (`equivalent`, `different` or `unsupported`), and the results of its checks as text."""
     lines: list[str] = []
     for result in results:
         ratio = "" if result.worst_ratio is None else f", ratio {result.worst_ratio:.3g}"
@@ -111,7 +111,7 @@ def replayed(case: str, results: Sequence[CheckResult]) -> tuple[str, str]:
 
 
 def console(terminal: TextIO) -> "Console":
-    """A console of rich on `terminal`, as wide as that is: rich asks the process's streams, which may be somebody else's."""
+    """A console of rich on `terminal`, with its width; by itself rich asks the process's streams for a width."""
     from rich.console import Console
 
     with suppress(OSError, ValueError):
@@ -122,7 +122,7 @@ def console(terminal: TextIO) -> "Console":
 
 
 def show(report: Report, file: TextIO | None = None) -> None:
-    """Print the closing text to `file` (standard output): with rich on a terminal, as `plain` elsewhere."""
+    """Print the closing text to `file` (standard output by default): with rich on a terminal, else as `plain`."""
     file = sys.stdout if file is None else file
     if not file.isatty():
         file.write(plain(report))
@@ -137,26 +137,26 @@ def show(report: Report, file: TextIO | None = None) -> None:
     for heading, right in zip(HEADINGS, _RIGHT, strict=True):
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for name, outcome, *numbers in rows(report):
-        # Text, not str: a name with square brackets in it is no markup
+        # Text, not str: square brackets in a name are no markup
         table.add_row(Text(name), Text(outcome, _style(outcome)), *map(Text, numbers))
     screen.print(table)
     for heading, body in sections(report):
         screen.print(Text(f"\n{heading}:", "bold"))
         for line in body:
-            screen.print(Text(f"  {line}"), soft_wrap=True)  # a replay command must survive being copied
+            screen.print(Text(f"  {line}"), soft_wrap=True)  # so that a replay command can be copied
     screen.print(Text(f"\n{sensitivity_line(report)}"), soft_wrap=True)
     screen.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
 
 
 def _counterexample(result: CheckResult) -> Iterator[str]:
-    found = result.counterexample
-    if found is None:
+    example = result.counterexample
+    if example is None:
         return
-    ratio = "" if found.ratio is None else f" (ratio {found.ratio:.3g})"
-    yield one_line(f"{result.name}: {found.case}{ratio}")
-    for line in found.message.splitlines():
+    ratio = "" if example.ratio is None else f" (ratio {example.ratio:.3g})"
+    yield one_line(f"{result.name}: {example.case}{ratio}")
+    for line in example.message.splitlines():
         yield f"  {clean(line)}"
-    yield f"  replay: {one_line(found.replay)}"
+    yield f"  replay: {one_line(example.replay)}"
 
 
 def _where(result: CheckResult) -> str:

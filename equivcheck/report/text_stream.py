@@ -1,4 +1,4 @@
-"""A stream of text by its descriptor, on which nothing that the tool writes can fail unnoticed, or end the run."""
+"""A stream of text on a descriptor: a failure to write is recorded, and never ends the run."""
 
 import io
 import os
@@ -10,9 +10,10 @@ __all__ = ["Stream", "put"]
 
 
 class Stream(io.TextIOBase, TextIO):
-    """A stream by its descriptor, on which writing raises nothing: the first failure is kept, and nothing is written after it.
+    """A stream on a descriptor, on which writing raises nothing.
 
-    A reader that has closed a pipe early is no failure.
+    The first failure is kept in `failure`, and nothing is written after it. A reader that has closed a pipe early is no
+    failure.
     """
 
     encoding: str = "utf-8"
@@ -24,11 +25,11 @@ class Stream(io.TextIOBase, TextIO):
 
     @property
     def name(self) -> str:
-        """How a person calls it."""
+        """The name for messages, such as "standard output"."""
         return self._name
 
     def fileno(self) -> int:
-        """The descriptor; an OSError where the stream was closed from the beginning."""
+        """The descriptor; an OSError if the stream was closed at the start."""
         if self._descriptor is None:
             raise io.UnsupportedOperation("it is closed")
         return self._descriptor
@@ -43,7 +44,7 @@ class Stream(io.TextIOBase, TextIO):
 
     def write(self, text: str) -> int:
         """Write all of `text` at once."""
-        if not isinstance(text, str):  # click asks streams so whether they take bytes
+        if not isinstance(text, str):  # click tries bytes on a stream to learn its type
             raise TypeError(f"{type(text).__name__} was given, and text is allowed")
         if text and not self._unread and self.failure is None:
             try:
@@ -60,12 +61,12 @@ class Stream(io.TextIOBase, TextIO):
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # somebody else has made the pipe so
+            except BlockingIOError:  # another process has made the pipe non-blocking
                 select.select([], [self._descriptor], [])
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Write `text` to `stream`; an OSError where that fails, a reader that has left early apart."""
+    """Write `text` to `stream`; an OSError if that fails, unless a reader has closed the pipe early."""
     with suppress(BrokenPipeError):
         stream.write(text)
         stream.flush()

@@ -1,4 +1,4 @@
-"""Records of speed, as `equivcheck bench --json` and `pytest --benchmark-json` write them, as timings by name."""
+"""Records of speed, written by `equivcheck bench --json` or `pytest --benchmark-json`, as timings by name."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from equivcheck.report.model import Timing
 
 __all__ = ["read"]
 
-_ROLES = ("original", "reference"), ("flash", "candidate")  # names that a test may give to the two
+_ROLES = ("original", "reference"), ("flash", "candidate")  # the parameters that name the two sides in a test
 
 
 def read(path: Path) -> dict[str, Timing]:
@@ -29,14 +29,14 @@ def read(path: Path) -> dict[str, Timing]:
             f"{path}: no record of speed; give a file of equivcheck bench --json or pytest --benchmark-json"
         )
     try:
-        found = dict(reader(content))
+        timings = dict(reader(content))
     except ReportError as error:
         raise ReportError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(f"{path}: not a record of speed that is known here: {error!r}; write it again") from None
-    if not found:
+    if not timings:
         raise ReportError(f"{path}: no timing of an original and a candidate is in it; time both in one group")
-    return found
+    return timings
 
 
 def _reader(content: Any) -> Callable[[Any], Iterator[tuple[str, Timing]]] | None:
@@ -70,28 +70,30 @@ def _bench(content: Mapping[str, Any]) -> Iterator[tuple[str, Timing]]:
 
 
 def _pytest(content: Mapping[str, Any]) -> Iterator[tuple[str, Timing]]:
-    """Two benchmarks of a group, told apart by a parameter that names the original or the candidate, make a timing."""
+    """A timing for each group with two benchmarks, of which one parameter names the original or the candidate."""
     groups: dict[str, dict[int, Mapping[str, Any]]] = {}
     for one in content["benchmarks"]:
         named = {str(value) for value in (one.get("params") or {}).values()}
         for role, names in enumerate(_ROLES):
             if named & set(names):
                 groups.setdefault(str(one["group"]), {})[role] = one
-    for group, found in groups.items():
-        if set(found) != {0, 1}:
+    for group, by_role in groups.items():
+        if set(by_role) != {0, 1}:
             continue
-        before, after = (float(found[role]["stats"]["median"]) * 1e3 for role in (0, 1))  # s -> ms
-        extra = [found[role].get("extra_info") or {} for role in (0, 1)]
+        before, after = (float(by_role[role]["stats"]["median"]) * 1e3 for role in (0, 1))  # s -> ms
+        extra = [by_role[role].get("extra_info") or {} for role in (0, 1)]
         name, work, dtype, length = _described(group, extra[0])
         peaks = [_bytes(e.get("peak_above_resident_bytes", e.get("above_bytes"))) for e in extra]
         yield name, Timing(work, dtype, length, before, after, before / after, None, None, peaks[0], peaks[1])
 
 
 def _described(group: str, extra: Mapping[str, Any]) -> tuple[str, str, str, int]:
-    """The group's name, what was timed on which device, its dtype and its length T.
+    """The name of a group, its work with the device, its dtype and its length T.
 
-    They are read from `case`, where that is the name of a row of `equivcheck bench`, or from `dtype` and `shape`. Raises
-    ReportError where neither says them.
+    They are read from `case`, if that is the name of a row of `equivcheck bench`, else from `dtype` and `shape`.
+
+    Raises:
+        ReportError: Neither has the dtype and the length.
     """
     device = f" on {extra['device']}" if extra.get("device") else ""
     row = re.fullmatch(r"([^,]+), (\w+), .*?\bT=(\d+)\b.*", str(extra.get("case", "")))
