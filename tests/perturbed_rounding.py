@@ -1,6 +1,6 @@
 """Rounding as on another host: what hosts compute differently is off by as much as they differ, and the same each time.
 
-    python -m pytest --perturb-rounding SEED tests/test_faults.py
+    python -m pytest --perturb-rounding SEED tests/faults
 
 Sums, matmuls and elementary functions give another last bit where another processor, another number of threads or another
 library orders or approximates them otherwise; single additions, products and copies are the same everywhere. A test that

@@ -1,0 +1,35 @@
+"""The check `bias`: roundings all one way are seen, and a zero gradient is no bias."""
+
+import pytest
+import torch.nn.functional as F
+from check_cases import BY_NAME, FAULT, case_of, pair
+from torch import Tensor
+
+from equivcheck.attention import CausalSelfAttention
+from equivcheck.cases.case import Case
+from equivcheck.errors import Mismatch
+from equivcheck.faults import RIGHT
+
+
+def test_probabilities_rounded_toward_zero_in_bfloat16_are_told_apart_from_those_rounded_to_nearest() -> None:
+    case = case_of("bias").but(dtype="bfloat16")
+    right = next(right for right in RIGHT if right.name == "softmax-in-float32")  # the same but for the rounding
+    assert BY_NAME["bias"].run(pair(right.attention), case).ratio <= 1
+    with pytest.raises(Mismatch, match="unit roundoffs of bfloat16"):
+        BY_NAME["bias"].run(pair(FAULT["probabilities-toward-zero"].attention), case)
+
+
+class _KeyBiasWithoutGradient(CausalSelfAttention):
+    """Scores of a row that are all moved by as much are the same probabilities: the gradient of a key's bias is zero."""
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, _, v = super()._heads(x)
+        B, T, C = x.shape
+        k = F.linear(x, self.key.weight) + self.key.bias.detach() + 0 * self.key.bias
+        return q, k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2), v
+
+
+def test_a_gradient_that_is_exactly_the_zero_which_the_truth_has_to_rounding_is_not_biased() -> None:
+    case = Case(batch_size=1, seq_len=5, n_head=1, head_size=32, block_size=5)
+    for dtype in ("float32", "float64"):
+        BY_NAME["bias"].run(pair(_KeyBiasWithoutGradient), case.but(dtype=dtype))
