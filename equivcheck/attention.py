@@ -1,8 +1,8 @@
 """The pair that ships: minGPT's causal self-attention and its fused drop-in.
 
-`CausalSelfAttention` spells out softmax(q kᵀ / sqrt(D)) v; `FlashCausalSelfAttention` asks
-`F.scaled_dot_product_attention` for the same thing and inherits all that is not the forward pass, so
-that names, shapes and initial values cannot drift apart.
+`CausalSelfAttention` computes softmax(q kᵀ / sqrt(D)) v step by step. `FlashCausalSelfAttention` calls
+`F.scaled_dot_product_attention` for the same function, and inherits everything but the forward pass, so that names,
+shapes and initial values stay equal.
 """
 
 import math
@@ -27,11 +27,20 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 
-NEEDED = ("key", "query", "value", "proj", "attn_drop", "resid_drop", "mask", "n_head")  # what both forward passes use
+NEEDED = (
+    "key",
+    "query",
+    "value",
+    "proj",
+    "attn_drop",
+    "resid_drop",
+    "mask",
+    "n_head",
+)  # attributes that both forward passes use
 
 
 class AttentionConfig(Protocol):
-    """What an attention reads of a minGPT config; rates are probabilities in [0, 1]."""
+    """The fields of a minGPT config that an attention reads; rates are probabilities in [0, 1]."""
 
     @property
     def n_embd(self) -> int: ...
@@ -46,7 +55,7 @@ class AttentionConfig(Protocol):
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head causal self-attention as minGPT trains it, with the probabilities kept after each forward.
+    """Multi-head causal self-attention of minGPT; each forward stores its probabilities in `attention_weights`.
 
     `forward(x: (B, T, C)) -> (B, T, C)` with T up to `block_size`; a longer sequence is a RuntimeError.
     """
@@ -67,8 +76,10 @@ class CausalSelfAttention(nn.Module):
         self.attn_drop = nn.Dropout(config.attn_pdrop)
         self.resid_drop = nn.Dropout(config.resid_pdrop)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        causal = torch.ones(config.block_size, config.block_size).tril_()  # in place: a long one may not fit twice
-        # persistent: old checkpoints hold it, and strict loading must go on working
+        causal = torch.ones(
+            config.block_size, config.block_size
+        ).tril_()  # in place: two long ones may not fit in memory
+        # persistent: old checkpoints contain it, and strict loading must still work
         self.register_buffer("mask", causal.view(1, 1, config.block_size, config.block_size))
         self.n_head = config.n_head
         self.attention_weights = None
@@ -102,14 +113,14 @@ class CausalSelfAttention(nn.Module):
 class FlashCausalSelfAttention(CausalSelfAttention):
     """The same function of the same weights through torch's fused kernels; `attention_weights` stays None.
 
-    Submodules, rates, modes and `mask` are obeyed as they are at each call, and T past `block_size` is refused as the original
-    does. Where no kernel computes what the original does, its own formula runs, with its time and memory: a mask that is not
-    the causal one, attention dropout that is no plain `nn.Dropout` below 1 or has hooks, transforms of torch.func,
-    forward-mode differentiation, second derivatives. Compiled code that has found the mask causal raises RuntimeError once it
-    is not any more.
+    Each call uses the current submodules, rates, modes and `mask`, and T past `block_size` is refused as in the
+    original. If no kernel computes the original's function, its formula runs, with its time and memory: for a mask that
+    is not causal, for attention dropout that is no plain `nn.Dropout` below 1 or has hooks, for transforms of
+    torch.func, for forward-mode differentiation and for second derivatives. Compiled code that was traced with a causal
+    mask raises RuntimeError when the mask is no longer causal.
 
-    Where the original itself breaks down, the kernels differ: NaN and infinity in the future of a query do not reach it, and
-    float16 scores do not overflow.
+    The kernels differ from the original where that breaks down: NaN and infinity in the future of a query do not reach
+    it, and float16 scores do not overflow.
     """
 
     _replaces: ClassVar[type[nn.Module]] = CausalSelfAttention
@@ -117,8 +128,8 @@ class FlashCausalSelfAttention(CausalSelfAttention):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         q, k, v = self._heads(x)
         T, block_size = q.size(-2), self.mask.size(-1)
-        if 1 < block_size < T:  # a mask of one place broadcasts, in the original too
-            # the kernel would run; the original cannot, and a drop-in must not hide the mistake
+        if 1 < block_size < T:  # a mask of one element broadcasts, in the original too
+            # the kernel would run; the original does not, and a drop-in must not hide the mistake
             raise RuntimeError(f"sequence of length T={T} is longer than block_size={block_size}: shorten the input")
         if _a_kernel_serves(self, q, k, v):
             y = self._merge(causal_attention(q, k, v, dropout_p=_rate(self.attn_drop)))
@@ -127,7 +138,7 @@ class FlashCausalSelfAttention(CausalSelfAttention):
 
 
 def _a_kernel_serves(attention: CausalSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether a causal kernel computes what the original does with these; cheap, and decided anew at each call."""
+    """Whether a causal kernel computes the original's result for these inputs; quick, and decided at each call."""
     drop, mask = attention.attn_drop, attention.mask
     return (
         type(drop) is nn.Dropout
@@ -150,19 +161,32 @@ def _rate(drop: nn.Dropout) -> float:
 def replace_attention_with_flash_attention(model: M, *, target: type[nn.Module] = CausalSelfAttention) -> M:
     """Make every `target` inside `model` a `FlashCausalSelfAttention`, in place, and return the model.
 
-    The module objects stay the same ones: Parameters, buffers, submodules, hooks, modes, dtypes, devices and ties live on,
-    and so does every optimizer built before. Another `target` of the same attributes stays an instance of its class, too.
-    Subclasses of `target`, and modules with a forward pass of their own, are left alone and named in a warning.
-    Raises ValueError, and has replaced nothing, where there is nothing to replace or an attribute is missing.
+    The module objects stay the same. Parameters, buffers, submodules, hooks, modes, dtypes, devices and ties stay, and
+    every existing optimizer stays valid.
+
+    Args:
+        model: Any module; it may be a `target` itself.
+        target: The class of the attention to replace. Another class than `CausalSelfAttention` needs the same
+            attributes; its modules stay instances of it. Subclasses of `target`, and modules with a forward pass set on
+            the instance, are left alone and named in a warning.
+
+    Returns:
+        The same `model`.
+
+    Raises:
+        ValueError: There is nothing to replace, or an attribute is missing. The model is unchanged.
     """
     replace(model, target, FlashCausalSelfAttention, NEEDED)
     return model
 
 
 def restore_original_attention(model: M) -> M:
-    """Undo `replace_attention_with_flash_attention`, in place, and return the model: each module has the class back that it had.
+    """Undo `replace_attention_with_flash_attention`, in place, and return the model.
 
-    A `FlashCausalSelfAttention` that was built as one becomes a `CausalSelfAttention`. Raises ValueError where there is neither.
+    Each module gets its old class; one that was built as a `FlashCausalSelfAttention` becomes a `CausalSelfAttention`.
+
+    Raises:
+        ValueError: There is no module of either class.
     """
     restore(model, FlashCausalSelfAttention)
     return model

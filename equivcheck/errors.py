@@ -1,4 +1,4 @@
-"""The errors of equivcheck: mistakes of a user, in one line each, findings of checks, and limits of what is known of a pair."""
+"""The errors of equivcheck: mistakes of a user, failures of checks, and limits of the knowledge of a pair."""
 
 import math
 from functools import partial
@@ -18,33 +18,35 @@ __all__ = [
 
 
 class UsageError(Exception):
-    """The pair could not be judged: the message names what was given, what is allowed and what to do."""
+    """The pair could not be judged: the message names the given value, the allowed values and a remedy."""
 
 
 class DeviceLost(UsageError):
-    """A kernel left the GPU unusable for this process: the message names the case, the error, and how to find the kernel."""
+    """A kernel left the GPU unusable for this process: the message names case, error, and how to find the kernel."""
 
 
 class ReportError(UsageError):
-    """A report file that cannot be trusted: the message names the file and what is wrong with it."""
+    """A report file cannot be trusted: the message names the file and the reason."""
 
 
 class ToolError(Exception):
-    """Equivcheck's own code raised: it says nothing of the pair, and nothing of the pair may be read off it."""
+    """The code of equivcheck itself raised: nothing about the pair follows from it."""
 
 
 class ReferenceRaises(Exception):
-    """The original raises on a case, in the way in which it was run: then nothing is asked of the candidate there."""
+    """The original raises on a case in this use: then the candidate is not judged there."""
 
 
 class UnfitResult(TypeError):
-    """A forward pass returned what cannot be compared: no tensor, or one that has no values of its own to read."""
+    """A forward pass returned something that cannot be compared: no tensor, or a tensor without readable values."""
 
 
 class Mismatch(AssertionError):
-    """A check that failed: the message tells what, how many, how big, where and what was allowed.
+    """A check failed: the message names the tensor, how many elements, how large, where, and the allowed error.
 
-    `ratio` is error / budget where one was measured, infinity where there is none to measure.
+    Attributes:
+        ratio: error / budget; infinity if no error was measured.
+        where: The thing that failed, such as the name of a tensor.
     """
 
     def __init__(self, message: str, *, ratio: float = math.inf, where: str = "") -> None:
@@ -57,8 +59,8 @@ class Mismatch(AssertionError):
 
 
 class Raised(Mismatch):
-    """What the candidate raised where the original runs."""
+    """The candidate raised an exception on a case that the original runs."""
 
 
 class NotOpened(Exception):
-    """The inside of an attention is not known: its dropout masks cannot be read off or put in."""
+    """The inside of an attention is unknown: its dropout masks can neither be read nor set."""

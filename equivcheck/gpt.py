@@ -1,7 +1,7 @@
-"""A GPT of the minGPT family in one file, to be read from top to bottom.
+"""A GPT of the minGPT family in one file.
 
-Token embedding plus learned positions, pre-norm blocks (attention, then an MLP with GELU), a final norm and an untied head.
-Which attention sits in the blocks is an argument, so that the original and a candidate can be compared inside the same model.
+Token embedding plus learned positions, pre-norm blocks (attention, then an MLP with GELU), a final norm and an untied
+head. The attention of the blocks is an argument, so that an original and a candidate can be compared in the same model.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ __all__ = ["GPT", "Block", "GPTConfig"]
 
 @dataclass
 class GPTConfig:
-    """The minGPT fields: sizes are counts, `block_size` is the longest sequence, the three rates are probabilities in [0, 1]."""
+    """The fields of minGPT: counts, `block_size` for the longest sequence, and three rates, probabilities in [0, 1]."""
 
     vocab_size: int
     block_size: int
@@ -33,7 +33,7 @@ class GPTConfig:
 
 
 class Block(nn.Module):
-    """One transformer block: what attention and MLP compute from the normed input is added to the input."""
+    """One transformer block: attention and MLP each read the normed input and add their result to the input."""
 
     def __init__(self, config: GPTConfig, attention: Callable[[Any], nn.Module] = CausalSelfAttention) -> None:
         super().__init__()
@@ -77,10 +77,13 @@ class GPT(nn.Module):
     def forward(
         self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None, return_attentions: bool = False
     ) -> tuple[Any, ...]:
-        """Logits and, where targets are given, their mean cross-entropy; -1 in the targets is not counted.
+        """Logits, and their mean cross-entropy if targets are given.
 
-        With `return_attentions` a third item lists what each block's attention kept: (B, nh, T, T), or None where a fused
-        kernel keeps nothing.
+        Args:
+            idx: Token ids.
+            targets: The ids that follow them; -1 is not counted.
+            return_attentions: Whether to return a third item: a list with the `attention_weights` of each block,
+                (B, nh, T, T), or None if a fused kernel stores none.
         """
         B, T = idx.shape
         if self.block_size < T:
@@ -105,12 +108,20 @@ class GPT(nn.Module):
         do_sample: bool = False,
         top_k: int | None = None,
     ) -> Int[Tensor, "B T_new"]:
-        """Append `max_new_tokens` tokens to `idx`, the likeliest or sampled ones; the context is the last `block_size` tokens."""
+        """Append `max_new_tokens` tokens to `idx`; the context is the last `block_size` tokens.
+
+        Args:
+            idx: Token ids.
+            max_new_tokens: The number of tokens to append.
+            temperature: The divisor of the logits.
+            do_sample: Whether tokens are sampled; else the likeliest is taken.
+            top_k: The number of likeliest tokens to choose from; None for all.
+        """
         for _ in range(max_new_tokens):
             logits = self(idx[:, -self.block_size :])[0][:, -1, :] / temperature  # (B, vocab_size)
             if top_k is not None:
-                kept = torch.topk(logits, min(top_k, logits.size(-1))).values  # (B, top_k)
-                logits = logits.masked_fill(logits < kept[:, -1:], -float("inf"))
+                largest = torch.topk(logits, min(top_k, logits.size(-1))).values  # (B, top_k)
+                logits = logits.masked_fill(logits < largest[:, -1:], -float("inf"))
             if do_sample:
                 token = torch.multinomial(F.softmax(logits, dim=-1), num_samples=1)  # (B, 1)
             else:

@@ -1,1 +1,1 @@
-"""One generated problem: what varies, how it is drawn and shrunk, and its tensors, made from a seed."""
+"""One generated problem: its fields, how it is drawn and shrunk, and its tensors, which come from a seed."""

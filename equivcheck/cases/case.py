@@ -1,4 +1,4 @@
-"""A case: one generated problem, frozen and validated, with an id that rebuilds it and inputs that come from its seed."""
+"""A case: one generated problem, frozen and validated. Its id rebuilds it, and its seed makes its tensors."""
 
 import hashlib
 import math
@@ -17,18 +17,20 @@ from equivcheck.gpt import GPTConfig
 __all__ = ["ALIGNED_BYTES", "Case", "arrange", "generator", "tiny_factor"]
 
 ALIGNED_BYTES = 16
-"""Where a tensor begins on CUDA, a multiple of these is taken for granted by torch's own kernels: of what begins elsewhere cuDNN
-gives another result, and flash loses the GPU (torch 2.11). So the layout `offset` begins at one there, and anywhere on a CPU."""
+"""The alignment in bytes that torch's kernels assume on CUDA: at other addresses cuDNN gives wrong results, and flash
+attention loses the GPU (torch 2.11). The layout `offset` keeps to it on CUDA, and not on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One problem: B sequences of T positions, `n_head` heads of `head_size`, in one dtype, mode, regime and layout.
 
-    `n_layer`, `vocab_size` and `tokens` matter for models; `scale` (None: 1 / sqrt(head_size)) and `is_causal` for functions;
-    `steps`, a letter each, for the check of modes. For functions `kv_len`, `kv_heads` and `value_size` are other lengths, heads
-    and sizes of keys and values, where they are not 0, and `mask` is one of `MASKS`.
-    Raises UsageError for a value that is not allowed.
+    Models use `n_layer`, `vocab_size` and `tokens`. Functions use `scale` (None: 1 / sqrt(head_size)), `is_causal`,
+    `mask` (one of `MASKS`), and `kv_len`, `kv_heads` and `value_size`: the length, heads and size of keys and values,
+    or 0 for those of the queries. The check of modes uses `steps`, a letter each.
+
+    Raises:
+        UsageError: A value is not allowed.
     """
 
     batch_size: int = 1
@@ -68,25 +70,26 @@ class Case:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch knows it."""
+        """torch's dtype."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
     @property
     def id(self) -> str:
-        """The case in one word, which `Case.parse` turns back into it."""
+        """The case in one word, from which `Case.parse` rebuilds it."""
         return id_of(self, _DEFAULTS)
 
     @classmethod
     def parse(cls, text: str) -> "Case":
-        """The case whose id is `text`; a UsageError where there is none."""
+        """The case whose id is `text`; a UsageError if `text` is no id."""
         try:
             values = parse_id(text)
         except ValueError as error:
             raise UsageError(f"case id {text!r} does not parse: {error}; copy it from a report") from None
         if values is None:
             raise UsageError(
-                f"case id {text!r} does not parse: it looks like {cls(seq_len=3, block_size=4).id}; copy it from a report"
+                f"case id {text!r} does not parse: it looks like {cls(seq_len=3, block_size=4).id}; "
+                "copy it from a report"
             )
         return cls(**values)
 
@@ -112,13 +115,13 @@ _DEFAULTS = {field.name: field.default for field in fields(Case)}
 
 
 def generator(case: Case, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on the case's seed and the purpose only, so that shrinking a size keeps the rest alike."""
+    """A CPU generator that depends on the case's seed and the purpose alone, so that sizes can shrink separately."""
     digest = hashlib.sha256(f"{case.seed}:{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def tiny_factor(dtype: torch.dtype) -> float:
-    """A factor whose square is below the smallest normal number of the dtype, and which itself is not."""
+    """A factor above the smallest normal number of the dtype, with a square below it."""
     return float(2.0 ** round(0.55 * math.log2(torch.finfo(dtype).smallest_normal)))
 
 

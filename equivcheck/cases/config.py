@@ -1,4 +1,4 @@
-"""minGPT's config under every name that others give its fields, for constructors that read another one or take them one by one."""
+"""minGPT's config with the field names of other models, for constructors that read these names."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ __all__ = [
 
 
 class CaseConfig(GPTConfig):
-    """A minGPT config that also answers to the names of others: `config.dropout` is its `attn_pdrop`."""
+    """A minGPT config that also has the field names of other models: `config.dropout` is its `attn_pdrop`."""
 
     def __getattr__(self, name: str) -> Any:
         field = field_of(name) or None

@@ -1,4 +1,4 @@
-"""What functions of q, k, v may be able to do beyond the plain case, and which of it a mask needs."""
+"""Features of functions of q, k, v beyond the plain case, and the features that a mask needs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,8 @@ __all__ = ["FEATURES", "MASK_SHAPES", "mask_features"]
 FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
     "causal lengths": ("causal, keys of another number than queries", {"kv_len": 5}),
-    "heads": (
-        "fewer heads of keys and values than of queries",
-        {"n_head": 4, "kv_heads": 2},
-    ),  # one alone would broadcast
+    # two heads of keys, because one would broadcast
+    "heads": ("fewer heads of keys and values than of queries", {"n_head": 4, "kv_heads": 2}),
     "value size": ("values of another size than queries", {"value_size": 3}),
     "boolean": ("a boolean mask", {"mask": "some", "is_causal": False}),
     "causal boolean": ("causal with a boolean mask", {"mask": "some"}),
@@ -21,7 +19,7 @@ FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "plain mask": ("a boolean mask of two dimensions", {"mask": "plane", "is_causal": False}),
     "bias by heads": ("an additive mask for each head", {"mask": "bias", "is_causal": False}),
 }
-"""What a function may be able to do, in words, and the fields of a case that tries it."""
+"""Each feature in words, and the fields of a case that tries it."""
 
 
 MASK_SHAPES: Mapping[str, str] = {"mask by heads": "heads", "plain mask": "plane", "bias by heads": "bias"}
@@ -29,6 +27,6 @@ MASK_SHAPES: Mapping[str, str] = {"mask by heads": "heads", "plain mask": "plane
 
 
 def mask_features(mask: str, *, is_causal: bool) -> set[str]:
-    """Which features a mask of a case needs."""
+    """The features that a mask of a case needs."""
     kind = "additive" if mask in ("additive", "both", "bias") else "boolean"
-    return {f"causal {kind}" if is_causal else kind, *(name for name, its in MASK_SHAPES.items() if its == mask)}
+    return {f"causal {kind}" if is_causal else kind, *(name for name, shape in MASK_SHAPES.items() if shape == mask)}

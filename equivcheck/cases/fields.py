@@ -1,4 +1,4 @@
-"""The fields of a case, one row each: how it is written in an id, what is allowed, what it means, and how it becomes simpler."""
+"""The fields of a case, one row each: form in an id, allowed values, meaning, and how it becomes simpler."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -30,21 +30,23 @@ class Field:
     """One field of a case.
 
     Attributes:
-        name: As in `Case`.
-        meaning: What it is, for a reader of an id.
-        kinds: The kinds of pairs for which it matters.
-        letter: What stands before its value in an id.
-        pattern: What its value looks like there; of a flag, the word that stands for the value that is not the default.
-        write: Its value as text.
-        read: The value of that text.
-        shown_with: The field that must not be at its default for this one to stand in an id; by default it always stands there.
-        least: The least number that is allowed, where it is a number.
-        most: The greatest one.
-        allowed: The words that are allowed, the simplest first, where it is a word.
-        refused: What is wrong with a value that `pattern` does not fit, where that is all that is asked of it.
-        dimension: What reports call it where they count which values were visited.
-        value_class: The class of its value there.
-        turn: When it is made simpler, among the others; 0 for never.
+        name: Its name in `Case`.
+        meaning: Its meaning for a reader of an id.
+        kinds: The kinds of pairs that use it.
+        letter: The text before its value in an id.
+        pattern: The regular expression of its value in an id; of a flag, the word for the value that is not the
+            default.
+        write: Turns a value into that text.
+        read: Turns that text into a value.
+        shown_with: The field that must differ from its default for this one to appear in an id; empty if it always
+            appears.
+        least: The least allowed number.
+        most: The greatest allowed number.
+        allowed: The allowed words, the simplest first.
+        refused: The message for a value that does not match `pattern`; empty if the pattern is not checked.
+        dimension: Its name in reports that count the visited values; empty if they do not.
+        value_class: The class of a value in these reports.
+        turn: The order in which fields are made simpler; 0 for never.
         simpler: The changes that make a case simpler in this field, the greatest steps first.
     """
 
@@ -117,7 +119,7 @@ def _of_functions(name: str, letter: str, meaning: str, turn: int, **more: Any) 
     )
 
 
-_MODELS = ("model", "replacement", "module")  # a module is run inside of a model, too
+_MODELS = ("model", "replacement", "module")  # some checks run a module inside of a model
 
 FIELDS: tuple[Field, ...] = (
     _size("batch_size", "B", "sequences in the batch", 13),
@@ -242,11 +244,11 @@ FIELDS: tuple[Field, ...] = (
 
 _BY_NAME = {field.name: field for field in FIELDS}
 _IN_TURN = sorted((field for field in FIELDS if field.turn), key=lambda field: field.turn)
-"""What reports count, in their order."""
+"""The fields that are made simpler, in their order."""
 
 
 def check_fields(case: Any) -> None:
-    """Return where every value is allowed; a UsageError names the first that is not."""
+    """Return if every value is allowed; a UsageError names the first that is not."""
     for field in FIELDS:
         value = getattr(case, field.name)
         if field.most is not None and not (field.least or 0.0) <= value <= field.most:

@@ -12,7 +12,7 @@ _BY_NAME = {field.name: field for field in FIELDS}
 
 
 def _pattern() -> re.Pattern[str]:
-    """What every id fits: the fields in their order, those that are shown together as one optional part."""
+    """The regular expression of all ids: the fields in order; those that appear together are one optional part."""
     parts: list[tuple[str, str]] = []
     for field in FIELDS:
         part = f"-{re.escape(field.letter)}(?P<{field.name}>{field.pattern})"
@@ -36,7 +36,7 @@ def id_of(case: Any, defaults: Changes) -> str:
 
 
 def parse_id(text: str) -> Changes | None:
-    """The values of the fields that stand in an id; None where it is none. A ValueError for a number that is none."""
+    """The values of the fields in an id; None if `text` is no id. A ValueError for a malformed number."""
     match = _ID.fullmatch(text)
     if match is None:
         return None
@@ -44,7 +44,7 @@ def parse_id(text: str) -> Changes | None:
 
 
 def legend() -> list[tuple[str, str]]:
-    """How each field stands in an id, and what it means."""
+    """The form of each field in an id, and its meaning."""
     rows = []
     for field in FIELDS:
         value = "N" if field.pattern in (NUMBER, DECIMAL) else field.pattern if field.pattern.isalpha() else field.name

@@ -1,4 +1,4 @@
-"""How a field of a case becomes simpler: the changes, the greatest steps first."""
+"""Changes that make a field of a case simpler, the greatest steps first."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,21 +22,21 @@ SIMPLEST_FIRST = {"dtype": DTYPES, "regime": REGIMES, "layout": LAYOUTS}
 
 
 def earlier_words(case: Any, name: str) -> Iterator[Changes]:
-    """The words before it."""
+    """The simpler words, which come earlier in the order."""
     order = SIMPLEST_FIRST[name]
     for value in order[: order.index(getattr(case, name))]:
         yield {name: value}
 
 
 def nothing(case: Any, name: str) -> Iterator[Changes]:
-    """Nothing of it."""
+    """Zero, or the empty word."""
     value = getattr(case, name)
     if value:
         yield {name: type(value)()}
 
 
 def eval_mode(case: Any, name: str) -> Iterator[Changes]:
-    """Eval mode, where nothing is dropped."""
+    """Eval mode, if nothing is dropped."""
     if case.training and not case.attn_pdrop and not case.resid_pdrop:
         yield {name: False}
 
@@ -50,13 +50,13 @@ def shorter_keys(case: Any, name: str) -> Iterator[Changes]:
 
 
 def fewer_steps(case: Any, name: str) -> Iterator[Changes]:
-    """Each step left out."""
+    """The steps without one of them."""
     for at in range(len(case.steps)):
         yield {name: case.steps[:at] + case.steps[at + 1 :]}
 
 
 def smaller(case: Any, name: str) -> Iterator[Changes]:
-    """Sizes are halved toward 1 and then stepped down, so that a search that repeats this ends at the smallest that fails."""
+    """Halves toward 1 first, then one less, so that a search that repeats this ends at the smallest failing size."""
     size = getattr(case, name)
     spare = case.block_size - case.seq_len
     for value in dict.fromkeys((1, 2, 3, *(size - (size >> k) for k in range(1, 10)), size - 1)):

@@ -1,7 +1,7 @@
 """Hypothesis strategies over cases, simplest first: sizes shrink to 1, dtypes to float32, regimes to sharpened.
 
-Sizes are drawn from one ascending table that holds *every* integer of its range, with the interesting ones repeated:
-that way the edges of tiles are visited often and a counterexample still shrinks to the very smallest size that fails.
+Sizes are drawn from one ascending table with *every* integer of its range, in which the interesting ones are repeated:
+the edges of tiles are visited often, and a counterexample still shrinks to the smallest size that fails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,10 @@ from equivcheck.numerics.dtypes import DTYPES
 __all__ = ["LENGTHS", "MODEL_REGIMES", "CaseSpace", "cases", "simpler", "sizes"]
 
 LENGTHS = ((1, 32, 0.45), (33, 128, 0.3), (129, 256, 0.12), (257, 512, 0.13))
-"""Classes of lengths and the share of the cases that each is sure of: chance alone would leave some runs without long ones."""
+"""Classes of lengths, and the least share of cases of each: chance alone would leave some runs without long ones."""
 
 MODEL_REGIMES = ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v")
-"""The regimes of values that reach the attentions inside of a model."""
+"""The regimes of values that have an effect on the attentions inside of a model."""
 
 _TILES = (16, 32, 64, 128, 256, 512)
 _SEEDS = 2**16
@@ -32,7 +32,10 @@ _STEPS = 14
 
 @cache
 def sizes(largest: int, *, typical: int, smallest: int = 1) -> Sequence[int]:
-    """`smallest` … `largest`, ascending, each at least once; small ones, tile edges ±1 and those up to `typical` weigh more."""
+    """The sizes `smallest` … `largest`, ascending, each at least once.
+
+    Small sizes, edges of tiles ±1 and sizes up to `typical` are repeated.
+    """
     edges = {1, 2, 3, *(tile + step for tile in _TILES for step in (-1, 0, 1))}
     table: list[int] = []
     for size in range(smallest, largest + 1):
@@ -51,18 +54,18 @@ def _size(largest: int, *, typical: int, smallest: int = 1) -> st.SearchStrategy
 
 
 def _one_of(values: Sequence[Any]) -> st.SearchStrategy[Any]:
-    """`st.sampled_from`, made once: to look at what it is given takes longer than to draw from it."""
+    """`st.sampled_from`, cached: its constructor takes longer than a draw."""
     return _sampled(tuple(values), tuple(map(type, values)))
 
 
 @cache
 def _sampled(values: tuple[Any, ...], types: tuple[type, ...]) -> st.SearchStrategy[Any]:
-    # the types are for the cache alone, to which True is 1
+    # the types keep the cache from taking True for 1
     return st.sampled_from(values)
 
 
 def _some(letters: str) -> st.SearchStrategy[list[str]]:
-    """Up to `_STEPS` letters, long words as often as short ones: some faults need three things in a certain order."""
+    """Up to `_STEPS` letters, long words as often as short ones: some faults need three steps in a certain order."""
     each = _one_of(letters)
     return st.integers(0, _STEPS).flatmap(lambda size: st.lists(each, min_size=size, max_size=size))
 
@@ -72,14 +75,15 @@ class CaseSpace:
     """Limits within which cases are drawn.
 
     Attributes:
-        rates: Dropout rates in eval mode, where they must not matter.
-        train_rates: Dropout rates in train mode, where they do.
-        training: True for train mode alone, False for eval mode alone.
-        features: How keys and values may differ from queries, and which of `masks` there are: of `features.FEATURES`.
-        head_sizes: The only ones, where there are any.
-        max_scores: The most of B * H * T * T where B * H is past 1, so that no case takes long.
+        rates: Dropout rates in eval mode, where they must have no effect.
+        train_rates: Dropout rates in train mode.
+        training: True for train mode alone, False for eval mode alone, None for both.
+        features: Keys of `features.FEATURES`: how keys and values may differ from queries, and which masks are
+            possible.
+        head_sizes: The only head sizes; empty for all within the limits.
+        max_scores: The greatest B * H * T * T for B * H > 1, so that no case takes long.
         steps: The letters to draw from.
-        max_chunks: The most of T / D, the number of runs that it takes to read off a mask.
+        max_chunks: The greatest T / D, the number of runs that reading a mask takes.
     """
 
     dtypes: Sequence[str] = DTYPES
@@ -121,10 +125,10 @@ def cases(space: CaseSpace | None = None, **limits: Any) -> st.SearchStrategy[Ca
 def _cases(draw: st.DrawFn, space: CaseSpace) -> Case:
     dtype = draw(_one_of(space.dtypes))
     seq_len = draw(_size(space.max_seq_len, typical=min(48, space.max_seq_len), smallest=space.min_seq_len))
-    # long sequences get few heads and short batches: the sizes that matter together are visited at moderate lengths
-    room = max(1, space.max_scores // max(seq_len * seq_len, 1))
-    n_head = draw(_size(max(space.min_heads, min(space.max_heads, room)), typical=4, smallest=space.min_heads))
-    most = max(space.min_batch_size, min(space.max_batch_size, room // n_head))
+    # long sequences get few heads and small batches: combinations of sizes are visited at moderate lengths
+    most_slices = max(1, space.max_scores // max(seq_len * seq_len, 1))
+    n_head = draw(_size(max(space.min_heads, min(space.max_heads, most_slices)), typical=4, smallest=space.min_heads))
+    most = max(space.min_batch_size, min(space.max_batch_size, most_slices // n_head))
     batch_size = draw(_size(most, typical=3, smallest=space.min_batch_size))
     narrowest = space.min_head_size if space.max_chunks is None else -(-seq_len // space.max_chunks)
     widest = max(narrowest, min(space.max_head_size, 512 // n_head))
@@ -133,7 +137,7 @@ def _cases(draw: st.DrawFn, space: CaseSpace) -> Case:
     n_layer = draw(_one_of(space.n_layers))
     in_training = draw(st.booleans()) if space.training is None else space.training
     allowed = list(space.train_rates if in_training else space.rates)
-    # the same number of choices in both modes: what takes fewer choices counts as simpler, and eval is the simpler mode
+    # as many choices in both modes: Hypothesis takes fewer choices for simpler, and eval is the simpler mode
     rate = st.integers(0, max(len(space.train_rates), len(space.rates)) - 1).map(
         lambda which: allowed[which % len(allowed)]
     )
@@ -169,24 +173,24 @@ def _cases(draw: st.DrawFn, space: CaseSpace) -> Case:
 def _features(
     draw: st.DrawFn, features: frozenset[str], masks: Sequence[str], seq_len: int, causal: bool
 ) -> dict[str, Any]:
-    """Lengths and sizes of keys and values, and a mask: like the queries' in some, and longer in as many as not."""
-    found: dict[str, Any] = {}
+    """The fields of a case for keys, values and mask: some like the queries', and as many longer as not."""
+    fields: dict[str, Any] = {}
     if ("causal lengths" if causal else "lengths") in features:
         near = (0, seq_len + 1, 2 * seq_len, 1, 0, seq_len + 17, seq_len + 2, seq_len // 2 + 1)
         if seq_len == 1:
             near = (0, 2, 64, 1, 0, 18, 3, 33)
         length = draw(_one_of(near))
-        found["kv_len"] = 0 if length == seq_len else length
+        fields["kv_len"] = 0 if length == seq_len else length
     if "value size" in features:
-        found["value_size"] = draw(_one_of((0, 0, 1, 5, 24)))
+        fields["value_size"] = draw(_one_of((0, 0, 1, 5, 24)))
     able = [m for m in masks if m and mask_features(m, is_causal=causal) <= features]
     if able:
         none = [""] * (1 + len(able) // 2) if "" in masks else []
-        found["mask"] = draw(_one_of((*none[:1], *able, *none[1:])))
-    return found
+        fields["mask"] = draw(_one_of((*none[:1], *able, *none[1:])))
+    return fields
 
 
 def simpler(case: Case) -> Iterator[Case]:
-    """Cases with one field simpler than in `case`, the greatest steps first: what Hypothesis could not reach from its class."""
+    """Cases with one simpler field, the greatest steps first, beyond the class that Hypothesis drew from."""
     for changes in simpler_values(case):
         yield case.but(**changes)

@@ -1,4 +1,4 @@
-"""Inputs, weights and upstream gradients of a case: everything random, from the seed alone, shaped by the regime of values."""
+"""Random inputs, weights and upstream gradients of a case, from its seed and its regime of values."""
 
 import math
 from collections.abc import Iterable
@@ -13,25 +13,26 @@ from equivcheck.numerics.dtypes import dtype_row
 
 __all__ = ["attn_mask", "projections_known", "qkv", "randomise", "sequence", "tokens", "upstream"]
 
-_GAIN = {"near_initial": 1.0, "tiny": 1.0}  # of the query and key projections; scores get its square
+_GAIN = {"near_initial": 1.0, "tiny": 1.0}  # of the query and key projections; scores have its square
 _SHARP = 1.8
-_LARGE = (6.0, 150.0)  # some scores must pass 1e4, below which a mask that is a finite number still holds
+_LARGE = (6.0, 150.0)  # some scores must exceed 1e4: below it a mask that is a finite number still works
 
 
 def projections_known(names: Iterable[str]) -> bool:
-    """Whether parameters of these names hold projections of queries and of keys that can be told apart by name."""
+    """Whether these names of parameters include projections of queries and of keys that their names distinguish."""
     roles = {role_of(name.rpartition(".")[0]) or role_of(name) for name in names}
     return {"q", "k"} <= roles
 
 
 def randomise(module: nn.Module, case: Case) -> None:
-    """Give every parameter a random value: no weight is at its initial one and no bias is zero.
+    """Give every parameter a random value: no weight keeps its initial value and no bias is zero.
 
-    Fresh minGPT weights attend almost uniformly and hide everything on the q-k path; so the projections of queries and keys,
-    known by their usual names, are sharpened, and where there are none the inputs are (see `sequence`).
+    Initial weights of minGPT attend almost uniformly, and hide every fault between q and k. So the projections of
+    queries and keys, which their usual names identify, get larger weights; without such names the inputs do (see
+    `sequence`).
     """
     with torch.no_grad():
-        seen: set[int] = set()  # what is there under two names has the first one
+        seen: set[int] = set()  # a parameter with two names gets the value of the first
         for path, owner in module.named_modules():
             for name, parameter in owner.named_parameters(path, recurse=False):
                 if id(parameter) not in seen:
@@ -39,9 +40,8 @@ def randomise(module: nn.Module, case: Case) -> None:
                     parameter.copy_(_weight(case, name, parameter.shape, isinstance(owner, nn.Embedding)))
 
 
-@lru_cache(
-    maxsize=128
-)  # a case is built several times in a row: for the reference, the candidate, the oracle and each fault
+# a case is built several times in a row: for the reference, the candidate, the oracle and each fault
+@lru_cache(maxsize=128)
 def _weight(case: Case, full: str, shape: torch.Size, of_tokens: bool) -> Tensor:
     owner_name, _, name = full.rpartition(".")
     draw = torch.randn(shape, generator=generator(case, full), dtype=torch.float64)
@@ -89,15 +89,20 @@ def _positions(draw: Tensor, case: Case) -> Tensor:
         where = (5 * torch.arange(T) + torch.arange(B).unsqueeze(1)) % C  # (B, T)
         return hot.scatter_(2, where.unsqueeze(-1), 4.0)
     if case.regime == "zero_rows":
-        kept = torch.rand(B, T, 1, generator=generator(case, "zero rows"), dtype=torch.float64) < 0.5
-        return draw * kept
+        nonzero = torch.rand(B, T, 1, generator=generator(case, "zero rows"), dtype=torch.float64) < 0.5
+        return draw * nonzero
     if case.regime == "tiny":
         return draw * tiny_factor(case.torch_dtype)
     return draw
 
 
 def sequence(case: Case, *, sharpen: bool) -> Tensor:
-    """The input x of a module, (B, T, C), on the CPU; `sharpen` where the module's own projections could not be."""
+    """The input x of a module, (B, T, C), on the CPU.
+
+    Args:
+        case: The case.
+        sharpen: Whether the input gets the gain of the regime, because the module's projections have no known names.
+    """
     shape = (case.batch_size, case.seq_len, case.n_embd)
     x = _positions(torch.randn(shape, generator=generator(case, "x"), dtype=torch.float64), case)
     if sharpen:
@@ -131,9 +136,9 @@ def qkv(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attn_mask(case: Case) -> Tensor | None:
-    """The mask of a function, boolean (True for what is seen) or float64 and added; on the CPU.
+    """The mask of a function on the CPU, boolean (True for a visible key) or float64 to be added; None without a mask.
 
-    It is (B, H, T, S), or what broadcasts to that.
+    Its shape is (B, H, T, S), or broadcasts to that.
     """
     if not case.mask:
         return None
@@ -165,7 +170,7 @@ def attn_mask(case: Case) -> Tensor | None:
 
 @cache
 def _text() -> Tensor:
-    """Real text that ships with Python, as the ranks of its characters: the language reference's topics."""
+    """The topics of Python's language reference, which ship with Python, as the ranks of their characters."""
     from pydoc_data.topics import topics
 
     text = "\n".join(topics[name] for name in sorted(topics))[: 1 << 17]
@@ -174,9 +179,9 @@ def _text() -> Tensor:
 
 
 def tokens(case: Case) -> tuple[Tensor, Tensor]:
-    """Token ids and the ids that follow them, (B, T) each, contiguous, from real text or at random.
+    """Token ids and the ids that follow them, (B, T) each, contiguous, on the CPU, from real text or random.
 
-    They are on the CPU; `ties` repeats three.
+    The regime `ties` repeats three ids.
     """
     shape = (case.batch_size, case.seq_len + 1)
     source = generator(case, "tokens")
@@ -190,11 +195,11 @@ def tokens(case: Case) -> tuple[Tensor, Tensor]:
         ids = ids[:, torch.arange(case.seq_len + 1) % max(1, min(3, case.seq_len))]
     if case.layout == "expanded":
         ids = ids[:1].expand(shape)
-    # as data loaders give them: thousands of models take a view of their targets
+    # contiguous, like those of data loaders: thousands of models call view on their targets
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 def upstream(case: Case, name: str, shape: torch.Size) -> Tensor:
-    """A random gradient that flows into the output `name`, in the case's layout, on the CPU."""
+    """A random upstream gradient of the output `name`, in the case's layout, on the CPU."""
     draw = torch.randn(shape, generator=generator(case, f"upstream {name}"), dtype=torch.float64)
     return arrange(draw.to(case.torch_dtype), case.layout if draw.dim() > 1 else "contiguous")

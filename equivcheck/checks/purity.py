@@ -195,7 +195,7 @@ def _check_not_overwritten(problem: Problem, module: nn.Module) -> None:
 
 def _states(device: torch.device) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    if type_of(device).own_generator:
+    if type_of(device).separate_generator:
         states[str(device)] = generator_state(device)
     return states
 

@@ -1,13 +1,14 @@
 """Attentions that are wrong on purpose, right ones written differently, and faults to plant around any attention.
 
-FAULTS: modules of the contract of `CausalSelfAttention`, each wrong in one way, with the checks that should see it.
-RIGHT: modules that compute the same function in other words, which no check may call different.
-AROUND: what can go wrong around an original of any kind, whatever is inside; among them
+FAULTS: modules with the contract of `CausalSelfAttention`, each wrong in one way, with the checks that should see it.
+RIGHT: modules that compute the same function in another way, which no check may call different.
+AROUND: faults around an original of any kind, which need no knowledge of its inside; among them
 PLANTS: around any factory of modules, and
 REPLACEMENTS: around any replacement in a model.
 
-What no comparison on one device can see is left out: a lost bias of the keys, minus infinity made of two finite fills,
-noise of the size of rounding in a gradient, a running sum that is rounded to the dtype key by key (the budget admits it).
+Faults that no comparison on one device can see are left out: a lost bias of the keys, minus infinity made of two finite
+fills, noise of the size of rounding in a gradient, a running sum that is rounded to the dtype key by key (the budget
+admits it).
 """
 
 from equivcheck.faults.around.function import FUNCTIONS

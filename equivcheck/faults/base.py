@@ -1,4 +1,4 @@
-"""What the package hands out: the record of a planted fault, and right attentions in other words."""
+"""The records of a planted fault, and of a right attention that is written in another way."""
 
 import inspect
 import re
@@ -14,27 +14,27 @@ __all__ = ["NOT_BFLOAT16", "WIDE", "Factory", "Fault", "Put", "Right", "inside",
 
 Factory = Callable[[Any], nn.Module]
 Put = Callable[[Any, Any], Any]
-"""Takes an original and what is wrong, and gives the original gone wrong."""
+"""Takes an original and the wrong edit or attention, and returns the wrong original."""
 
 NOT_BFLOAT16 = (*WIDE, "float16")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong on purpose, which checks should see it, and how it is put around an original.
+    """One thing that is wrong on purpose, the checks that should see it, and how it is put around an original.
 
     Attributes:
-        name: What reports call it; faults of several kinds of pairs share one where the same goes wrong.
-        summary: What is wrong, in a sentence.
-        seen_by: The checks whose property it breaks, best first.
-        wrong: An edit of what goes in or comes out, or an attention that takes the original's place.
+        name: Its name in reports; the same fault has one name for several kinds of pairs.
+        summary: A sentence that says what is wrong.
+        seen_by: The checks whose property it breaks, the best first.
+        wrong: An edit of inputs, outputs or gradients, or an attention that takes the place of the original.
         around: How `wrong` is put around an original, by the kind of the pair; it is planted in pairs of these kinds.
-        kind: What an attention is wrong about, as `dropout`; empty for a fault around any original.
-        shows_in: The dtypes in which rounding does not hide it, and in which it is not right.
-        needs: An option that both functions must take, or a feature in which both must run.
-        under: A transform that the original must have: without it nothing is compared, and nothing can be noticed.
-        size: Its size in shares of a value, where it is as large in float64 as in other dtypes; 0 where that is not asked.
-        of_candidate: Whether it is put around the candidate, because nothing else knows what a replacement should reach.
+        kind: The aspect of an attention that is wrong, such as `dropout`; empty for a fault around any original.
+        shows_in: The dtypes in which it is wrong and rounding does not hide it.
+        needs: An option that both functions must take, or a feature that both must have.
+        under: A transform that the original must have, because without it the check compares nothing.
+        size: Its size as a share of a value, if it is the same in every dtype; 0 if the size does not matter.
+        of_candidate: Whether it is put around the candidate, which alone knows the modules that a replacement reaches.
     """
 
     name: str
@@ -51,12 +51,13 @@ class Fault:
 
     @classmethod
     def of(cls, wrong: Callable[..., Any], around: Mapping[str, Put], **fields: Any) -> "Fault":
-        """The fault that a class or function is.
+        """The record of a fault that is a class or function.
 
         Args:
-            wrong: The class or function: its name is the name, its docstring the summary, where `fields` have no other.
+            wrong: The class or function. Unless `fields` give others, its name is the name and its docstring the
+                summary.
             around: How it is put around an original, by the kind of the pair.
-            fields: The other fields of the record; `seen_by` must be among them.
+            fields: The other fields of the record, with `seen_by` among them.
         """
         name = fields.pop("name", "") or name_of(wrong)
         summary = fields.pop("summary", "") or summary_of(wrong)
@@ -64,14 +65,14 @@ class Fault:
 
     @property
     def attention(self) -> Factory:
-        """Of a fault of the inside: the attention that has it."""
+        """The attention that has the fault, if it is a fault of the inside."""
         return self.wrong
 
     def put_around(self, original: Any, kind: str) -> Any:
-        """An original gone wrong.
+        """A wrong original.
 
         Args:
-            original: What a pair of this kind has: a factory, a function, or a replacement.
+            original: The original of a pair of this kind: a factory, a function, or a replacement.
             kind: The kind of the pair.
 
         Raises:
@@ -82,7 +83,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Right:
-    """An attention that computes the same function as the original in other words."""
+    """An attention that computes the same function as the original in another way."""
 
     name: str
     summary: str
@@ -103,7 +104,7 @@ def summary_of(thing: Callable[..., object]) -> str:
 
 
 def in_the_place_of(original: Factory, attention: Factory) -> Factory:
-    """The attention, whatever the original is."""
+    """The attention, in place of any original."""
     return attention
 
 
@@ -111,9 +112,9 @@ def inside(kind: str, attention: type[nn.Module], *, seen_by: tuple[str, ...], *
     """A fault of the shipped attention's inside.
 
     Args:
-        kind: What it is about.
-        attention: A class of the contract of `CausalSelfAttention`: its name is the name, its docstring the summary.
-        seen_by: The checks whose property it breaks, best first.
+        kind: The aspect that is wrong.
+        attention: A class with the contract of `CausalSelfAttention`: its name is the name, its docstring the summary.
+        seen_by: The checks whose property it breaks, the best first.
         fields: The other fields of the record.
     """
     return Fault.of(attention, {"module": in_the_place_of}, kind=kind, seen_by=seen_by, **fields)

@@ -1,4 +1,4 @@
-"""Ways to leave the forward pass alone and change what comes back."""
+"""Edits of the gradient that leave the forward pass unchanged."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ class _Rewritten(torch.autograd.Function):
 
 
 def rewritten(t: Tensor, rewrite: Rewrite) -> Tensor:
-    """`t`, with its gradient replaced by `rewrite(gradient)` on the way back."""
+    """`t`, with its gradient replaced by `rewrite(gradient)`."""
     return _Rewritten.apply(t, rewrite)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves apply untyped
 
 
@@ -38,10 +38,10 @@ def as_if(value: Tensor, path: Tensor) -> Tensor:
 
 @contextmanager
 def rewritten_parameter(owner: nn.Module, name: str, rewrite: Rewrite) -> Iterator[None]:
-    """While it lasts, the gradient of one parameter of `owner` goes through `rewrite`; the state_dict never notices."""
+    """Inside, the gradient of one parameter of `owner` goes through `rewrite`; the state_dict does not change."""
     parameter = owner._parameters[name]
     assert parameter is not None
-    # in place of the entry: its position decides the order of the state_dict
+    # the entry keeps its position, which determines the order of the state_dict
     owner._parameters[name] = rewritten(parameter, rewrite)  # type: ignore[assignment]  # a stand-in, for one call
     try:
         yield

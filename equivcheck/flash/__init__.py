@@ -1,1 +1,1 @@
-"""What the fused attention stands on: the kernel, its mask, and the replacement in a model."""
+"""The base of the fused attention: the kernel, its mask, and the replacement in a model."""

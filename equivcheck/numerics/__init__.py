@@ -1,1 +1,1 @@
-"""Float64 truth, the errors of rounding, and the comparison of the two."""
+"""The oracle in float64, the model of rounding errors, and the comparison of a candidate with both."""

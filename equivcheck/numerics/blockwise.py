@@ -1,9 +1,9 @@
-"""Plain causal attention by blocks of queries, forward and backward: memory grows with T, no T x T tensor is ever made.
+"""Plain causal attention by blocks of queries, forward and backward: memory grows with T, never with T x T.
 
-The forward keeps q, k, v and the output O. The backward recomputes a block's probabilities P and forms the textbook
-flash recurrence (Dao et al. 2022, algorithm 4): with dP = dO Vᵀ and delta = rowsum(dO * O), dS = P * (dP - delta). In
-exact arithmetic that is the original's gradient; where operations are perturbed (`budget.Rounding`), delta comes from
-an O that was rounded, so that the one error of a flash backward that the original does not have arises by itself.
+The forward pass saves q, k, v and the output O. The backward pass recomputes a block's probabilities P and forms the
+textbook flash recurrence (Dao et al. 2022, algorithm 4): with dP = dO Vᵀ and delta = rowsum(dO * O), dS = P * (dP -
+delta). In exact arithmetic that is the original's gradient. Under perturbed operations (`monte_carlo.Rounding`) delta
+comes from a rounded O: that is the one error of a flash backward pass that the original does not commit.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch import Tensor
 __all__ = ["attention", "block_shape"]
 
 _BLOCK_BYTES, _BLOCK_BYTES_ON_THE_CPU = 2**28, 2**20
-"""What one block of float64 scores may hold: enough to fill a GPU; on a CPU little enough to stay in its caches."""
+"""The most bytes of one block of float64 scores: enough to fill a GPU; on a CPU few enough to stay in its caches."""
 
 _FEWEST = 32  # queries in a block: with fewer, adding to the gradients of all keys costs as much as the scores
 
@@ -29,10 +29,19 @@ def attention(
     scale: float,
     block: int | None = None,
 ) -> Float[Tensor, "B H T E"]:
-    """softmax(scale q kᵀ + causal) v, differentiable once, `block` queries at a time (None: as memory and caches like).
+    """softmax(scale q kᵀ + causal) v by blocks of queries, differentiable once.
 
-    Every operation is a plain matmul, softmax or elementwise one in the dtype of the inputs. Raises ValueError where
-    the lengths of q and k differ, or a block is not positive.
+    Every operation is a plain matmul, softmax or elementwise operation in the dtype of the inputs.
+
+    Args:
+        q: Queries.
+        k: Keys, as many as queries.
+        v: Values.
+        scale: The factor of the scores.
+        block: Queries in a block; None for a number that suits the memory and the caches.
+
+    Raises:
+        ValueError: The lengths of q and k differ, or `block` is not positive.
     """
     if q.shape[-2] != k.shape[-2]:
         raise ValueError(f"q has {q.shape[-2]} positions and k {k.shape[-2]}: causal attention needs as many of both")
@@ -45,7 +54,7 @@ def attention(
 
 
 def block_shape(n_heads: int, length: int, device: torch.device, block: int | None = None) -> tuple[int, int]:
-    """How many heads and how many queries go into one block of scores."""
+    """The number of heads and the number of queries in one block of scores."""
     allowed = (_BLOCK_BYTES_ON_THE_CPU if device.type == "cpu" else _BLOCK_BYTES) // 8
     queries = min(length, block or max(_FEWEST, allowed // length))
     return min(n_heads, max(1, allowed // (length * queries))), queries
@@ -71,7 +80,7 @@ class _Attention(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         delta = (d_out * out).sum(-1, keepdim=True)  # (N, T, 1)
         for n, i in _blocks(q, ctx.block):
-            seen = slice(i.stop)  # later keys have no part in these queries
+            seen = slice(i.stop)  # these queries do not see later keys
             p = _probabilities(q, k, n, i, ctx.scale)  # (n, i, <= T)
             dv[n, seen].add_(torch.bmm(p.mT, d_out[n, i]))
             ds = torch.bmm(d_out[n, i], v[n, seen].mT)  # (n, i, <= T)
@@ -79,7 +88,7 @@ class _Attention(torch.autograd.Function):
             del p
             dq[n, i] = torch.bmm(ds, k[n, seen])
             dk[n, seen].add_(torch.bmm(ds.mT, q[n, i]))
-        # scaled last, and not the block of dS: that is one pass over T elements instead of one over T x T
+        # dq and dk are scaled, and not each block of dS: that is one pass over T elements instead of one over T x T
         return dq.mul_(ctx.scale), dk.mul_(ctx.scale), dv, None, None
 
 

@@ -1,4 +1,4 @@
-"""A candidate's tensor against the oracle's within its budget, by element, by row and as a whole."""
+"""The comparison of a candidate's tensor with the oracle's within its budget, by element, by row and as a whole."""
 
 import math
 from dataclasses import dataclass
@@ -12,26 +12,27 @@ from equivcheck.numerics.spread import Spread, spread_of
 __all__ = ["FALSE_ALARM", "Comparison", "compare"]
 
 FALSE_ALARM = 1e-9
-"""The chance, under the model of the budget, that one comparison of two right tensors fails."""
+"""The probability, under the model of the budget, that one comparison of two right tensors fails."""
 
 LEVELS = ("element", "row", "tensor")
 _VANISHES = (
-    1e-150  # of the tensor's greatest: the squares of smaller deviations are zero in float64, and so is their budget
+    1e-150  # share of the tensor's greatest error: smaller deviations have squares, and a budget, of zero in float64
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One tensor held against the oracle; `ratio` up to 1 passes, at the worst of three levels: element, row and tensor.
+    """The result of comparing one tensor with the oracle's: it passes if `ratio` is at most 1.
 
-    `error` and `allowed` are those of that level, of one element or norms of a row or the tensor: `ratio` is their quotient.
+    `ratio` belongs to the worst of three levels: element, row and tensor. It is the quotient of `error` and `allowed`,
+    which belong to the same level: one element's error, or the norm of the error of a row or of the tensor.
     """
 
     name: str
     shape: tuple[int, ...]
     ratio: float
     level: str = "element"
-    problem: str = ""  # shape, dtype, device, finiteness: then no values were compared
+    problem: str = ""  # of shape, dtype, device or finiteness: then no values were compared
     index: tuple[int, ...] = ()
     candidate: float = math.nan
     oracle: float = math.nan
@@ -42,7 +43,7 @@ class Comparison:
     rows_over: int = 0
     reference_ratio: float = 0.0
     unjudged: int = 0  # elements left out because the original itself is not finite there
-    finite: bool = True  # False where the problem is that some elements are not finite
+    finite: bool = True  # False if the problem is that some elements are not finite
 
     @property
     def passes(self) -> bool:
@@ -64,14 +65,23 @@ def compare(
     values: Tensor | None = None,
     overflows: bool = False,
 ) -> Comparison:
-    """Hold a candidate's tensor against the oracle's `truth`, with `deviations` (count, *shape) as what rounding does.
+    """Compare a candidate's tensor with the oracle's: shape, dtype, device and finiteness first, then values.
 
-    `certain` widens the budget by what the number of the deviations leaves open about their spread: then a failure is final.
-    Without it the spread is taken at its word, and only a pass is.
-    Looks at shape, dtype, device and finiteness first, then at values. `device` is where the candidate's must be, where that
-    is not where the oracle's is. `spread` is that of the deviations, where it is known; `values` are the candidate's, brought
-    to the oracle's device, where they are there already. Where a right implementation `overflows` on the way, elements that are
-    not finite are left out.
+    Args:
+        name: The name of the tensor in reports.
+        candidate: The candidate's tensor; None if it has none.
+        truth: The oracle's tensor.
+        deviations: The effect of rounding in perturbed runs of the original, (count, *shape).
+        dtype: The dtype that the candidate's tensor must have.
+        reference: The original's own tensor in that dtype, or None. If its error exceeds the budget, the candidate is
+            allowed twice that error.
+        certain: Whether the budget is widened by the uncertainty of the estimated spread, so that a failure is final.
+            With `certain=False` the sample variance is treated as exact; then only a pass is final.
+        device: The device that the candidate's tensor must be on; None for the oracle's.
+        spread: The spread of `deviations`, if it is known already.
+        values: The candidate's values on the oracle's device, if they are there already.
+        overflows: Whether a right implementation may overflow on the way: then elements that are not finite are left
+            out.
     """
     shape = tuple(truth.shape)
     if candidate is None:
@@ -88,25 +98,25 @@ def compare(
         )
     if truth.numel() == 0:
         return Comparison(name, shape, 0.0)
-    got = (candidate.detach() if values is None else values).to(truth.device, torch.float64)
-    own = None if reference is None else reference.detach().to(truth.device, torch.float64)
+    candidate_values = (candidate.detach() if values is None else values).to(truth.device, torch.float64)
+    reference_values = None if reference is None else reference.detach().to(truth.device, torch.float64)
     spread = spread or spread_of(deviations)
-    error = got - truth
-    judged = _judged(got, truth, error, own, spread, dtype)
+    error = candidate_values - truth
+    judged = _judged(candidate_values, truth, error, reference_values, spread, dtype)
     if overflows and judged is not None:
-        judged &= torch.isfinite(got)
+        judged &= torch.isfinite(candidate_values)
     unjudged = 0
     if judged is not None:
-        lost = judged & ~torch.isfinite(got)
-        if bool(lost.any()):
-            index = _index(lost, int(lost.reshape(-1).to(torch.int8).argmax()))
+        not_finite = judged & ~torch.isfinite(candidate_values)
+        if bool(not_finite.any()):
+            index = _index(not_finite, int(not_finite.reshape(-1).to(torch.int8).argmax()))
             return Comparison(
                 name,
                 shape,
                 math.inf,
-                problem=f"{int(lost.sum())} of {truth.numel()} elements are not finite, and the original's are",
+                problem=f"{int(not_finite.sum())} of {truth.numel()} elements are not finite, and the original's are",
                 index=index,
-                candidate=float(got[index]),
+                candidate=float(candidate_values[index]),
                 oracle=float(truth[index]),
                 finite=False,
             )
@@ -114,28 +124,29 @@ def compare(
         if unjudged:
             error = torch.where(judged, error, 0.0)
             spread = spread_of(torch.where(judged, deviations, 0.0))
-    found = _levels(error, spread, certain)
-    ratio = max(found.ratios)
-    if ratio <= 1.0 and own is None:  # most pass, and nobody asks where
-        level = LEVELS[found.ratios.index(ratio)]
+    levels = _levels(error, spread, certain)
+    ratio = max(levels.ratios)
+    if ratio <= 1.0 and reference_values is None:  # most pass, and need no position
+        level = LEVELS[levels.ratios.index(ratio)]
         return Comparison(name, shape, ratio, level=level, unjudged=unjudged)
-    reference_ratio, wider = 0.0, (1.0, 1.0, 1.0)
-    if own is not None:
-        there = torch.isfinite(own) if judged is None else judged & torch.isfinite(own)
-        own_error = torch.where(there, own - truth, 0.0)
-        own_found = _levels(own_error, spread, certain)
-        reference_ratio = max(own_found.ratios)
-        # where the original itself leaves its budget, the model does not hold; then twice its own error is the measure
-        wider = tuple(1.0 if its <= 1.0 else 2.0 * its for its in own_found.ratios)  # type: ignore[assignment]  # three
-    shares = [_share(mine, factor) for mine, factor in zip(found.ratios, wider, strict=True)]
-    element, row = int(found.elements.argmax()), int(found.rows.argmax())
+    reference_ratio = 0.0
+    wider: tuple[float, ...] = (1.0, 1.0, 1.0)
+    if reference_values is not None:
+        usable = torch.isfinite(reference_values) if judged is None else judged & torch.isfinite(reference_values)
+        reference_error = torch.where(usable, reference_values - truth, 0.0)
+        reference_levels = _levels(reference_error, spread, certain)
+        reference_ratio = max(reference_levels.ratios)
+        # if the original itself exceeds the budget, the model does not fit; then twice the original's error is allowed
+        wider = tuple(1.0 if share <= 1.0 else 2.0 * share for share in reference_levels.ratios)
+    shares = [_share(level_ratio, factor) for level_ratio, factor in zip(levels.ratios, wider, strict=True)]
+    element, row = int(levels.elements.argmax()), int(levels.rows.argmax())
     position = _index(error, element)
     sizes = (float(error[position].abs()), *_norms(error, row))
     allowed = tuple(size / share if share else math.inf for size, share in zip(sizes, shares, strict=True))
-    if any(math.isnan(share) for share in shares):  # no budget at all, for either: the errors themselves are compared
-        mine, its = _greatest(error), _greatest(own_error)
-        shares = [mine / (2.0 * its) if its else math.inf if mine else 0.0]
-        sizes, allowed = (mine, *sizes[1:]), (2.0 * its, *allowed[1:])
+    if any(math.isnan(share) for share in shares):  # neither has a budget: the errors themselves are compared
+        candidate_size, reference_size = _greatest(error), _greatest(reference_error)
+        shares = [candidate_size / (2.0 * reference_size) if reference_size else math.inf if candidate_size else 0.0]
+        sizes, allowed = (candidate_size, *sizes[1:]), (2.0 * reference_size, *allowed[1:])
     ratio = max(shares)
     at = shares.index(ratio)
     return Comparison(
@@ -144,20 +155,20 @@ def compare(
         ratio,
         level=LEVELS[at],
         index=position,
-        candidate=float(got[position]),
+        candidate=float(candidate_values[position]),
         oracle=float(truth[position]),
         error=sizes[at],
         allowed=allowed[at],
-        over=int((found.elements > found.allowed[0] * wider[0]).sum()),
+        over=int((levels.elements > levels.allowed[0] * wider[0]).sum()),
         row=_index(error[..., 0] if error.dim() else error, row),
-        rows_over=int((found.rows > found.allowed[1] * wider[1]).sum()),
+        rows_over=int((levels.rows > levels.allowed[1] * wider[1]).sum()),
         reference_ratio=reference_ratio,
         unjudged=unjudged,
     )
 
 
 def _norms(error: Tensor, row: int) -> tuple[float, float]:
-    """The norm of the error in one row, and in the whole tensor."""
+    """The norm of the error of one row, and of the whole tensor."""
     rows = error.reshape(-1, error.shape[-1] if error.dim() else 1)
     size = _greatest(error) or 1.0  # scaled, so that squares neither overflow nor vanish
     norms = (torch.linalg.vector_norm(x / size) * size for x in (rows[row], rows))
@@ -165,31 +176,36 @@ def _norms(error: Tensor, row: int) -> tuple[float, float]:
 
 
 def _judged(
-    got: Tensor, truth: Tensor, error: Tensor, own: Tensor | None, spread: Spread, dtype: torch.dtype
+    candidate_values: Tensor,
+    truth: Tensor,
+    error: Tensor,
+    reference_values: Tensor | None,
+    spread: Spread,
+    dtype: torch.dtype,
 ) -> Tensor | None:
-    """Which elements are judged; None where all are, and all are finite.
+    """A mask of the elements that are judged; None if all are judged and all are finite.
 
-    Beyond the largest number of the dtype an infinity is the right answer, and rounding may make the original itself
-    overflow; what is not a number is not judged either.
+    Beyond the largest number of the dtype infinity is the right answer, and the original itself may overflow by
+    rounding. Elements whose truth is NaN are not judged either.
     """
     largest = float(torch.finfo(dtype).max)
     if math.isfinite(_greatest(error)) and _greatest(truth) + 8 * spread.reach <= largest:
         return None
     judged = truth.abs() + 8 * spread.farthest <= largest
-    if own is not None and not bool(torch.isfinite(own).all()):
-        judged &= torch.isfinite(got)
+    if reference_values is not None and not bool(torch.isfinite(reference_values).all()):
+        judged &= torch.isfinite(candidate_values)
     return judged
 
 
 @dataclass(frozen=True)
 class _Levels:
-    """Errors in units of their standard deviations, by element and by row, and how many of those are allowed to each."""
+    """Errors by element and by row in units of their standard deviations, and how many of those units are allowed."""
 
     elements: Tensor  # (rows * width,)
     rows: Tensor  # (rows,)
     allowed: tuple[float, float]
     ratios: tuple[float, float, float]
-    scale: float  # of what the standard deviations are in
+    scale: float  # the unit of the standard deviations
 
 
 def _levels(error: Tensor, spread: Spread, certain: bool) -> _Levels:
@@ -216,13 +232,13 @@ def _levels(error: Tensor, spread: Spread, certain: bool) -> _Levels:
 
 
 def _greatest(x: Tensor) -> float:
-    """The greatest absolute value; not a number where one is none."""
-    low, high = torch.aminmax(x)  # some three times as fast as a norm or as taking absolute values first
+    """The greatest absolute value; NaN if an element is NaN."""
+    low, high = torch.aminmax(x)  # about three times as fast as a norm, or as absolute values first
     return max(-float(low), float(high))
 
 
 def _over(error: Tensor, budget: Tensor, numbers: bool) -> Tensor:
-    """error / budget, with 0 / 0 = 0: exact zeros on both sides are equal. `numbers` says that both are finite."""
+    """error / budget, with 0 / 0 = 0 for exact zeros on both sides; `numbers` says that both are finite."""
     quotient = error / budget
     return quotient.nan_to_num_(0.0, math.inf) if numbers else torch.where(error == 0, 0.0, quotient)
 

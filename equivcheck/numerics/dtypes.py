@@ -1,4 +1,4 @@
-"""The dtypes in which cases are run, one row each; no torch is loaded for it."""
+"""The dtypes in which cases are run, one row each, as data that needs no torch."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ class Dtype:
     """One dtype.
 
     Attributes:
-        name: As torch names it.
-        half: Whether it has few numbers: values repeat, and a running sum may be kept in the dtype itself between blocks.
-        exp_ulps: The spread of the error of an exponential, in unit roundoffs; 0 where one rounding of the result hides it.
-        keeps_subnormals: Whether numbers below the smallest normal one are kept by every implementation.
-        large_value: A factor of values near the largest number, whose sums are still finite.
-        loud_value: A value after a position that must not see it: large enough to pull attention through a mask that is only a
-            large finite number, small enough for its products to be finite.
+        name: torch's name for it.
+        half: Whether it has few numbers: values repeat, and a running sum may be kept in the dtype between blocks.
+        exp_ulps: The spread of an exponential's error, in unit roundoffs; 0 if one rounding of the result hides it.
+        keeps_subnormals: Whether every implementation keeps numbers below the smallest normal one.
+        large_value: A factor that brings values near the largest number, with sums that are still finite.
+        loud_value: A value at a position that must stay invisible: large enough to show through a mask that is only a
+            large finite number, small enough for finite products.
         timed: Whether `bench` times it.
     """
 
@@ -45,5 +45,5 @@ _BY_NAME = {row.name: row for row in DTYPE_ROWS}
 
 
 def dtype_row(name: object) -> Dtype:
-    """The row of a dtype, given by its name or as torch's object."""
+    """The row of a dtype, which is given by its name or as torch's object."""
     return _BY_NAME[str(name).removeprefix("torch.")]

@@ -1,4 +1,4 @@
-"""The words in which a comparison that failed is described."""
+"""The description of a failed comparison in words."""
 
 import math
 
@@ -8,7 +8,12 @@ __all__ = ["describe"]
 
 
 def describe(comparison: Comparison, *, dtype: str) -> str:
-    """Tell a failed comparison: what, how many, how big, where, and what was allowed."""
+    """Describe a failed comparison: which tensor, how many elements, how large, where, and the allowed error.
+
+    Args:
+        comparison: The comparison.
+        dtype: The dtype of the case.
+    """
     c = comparison
     where = f" at {c.index}" if c.index else ""
     if c.problem:

@@ -1,6 +1,6 @@
-"""What each operation with a rule of its own may be off by; all others commit one rounding of their result.
+"""The rounding errors of operations that have a rule; every other operation rounds its result once.
 
-A rule gets the operation's float64 result and its arguments, adds errors to the result in place and gives it back.
+A rule takes the operation's float64 result and its arguments, adds errors to the result in place and returns it.
 `docs/tolerance.md` derives the sizes.
 """
 
@@ -21,11 +21,11 @@ def _product(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapp
     a, b = args[-2:]
     root = torch.matmul(a * a, b * b).sqrt_().mul_(abs(kwargs.get("alpha", 1.0)))
     size = model.sum_error(out, root, a.shape[-1]) + model.u_factor * root
-    again = model.origins.again(a) if a.dim() >= 2 else None
-    if again is not None:  # exponentials mix the values, and only then are divided
-        again = again.reshape(a.shape if a.stride(-1) <= a.stride(-2) else a.mT.shape)
-        again = again if a.stride(-1) <= a.stride(-2) else again.mT
-        size = size + torch.matmul((a * again).square(), b * b).sqrt_()
+    recompute_error = model.origins.recompute_error(a) if a.dim() >= 2 else None
+    if recompute_error is not None:  # exponentials mix the values before the division by their sum
+        recompute_error = recompute_error.reshape(a.shape if a.stride(-1) <= a.stride(-2) else a.mT.shape)
+        recompute_error = recompute_error if a.stride(-1) <= a.stride(-2) else recompute_error.mT
+        size = size + torch.matmul((a * recompute_error).square(), b * b).sqrt_()
     model.perturb(out, size)
     model.summed = model.u_sum * math.sqrt(a.shape[-1]) * root / out.abs()
     if b.dim() >= 2:
@@ -60,7 +60,7 @@ def _layer_norm(model: ErrorModel, out: tuple[Tensor, ...], args: tuple[Any, ...
     if weight is not None:
         spread = spread * weight.abs()
     model.perturb(y, model.u * (y.abs() + scaled.abs()) + model.u_sum * spread)
-    # what is kept for the backward pass may be kept in the dtype itself
+    # mean and rstd may be saved for the backward pass in the dtype itself
     model.perturb(mean, model.relative(mean))
     model.perturb(rstd, model.relative(rstd))
     return out

@@ -1,4 +1,4 @@
-"""The truth: the original evaluated in float64, whatever dtypes its own code asks for on the way."""
+"""The oracle: the original evaluated in float64, even where its code casts to narrower dtypes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ _NARROW = frozenset(getattr(torch, name) for name in DTYPES if name != "float64"
 
 
 class Widened(TorchDispatchMode):
-    """Runs everything below it in float64: a cast to a narrower float, asked for by the original's own code, stays float64.
+    """While active, every cast to a narrower float dtype is a cast to float64.
 
-    An original that upcasts its softmax to float32, say, would otherwise put float32's rounding into the truth. `asked` has
-    the dtypes that were asked for so.
+    An original that upcasts its softmax to float32, say, would otherwise put float32's rounding into the truth. `asked`
+    has the narrower dtypes that the original's code asked for.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Widened(TorchDispatchMode):
 
     @staticmethod
     def widen(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same arguments with every narrower float dtype among them replaced by float64."""
+        """The arguments, with float64 in place of every narrower float dtype."""
         if any(isinstance(a, torch.dtype) and a in _NARROW for a in args):
             args = tuple(torch.float64 if isinstance(a, torch.dtype) and a in _NARROW else a for a in args)
         wide = {
@@ -49,7 +49,7 @@ class Widened(TorchDispatchMode):
 
 
 class Greatest(Widened):
-    """The same, and the greatest finite number that any operation gives."""
+    """`Widened`, which also records in `greatest` the greatest finite absolute value of any result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,19 +58,20 @@ class Greatest(Widened):
     def __torch_dispatch__(  # torch's protocol
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        found = super().__torch_dispatch__(func, types, args, kwargs)
-        for value in found if isinstance(found, tuple | list) else (found,):
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        for value in result if isinstance(result, tuple | list) else (result,):
             if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
                 size = float(torch.nan_to_num(value.detach(), posinf=0.0, neginf=0.0).abs().max())
                 self.greatest = max(self.greatest, size)
-        return found
+        return result
 
 
 @contextmanager
 def math_backend() -> Iterator[None]:
-    """Inside, a fused attention that the original itself calls is taken apart into matmuls and a softmax.
+    """Inside, torch decomposes fused attention into matmuls and a softmax.
 
-    So are the modules of torch that are one operation in eval mode without autograd, `nn.MultiheadAttention` among them.
+    That includes modules of torch that are one operation in eval mode without autograd, such as
+    `nn.MultiheadAttention`.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -84,7 +85,7 @@ def math_backend() -> Iterator[None]:
 def to_float64(
     module: nn.Module, inputs: Sequence[Tensor], device: torch.device
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Module and inputs on `device`, every float in float64; the module is changed in place, the inputs are copied exactly."""
+    """Module and inputs on `device` in float64; the module changes in place, the inputs are exact copies."""
     wide = tuple(
         x.detach().to(device, torch.float64) if x.is_floating_point() else x.detach().clone().to(device) for x in inputs
     )

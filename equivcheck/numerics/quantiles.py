@@ -1,4 +1,4 @@
-"""How far errors of a known spread may lie out, but for a chance: quantiles of Student's t and of a Gaussian vector's norm."""
+"""Quantiles of Student's t and of the norm of a Gaussian vector: how large errors of a known spread may be."""
 
 import math
 from functools import lru_cache
@@ -8,12 +8,12 @@ __all__ = ["norm_quantile", "student_quantile"]
 
 
 _EXACT_BELOW = 1e5
-"""From so many degrees of freedom on Wallace's quantile is right to 1e-9: test_quantiles.py holds it against scipy."""
+"""From this many degrees of freedom on Wallace's quantile is right to 1e-9, as test_quantiles.py shows with scipy."""
 _STEPS = 30
 _TERMS = 10_000
 
 
-@lru_cache(maxsize=4096)  # tails depend on sizes, which come again and again
+@lru_cache(maxsize=4096)  # tails depend on sizes, which repeat
 def _normal_quantile(tail: float) -> float:
     return -NormalDist().inv_cdf(tail)
 
@@ -23,8 +23,8 @@ def student_quantile(tail: float, dof: float) -> float:
     """The two-sided quantile of Student's t; the normal one where `dof` is infinite.
 
     Args:
-        tail: The chance to lie further out than the quantile, on either side: 0 to 1.
-        dof: Degrees of freedom, past 0, not only whole ones.
+        tail: The probability of a value beyond the quantile, on either side: 0 to 1.
+        dof: Degrees of freedom, greater than 0, not only whole ones.
 
     Returns:
         Wallace's approximation (1959, inverted), made exact by Newton's steps on the logarithm of the tail.
@@ -39,7 +39,7 @@ def student_quantile(tail: float, dof: float) -> float:
         return quantile
     for _ in range(_STEPS):
         log_tail = _log_student_tail(quantile, dof)
-        # the derivative of the logarithm of the tail after that of the quantile
+        # d log(tail) / d log(quantile)
         slope = -2 * quantile * math.exp(_log_student_density(quantile, dof) - log_tail)
         step = (math.log(tail) - log_tail) / slope
         quantile *= math.exp(max(-50.0, min(step, 50.0)))
@@ -54,7 +54,7 @@ def _log_student_density(t: float, dof: float) -> float:
 
 
 def _log_student_tail(t: float, dof: float) -> float:
-    """The logarithm of the chance that |T| is past `t`: of the regularised incomplete beta function (DLMF 8.17)."""
+    """log P(|T| > t), by the regularised incomplete beta function (DLMF 8.17)."""
     a, b, x = dof / 2, 0.5, dof / (dof + t * t)
     beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     front = a * math.log(x) + b * (2 * math.log(t) - math.log(dof + t * t)) - beta
@@ -82,10 +82,15 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
 
 
 def norm_quantile(tail: float, effective: float, dof: float) -> float:
-    """How far a Gaussian vector's norm goes beyond its root mean square, but for a chance of `tail`.
+    """A bound on a Gaussian vector's norm in units of its root mean square, exceeded with probability `tail` at most.
 
-    The bound of Laurent and Massart (2000, lemma 1) for weighted chi-squares with `effective` = tr(S)²/tr(S²) degrees of
-    freedom; where the spread itself comes from `dof` samples, widened as Student's quantile is over the normal one.
+    This is the bound of Laurent and Massart (2000, lemma 1) for weighted chi-squares.
+
+    Args:
+        tail: The probability of a norm beyond the bound.
+        effective: tr(S)²/tr(S²), the effective degrees of freedom of the covariance S.
+        dof: The number of samples that the spread comes from. If it is finite, the bound is widened by the quotient of
+            Student's quantile and the normal one.
     """
     x = -math.log(tail)
     root = 1 / math.sqrt(max(effective, 1.0))

@@ -1,4 +1,4 @@
-"""What the operations of a softmax may be off by, and those of one that is spelled out: differences, exponentials, quotients."""
+"""The rounding errors of a softmax, and of a hand-written one: of its differences, exponentials and quotients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,36 +10,38 @@ from equivcheck.numerics.error_model import ErrorModel, Rule
 
 __all__ = ["SOFTMAX_RULES"]
 
-_FELT = 2.0**-64  # a spacing of subnormals below this moves no gradient: float16's alone is above it
+_NEGLIGIBLE = 2.0**-64  # a spacing of subnormals up to this moves no gradient: float16 alone has a greater one
 
 
 def _softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     # p = exp(s - lse): an error of the exponent is a relative error of p, and |s - lse| = |log p|
     logarithm = torch.log(out.clamp_min(torch.finfo(out.dtype).tiny)).abs_()
-    again = _again(model, args[0])
-    # a log-sum-exp that is kept (for a backward pass) is rounded once for its whole row, and exponentials of
+    recompute_error = _recompute_error(model, args[0])
+    # a log-sum-exp that is saved for a backward pass is rounded once for its whole row, and exponentials of
     # arguments that lie close together err alike
-    kept = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
-    shared = model.draw(kept)
+    log_sum = torch.logsumexp(args[0], args[1], keepdim=True).abs_()
+    shared = model.draw(log_sum)
     # probabilities underflow in every regime, whatever the size of the values
-    model.perturb(out, out * (model.u * (1 + logarithm) + again + model.u_exp) + model.smallest * (out != 0))
+    size = model.u * (1 + logarithm) + recompute_error + model.u_exp
+    model.perturb(out, out * size + model.smallest * (out != 0))
     # the exponential of a large error is not linear in it
-    growth = torch.nan_to_num(shared * (model.u * (1 + kept) + model.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
+    growth = torch.nan_to_num(shared * (model.u * (1 + log_sum) + model.u_exp), nan=0.0, posinf=0.0, neginf=0.0)
     if out.shape[args[1]]:
         model.origins.mark_greatest(out, args[0].argmax(args[1], keepdim=True))
     return out.mul_(growth.clamp(-1.0, 1.0).exp_())
 
 
-def _again(model: ErrorModel, scores: Tensor) -> Tensor:
-    """By how much a probability is off whose score a backward pass computes again: nothing normalises that error away."""
-    again = model.u * scores.abs()
-    if model.summed is not None and model.summed.numel() == again.numel():
-        again = again + again * model.summed.reshape(again.shape) / model.u  # the latest product: q kᵀ, summed anew
-    return torch.nan_to_num(again, nan=0.0).clamp_(max=1.0)
+def _recompute_error(model: ErrorModel, scores: Tensor) -> Tensor:
+    """The relative error of a probability whose score a backward pass computes again: no normalisation removes it."""
+    size = model.u * scores.abs()
+    if model.summed is not None and model.summed.numel() == size.numel():
+        # the latest product is q kᵀ, which is summed a second time
+        size = size + size * model.summed.reshape(size.shape) / model.u
+    return torch.nan_to_num(size, nan=0.0).clamp_(max=1.0)
 
 
 def _difference(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A difference; where a number of its own is taken from each row of scores, as before an exponential, they are remembered."""
+    """A difference; if one number is subtracted from each row of scores, as before an exponential, it is recorded."""
     if not (isinstance(out, Tensor) and out.dtype is torch.float64):
         return out
     model.origins.follow(args, out)
@@ -47,20 +49,21 @@ def _difference(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
     model.perturb(out, model.relative(out))
     latest = model.summed is not None and model.summed.numel() == out.numel()
     if latest and isinstance(row, Tensor) and out.dim() and row.shape == (*out.shape[:-1], 1):
-        model.origins.mark_recomputed(out, _again(model, scores), less=row)
+        model.origins.mark_recomputed(out, _recompute_error(model, scores), less=row)
     return out
 
 
 def _unnormalised(model: ErrorModel, g: Tensor, p: Tensor, dim: int) -> Tensor:
-    """What underflow does to a softmax that is spelled out, exp(s - m) / sum, where it is differentiated.
+    """The error of underflow in the backward pass of a hand-written softmax, exp(s - m) / sum.
 
-    Its backward pass divides by the sum twice: p / sum and g / sum are spaced by subnormals where rows are long, and the gradient
-    of the sum, -(g * p / sum) summed, has that error for its whole row; exp(s - m), at most 1, brings it into every score.
+    That backward pass divides by the sum twice: in long rows p / sum and g / sum are multiples of the spacing of
+    subnormals. The gradient of the sum, -(g * p / sum) summed, has that error for its whole row; exp(s - m), at most 1,
+    brings it into every score.
     """
-    seen = p != 0
-    felt = g * seen
-    size = felt.square().sum(dim, keepdim=True).sqrt() + felt.sum(dim, keepdim=True).abs()
-    size = model.smallest * (size + seen.sum(dim, keepdim=True).sqrt())
+    visible = p != 0
+    visible_g = g * visible
+    size = visible_g.square().sum(dim, keepdim=True).sqrt() + visible_g.sum(dim, keepdim=True).abs()
+    size = model.smallest * (size + visible.sum(dim, keepdim=True).sqrt())
     # a perturbed probability may have any sign, and no row is all zeros but for rounding
     largest = p.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
     return p / largest * (size * model.draw(size))
@@ -74,30 +77,30 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
     shared = model.sum_error(delta, root, g.shape[dim]) + model.u * root
     flash = model.origins.terms(g)
     if flash is not None and flash.numel() == delta.numel() and dim in (-1, g.dim() - 1):
-        # a flash backward takes rowsum(dO * O) from O as it was summed and rounded; the same error for a whole row
+        # a flash backward pass takes rowsum(dO * O) from a summed and rounded O: one error for a whole row
         size = model.u + model.u_sum * model.steps(g.shape[dim])
         shared = shared + size * flash.reshape(delta.shape).sqrt()
     errors = p * (shared * model.draw(delta))
-    if model.smallest > _FELT:
+    if model.smallest > _NEGLIGIBLE:
         errors += _unnormalised(model, g, p, dim)
-    # parts of a row that are normalised apart and then merged have sums of their own, which may be as large as any term in them:
-    # where dropout leaves little of the whole row's, they cancel
+    # parts of a row that are normalised separately and then merged have separate sums, as large as any of their terms:
+    # these cancel where dropout leaves little of the sum of the whole row
     largest = (g * (p != 0)).abs().amax(dim, keepdim=True)
-    own = model.u * out.abs() + p * (model.u * (largest + delta.abs()))
+    size_of_terms = model.u * out.abs() + p * (model.u * (largest + delta.abs()))
     greatest = model.origins.greatest(p)
     if greatest is not None:
-        # a softmax that is spelled out takes the gradient of a row, which sums to zero, to its greatest score, whose
-        # difference all exponents are: what rounding leaves of that sum goes there
-        left = errors.sum(dim, keepdim=True).abs() + own.square().sum(dim, keepdim=True).sqrt_()
-        out.scatter_add_(dim, greatest, left * model.draw(left))
+        # a hand-written softmax subtracts the greatest score from all others: the gradients of a row sum to zero,
+        # and the rounding error of that sum goes to the greatest score
+        row_error = errors.sum(dim, keepdim=True).abs() + size_of_terms.square().sum(dim, keepdim=True).sqrt_()
+        out.scatter_add_(dim, greatest, row_error * model.draw(row_error))
     out.sub_(errors)
-    return model.perturb(out, own)
+    return model.perturb(out, size_of_terms)
 
 
 def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A product or quotient; where it normalises a gradient row by row, a spelled-out softmax is differentiated.
+    """A product or quotient; if it normalises a gradient row by row, it is the backward pass of a hand-written softmax.
 
-    A flash backward in its place takes rowsum(dO * O) from O as it was summed and rounded, as in `_softmax_backward`.
+    A flash backward pass in its place takes rowsum(dO * O) from a summed and rounded O, as in `_softmax_backward`.
     """
     if not (isinstance(out, Tensor) and out.dtype is torch.float64):
         return out
@@ -107,11 +110,11 @@ def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
     if len(tensors) < 2:
         return out
     for exponentials, other in (tensors, tensors[::-1]):
-        again = model.origins.again(exponentials)
-        if again is not None and other.shape in (exponentials.shape, (*exponentials.shape[:-1], 1)):
-            # divided by their sum they are probabilities, and times a gradient its scores': no error of a score that is
-            # made again is normalised away there, as in `_softmax`
-            model.perturb(out, out.abs() * again.reshape(out.shape))
+        recompute_error = model.origins.recompute_error(exponentials)
+        if recompute_error is not None and other.shape in (exponentials.shape, (*exponentials.shape[:-1], 1)):
+            # divided by their sum they are probabilities, and times a gradient they are the scores' gradient: no
+            # normalisation removes the error of a recomputed score, as in `_softmax`
+            model.perturb(out, out.abs() * recompute_error.reshape(out.shape))
             return out
     for gradient, rows in (tensors, tensors[::-1]):
         flash = model.origins.terms(gradient)
@@ -119,7 +122,7 @@ def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
         if flash is None or rows.shape != (*gradient.shape[:-1], 1) or flash.numel() * width != gradient.numel():
             continue
         size = (model.u + model.u_sum * model.steps(width)) * flash.reshape(rows.shape).sqrt()
-        # the same for a whole row, and as large as the row's factor, whichever side it stood on
+        # one error for a whole row, as large as the row's factor on either side
         share = (out.abs().sum(-1, keepdim=True) / gradient.abs().sum(-1, keepdim=True)).nan_to_num(0.0, posinf=0.0)
         out.add_(size * share * model.draw(size))
         break
@@ -129,7 +132,7 @@ def _normalised(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: M
 def _log_softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     size = model.u * out.abs() + model.u_sum * args[0].abs()
     model.perturb(out, size.masked_fill_(out.isinf(), 0.0))  # a score of minus infinity has no error
-    model.origins.mark_recomputed(out, _again(model, args[0]), probable=True)
+    model.origins.mark_recomputed(out, _recompute_error(model, args[0]), probable=True)
     return out
 
 
@@ -146,12 +149,12 @@ def _logsumexp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Ma
 
 
 def _exp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    again = model.origins.again(args[0])
+    recompute_error = model.origins.recompute_error(args[0])
     model.perturb(out, (model.u + model.u_exp) * out.abs())
-    if again is not None and model.origins.is_probable(args[0]):
-        return model.perturb(out, out.abs() * again)
-    if again is not None:
-        model.origins.mark_recomputed(out, again)
+    if recompute_error is not None and model.origins.is_probable(args[0]):
+        return model.perturb(out, out.abs() * recompute_error)
+    if recompute_error is not None:
+        model.origins.mark_recomputed(out, recompute_error)
     return out
 
 

@@ -1,4 +1,4 @@
-"""How far rounding moves a tensor: what perturbed runs of the original tell of it, worked out once."""
+"""The spread of a tensor under rounding, estimated from perturbed runs of the original."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,23 @@ from torch import Tensor
 
 __all__ = ["Spread", "spread_of"]
 
-_PRIOR = 4  # an element's spread is estimated together with this many samples' worth of its row's
+_PRIOR = 4  # the estimate of an element's variance includes its row's, weighted as this many samples
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations in units of `reach`, the greatest deviation of all; rows are those of the last dimension."""
+    """Estimated standard deviations of rounding error, divided by `reach`, the greatest deviation.
+
+    They are per element, per row of the last dimension, and for the whole tensor.
+    """
 
     count: int
     farthest: Tensor  # (*shape), the greatest deviation of each element
     reach: float
     elements: Tensor  # (rows, width), of each element
-    rows: Tensor  # (rows,), of each row's norm
+    rows: Tensor  # (rows,), of the norm of each row
     whole: float  # of the norm of the whole tensor
-    effective: float  # degrees of freedom of that norm: how many independent errors it is made of
+    effective: float  # degrees of freedom of that norm: its number of independent errors
 
     @property
     def dof(self) -> float:
@@ -28,19 +31,18 @@ class Spread:
 
     @property
     def dof_of_elements(self) -> float:
-        """Degrees of freedom of an element's estimate: its row adds what it knows from other elements, and no more."""
+        """Degrees of freedom of an element's estimate: its row's other elements add theirs, up to the prior."""
         return float(self.count + min(_PRIOR, self.count * (self.elements.shape[-1] - 1)))
 
 
 def spread_of(deviations: Tensor) -> Spread:
-    """The spread of perturbed runs' deviations, (count, *shape)."""
+    """The spread of the deviations of perturbed runs, (count, *shape)."""
     count = deviations.shape[0]
     farthest = deviations.abs().amax(0)
     reach = float(farthest.max())
     width = farthest.shape[-1] if farthest.dim() else 1
-    d = (deviations / reach if reach else deviations).reshape(
-        count, -1, width
-    )  # (count, rows, width); squares are numbers
+    # (count, rows, width); divided first, so that squares are finite
+    d = (deviations / reach if reach else deviations).reshape(count, -1, width)
     by_element = d.square().mean(0)  # (rows, width)
     by_row = by_element.mean(-1, keepdim=True)  # (rows, 1)
     pooled = by_element.lerp(by_row, _PRIOR / (count + _PRIOR))

@@ -1,4 +1,4 @@
-"""The truth of a problem: the oracle's values, samples of how far rounding may move them, and a memory of what candidates share."""
+"""The truth of a problem: the oracle's values, and samples of their rounding errors, which all candidates share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ __all__ = ["Sample", "Truth"]
 
 @dataclass(frozen=True)
 class Sample:
-    """What `count` perturbed runs gave: per tensor their deviations from the truth, stacked as (count, *shape)."""
+    """The deviations of `count` perturbed runs from the truth, by tensor, stacked as (count, *shape)."""
 
     count: int
     deviations: Mapping[str, Tensor]
     _spreads: dict[str, Spread] = field(default_factory=dict)
 
     def spread(self, name: str) -> Spread:
-        """How far rounding moves this tensor: worked out once, for all that is held against it."""
+        """The spread of this tensor under rounding, computed once for all comparisons."""
         if name not in self._spreads:
             self._spreads[name] = spread_of(self.deviations[name])
         return self._spreads[name]
@@ -27,11 +27,16 @@ class Sample:
 
 @dataclass
 class Truth:
-    """The oracle's results for one problem, and how far rounding may move them.
+    """The oracle's results for one problem, and samples of how far rounding may move them.
 
-    `perturbed` makes a sample of so many runs; `first` of them are enough to pass on, and `many` to accuse on. A `coarse`
-    original rounds to a narrower dtype than the case's by its own code. `may_overflow` says whether numbers on the way are
-    beyond the dtype. `reference_ratios` has the original's own error over its budget, by tensor, where it was asked.
+    Attributes:
+        values: The results, by tensor.
+        perturbed: Makes a sample of this many perturbed runs.
+        first: The number of runs that is enough for a pass.
+        many: The number of runs that is enough for a failure.
+        coarse: Whether the original's code rounds to a narrower dtype than the case's.
+        may_overflow: Whether intermediate numbers exceed the dtype.
+        reference_ratios: The original's error over its budget, by tensor; None if it was not computed.
     """
 
     values: dict[str, Tensor]
@@ -46,18 +51,18 @@ class Truth:
 
     @property
     def size_bytes(self) -> int:
-        """What it holds once the first sample is taken."""
+        """Its memory once the first sample is taken."""
         return (3 + self.first) * sum(value.nbytes for value in self.values.values())
 
     @property
     def overflows(self) -> bool:
-        """Whether numbers on the way are beyond the dtype, so that results of right implementations may not be finite."""
+        """Whether intermediate numbers exceed the dtype, so that right implementations may have results not finite."""
         if not self._overflows:
             self._overflows.append(self.may_overflow())
         return self._overflows[0]
 
     def sample(self, *, refined: bool) -> Sample:
-        """Few perturbed runs, enough to pass on; or, `refined`, many more, enough to accuse on."""
+        """A sample of few perturbed runs, enough for a pass; or, if `refined`, of many, enough for a failure."""
         count = self.many if refined else self.first
         if count not in self._samples:
             self._samples[count] = self.perturbed(count)

@@ -1,6 +1,6 @@
-"""A few words of shared memory that say what a process is at: they can be read after it has died.
+"""A page of shared memory in which a worker notes its current step, for the supervisor to read after its death.
 
-The supervisor makes them and gives them to a worker; in a process that has none, nothing is noted.
+The supervisor creates the page and gives it to a worker. In a process without one, the `note_*` functions do nothing.
 """
 
 import mmap
@@ -19,7 +19,7 @@ _SIZE = mmap.PAGESIZE
 
 @dataclass(frozen=True)
 class Place:
-    """What a process was at when it was last heard of: whose code, at what, of which kind of pair, on which case."""
+    """The last step that a process noted: whose code ran, at which step, for which kind of pair, on which case."""
 
     side: str = NOTHING
     step: str = NOTHING
@@ -28,24 +28,24 @@ class Place:
 
 
 class Beacon:
-    """The shared memory, as the process that made it holds it."""
+    """The shared memory, in the process that created it."""
 
     def __init__(self) -> None:
-        """Make it; an OSError where there is no memory for it."""
+        """Create the memory; an OSError if there is none."""
         self.descriptor = _anonymous_file()
         os.truncate(self.descriptor, _SIZE)
         self._memory = mmap.mmap(self.descriptor, _SIZE)
 
     def given(self) -> None:
-        """Close the descriptor, which another process has by now."""
+        """Close the descriptor, after another process has taken it."""
         os.close(self.descriptor)
 
     def read(self) -> Place:
-        """What was noted last."""
+        """The last notes of the worker."""
         return Place(*(_text(self._memory[part]) for part in (_SIDE, _STEP, _KIND, _CASE)))
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._memory.close()
 
 
@@ -53,42 +53,42 @@ _noted: mmap.mmap | None = None
 
 
 def shine(descriptor: int) -> None:
-    """Note in the memory behind `descriptor` what this process is at, from here on."""
+    """From now on, write the notes of this process to the memory behind `descriptor`."""
     global _noted
     _noted = mmap.mmap(descriptor, _SIZE)
     os.close(descriptor)
 
 
 def left() -> None:
-    """Foreign code was left: a process that was forked in it, and has come back from it, says so and ends."""
+    """Call `returned` when foreign code is left: a process that foreign code forked reports its return and ends."""
     if returned is not None:
         returned()
 
 
 returned: Callable[[], None] | None = None
-"""Is called where foreign code is left, in a process that was forked from the one that entered it."""
+"""The function that ends a process that was forked inside foreign code; None in every other process."""
 
 
 def note_side(side: str) -> None:
-    """Whose code runs: `reference` or `candidate`."""
+    """Note whose code runs: `reference` or `candidate`."""
     if _noted is not None:
         _noted[_SIDE] = _padded(side, _SIDE)
 
 
 def note_step(step: str) -> None:
-    """What is done, in words: `while it was imported`."""
+    """Note the step in words, such as `while it was imported`."""
     if _noted is not None:
         _noted[_STEP] = _padded(step, _STEP)
 
 
 def note_kind(kind: str) -> None:
-    """The kind of the pair, where it is known."""
+    """Note the kind of the pair."""
     if _noted is not None:
         _noted[_KIND] = _padded(kind, _KIND)
 
 
 def note_case(case: str) -> None:
-    """The id of the case."""
+    """Note the id of the case."""
     if _noted is not None:
         _noted[_CASE] = _padded(case, _CASE)
 

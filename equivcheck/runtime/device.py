@@ -1,7 +1,7 @@
-"""Devices: a row for each type, the one that a user asks for, its name, and whether it still answers.
+"""Devices: a row for each type, the device that a user asks for, its name, and whether it still answers.
 
-After an illegal access all calls of a process fail, those of right kernels too. Torch is loaded where a device is used: the
-command line has its help from here.
+After an illegal access all calls of a process fail, those of right kernels too. Functions import torch when they need
+it, because the help of the command line comes from here.
 """
 
 from dataclasses import dataclass
@@ -25,29 +25,30 @@ __all__ = [
 ]
 
 GPU = "cuda"
-"""The type of device that the options `--gpu` stand for."""
+"""The type of device that the option `--gpu` stands for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceType:
-    """One type of device, and how the package asks for it, waits for it and counts its memory; as it stands here, a CPU.
+    """One type of device, and how the package waits for it and counts its memory; the methods here are those of a CPU.
 
     Attributes:
-        name: As torch names it.
+        name: torch's name for it.
         title: Its name in messages.
-        accelerator: Whether it works beside the host and does much more in the same time: it is waited for, it has more cases,
-            longer sequences and larger benchmarks, and a process can lose it.
-        own_generator: Whether random numbers on it come from a generator of its own.
-        counts_memory: Whether it says how much memory is in use.
-        events: Whether torch's module of it has events with times, and `_sleep`, so that its time alone can be measured.
+        accelerator: Whether it runs asynchronously beside the host and is much faster: then it is waited for, it gets
+            more cases, longer sequences and larger benchmarks, and a process can lose it.
+        separate_generator: Whether random numbers on it come from another generator than the CPU's.
+        counts_memory: Whether it reports how much memory is in use.
+        events: Whether torch's module for it has events with times, and `_sleep`, to measure the time of the device
+            alone.
         autocast: Whether torch has autocast for it.
-        blocking: What is set in the environment so that a failing kernel is named.
+        blocking: The setting in the environment that makes torch name a failing kernel.
     """
 
     name: str
     title: str
     accelerator: bool = False
-    own_generator: bool = False
+    separate_generator: bool = False
     counts_memory: bool = False
     events: bool = False
     autocast: bool = True
@@ -55,37 +56,37 @@ class DeviceType:
 
     @property
     def module(self) -> Any:
-        """Torch's module of this type, such as `torch.cuda`; None where it has none."""
+        """torch's module for this type, such as `torch.cuda`; None if there is none."""
         import torch
 
         return getattr(torch, self.name, None)
 
     @property
     def asked_for(self) -> tuple[str, ...]:
-        """How a user may ask for it."""
+        """The words with which a user can ask for it."""
         return (self.name,)
 
     def count(self) -> int:
-        """How many of them torch sees."""
+        """The number of such devices that torch sees."""
         return 1
 
-    def found(self, device: "torch.device", asked: str) -> "torch.device":
-        """The device of this type that was `asked` for; a UsageError where it is not there."""
+    def resolve(self, device: "torch.device", asked: str) -> "torch.device":
+        """The device with its index; a UsageError with the user's word `asked` if it does not exist."""
         return device
 
     def device_name(self, device: "torch.device") -> str:
-        """The device as reports name it."""
+        """The name of the device in reports."""
         return str(device)
 
     def environment(self, device: "torch.device") -> dict[str, str]:
-        """What a verdict may depend on that is known of the device."""
+        """The facts about the device that a verdict may depend on."""
         return {}
 
     def synchronize(self, device: "torch.device") -> None:
-        """Return when it has done all that it was given."""
+        """Wait until the device has finished all its work."""
 
     def seed(self, device: "torch.device", seed: int) -> None:
-        """Start the generator of its own, where it has one."""
+        """Seed the generator of the device, if it has one."""
 
     def generator_state(self, device: "torch.device") -> "Tensor":
         """The state of the generator that random operations on it draw from."""
@@ -94,40 +95,40 @@ class DeviceType:
         return torch.get_rng_state()
 
     def set_generator_state(self, device: "torch.device", state: "Tensor") -> None:
-        """Set what `generator_state` gave."""
+        """Restore a state that `generator_state` returned."""
         import torch
 
         torch.set_rng_state(state)
 
     def free_bytes(self, device: "torch.device") -> int | None:
-        """How much memory is free; None where what runs on it shares the host's."""
+        """The free memory; None if the device shares the host's."""
         return None
 
     def allocated_bytes(self, device: "torch.device") -> int:
-        """How much memory tensors have now, where it counts that."""
+        """The memory of all tensors now; 0 if the device does not count it."""
         return 0
 
     def reset_peak(self, device: "torch.device") -> None:
-        """Count the peak of memory from here on."""
+        """Start a new count of the peak of memory."""
 
     def peak_bytes(self, device: "torch.device") -> int:
-        """The most memory that tensors had since `reset_peak`, where it counts that."""
+        """The peak of the memory of all tensors since `reset_peak`; 0 if the device does not count it."""
         return 0
 
     def empty_cache(self) -> None:
-        """Give back memory that no tensor has."""
+        """Release cached memory that no tensor uses."""
 
     def cache_bytes(self, device: "torch.device") -> int:
-        """The size of its L2 cache; 0 where that is not known."""
+        """The size of the L2 cache; 0 if it is unknown."""
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerator(DeviceType):
-    """A type of device whose module in torch has the functions of `torch.cuda`, by the same names."""
+    """A type of device whose module in torch has the functions of `torch.cuda`, under the same names."""
 
     accelerator: bool = True
-    own_generator: bool = True
+    separate_generator: bool = True
     counts_memory: bool = True
 
     @property
@@ -138,13 +139,14 @@ class Accelerator(DeviceType):
         module = self.module
         return int(module.device_count()) if module is not None and module.is_available() else 0
 
-    def found(self, device: "torch.device", asked: str) -> "torch.device":
+    def resolve(self, device: "torch.device", asked: str) -> "torch.device":
         import torch
 
         count = self.count()
         if count == 0:
             raise UsageError(
-                f"device {asked!r} was asked for and torch {torch.__version__} sees no {self.title} GPU: use --device cpu"
+                f"device {asked!r} was asked for and torch {torch.__version__} sees no {self.title} GPU: "
+                "use --device cpu"
             )
         index = self.module.current_device() if device.index is None else device.index
         if index >= count:
@@ -207,22 +209,31 @@ DEVICE_TYPES: dict[str, DeviceType] = {
         Accelerator(name="cuda", title="CUDA", events=True, blocking="CUDA_LAUNCH_BLOCKING=1"),
     )
 }
-"""The types of devices that a pair can be judged on; `auto` is the first accelerator here that is there."""
+"""The types of devices that a pair can be judged on; `auto` is the first accelerator here that exists."""
 
 
 def type_of(device: "torch.device") -> DeviceType:
-    """The row of a device; one of no row is taken for a CPU."""
+    """The row of a device; that of a CPU if the type has no row."""
     return DEVICE_TYPES.get(device.type, _CPU)
 
 
 def allowed(word: str) -> str:
-    """How a device can be asked for, with a `word` before the last way."""
+    """The words with which a device can be asked for, in a list with `word` before the last, such as "or"."""
     *ways, last = ("auto", *(way for row in DEVICE_TYPES.values() for way in row.asked_for))
     return f"{', '.join(ways)} {word} {last}"
 
 
 def ensure_device_alive(device: "torch.device", doing: str, error: Exception | None = None) -> None:
-    """Return where `device` answers after what was `doing`, and after `error` if it raised; DeviceLost where it does not."""
+    """Return if the device still answers after a step of foreign code.
+
+    Args:
+        device: The device.
+        doing: The step, in words that follow "while".
+        error: The error that the step raised, if any.
+
+    Raises:
+        DeviceLost: The device does not answer.
+    """
     row = type_of(device)
     if not row.accelerator or not (error is None or isinstance(error, RuntimeError)):
         return
@@ -235,27 +246,34 @@ def ensure_device_alive(device: "torch.device", doing: str, error: Exception | N
         first = error or raised
         cause = next((line.strip() for line in str(first).splitlines() if line.strip()), "")
         raise DeviceLost(
-            f"{device} is lost to this process, at the latest while {doing}: {type(first).__name__}: {cause}; nothing more can "
-            f"be judged in it, and `{replay}` on this case tells which kernel it was"
+            f"{device} is lost to this process, at the latest while {doing}: {type(first).__name__}: {cause}; "
+            f"nothing more can be judged in it, and `{replay}` on this case tells which kernel it was"
         ) from first
 
 
 def find_device(device: str) -> "torch.device":
-    """The device to run on: `auto` is the current accelerator where there is one; a UsageError where the device is missing."""
+    """The device to run on.
+
+    Args:
+        device: One of the words of `allowed`; `auto` is the current accelerator, or the CPU if there is none.
+
+    Raises:
+        UsageError: The word is unknown, or the device does not exist.
+    """
     import torch
 
     if device == "auto":
-        there = (row for row in DEVICE_TYPES.values() if row.accelerator and row.count())
-        return next((row.found(torch.device(row.name), device) for row in there), torch.device("cpu"))
+        present = (row for row in DEVICE_TYPES.values() if row.accelerator and row.count())
+        return next((row.resolve(torch.device(row.name), device) for row in present), torch.device("cpu"))
     try:
         named = torch.device(device)
     except RuntimeError:
         named = None
     if named is None or named.type not in DEVICE_TYPES:
         raise UsageError(f"unknown device {device!r}: allowed are {allowed('and')}")
-    return DEVICE_TYPES[named.type].found(named, device)
+    return DEVICE_TYPES[named.type].resolve(named, device)
 
 
 def device_name(device: "torch.device") -> str:
-    """The device, on an accelerator with the name of its model."""
+    """The device, with the name of its model if it is an accelerator."""
     return type_of(device).device_name(device)

@@ -1,7 +1,7 @@
-"""What foreign code uses beside its own source while it is imported and run: files that it reads, modules, connections.
+"""The files, modules and connections that foreign code uses while it is imported and run.
 
-Python announces each of these by an audit event. Code is foreign that belongs neither to equivcheck nor to an installed package:
-what it has an installed package read for it counts as read by it.
+Python announces each of these by an audit event. Code is foreign if it belongs neither to equivcheck nor to an
+installed package. A file that an installed package reads on behalf of foreign code counts as read by it.
 """
 
 import importlib
@@ -22,18 +22,18 @@ from equivcheck.runtime.source_files import file_of, is_equivcheck, is_installed
 __all__ = ["Access", "Seen", "watch_this_process", "watched"]
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_REALTIME_COARSE = 5  # Linux's clock of that name, for which Python has none
+_REALTIME_COARSE = 5  # the number of Linux's CLOCK_REALTIME_COARSE, which Python does not name
 _SYSTEM = tuple(f"{os.sep}{name}{os.sep}" for name in ("proc", "sys", "dev"))
 
 
 def _file_time_ns() -> int:
-    """The time that a file system gives a file which is written now: it ticks some hundred times a second."""
+    """The time that a file system gives a file that is written now; it ticks a few hundred times a second."""
     return time.clock_gettime_ns(_REALTIME_COARSE) if sys.platform == "linux" else time.time_ns()
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen in one process, as plain data that another one can be sent."""
+    """The use of files, modules and connections by one process, as plain data for another process."""
 
     read: dict[str, tuple[int, int]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class Seen:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Seen":
-        """What `plain` made a mapping of."""
+        """The inverse of `plain`."""
         return cls(
             {file: (changed, size) for file, (changed, size) in plain["read"].items()},
             frozenset(plain["written"]),
@@ -51,7 +51,7 @@ class Seen:
         )
 
     def plain(self) -> dict[str, Any]:
-        """As what JSON can hold."""
+        """The same as values that JSON can represent."""
         return {
             "read": {file: list(status) for file, status in self.read.items()},
             "written": sorted(self.written),
@@ -62,12 +62,11 @@ class Seen:
 
 @dataclass
 class Access:
-    """What foreign code has used since the pair was about to be loaded."""
+    """The use of files, modules and connections by foreign code since the start of this record."""
 
-    root: Path = field(default_factory=working_folder.current)  # now: foreign code may change the folder
-    path: tuple[str, ...] = field(
-        default_factory=lambda: tuple(sys.path)
-    )  # a file's folder is added where it is loaded
+    root: Path = field(default_factory=working_folder.current)  # at the start: foreign code may change the folder
+    # at the start: loading a file adds its folder
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
     began_ns: int = field(default_factory=_file_time_ns)
     known: frozenset[str] = field(default_factory=lambda: frozenset(sys.modules))
     read: dict[str, tuple[int, int]] = field(default_factory=dict)  # file -> time of change in ns, and size, when read
@@ -81,23 +80,23 @@ class Access:
         self._looked_at |= self.known
 
     def seen(self) -> Seen:
-        """All of it until now."""
+        """The record so far."""
         return Seen(dict(self.read), frozenset(self.written), self.loaded, frozenset(self.connected))
 
     def add(self, seen: Seen) -> None:
-        """Add what another process has seen."""
+        """Add the record of another process."""
         self.read = {**seen.read, **self.read}
         self.written |= seen.written
         self.connected |= seen.connected
         self.loaded_elsewhere |= seen.loaded
 
     def name_of(self, file: Path) -> str:
-        """The name by which a file is recorded."""
+        """The name under which a file is recorded."""
         return name_of(file, self.root, self.path)
 
     @property
     def modules(self) -> dict[Path, ModuleType]:
-        """The modules that were loaded in this process since, by file, less those of equivcheck and of installed packages."""
+        """The foreign modules that this process has loaded since the start of the record, by file."""
         for name, module in list(sys.modules.items()):
             if name in self._looked_at:
                 continue
@@ -109,7 +108,7 @@ class Access:
 
     @property
     def loaded(self) -> frozenset[str]:
-        """The files of such modules, loaded in this process or in another one."""
+        """The files of such modules, of this process and of those that were added."""
         return frozenset(map(str, self.modules)) | self.loaded_elsewhere
 
 
@@ -119,20 +118,20 @@ _listening = False
 
 @contextmanager
 def watched() -> Iterator[Access]:
-    """Inside, what foreign code uses is noted in the Access that is given."""
+    """Inside, record the use of files, modules and connections by foreign code in the Access that is yielded."""
     global _access
-    around, _access = _access, Access()
+    outer, _access = _access, Access()
     _listen()
     try:
         yield _access
     finally:
-        if around is not None:
-            around.add(_access.seen())
-        _access = around
+        if outer is not None:
+            outer.add(_access.seen())
+        _access = outer
 
 
 def watch_this_process() -> Access:
-    """Note what foreign code uses from here to the end of this process, which works for another one."""
+    """Record the use by foreign code from now to the end of this process, which works for another one."""
     global _access
     _access = Access()
     _listen()
@@ -141,16 +140,16 @@ def watch_this_process() -> Access:
 
 def _listen() -> None:
     global _listening
-    if _listening:  # a hook cannot be taken away again
+    if _listening:  # a hook cannot be removed
         return
     _listening = True
-    with suppress(Exception):  # where this torch has no such thing, it may look into the hook, which costs time alone
+    with suppress(Exception):  # another torch may trace the hook, which costs nothing but time
         _hide_from_compile(_hook.__code__)
     sys.addaudithook(_hook)
 
 
 def _hide_from_compile(code: CodeType) -> None:
-    """Keep torch.compile, which looks into all that runs beneath a compiled function, out of this code and what it calls."""
+    """Exclude this code, and the functions that it calls, from torch.compile."""
     eval_frame: Any = importlib.import_module("torch._C._dynamo.eval_frame")
     if hasattr(eval_frame, "set_code_exec_strategy"):
         skip = eval_frame._FrameAction.SKIP
@@ -164,18 +163,18 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         return
     try:
         _EVENTS[event](_access, args)
-    except Exception:  # what is raised here would be raised in the foreign code
+    except Exception:  # an exception from here would be raised in the foreign code
         return
 
 
 def _opened(access: Access, args: tuple[Any, ...]) -> None:
-    path, *how = args
-    if not isinstance(path, str | bytes):  # a file that is open already
+    path, *flags = args
+    if not isinstance(path, str | bytes):  # the descriptor of an open file
         return
     file = os.path.abspath(os.fsdecode(path))
     if file.startswith(_SYSTEM) or is_installed(file) or is_equivcheck(file):
         return
-    if len(how) == 2 and isinstance(how[1], int) and how[1] & _WRITES:
+    if len(flags) == 2 and isinstance(flags[1], int) and flags[1] & _WRITES:
         access.written.add(file)
     elif file not in access.read and _is_foreign(sys._getframe(2)):
         status = os.stat(file)
@@ -189,7 +188,7 @@ def _moved(access: Access, args: tuple[Any, ...]) -> None:
 
 def _connected(access: Access, args: tuple[Any, ...]) -> None:
     address = args[1]
-    if isinstance(address, tuple) and _is_foreign(sys._getframe(2)):  # a text is the name of a socket on this machine
+    if isinstance(address, tuple) and _is_foreign(sys._getframe(2)):  # a text names a socket of this machine
         access.connected.add(str(address[0]))
 
 

@@ -1,7 +1,8 @@
-"""A Python file that is given by its path: one module, under the name that the files beside it import it by.
+"""The module of a Python file that is given by its path, under the name that neighbouring files use to import it.
 
-The name is the file's stem, or in a package the dotted one. Where another module has that name already, or would be imported
-by it, the file has a name of its own, which shadows nothing; the files beside it import it by its stem all the same.
+The name is the file's stem, or the dotted name in a package. If another module has that name, or `import` would find
+another module under it, the file gets a private name that shadows nothing; neighbouring files still import it by its
+stem.
 """
 
 import importlib
@@ -18,14 +19,14 @@ __all__ = ["imported_as", "module_of"]
 
 
 def module_of(path: Path) -> ModuleType:
-    """The module of a file, which is loaded where no module is made of it yet.
+    """The module of a file, which is loaded unless a module of it exists.
 
     Args:
-        path: The file; a link counts as the file that it leads to, and has the name that it is given.
+        path: The file; a link counts as its target, under the name of the link.
 
     Raises:
-        UsageError: There is no such file, or two modules are made of it already.
-        BaseException: Whatever the file raises while it runs.
+        UsageError: There is no such file, or it has two modules already.
+        BaseException: The file raised it when it ran.
     """
     path = path.expanduser()
     path = Path(os.path.realpath(path.parent), path.name)
@@ -41,13 +42,13 @@ def module_of(path: Path) -> ModuleType:
     folder = join(root)
     for other in {path.parent, path.resolve().parent} - {root}:
         join(other, watched=False)
-    if any("." in part for part in parts):  # no `import` names such a file
+    if any("." in part for part in parts):  # no import statement can name such a file
         return importlib.import_module(folder.private(parts[0], str(path)))
     return importlib.import_module(".".join((folder.actual(parts[0]), *parts[1:])))
 
 
 def imported_as(name: str, importer: ModuleType) -> ModuleType | None:
-    """The module that `importer` has imported by `name`; None where it is not loaded."""
+    """The module that `importer` has imported under `name`; None if it is not loaded."""
     loader = getattr(getattr(importer, "__spec__", None), "loader", None)
     if isinstance(loader, FileLoader):
         top, dot, rest = name.partition(".")
@@ -58,7 +59,7 @@ def imported_as(name: str, importer: ModuleType) -> ModuleType | None:
 
 
 def _tree(path: Path) -> tuple[Path, list[str]]:
-    """The folder around the outermost package that a file lies in, and the parts of its name from there."""
+    """The folder that contains the file's outermost package, and the parts of the module's name below it."""
     parts, folder = [path.stem], path.parent
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
         parts, folder = [folder.name, *parts], folder.parent

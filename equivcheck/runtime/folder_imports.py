@@ -1,4 +1,4 @@
-"""Imports of files that lie beside a file given by its path: they reach that folder, whatever else has these names."""
+"""Imports among files in the folder of a file that is given by its path: that folder comes before all other modules."""
 
 import builtins
 import hashlib
@@ -18,11 +18,11 @@ from equivcheck.runtime.module_files import installed, made_of, same
 
 __all__ = ["FileLoader", "Folder", "join"]
 
-_OF_THE_TOOL = frozenset(name.partition(".")[0] for name in sys.modules)  # this one is imported before any pair
+_OF_THE_TOOL = frozenset(name.partition(".")[0] for name in sys.modules)  # this module is imported before any pair
 
 
 class Folder:
-    """A folder that such files lie in: they import each other from it, whatever else has these names."""
+    """A folder whose files import each other, even if other modules have the same names."""
 
     def __init__(self, path: str, watched: bool) -> None:
         self.path = path
@@ -30,34 +30,34 @@ class Folder:
         self.watched = not all(self.is_natural(name) for name in names if self.file(name))
 
     def file(self, top: str) -> str | None:
-        """The Python file in the folder that `import top` means; None where there is none."""
+        """The Python file of this folder for `import top`; None if there is none."""
         spec = PathFinder.find_spec(top, [self.path])
         return spec.origin if spec is not None and (spec.origin or "").endswith(".py") else None
 
     def is_natural(self, top: str) -> bool:
-        """Whether `import top` gives the file of this folder, here and now."""
+        """Whether a plain `import top` gives the file of this folder now."""
         file, known = self.file(top), sys.modules.get(top)
         if known is not None:
             return same(getattr(known, "__file__", None), file)
         for finder in sys.meta_path:
             if finder is not _finder:
-                with suppress(Exception):  # a stranger's
+                with suppress(Exception):  # a finder of foreign code
                     spec = finder.find_spec(top, None)
                     if spec is not None:
                         return same(spec.origin, file)
         return False
 
     def actual(self, top: str) -> str:
-        """The name of the module of this folder's file for `top`."""
+        """The name of the module of this folder's file for `top`: itself, or a private one."""
         file = self.file(top)
         return top if file is None or self.is_natural(top) else self.private(top, file)
 
     def private_name(self, top: str) -> str:
-        """A name that nobody else has."""
+        """A name for `top` that no other module has."""
         return f"{top.replace('.', '_')}_{hashlib.sha256(os.path.join(self.path, top).encode()).hexdigest()[:8]}"
 
     def private(self, top: str, file: str) -> str:
-        """The same, with which `file` can be imported from now on."""
+        """The private name of `top`, under which `file` can be imported from now on."""
         name = self.private_name(top)
         _finder.private[name] = _spec(name, file, self)
         return name
@@ -94,13 +94,13 @@ class FileLoader(SourceFileLoader):
         self.folder = folder
 
     def exec_module(self, module: ModuleType) -> None:
-        # of this module alone: what others import stays what it is
+        # of this module alone: the imports of other modules stay as they are
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": self.folder.imports}
         super().exec_module(module)
 
 
 class _OneModule(Loader):
-    """Gives the module that is made of a file already, under a second name."""
+    """Gives the existing module of a file under a second name."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module, self.spec = module, module.__spec__
@@ -113,7 +113,7 @@ class _OneModule(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds what lies in the folders of files that were given by their paths."""
+    """Finds modules in the folders of files that were given by their paths."""
 
     def __init__(self) -> None:
         self.private: dict[str, ModuleSpec] = {}
@@ -121,7 +121,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module that is made of the file already, or a loader that lets it import from its folder; None: as always."""
+        """A spec of the file's existing module, or one whose loader imports from its folder; None for others."""
         if fullname in self.private:
             return self.private[fullname]
         if fullname in sys.modules:  # it is being reloaded
@@ -144,7 +144,7 @@ _finder = _Finder()
 
 
 def join(path: Path, watched: bool = True) -> Folder:
-    """The folder, importable from."""
+    """Make a folder importable, and return it."""
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     if str(path) not in sys.path:
@@ -155,7 +155,7 @@ def join(path: Path, watched: bool = True) -> Folder:
 
 
 def _folder_of(fullname: str, path: Sequence[str] | None) -> Folder | None:
-    """The folder of these in which a module would be found; of a submodule, the one around its package."""
+    """The joined folder that has the module; for a submodule, the one that contains its package."""
     if path is None:
         return next((folder for folder in _folders.values() if folder.file(fullname)), None)
     entries = [entry for entry in path if not installed(entry)]

@@ -1,6 +1,7 @@
-"""Settings of the process that change what torch computes: read, and put back after code that may have switched them.
+"""Settings of the process that change torch's results: read before foreign code runs, and restored after it.
 
-A candidate that switches one must not be judged by it: where it allows TF32, the budget would allow TF32 as well.
+The judgement of a candidate must not depend on a setting that it switches: if it allowed TF32, the budget would as
+well.
 """
 
 import types
@@ -17,9 +18,9 @@ from equivcheck.runtime.device import DEVICE_TYPES
 
 __all__ = ["default_dtype", "now", "preserved", "put_back", "switched"]
 
-_SUBNORMAL, _ONE = 2.0**-1060, 1.0  # names, so that their product is worked out when it is asked for
+_SUBNORMAL, _ONE = 2.0**-1060, 1.0  # named, so that Python computes their product at run time
 _PLACES = (F, nn.Module, nn.Linear, nn.Dropout, torch.Tensor)
-"""Whose functions others call, too: what is set in their place is set for everybody."""
+"""Namespaces whose functions a candidate might monkeypatch for the whole process."""
 
 
 class _Setting(NamedTuple):
@@ -36,14 +37,14 @@ def _autocast(device: str) -> _Setting:
 
 
 def _flushes() -> bool:
-    """Whether this thread takes subnormal numbers for zero: torch has no question for it, and Python's own go the same way."""
+    """Whether this thread flushes subnormal numbers to zero: torch cannot say, and Python's floats do the same."""
     return _SUBNORMAL * _ONE == 0.0
 
 
 def _cudnn_tf32() -> bool | None:
     try:
         return bool(torch.backends.cudnn.allow_tf32)
-    except RuntimeError:  # torch refuses the question where a newer setting was made
+    except RuntimeError:  # torch refuses to read it once a newer setting was made
         return None
 
 
@@ -53,22 +54,24 @@ def _put_cudnn_tf32(value: bool | None) -> None:
 
 
 class _Functions:
-    """What the namespaces of `_PLACES` hold; equal where their functions are the same."""
+    """The contents of the namespaces of `_PLACES`; equal if their functions are the same."""
 
     def __init__(self) -> None:
-        self.held = [vars(place).copy() for place in _PLACES]
+        self.namespaces = [vars(place).copy() for place in _PLACES]
 
     def __eq__(self, other: object) -> bool:
-        # copies are compared as wholes first: this is asked twice for everything that runs
-        return isinstance(other, _Functions) and (self.held == other.held or self.functions() == other.functions())
+        # whole dictionaries are compared first: this comparison runs twice for every call of foreign code
+        return isinstance(other, _Functions) and (
+            self.namespaces == other.namespaces or self.functions() == other.functions()
+        )
 
-    __hash__ = None  # type: ignore[assignment]  # of what may change
+    __hash__ = None  # type: ignore[assignment]  # it compares mutable state
 
     def functions(self) -> dict[tuple[int, str], Any]:
         return {
             (at, name): value
-            for at, held in enumerate(self.held)
-            for name, value in held.items()
+            for at, namespace in enumerate(self.namespaces)
+            for name, value in namespace.items()
             if isinstance(value, types.FunctionType | types.BuiltinFunctionType)
         }
 
@@ -91,9 +94,9 @@ def _global_hooks() -> dict[str, dict[Any, Any]]:
 
 def _put_global_hooks(before: Mapping[str, Mapping[Any, Any]]) -> None:
     for name, hooks in before.items():
-        there = getattr(nn.modules.module, name)
-        there.clear()
-        there.update(hooks)
+        registry = getattr(nn.modules.module, name)
+        registry.clear()
+        registry.update(hooks)
 
 
 _SETTINGS: dict[str, _Setting] = {
@@ -115,7 +118,7 @@ _SETTINGS: dict[str, _Setting] = {
     "TF32 in cuDNN": _Setting(_cudnn_tf32, _put_cudnn_tf32),
     "cudnn.benchmark": _of(torch.backends.cudnn, "benchmark"),
     "cudnn.deterministic": _of(torch.backends.cudnn, "deterministic"),
-    # torch keeps these four under CUDA's name, and they choose the kernels of a CPU as well
+    # torch has these four in its module for CUDA, and they choose the kernels of a CPU as well
     "flash sdp": _Setting(torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
     "memory-efficient sdp": _Setting(
         torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp
@@ -133,17 +136,17 @@ _SETTINGS: dict[str, _Setting] = {
 
 
 def now() -> Mapping[str, Any]:
-    """Every setting as it is, by its name."""
+    """The value of every setting, by name."""
     return {name: setting.get() for name, setting in _SETTINGS.items()}
 
 
 def switched(before: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that are not what they were."""
+    """The names of the settings that differ from `before`, which `now` returned."""
     return [name for name, value in now().items() if value != before[name]]
 
 
 def put_back(before: Mapping[str, Any]) -> list[str]:
-    """Make every setting what it was, and give the names of those that were not."""
+    """Restore every setting of `before`, and return the names of those that differed."""
     names = switched(before)
     for name in names:
         _SETTINGS[name].put(before[name])
@@ -152,7 +155,7 @@ def put_back(before: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Inside, tensors whose dtype nobody gives are of this one."""
+    """Inside, this is the dtype of tensors that are created without one."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -163,7 +166,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Afterwards every setting is what it was."""
+    """Restore every setting at the end."""
     before = now()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which attention kernel ran: read off what was dispatched while it ran, never off what was asked for."""
+"""The attention kernels that ran, read from the operations that torch dispatched, never from what was requested."""
 
 import os
 from collections import Counter
@@ -17,13 +17,13 @@ KERNELS: dict[str, SDPBackend] = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-"""The kernels of `F.scaled_dot_product_attention`, by the names that `--require-backend` has for them."""
+"""The kernels of `F.scaled_dot_product_attention`, by their names in `--require-backend`."""
 
 EAGER = "spelled out"
 _UNKNOWN = "none known"
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
 _MATH = "aten::_scaled_dot_product_attention_math"
-_OPERATIONS = {  # a piece of an operation's name -> the kernel behind it; torch's own, flash-attn's and xformers'
+_OPERATIONS = {  # part of an operation's name -> its kernel; operations of torch, flash-attn and xformers
     "scaled_dot_product_flash_attention": "flash",
     "flash_attention_forward": "flash",
     "flash_attn": "flash",
@@ -37,31 +37,31 @@ _OPERATIONS = {  # a piece of an operation's name -> the kernel behind it; torch
 
 
 def kernels_of(action: Callable[[], Any]) -> tuple[str, ...]:
-    """The kernels that `action` ran, by name, each once: those of `KERNELS`, `flex`, or `spelled out` for a softmax of its own.
+    """The names of the kernels that `action` ran, each once: of `KERNELS`, `flex`, or `EAGER` for a plain softmax.
 
-    What torch's dispatcher was handed is recorded on this thread, composite operations and compiled graphs included, so that
-    looking changes nothing about what is chosen. Raises whatever `action` raises.
+    The operations that reach torch's dispatcher on this thread are recorded, composite operations and compiled graphs
+    included. Recording does not change the choice of kernels. An exception of `action` propagates.
     """
-    # not torch.profiler, which takes a second to start
+    # torch.profiler would take a second to start
     with _quietly(), torch.autograd.profiler.profile(use_kineto=False) as seen:
         action()
-    # not seen.function_events: to build those takes longer than most actions
+    # seen.function_events would take longer to build than most actions take
     events = seen.kineto_results.events() if seen.kineto_results is not None else ()
     counts = Counter(event.name() for event in events)
-    found = {
+    kernels = {
         kernel for name in counts for piece, kernel in _OPERATIONS.items() if piece in name and "backward" not in name
     }
     if counts[_MATH]:
-        found.add("math")
+        kernels.add("math")
     if counts["aten::_softmax"] > counts[_MATH]:  # the math kernel has one softmax inside
-        found.add(EAGER)
+        kernels.add(EAGER)
     order = (*KERNELS, "flex", EAGER)
-    return tuple(sorted(found, key=order.index)) or (_UNKNOWN,)
+    return tuple(sorted(kernels, key=order.index)) or (_UNKNOWN,)
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Inside, torch's profiler does not tell on standard error that it starts and stops."""
+    """Inside, torch's profiler does not write to standard error when it starts and stops."""
     before = os.environ.get(_LOG_LEVEL)
     os.environ.setdefault(_LOG_LEVEL, "99")
     try:

@@ -1,4 +1,4 @@
-"""Which modules are made of which files: a file of which two are made is two things with one source."""
+"""The modules of a file: two modules of one file have two sets of classes with one source."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
 
 
 def files() -> Iterator[tuple[ModuleType, str]]:
-    """Each module once, with its file."""
+    """Each loaded module once, with its file."""
     for module in {id(module): module for module in list(sys.modules.values())}.values():
         file = getattr(module, "__dict__", {}).get("__file__")
         if isinstance(file, str) and isinstance(module, ModuleType):
@@ -23,31 +23,36 @@ def files() -> Iterator[tuple[ModuleType, str]]:
 
 
 def made_of(path: str) -> list[ModuleType]:
-    """The modules that are made of a file; the main program only where it is the only one."""
+    """The modules of a file; the main program only if it is the only one."""
     modules = [module for module, file in files() if same(file, path)]
     return [module for module in modules if module.__name__ not in _MAIN] or modules[:1]
 
 
 def made_twice(among: Iterable[Path] | None = None) -> list[str]:
-    """A sentence for each file, installed ones apart, of which two modules are made; `among` these, or of all that are loaded."""
+    """A sentence for each file that has two modules, without installed files.
+
+    Args:
+        among: The files to look at; None for those of all loaded modules.
+    """
     wanted = None if among is None else {os.path.realpath(file) for file in among}
-    made: dict[tuple[int, int], list[tuple[str, str]]] = {}
+    modules_by_inode: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for module, file in files():
-        asked = wanted is None or os.path.realpath(file) in wanted
-        if asked and module.__name__ not in _MAIN and not installed(file):
+        included = wanted is None or os.path.realpath(file) in wanted
+        if included and module.__name__ not in _MAIN and not installed(file):
             with suppress(OSError):
-                there = os.stat(file)
-                made.setdefault((there.st_dev, there.st_ino), []).append((module.__name__, os.path.basename(file)))
+                status = os.stat(file)
+                entry = (module.__name__, os.path.basename(file))
+                modules_by_inode.setdefault((status.st_dev, status.st_ino), []).append(entry)
     return [
         f"{' and '.join(name for name, _ in modules)} are two modules of one file, {modules[0][1]}: "
         "a class of one is none of the other's; import it everywhere by one name"
-        for modules in made.values()
+        for modules in modules_by_inode.values()
         if len(modules) > 1
     ]
 
 
 def same(file: str | None, other: str | None) -> bool:
-    """Whether the two are one file; False where one is missing."""
+    """Whether the two paths are one file; False if one is missing."""
     try:
         return file is not None and other is not None and (file == other or os.path.samefile(file, other))
     except OSError:
@@ -55,7 +60,7 @@ def same(file: str | None, other: str | None) -> bool:
 
 
 def installed(file: str | None) -> bool:
-    """Whether a file or a folder belongs to what is installed."""
+    """Whether a file or a folder belongs to an installed package."""
     return file is not None and (
         bool({"site-packages", "dist-packages"} & set(Path(file).parts)) or file.startswith(_INSTALLED)
     )

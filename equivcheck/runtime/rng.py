@@ -1,4 +1,4 @@
-"""The generators of random numbers: started from a seed for a while, read and put back."""
+"""The generators of random numbers: seeded for a while, read, and restored."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,17 +12,17 @@ __all__ = ["generator_state", "generators_kept", "seeded", "set_generator_state"
 
 
 def generators_kept(device: torch.device) -> AbstractContextManager[None]:
-    """Afterwards the generators of the CPU and of `device` are as they were."""
-    if type_of(device).own_generator:
+    """Restore the generators of the CPU and of `device` at the end."""
+    if type_of(device).separate_generator:
         return torch.random.fork_rng(devices=[device], device_type=device.type)
     return torch.random.fork_rng(devices=[])
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, the generators of the CPU and of `device` start from `seed`; afterwards they are as they were."""
+    """Inside, the generators of the CPU and of `device` start from `seed`; at the end they are restored."""
     with generators_kept(device):
-        # not torch.manual_seed: where CUDA is not initialised, it formats and keeps a stack trace at every call
+        # torch.manual_seed would format and store a stack trace at every call while CUDA is not initialised
         torch.default_generator.manual_seed(seed)
         type_of(device).seed(device, seed)
         yield
@@ -34,5 +34,5 @@ def generator_state(device: torch.device) -> Tensor:
 
 
 def set_generator_state(device: torch.device, state: Tensor) -> None:
-    """Set what `generator_state` gave."""
+    """Restore a state that `generator_state` returned."""
     type_of(device).set_generator_state(device, state)

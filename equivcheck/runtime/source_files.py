@@ -1,4 +1,4 @@
-"""Source files: whose they are, the names by which they are recorded and looked for elsewhere, and their hashes."""
+"""Source files: their owner, the names under which they are recorded and looked up elsewhere, and their hashes."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 CHANGED = "changed while the pair ran"
-"""Stands where the hash of a file belongs that was another one when it was read: no file has it."""
+"""Stands in place of the hash of a file that changed after it was read: no file has this hash."""
 
 MOST_BYTES = 256 * 2**20
 """The largest file that is hashed."""
@@ -33,7 +33,7 @@ _SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def _folders(paths: Iterable[str]) -> tuple[str, ...]:
-    """Each folder as it is spelled and as it is behind links, with a separator at its end."""
+    """Each folder as given and with links resolved, with a separator at its end."""
     return tuple(
         {f"{spelled}{os.sep}" for path in paths for spelled in (os.path.abspath(path), os.path.realpath(path))}
     )
@@ -49,33 +49,33 @@ def is_installed(file: str) -> bool:
 
 
 def is_equivcheck(file: str) -> bool:
-    """Whether the file of this absolute path belongs to equivcheck, whose source files are hashed apart."""
+    """Whether the file of this absolute path belongs to equivcheck, whose source files are hashed separately."""
     return file.startswith(_EQUIVCHECK)
 
 
 def is_compiled(file: str) -> bool:
-    """Whether the file of this name is compiled code: bytes that differ from one machine to another."""
+    """Whether the file of this name is compiled code, whose bytes differ from machine to machine."""
     return file.endswith(_COMPILED)
 
 
 def file_of(module: ModuleType | None) -> Path | None:
-    """The file of a module, behind links; None where it has none."""
-    # not getattr: a module that loads lazily would answer with whatever it loads
+    """The file of a module, with links resolved; None if it has none."""
+    # getattr would make a lazy module load
     file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
     return Path(os.path.realpath(file)) if isinstance(file, str) and os.path.isfile(file) else None
 
 
 def hash_of(file: Path) -> str:
-    """SHA-256 of a file's bytes, with the line ends of a checkout on any system.
+    """SHA-256 of the bytes of a file, with the line ends of Unix.
 
-    Of a file larger than `MOST_BYTES` no more than its beginning is read: its hash is that of no file that is recorded.
+    A file larger than `MOST_BYTES` is read only up to one byte more: its hash differs from that of every recorded file.
     """
     with file.open("rb") as opened:
         return hashlib.sha256(opened.read(MOST_BYTES + 1).replace(b"\r\n", b"\n")).hexdigest()
 
 
 def digest_of(files: Iterable[tuple[str, str]]) -> str:
-    """One SHA-256 of names and hashes of files, whatever their order."""
+    """One SHA-256 of names and hashes of files, which does not depend on their order."""
     digest = hashlib.sha256()
     for name, sha in sorted(files):
         digest.update(f"{name}\0{sha}\0".encode())
@@ -83,9 +83,10 @@ def digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 
 def name_of(file: Path, root: Path, path: Iterable[str] | None = None) -> str:
-    """The name by which `find` finds a file elsewhere.
+    """The name under which `find` finds a file on another machine.
 
-    It is relative to `root` where the file lies below it, else to an entry of `path` (`sys.path`), else a way up from `root`.
+    The name is relative to `root` if the file lies below it, else to an entry of `path` (by default `sys.path`), else
+    it starts at `root` and goes up.
     """
     if file.is_relative_to(root) and not is_installed(str(file)):
         return file.relative_to(root).as_posix()
@@ -97,7 +98,7 @@ def name_of(file: Path, root: Path, path: Iterable[str] | None = None) -> str:
 
 
 def find(name: str, root: Path) -> Path | None:
-    """The file that `name_of` called `name`, in this tree or where Python imports from; None where there is none."""
+    """The file that `name_of` named `name`, below `root` or an entry of `sys.path`; None if there is none."""
     for folder in (root, *map(Path, filter(None, sys.path))):
         if (folder / name).is_file():
             return folder / name

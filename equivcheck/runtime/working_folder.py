@@ -1,4 +1,4 @@
-"""The working folder of the process: code under test may change it, or remove it, and a run goes on all the same."""
+"""The working folder of the process, which code under test may change or remove without an end of the run."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ __all__ = ["current", "preserved"]
 
 
 def current() -> Path:
-    """The working folder; the root of the file system where the folder was removed."""
+    """The working folder; the root of the file system if the folder was removed."""
     try:
         return Path.cwd()
     except OSError:
@@ -18,7 +18,7 @@ def current() -> Path:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Afterwards the working folder is what it was, where that still exists."""
+    """Restore the working folder at the end, if it still exists."""
     before = current()
     try:
         yield

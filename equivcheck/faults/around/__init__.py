@@ -1,1 +1,1 @@
-"""Any original with one thing wrong around it."""
+"""Faults around an original of any kind."""

@@ -1,4 +1,4 @@
-"""What may be wrong with a tensor of outputs, whatever it comes from: an attention, a function or a model."""
+"""Wrong edits of a tensor of outputs: of an attention, a function or a model."""
 
 import torch
 from torch import Tensor
@@ -29,12 +29,12 @@ def outputs_scaled_by_64_units_in_the_last_place(y: Tensor) -> Tensor:
 
 
 def outputs_scaled_by_one_in_65536(y: Tensor) -> Tensor:
-    """Outputs are multiplied by 1 + 2^-16: to be seen in float32 and float64, lost in rounding below."""
+    """Outputs are multiplied by 1 + 2^-16: visible in float32 and float64, hidden by rounding in narrower dtypes."""
     return y * (1.0 + 2.0**-16)
 
 
 def outputs_through_float32(y: Tensor) -> Tensor:
-    """Outputs are rounded to float32: to be seen in float64 only."""
+    """Outputs are rounded to float32: visible in float64 only."""
     return y.float().to(y.dtype)
 
 
@@ -48,7 +48,7 @@ def outputs_one_unit_toward_zero(y: Tensor) -> Tensor:
 
 
 def outputs_with_noise(y: Tensor) -> Tensor:
-    """Noise of 1 % of their root mean square is added to the outputs, from a generator of its own."""
+    """Noise of 1 % of their root mean square is added to the outputs, from a separate generator."""
     generator = torch.Generator(y.device)
     generator.seed()
     noise = torch.randn(y.shape, generator=generator, device=y.device).to(y.dtype)
@@ -93,7 +93,7 @@ def quarter_of_the_channels_negated(y: Tensor) -> Tensor:
 
 
 def outputs_negated(y: Tensor) -> Tensor:
-    """All outputs change sign: gross, for what sees tokens only."""
+    """All outputs change sign: large enough for checks that compare tokens only."""
     return -y
 
 
@@ -108,7 +108,7 @@ def first_head_for_all(y: Tensor) -> Tensor:
 
 
 def softmax_spelled_out(y: Tensor) -> Tensor:
-    """The right result, and on the way an attention that no kernel fuses."""
+    """The result is right, and comes from a softmax that no kernel fuses."""
     return y + 0 * torch.nan_to_num(y.softmax(-1))
 
 

@@ -19,7 +19,7 @@ Function = Callable[..., Tensor]
 
 
 def around_function(function: Function, wrong: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that is called by what is wrong, with the same tensors and options."""
+    """A function whose calls go to `wrong`, with the function itself, the same tensors and the same options."""
     return partial(_called, function, wrong)
 
 
@@ -63,12 +63,12 @@ def gradient_of_v_halved(f: Function, *qkv: Tensor, **options: Any) -> Tensor:
 
 
 def scale_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """The scale is 1/sqrt(D), whatever is asked for."""
+    """The scale is 1/sqrt(D), even if another one is given."""
     return f(q, k, v, **(options | {"scale": q.size(-1) ** -0.5}))
 
 
 def scale_left_out_is_one(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Where no scale is given, none is applied."""
+    """No scale is applied if none is given."""
     return f(q, k, v, **({"scale": 1.0} | options))
 
 
@@ -83,7 +83,7 @@ def dropout_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any
 
 
 def dropout_left_on(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """A tenth is dropped where nothing should be."""
+    """A tenth is dropped at rates below 0.1."""
     return f(q, k, v, **(options | {"dropout_p": max(0.1, options["dropout_p"])}))
 
 
@@ -102,7 +102,7 @@ def input_modified_in_place(f: Function, q: Tensor, k: Tensor, v: Tensor, **opti
 
 
 def generator_drawn_from(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Each call draws a number that nobody uses."""
+    """Each call draws a random number and does not use it."""
     torch.rand((), device=q.device)
     return f(q, k, v, **options)
 
@@ -113,7 +113,7 @@ def mask_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -
 
 
 def boolean_mask_inverted(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """A boolean mask hides what it should show."""
+    """A boolean mask hides the keys that it should show."""
     mask = options.get("attn_mask")
     inverted = {"attn_mask": ~mask} if mask is not None and mask.dtype is torch.bool else {}
     return f(q, k, v, **(options | inverted))
@@ -133,13 +133,13 @@ def gradient_of_an_additive_mask_lost(f: Function, q: Tensor, k: Tensor, v: Tens
 
 
 def grouped_heads_tiled(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Fewer heads of keys and values are repeated as a whole, instead of each for the queries of its group."""
+    """Grouped heads of keys and values are repeated as a whole, instead of each for the queries of its group."""
     group = q.size(1) // k.size(1)
     return f(q, k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1), **options)
 
 
 def keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Of more keys than queries only as many are read as there are queries."""
+    """If there are more keys than queries, only as many keys are read as there are queries."""
     T, mask = q.size(-2), options.get("attn_mask")
     if k.size(-2) <= T:
         return f(q, k, v, **options)
@@ -149,7 +149,7 @@ def keys_past_the_queries_ignored(f: Function, q: Tensor, k: Tensor, v: Tensor, 
 
 
 def causal_mask_at_the_other_corner(f: Function, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Where keys are more than queries, the causal mask ends at the corner at which the original's does not."""
+    """If there are more keys than queries, the causal mask is aligned to the other corner than the original's."""
     y = f(q, k, v, **options)
     more = k.size(-2) - q.size(-2)
     if more <= 0 or not options.get("is_causal") or options.get("attn_mask") is not None:

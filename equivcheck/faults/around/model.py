@@ -32,7 +32,7 @@ Forward = Callable[..., Any]
 
 
 def around_model(factory: Factory, wrong: Callable[..., Any]) -> Factory:
-    """A factory of the same models, whose forward runs inside of what is wrong."""
+    """A factory of the same models, whose forward runs inside of `wrong`."""
     return functools.partial(_built, factory, wrong)
 
 
@@ -43,7 +43,7 @@ def _built(factory: Factory, wrong: Callable[..., Any], config: Any) -> nn.Modul
     def planted_forward(idx: Tensor, *rest: Any, **options: Any) -> Any:
         return wrong(module, forward, idx, *rest, **options)
 
-    functools.update_wrapper(planted_forward, forward)  # it takes what the model takes
+    functools.update_wrapper(planted_forward, forward)  # the signature of the model
     module.forward = planted_forward
     return module
 
@@ -73,13 +73,13 @@ def leak_from_the_next_token(module: nn.Module, forward: Forward, idx: Tensor, *
 
 
 def generator_drawn_from(module: nn.Module, forward: Forward, idx: Tensor, *rest: Any, **options: Any) -> Any:
-    """Each call draws a number that nobody uses."""
+    """Each call draws a random number and does not use it."""
     torch.rand((), device=idx.device)
     return forward(idx, *rest, **options)
 
 
 def refusals_swallowed(module: nn.Module, forward: Forward, idx: Tensor, *rest: Any, **options: Any) -> Any:
-    """Where the model refuses an input, zeros are returned."""
+    """Zeros are returned if the model refuses an input."""
     try:
         return forward(idx, *rest, **options)
     except (RuntimeError, ValueError, IndexError):
@@ -87,14 +87,14 @@ def refusals_swallowed(module: nn.Module, forward: Forward, idx: Tensor, *rest: 
 
 
 def logits_off_with_a_cache(module: nn.Module, forward: Forward, *args: Any, **options: Any) -> Any:
-    """Logits are 5 % too large where a cache is given."""
+    """Logits are 5 % too large if a cache is given."""
     if all(options.get(name) is None for name in CACHES):
         return forward(*args, **options)
     return _edited(lambda y: y * 1.05, module, forward, *args, **options)
 
 
 def one_more_result(module: nn.Module, forward: Forward, *args: Any, **options: Any) -> Any:
-    """None is returned beside what the model returns."""
+    """The model returns None as one more result."""
     result = forward(*args, **options)
     return (*result, None) if isinstance(result, tuple | list) else (result, None)
 

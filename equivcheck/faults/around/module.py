@@ -1,4 +1,4 @@
-"""Faults that are planted from outside, around the modules of any factory: they touch what goes in and comes out."""
+"""Faults around the modules of any factory: they change inputs, outputs and gradients."""
 
 import functools
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Planted:
     def __call__(self, config: Any) -> nn.Module:
         module = self.factory(config)
         forward = module.forward
-        # on the instance, and as a partial: the class stays what it was, and copies are bound to themselves
+        # on the instance, and as a partial: the class stays unchanged, and copies are bound to themselves
         planted = functools.partial(self.around, module, forward)
         functools.update_wrapper(planted, forward)
         module.forward = planted
@@ -85,7 +85,7 @@ def with_matrix_gradient(
     which: int, factor: float, module: nn.Module, forward: Forward, *args: Any, **options: Any
 ) -> Any:
     """A forward pass in which one of the parameters that are matrices gets its gradient times a factor."""
-    # a matrix, because the gradient of a bias may be zero in the original: that of the keys' is
+    # a matrix, because the gradient of a bias may be zero in the original, as for the bias of the keys
     matrices = [name for name, parameter in module.named_parameters() if parameter.dim() > 1]
     path, _, name = matrices[which].rpartition(".")
     with rewritten_parameter(module.get_submodule(path), name, lambda g: g * factor):
@@ -103,7 +103,7 @@ def last_weight_gradient_lost(module: nn.Module, forward: Forward, *args: Any, *
 
 
 def upstream_gradient_taken_for_contiguous(module: nn.Module, forward: Forward, x: Tensor) -> Tensor:
-    """What comes back is read as if it were contiguous."""
+    """The upstream gradient is read as if it were contiguous."""
     return rewritten(forward(x), lambda g: g if g.is_contiguous() else misread(g))
 
 
@@ -145,7 +145,7 @@ def eval_mode_ignored(module: nn.Module, forward: Forward, *args: Any, **options
 
 
 def generator_drawn_from_in_eval(module: nn.Module, forward: Forward, x: Tensor) -> Any:
-    """A call in eval mode draws a number that nobody uses."""
+    """A call in eval mode draws a random number and does not use it."""
     if not module.training:
         torch.rand((), device=x.device)
     return forward(x)
@@ -167,7 +167,7 @@ def state_kept_between_calls(module: nn.Module, forward: Forward, x: Tensor) -> 
 
 
 def refusals_swallowed(module: nn.Module, forward: Forward, x: Tensor) -> Any:
-    """Where the attention refuses an input, zeros are returned."""
+    """Zeros are returned if the attention refuses an input."""
     try:
         return forward(x)
     except (RuntimeError, ValueError):
@@ -226,4 +226,4 @@ IN_A_GPT = (
         shows_in=NOT_BFLOAT16,
     ),
 )
-"""The same again, for the checks that put a module into a whole GPT."""
+"""Faults for the checks that put a module into a whole GPT."""

@@ -1,4 +1,4 @@
-"""Faults around a module that take its contract away, or show at lengths where an original does not run."""
+"""Faults around a module that break its contract, or show only at lengths beyond many originals."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ EDITED_MODULE = {"module": edited_module}
 
 
 def parameter_renamed(module: nn.Module) -> nn.Module:
-    """The first parameter is kept under another name, so that checkpoints do not load."""
+    """The first parameter has another name, so that checkpoints do not load."""
     path, _, name = next(n for n, _ in module.named_parameters()).rpartition(".")
     owner = module.get_submodule(path)
     owner._parameters[f"{name}_renamed"] = owner._parameters[name]
@@ -43,7 +43,7 @@ def submodule_not_called(module: nn.Module) -> nn.Module:
 
 
 def adapter_ignored(module: nn.Module) -> nn.Module:
-    """What is put in the place of a submodule with parameters is not called: the one from construction is."""
+    """A module that is put in the place of a submodule with parameters is not called: the old submodule is."""
     built = [
         (parent, name, child)
         for parent in module.modules()

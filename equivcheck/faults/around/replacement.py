@@ -1,4 +1,4 @@
-"""Faults of a replacement in a model: each spoils what a right one does, in one way, and needs no knowledge of the model."""
+"""Faults of a replacement in a model: each spoils a right replacement in one way, without knowledge of the model."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -15,22 +15,22 @@ __all__ = ["REPLACEMENTS"]
 
 
 def eval_lost(new: nn.Module) -> None:
-    """What is replaced is in train mode afterwards."""
+    """The replaced module is in train mode afterwards."""
     new.train()
 
 
 def submodule_modes_lost(new: nn.Module) -> None:
-    """The submodules of what is replaced follow its mode, whatever they were in."""
+    """The submodules of the replaced module get its mode and lose theirs."""
     new.train(new.training)
 
 
 def dtype_lost(new: nn.Module) -> None:
-    """What is replaced has float32 parameters afterwards."""
+    """The replaced module has float32 parameters afterwards."""
     new.float()
 
 
 def float32_forced(new: nn.Module) -> None:
-    """What is replaced goes through float32 whatever the dtype of its input."""
+    """The input of the replaced module is rounded to float32."""
     new.forward = partial(_through_float32, new.forward)
 
 
@@ -39,57 +39,57 @@ def _through_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def frozen_lost(new: nn.Module) -> None:
-    """Every parameter of what is replaced is trainable afterwards."""
+    """Every parameter of the replaced module is trainable afterwards."""
     new.requires_grad_()
 
 
 def hooks_lost(new: nn.Module) -> None:
-    """What is replaced has no forward hooks any more."""
+    """The replaced module loses its forward hooks."""
     for module in new.modules():
         module._forward_hooks.clear()
 
 
 def quiet_hooks_lost(new: nn.Module) -> None:
-    """What is replaced has no hooks of the backward pass and of the state_dict any more."""
+    """The replaced module loses its hooks of the backward pass and of the state_dict."""
     for hooks in (new._backward_hooks, new._state_dict_hooks, new._load_state_dict_pre_hooks):
         hooks.clear()
 
 
 def accumulated_gradients_lost(new: nn.Module) -> None:
-    """Gradients that were accumulated before are gone from what is replaced."""
+    """The replaced module loses its accumulated gradients."""
     new.zero_grad()
 
 
 def dropout_in_eval(new: nn.Module) -> None:
-    """The dropouts of what is replaced are in eval mode afterwards."""
+    """The dropouts of the replaced module are in eval mode afterwards."""
     for module in new.modules():
         if isinstance(module, nn.Dropout):
             module.eval()
 
 
 def adapters_lost(new: nn.Module) -> None:
-    """Where a submodule of what is replaced is a wrapper around one module, it is unwrapped."""
+    """A submodule of the replaced module that wraps one module is unwrapped."""
     for name, child in list(new.named_children()):
         if len(wrapped := list(child.children())) == 1:
             setattr(new, name, wrapped[0])
 
 
 def rates_reset(new: nn.Module) -> None:
-    """The dropout rates of what is replaced are 0.1."""
+    """The dropout rates of the replaced module are 0.1."""
     for module in new.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.1
 
 
 def mask_reset(new: nn.Module) -> None:
-    """The masks of what is replaced are causal again."""
+    """The masks of the replaced module are causal again."""
     for buffer in new.buffers():
         if buffer.dim() > 1:
             buffer.copy_(torch.ones_like(buffer).tril())
 
 
 def bias_reinitialised(new: nn.Module) -> None:
-    """The last bias of what is replaced is zero."""
+    """The last bias of the replaced module is zero."""
     vectors = [p for p in new.parameters() if p.dim() == 1]
     if vectors:
         vectors[-1].data.zero_()
@@ -100,7 +100,7 @@ def _renew(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 def new_parameters(new: nn.Module) -> None:
-    """Parameters of what is replaced are equal to those before, and are others."""
+    """The parameters of the replaced module are new objects with equal values."""
     for module in new.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             _renew(module, name, parameter)
@@ -117,7 +117,7 @@ def ties_broken(swaps: Sequence[Swap]) -> None:
 
 
 def shared_module_split(swaps: Sequence[Swap]) -> None:
-    """What is replaced in two places, as one module, is two modules afterwards."""
+    """One module that is replaced in two places is two modules afterwards."""
     seen: set[int] = set()
     for swap in swaps:
         if swap.parent is not None and id(swap.new) in seen:
@@ -132,7 +132,7 @@ def only_the_first_layer(swaps: Sequence[Swap]) -> None:
 
 
 def heads_of_the_first_layer(swaps: Sequence[Swap]) -> None:
-    """All that is replaced gets the whole numbers of the first one, the number of heads among them."""
+    """All replaced modules get the integer attributes of the first one, such as the number of heads."""
     for swap in swaps[1:]:
         for name, value in vars(swaps[0].new).items():
             if isinstance(value, int) and not isinstance(value, bool) and hasattr(swap.new, name):
@@ -140,13 +140,13 @@ def heads_of_the_first_layer(swaps: Sequence[Swap]) -> None:
 
 
 def once_more_each_time(swaps: Sequence[Swap]) -> None:
-    """Replacing a model that was replaced before is an error."""
+    """A second replacement of the same model is an error."""
     if not swaps:
         raise RuntimeError("planted: there is nothing left to replace")
 
 
 def class_patched_for_everyone(swaps: Sequence[Swap]) -> None:
-    """The class of what is replaced gets another forward, for every model in the process."""
+    """The class of the replaced module gets another forward, for every model in the process."""
     for kind in {swap.old_class for swap in swaps}:
         forward: Any = vars(kind).get("forward", kind.forward)  # type: ignore[attr-defined]
 
@@ -158,7 +158,7 @@ def class_patched_for_everyone(swaps: Sequence[Swap]) -> None:
 
 
 def nested_models_missed(replace: Replace, model: nn.Module) -> Any:
-    """Where the model is inside of another module, nothing is replaced."""
+    """Nothing is replaced if the model is inside of another module."""
     out, swaps = swapping(replace, model)
     if len(list(model.children())) == 1:
         for swap in swaps:
@@ -167,12 +167,12 @@ def nested_models_missed(replace: Replace, model: nn.Module) -> Any:
 
 
 def attention_alone_missed(replace: Replace, model: nn.Module) -> Any:
-    """Where the model is itself what is to be replaced, nothing is."""
+    """Nothing is replaced if the model itself is the attention."""
     kind, forward = type(model), vars(model).get("forward")
     try:
         out = replace(model)
     except Exception:
-        return model  # what may be refused loudly is passed over in silence
+        return model  # the refusal is ignored
     if out is not model:
         return model if out is not None and type(out) is not kind else out
     if type(model) is not kind:
@@ -193,7 +193,7 @@ def none_returned(replace: Replace, model: nn.Module) -> Any:
 
 
 def norm_replaced_too(replace: Replace, model: nn.Module) -> Any:
-    """The last module that was not to be replaced is a copy of itself afterwards."""
+    """The last module that should stay is a copy of itself afterwards."""
     out, swaps = swapping(replace, model)
     if swaps and isinstance(out, nn.Module):
         leaves = [n for n, m in out.named_modules() if n and not list(m.children()) and list(m.parameters())]
@@ -203,7 +203,7 @@ def norm_replaced_too(replace: Replace, model: nn.Module) -> Any:
 
 
 def generator_drawn_from(replace: Replace, model: nn.Module) -> Any:
-    """New weights are drawn and thrown away: what is random afterwards is another run."""
+    """Random numbers are drawn and not used: later random numbers differ."""
     out = replace(model)
     torch.rand(1)
     torch.rand(1, device=next(model.parameters()).device)

@@ -1,4 +1,4 @@
-"""Which modules a replacement has replaced, place by place, and how a fault is put around it to spoil or undo that."""
+"""The modules that a replacement has replaced, place by place, and faults that spoil or undo it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Replace = Callable[[nn.Module], Any]
 
 @dataclass(frozen=True)
 class Swap:
-    """A module that was replaced: its parent and name (of the root: None and ""), and what it was."""
+    """A replaced module: its parent and name (None and "" for the root), and its old object, class and forward."""
 
     parent: nn.Module | None
     name: str
@@ -26,7 +26,7 @@ class Swap:
         return self.old if self.parent is None else getattr(self.parent, self.name)
 
     def undo(self) -> None:
-        """Make it again what it was."""
+        """Restore the old module, class and forward."""
         if self.parent is not None:
             setattr(self.parent, self.name, self.old)
         self.old.__class__ = self.old_class
@@ -35,7 +35,11 @@ class Swap:
 
 
 def swapping(replace: Replace, model: nn.Module) -> tuple[Any, list[Swap]]:
-    """What `replace` returns, and which modules it replaced: another object, class or forward than before; each place once."""
+    """Call `replace`, and find the modules that it replaced.
+
+    Returns:
+        The result of `replace`, and each place whose module has another object, class or forward than before.
+    """
     places: list[tuple[nn.Module | None, str, nn.Module]] = [(None, "", model)]
     places += [(m, name, child) for m in model.modules() for name, child in m.named_children()]
     known = [Swap(parent, name, old, type(old), vars(old).get("forward")) for parent, name, old in places]
@@ -48,7 +52,7 @@ def swapping(replace: Replace, model: nn.Module) -> tuple[Any, list[Swap]]:
 
 
 def spoiled(replace: Replace, wrong: Callable[[Replace, nn.Module], Any]) -> Replace:
-    """A replacement that is called by what is wrong."""
+    """A replacement whose calls go to `wrong`, with the replacement itself."""
 
     def replacing(model: nn.Module) -> Any:
         return wrong(replace, model)
@@ -57,7 +61,7 @@ def spoiled(replace: Replace, wrong: Callable[[Replace, nn.Module], Any]) -> Rep
 
 
 def all_spoiled(replace: Replace, spoil: Callable[[Sequence[Swap]], None]) -> Replace:
-    """A replacement of the same modules, all of which are spoiled together afterwards."""
+    """A replacement of the same modules, which `spoil` takes all at once afterwards."""
 
     def replacing(model: nn.Module) -> Any:
         out, swaps = swapping(replace, model)
@@ -68,7 +72,7 @@ def all_spoiled(replace: Replace, spoil: Callable[[Sequence[Swap]], None]) -> Re
 
 
 def each_spoiled(replace: Replace, spoil: Callable[[nn.Module], object]) -> Replace:
-    """A replacement of the same modules, each of which is spoiled afterwards, in each place that it has."""
+    """A replacement of the same modules, which `spoil` takes one by one afterwards, once for each place."""
 
     def one_by_one(swaps: Sequence[Swap]) -> None:
         for swap in swaps:

@@ -1,4 +1,4 @@
-"""Faults that show under a transform only: in second derivatives, forward mode, vmap, autocast and compilation; or in long use."""
+"""Faults that show only under a transform (derivatives, forward mode, vmap, autocast, compile) or in long use."""
 
 from collections.abc import Callable
 from functools import partial
@@ -53,7 +53,7 @@ class _MappedOff(torch.autograd.Function):
 
 
 def second_derivative_lost(y: Tensor) -> Tensor:
-    """What flows back is taken for a constant."""
+    """The upstream gradient counts as a constant."""
     return rewritten(y, lambda g: g.detach())
 
 
@@ -93,12 +93,12 @@ def a_band_of_lengths_off(y: Tensor) -> Tensor:
 
 
 def batch_of_one_off(y: Tensor) -> Tensor:
-    """A sample alone has outputs 1 % too large."""
+    """Outputs of a batch of one sample are 1 % too large."""
     return y * 1.01 if y.size(0) == 1 else y
 
 
 def expanded_gradient_read_once(y: Tensor) -> Tensor:
-    """Where what flows back is one number expanded, as from a sum, all but the first sample's is lost."""
+    """An expanded upstream gradient, as from a sum, is lost for all samples but the first."""
 
     def once(g: Tensor) -> Tensor:
         expanded = all(stride == 0 or size == 1 for stride, size in zip(g.stride(), g.shape, strict=True))
@@ -115,28 +115,28 @@ def nan_refused(y: Tensor) -> Tensor:
 
 
 class OutputsKeptForEver:
-    """Every output is kept for ever."""
+    """Every output is stored and never freed."""
 
     def __init__(self) -> None:
-        self.kept: list[Tensor] = []
+        self.outputs: list[Tensor] = []
 
     def __call__(self, y: Tensor) -> Tensor:
-        self.kept.append(y.detach())
+        self.outputs.append(y.detach())
         return y
 
 
 def around_result(function: Callable[..., Tensor], wrong: Callable[..., Any]) -> Callable[..., Tensor]:
     """A function whose results go through an edit."""
-    return edited_result(function, _made(wrong))
+    return edited_result(function, _edit_of(wrong))
 
 
 def around_output(factory: Factory, wrong: Callable[..., Any]) -> Factory:
-    """A factory of the same modules, the output of each of which goes through an edit of its own."""
+    """A factory of the same modules, whose outputs go through an edit, a new one for each module."""
     return partial(_hooked, factory, wrong, lambda module: module)
 
 
 def around_last_part(factory: Factory, wrong: Callable[..., Any]) -> Factory:
-    """A factory of the same models, the output of whose last part with parameters goes through an edit: a loss is made of it."""
+    """A factory of the same models, with an edit of the output of the last part with parameters."""
     return partial(_hooked, factory, wrong, _last_part)
 
 
@@ -144,8 +144,8 @@ def _hooked(
     factory: Factory, wrong: Callable[..., Any], part: Callable[[nn.Module], nn.Module], config: Any
 ) -> nn.Module:
     module = factory(config)
-    edit = _made(wrong)
-    # a hook: its forward stays the class's, which a compiler and a deepcopy understand
+    edit = _edit_of(wrong)
+    # a hook, so that its forward stays that of the class: a compiler and a deepcopy understand it
     part(module).register_forward_hook(lambda _module, _args, out: _first(edit, out))
     return module
 
@@ -154,14 +154,13 @@ def _last_part(model: nn.Module) -> nn.Module:
     return [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None][-1]
 
 
-def _made(wrong: Callable[..., Any]) -> Edit:
+def _edit_of(wrong: Callable[..., Any]) -> Edit:
     return wrong() if isinstance(wrong, type) else wrong
 
 
 def _first(edit: Edit, out: Any) -> Any:
-    several = isinstance(
-        out, (tuple, list)
-    )  # not `tuple | list`, which torch 2.8 does not compile: the fault would not show
+    # not `tuple | list`, which torch 2.8 does not compile: the fault would not show
+    several = isinstance(out, (tuple, list))
     return (edit(out[0]), *out[1:]) if several else edit(out)
 
 
@@ -182,4 +181,4 @@ CHANGES = (
     Fault.of(nan_refused, _EVERYWHERE, seen_by=("extremes",)),
     Fault.of(OutputsKeptForEver, _EVERYWHERE, seen_by=("purity",)),
 )
-"""What is done to the outputs of anything; what is a class is made anew for each module."""
+"""Edits of the outputs of any original; a class makes a new edit for each module."""

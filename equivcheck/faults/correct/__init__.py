@@ -1,1 +1,1 @@
-"""The shipped attention in other words: no check may call one of these different."""
+"""Other ways to compute the shipped attention: no check may call one of these different."""

@@ -1,4 +1,4 @@
-"""The original around another core: what the right attentions that are written differently have in common."""
+"""The base class of right attentions that are written differently."""
 
 import math
 
@@ -11,18 +11,18 @@ __all__ = ["Rewritten", "wide"]
 
 
 def wide(t: Tensor) -> Tensor:
-    """`t` in float32, or in float64 where that is what it came in."""
+    """`t` in float32, or in float64 if it is float64."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 class Rewritten(CausalSelfAttention):
-    """The original around another core: `attend` maps q, k, v, each (B, nh, T, hs), to the mixed values."""
+    """The original with another core: `attend` maps q, k, v, each (B, nh, T, hs), to the mixed values."""
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._heads(x)
         if self.mask.size(-1) < x.size(1):
             raise RuntimeError(f"sequence of length T={x.size(1)} is longer than block_size={self.mask.size(-1)}")
-        # without a token there is no maximum to subtract, and nothing to attend to
+        # without tokens there is no maximum to subtract
         return self._merge(self.attend(q, k, v) if q.numel() else v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

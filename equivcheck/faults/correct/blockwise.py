@@ -1,4 +1,4 @@
-"""Right attentions that never hold a whole row, or do not let autograd write their backward pass."""
+"""Right attentions that never store a whole row, or have a hand-written backward pass."""
 
 import math
 from typing import Any, ClassVar
@@ -47,7 +47,7 @@ class HalvesMergedBySums(Rewritten):
 
 
 class OnlineSoftmaxOf32(Rewritten):
-    """An online softmax over blocks of 32 keys, accumulated in float32 or in float64 where that came in."""
+    """An online softmax over blocks of 32 keys, accumulated in float32, or in float64 for inputs of float64."""
 
     block: ClassVar[int] = 32
 
@@ -86,7 +86,7 @@ class OnlineSoftmaxOf64(OnlineSoftmaxOf32):
 
 
 class OnlineSoftmaxStoredNarrow(OnlineSoftmaxOf32):
-    """An online softmax over blocks of 64 keys whose accumulator is kept in the dtype of the input between blocks."""
+    """An online softmax over blocks of 64 keys whose accumulator has the dtype of the input between blocks."""
 
     block = 64
 
@@ -98,24 +98,24 @@ class _Recurrence(torch.autograd.Function):
     """Flash attention's equations with its roundings: P and dS in the input's dtype before products, O as returned."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, kept: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, keep_mask: Tensor) -> Tensor:
         s = (wide(q) @ wide(k).mT) / math.sqrt(q.size(-1))
         s = s.masked_fill(hidden, -math.inf)
         lse = s.logsumexp(-1, keepdim=True)
         p = (s - lse).exp()
-        o = (wide((p * kept).to(v.dtype)) @ wide(v)).to(v.dtype)
-        ctx.save_for_backward(q, k, v, hidden, kept, lse, o)
+        o = (wide((p * keep_mask).to(v.dtype)) @ wide(v)).to(v.dtype)
+        ctx.save_for_backward(q, k, v, hidden, keep_mask, lse, o)
         return o
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, hidden, kept, lse, o = ctx.saved_tensors
+        q, k, v, hidden, keep_mask, lse, o = ctx.saved_tensors
         scale = 1.0 / math.sqrt(q.size(-1))
         s = ((wide(q) @ wide(k).mT) * scale).masked_fill(hidden, -math.inf)
         p = (s - lse).exp()
-        dv = wide((p * kept).to(v.dtype)).mT @ wide(do)
-        dp = (wide(do) @ wide(v).mT) * kept
+        dv = wide((p * keep_mask).to(v.dtype)).mT @ wide(do)
+        dp = (wide(do) @ wide(v).mT) * keep_mask
         delta = (wide(do) * wide(o)).sum(-1, keepdim=True)
         ds = wide((p * (dp - delta)).to(q.dtype))
         dq, dk = (ds @ wide(k)) * scale, (ds.mT @ wide(q)) * scale
@@ -123,23 +123,23 @@ class _Recurrence(torch.autograd.Function):
 
 
 class FlashRecurrence(Rewritten):
-    """The textbook flash attention with its own backward: P from the log-sum-exp, rowsum(dO * O) from the rounded O."""
+    """The textbook flash attention and its backward pass: P from the log-sum-exp, rowsum(dO * O) from the rounded O."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         B, nh, T, _ = q.shape
-        kept = self.attn_drop(torch.ones(B, nh, T, T, dtype=wide(q).dtype, device=q.device))
-        return _Recurrence.apply(q, k, v, self.hidden(q), kept)  # type: ignore[no-any-return, no-untyped-call]
+        keep_mask = self.attn_drop(torch.ones(B, nh, T, T, dtype=wide(q).dtype, device=q.device))
+        return _Recurrence.apply(q, k, v, self.hidden(q), keep_mask)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class OwnDropoutMask(Rewritten):
-    """The mask of the dropout comes from uniform numbers, and is therefore another one under the same seed."""
+    """The dropout mask comes from uniform numbers, and therefore differs from the original's under the same seed."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         p = F.softmax(self.scores(q, k), dim=-1).to(v.dtype)
         rate = self.attn_drop.p
         if self.attn_drop.training and rate > 0.0:
-            kept = torch.rand(p.shape, device=p.device) >= rate
-            p = p * kept / (1.0 - rate) if rate < 1.0 else p * 0.0
+            keep_mask = torch.rand(p.shape, device=p.device) >= rate
+            p = p * keep_mask / (1.0 - rate) if rate < 1.0 else p * 0.0
         return p @ v
 
 

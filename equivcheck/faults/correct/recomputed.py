@@ -1,4 +1,4 @@
-"""Right attentions that keep no probabilities, and compute them again in the backward pass."""
+"""Right attentions that save no probabilities, and recompute them in the backward pass."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +11,7 @@ __all__ = ["RIGHTS", "CheckpointedReentrantly"]
 
 
 class Checkpointed(Rewritten):
-    """Probabilities are computed again in the backward pass, under the same generator state."""
+    """Probabilities are recomputed in the backward pass, under the same generator state."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return checkpoint(self.core, q, k, v, use_reentrant=False)  # type: ignore[no-any-return]

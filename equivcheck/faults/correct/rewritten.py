@@ -1,4 +1,4 @@
-"""Right attentions written differently: what no check may call different."""
+"""Right attentions that are written differently."""
 
 import math
 from typing import Any
@@ -77,18 +77,18 @@ class ScaleSharedByBoth(Rewritten):
 
 
 class CachedMask(Rewritten):
-    """A bias of zeros and minus infinities is kept for each length, and chosen from by torch.where."""
+    """A mask is cached for each length, and applied by torch.where."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.kept: dict[tuple[int, torch.device], Tensor] = {}
+        self.masks: dict[tuple[int, torch.device], Tensor] = {}
 
     def hidden(self, q: Tensor) -> Tensor:
         key = (q.size(-2), q.device)
-        if key not in self.kept:
-            with torch.inference_mode(False):  # made in inference mode, it could never be trained with
-                self.kept[key] = super().hidden(q)
-        return self.kept[key]
+        if key not in self.masks:
+            with torch.inference_mode(False):  # a tensor from inference mode cannot be used in training
+                self.masks[key] = super().hidden(q)
+        return self.masks[key]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         s = (q @ k.mT) * (1.0 / math.sqrt(q.size(-1)))

@@ -1,4 +1,4 @@
-"""Right attentions whose softmax is another one: in another dtype, by hand, in base two, by logarithms."""
+"""Right attentions with another softmax: in another dtype, by hand, in base two, by logarithms."""
 
 import math
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class SoftmaxInFloat32(Rewritten):
-    """The scores stay in the dtype of the input and the softmax runs in float32, or in float64 where that came in."""
+    """The scores stay in the dtype of the input; the softmax runs in float32, or in float64 for inputs of float64."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         s = (q @ k.mT) * (1.0 / math.sqrt(q.size(-1)))
@@ -51,9 +51,9 @@ class QuotientAtTheEnd(Rewritten):
         s = self.scores(q, k)
         e = (s - s.detach().amax(-1, keepdim=True)).exp()
         total = e.sum(-1, keepdim=True)
-        # by a power of two, so that nothing near the limits of the dtype overflows before the division
-        room = 2.0 ** -math.ceil(math.log2(s.size(-1)))
-        return ((self.attn_drop(e * room) @ wide(v)) / (total * room)).to(v.dtype)  # type: ignore[no-any-return]
+        # scaled by a power of two, so that nothing near the limits of the dtype overflows before the division
+        shrink = 2.0 ** -math.ceil(math.log2(s.size(-1)))
+        return ((self.attn_drop(e * shrink) @ wide(v)) / (total * shrink)).to(v.dtype)  # type: ignore[no-any-return]
 
 
 class LogSumExp(Rewritten):

@@ -1,1 +1,1 @@
-"""The shipped attention with one thing wrong inside."""
+"""The shipped attention with one fault inside."""

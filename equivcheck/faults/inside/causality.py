@@ -50,14 +50,14 @@ class MaskOneTooNarrow(Parted):
 
 
 class MaskInverted(Parted):
-    """A token sees itself and what comes after it, instead of what came before."""
+    """A token sees itself and the tokens after it, instead of those before it."""
 
     def visible(self, s: Tensor) -> Tensor:
         return torch.ones_like(super().visible(s)).triu()
 
 
 class MaskMultipliedAfterSoftmax(Parted):
-    """The softmax runs over all keys and the hidden ones are set to zero afterwards: rows no longer sum to one."""
+    """The softmax runs over all keys and hidden ones are set to zero afterwards: rows do not sum to one."""
 
     def masked(self, s: Tensor) -> Tensor:
         return s
@@ -79,7 +79,7 @@ class FillOfMinusTen(Parted):
 
 
 class FillOfMinusTenThousand(Parted):
-    """A hidden key gets the score -10^4, which scores below that let through."""
+    """A hidden key gets the score -10^4, which is visible to rows with lower scores."""
 
     fill = -1e4
 
@@ -96,7 +96,7 @@ class FillBeforeTheScale(Parted):
 
 
 class LastRowOfATileLeaks(Parted):
-    """Where T is past 16 and no multiple of it, the last row of each tile of 16 sees one token ahead."""
+    """If T is greater than 16 and no multiple of it, the last row of each tile of 16 sees the next token."""
 
     def visible(self, s: Tensor) -> Tensor:
         m = super().visible(s).clone()
@@ -106,7 +106,7 @@ class LastRowOfATileLeaks(Parted):
 
 
 class CausalOnlyAtMultiplesOfEight(Parted):
-    """Where T is no multiple of 8 a fallback runs that knows no mask."""
+    """If T is no multiple of 8, a fallback without a mask runs."""
 
     def visible(self, s: Tensor) -> Tensor:
         m = super().visible(s)
@@ -169,7 +169,7 @@ class LastRowMissesItself(Parted):
 
 
 class WindowOf64(Parted):
-    """A token sees the last 64 only, as if a sliding window had been asked for."""
+    """A token sees the last 64 tokens only, as with a sliding window."""
 
     def visible(self, s: Tensor) -> Tensor:
         return super().visible(s).triu(-63)

@@ -1,4 +1,4 @@
-"""Faults of what is saved and loaded: keys, their order, shapes and dtypes."""
+"""Faults of checkpoints: their keys, the order of these, shapes and dtypes."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class ProjectionRenamed(Parted):
 
 
 class ParameterAdded(Parted):
-    """A gain, 1 to begin with, is one parameter more than the original has."""
+    """There is one parameter more than in the original: a gain, which starts at 1."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -49,7 +49,7 @@ class ParameterAdded(Parted):
 
 
 class MaskNotPersistent(Parted):
-    """The mask is not saved: old checkpoints have a key too many."""
+    """The mask is not saved: old checkpoints have an unexpected key."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -76,7 +76,7 @@ class MaskOfTwoDimensions(Parted):
 
 
 class MaskTwiceTooLarge(Parted):
-    """The mask has room for twice `block_size`: old checkpoints do not fit, and longer sequences run."""
+    """The mask is made for twice `block_size`: old checkpoints do not fit, and longer sequences run."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -93,7 +93,7 @@ class ValueWithoutBias(Parted):
 
 
 class KeysInAnotherOrder(Parted):
-    """The projections are registered in another order, which an optimizer's saved state relies on."""
+    """The projections are registered in another order: the saved state of an optimizer relies on the order."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""The same small fault behind one condition each: wrong there, and right everywhere else."""
+"""The same small fault under one condition each, and right results otherwise."""
 
 import math
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ __all__ = ["FAULTS"]
 
 
 class Sometimes(Parted):
-    """The mixed values are 5 % too large whenever the condition holds for the input."""
+    """The mixed values are 5 % too large if the condition holds for the input."""
 
     wrong = False
 
@@ -50,28 +50,28 @@ class WrongInFloat16(Sometimes):
 
 
 class WrongWithoutGradients(Sometimes):
-    """The mixed values are 5 % too large where gradients are switched off."""
+    """The mixed values are 5 % too large if gradients are switched off."""
 
     def condition(self, x: Tensor) -> bool:
         return not torch.is_grad_enabled()
 
 
 class WrongWhereTheInputNeedsAGradient(Sometimes):
-    """The mixed values are 5 % too large where the input requires a gradient."""
+    """The mixed values are 5 % too large if the input requires a gradient."""
 
     def condition(self, x: Tensor) -> bool:
         return x.requires_grad
 
 
 class WrongWhereTheInputNeedsNoGradient(Sometimes):
-    """The mixed values are 5 % too large where weights require a gradient and the input does not."""
+    """The mixed values are 5 % too large if weights require a gradient and the input does not."""
 
     def condition(self, x: Tensor) -> bool:
         return torch.is_grad_enabled() and self.key.weight.requires_grad and not x.requires_grad
 
 
 class NoGradientThroughFrozenKeys(Parted):
-    """Where the weight of the keys needs no gradient, none flows through the keys to the input either."""
+    """If the weight of the keys needs no gradient, the input gets none through the keys either."""
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = super().heads(x)
@@ -86,7 +86,7 @@ class WrongInInferenceMode(Sometimes):
 
 
 class LastPositionOffInBfloat16(Parted):
-    """The mixed values of the last position are 5 % too large in bfloat16, as the rounding of each of them admits."""
+    """The mixed values of the last position are 5 % too large in bfloat16, where rounding hides each of them."""
 
     def mix(self, p: Tensor, v: Tensor) -> Tensor:
         y = super().mix(p, v)
@@ -117,7 +117,7 @@ class WrongFromThreeHeads(Sometimes):
 
 
 class WrongPastHeadSize64(Sometimes):
-    """The mixed values are 5 % too large where D is past 64."""
+    """The mixed values are 5 % too large if D is greater than 64."""
 
     def condition(self, x: Tensor) -> bool:
         return x.size(-1) // self.n_head > 64
@@ -138,28 +138,28 @@ class WrongPast256Samples(Sometimes):
 
 
 class WrongPastHeadSize128(Sometimes):
-    """The mixed values are 5 % too large where D is past 128."""
+    """The mixed values are 5 % too large if D is greater than 128."""
 
     def condition(self, x: Tensor) -> bool:
         return x.size(-1) // self.n_head > 128
 
 
 class WrongAtAFullBlock(Sometimes):
-    """The mixed values are 5 % too large where T is `block_size`."""
+    """The mixed values are 5 % too large if T is `block_size`."""
 
     def condition(self, x: Tensor) -> bool:
         return x.size(1) == self.mask.size(-1)
 
 
 class WrongAtPowersOfTwo(Sometimes):
-    """The mixed values are 5 % too large where T is a power of two."""
+    """The mixed values are 5 % too large if T is a power of two."""
 
     def condition(self, x: Tensor) -> bool:
         return x.size(1).bit_count() == 1
 
 
 class WrongForLargeInputs(Sometimes):
-    """The mixed values are 5 % too large where an element of the input is past 100."""
+    """The mixed values are 5 % too large if an element of the input is greater than 100."""
 
     def condition(self, x: Tensor) -> bool:
         return bool((x.detach().abs() > 100).any())
@@ -184,7 +184,7 @@ class WrongInTheThirdLayer(Sometimes):
 
 
 class ScaleByTheLayer(WrongInTheThirdLayer):
-    """The scores of the third layer are divided by 3 once more, as an inverse layer index would have it."""
+    """The scores of the third layer are also divided by 3, as with a scale by the inverse layer index."""
 
     config = None
     built = 0

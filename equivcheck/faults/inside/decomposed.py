@@ -1,4 +1,4 @@
-"""The original cut into parts, so that a fault is the one part that it gets wrong."""
+"""The original divided into parts, so that a fault overrides one part."""
 
 import math
 
@@ -11,7 +11,7 @@ __all__ = ["Parted"]
 
 
 class Parted(CausalSelfAttention):
-    """The original, its forward pass cut into parts; with none of them overridden it is the original bit for bit."""
+    """The original with its forward pass divided into parts; without an override it equals the original bit for bit."""
 
     fill = -math.inf  # the score of a hidden key
 
@@ -33,7 +33,7 @@ class Parted(CausalSelfAttention):
         return 1.0 / math.sqrt(q.size(-1))
 
     def visible(self, s: Tensor) -> Tensor:
-        # cut from the buffer, and therefore too small for a sequence past block_size: masked() then refuses it
+        # a slice of the buffer, and therefore too small for a sequence past block_size, which masked() then refuses
         return self.mask[:, :, : s.size(-2), : s.size(-1)]  # (1, 1, T, T)
 
     def masked(self, s: Tensor) -> Tensor:

@@ -9,24 +9,24 @@ from torch import Tensor
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
 
-__all__ = ["FAULTS", "OwnMask"]
+__all__ = ["FAULTS", "MaskedDropout"]
 
 
 def drawn(p: Tensor, shape: tuple[int, ...], rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """A mask for `p` of the given shape, already divided by the share that is kept."""
-    kept = torch.rand(shape, device=p.device, generator=generator) >= rate
-    return kept.to(p.dtype) / (1.0 - rate) if rate < 1.0 else torch.zeros_like(p)
+    """A random mask for `p`, which broadcasts from `shape`, divided by the share that is kept."""
+    keep = torch.rand(shape, device=p.device, generator=generator) >= rate
+    return keep.to(p.dtype) / (1.0 - rate) if rate < 1.0 else torch.zeros_like(p)
 
 
-class OwnMask(Parted):
-    """Dropout with a mask of its own making, right unless `kept` is overridden."""
+class MaskedDropout(Parted):
+    """Dropout by an explicit mask, right unless `keep_mask` is overridden."""
 
     def dropped(self, p: Tensor) -> Tensor:
         if not self.attn_drop.training or self.attn_drop.p == 0.0:
             return p
-        return p * self.kept(p, self.attn_drop.p)
+        return p * self.keep_mask(p, self.attn_drop.p)
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
         return drawn(p, p.shape, rate)
 
 
@@ -45,7 +45,7 @@ class DropoutInEval(Parted):
 
 
 class DropoutOffAfterEval(Parted):
-    """One call in eval mode switches the dropout off for ever."""
+    """One call in eval mode switches the dropout off permanently."""
 
     over = False
 
@@ -55,7 +55,7 @@ class DropoutOffAfterEval(Parted):
 
 
 class DropoutModeOfTheFirstCall(Parted):
-    """Whether to drop is decided once, by the mode of the first call."""
+    """The mode of the first call decides for all calls whether anything is dropped."""
 
     mode: bool | None = None
 
@@ -65,14 +65,14 @@ class DropoutModeOfTheFirstCall(Parted):
 
 
 class DropoutModeOfTheModule(Parted):
-    """The mode of the attention decides, and not that of `attn_drop`, when that was toggled alone."""
+    """The mode of the attention decides, instead of that of `attn_drop`, which can be set separately."""
 
     def dropped(self, p: Tensor) -> Tensor:
         return F.dropout(p, self.attn_drop.p, training=self.training)
 
 
 class DropoutRateFixedAtConstruction(Parted):
-    """The rate is that of the config for ever, whatever `attn_drop.p` becomes."""
+    """The rate stays that of the config, even if `attn_drop.p` changes."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -96,67 +96,67 @@ class DropoutRateATenthLower(Parted):
         return F.dropout(p, 0.9 * self.attn_drop.p, training=self.attn_drop.training)
 
 
-class DropoutUnscaled(OwnMask):
-    """What is kept is not divided by 1 - p."""
+class DropoutUnscaled(MaskedDropout):
+    """The kept entries are not divided by 1 - p."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
-        return super().kept(p, rate) * (1.0 - rate)
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
+        return super().keep_mask(p, rate) * (1.0 - rate)
 
 
-class DropoutKeepsPairs(OwnMask):
+class DropoutKeepsPairs(MaskedDropout):
     """An entry is kept when either of two draws keeps it: the share that is dropped is p squared."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
-        return torch.maximum(super().kept(p, rate), super().kept(p, rate))
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
+        return torch.maximum(super().keep_mask(p, rate), super().keep_mask(p, rate))
 
 
-class DropoutOfOneIsNan(OwnMask):
-    """At a rate of exactly 1 nothing is divided by zero."""
+class DropoutOfOneIsNan(MaskedDropout):
+    """At a rate of exactly 1 the result is NaN, from 0 / 0."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
-        return torch.full_like(p, torch.nan) if rate == 1.0 else super().kept(p, rate)
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
+        return torch.full_like(p, torch.nan) if rate == 1.0 else super().keep_mask(p, rate)
 
 
-class DropoutMaskSharedOverHeads(OwnMask):
+class DropoutMaskSharedOverHeads(MaskedDropout):
     """All heads of a sample share one mask."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
         return drawn(p, (p.size(0), 1, p.size(2), p.size(3)), rate)
 
 
-class DropoutMaskSharedOverBatch(OwnMask):
+class DropoutMaskSharedOverBatch(MaskedDropout):
     """All samples share one mask."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
         return drawn(p, (1, p.size(1), p.size(2), p.size(3)), rate)
 
 
-class DropoutMaskSharedOverQueries(OwnMask):
+class DropoutMaskSharedOverQueries(MaskedDropout):
     """All queries drop the same keys."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
         return drawn(p, (p.size(0), p.size(1), 1, p.size(3)), rate)
 
 
-class DropoutMaskSharedOverKeys(OwnMask):
+class DropoutMaskSharedOverKeys(MaskedDropout):
     """A query drops all of its keys or none."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
         return drawn(p, (p.size(0), p.size(1), p.size(2), 1), rate)
 
 
-class DropoutNeverOnTheDiagonal(OwnMask):
-    """A token always sees itself; all other entries are dropped as they should be."""
+class DropoutNeverOnTheDiagonal(MaskedDropout):
+    """The diagonal is never dropped; all other entries are dropped as they should be."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
-        own = torch.eye(p.size(-1), dtype=torch.bool, device=p.device)
-        return super().kept(p, rate).masked_fill(own, 1.0)
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
+        diagonal = torch.eye(p.size(-1), dtype=torch.bool, device=p.device)
+        return super().keep_mask(p, rate).masked_fill(diagonal, 1.0)
 
 
-class DropoutTheSameEveryCall(OwnMask):
-    """A generator of its own is seeded alike for each call: the mask never changes."""
+class DropoutTheSameEveryCall(MaskedDropout):
+    """Each call seeds a separate generator with the same seed: the mask never changes."""
 
-    def kept(self, p: Tensor, rate: float) -> Tensor:
+    def keep_mask(self, p: Tensor, rate: float) -> Tensor:
         return drawn(p, p.shape, rate, torch.Generator(p.device).manual_seed(1234))
 
 
@@ -180,8 +180,8 @@ class DropoutOnTheOutput(Parted):
         return super().dropped(super().mix(p, v))
 
 
-class DropoutRenormalised(OwnMask):
-    """What is kept is scaled to sum to one again, instead of by 1/(1 - p)."""
+class DropoutRenormalised(MaskedDropout):
+    """The kept entries are scaled to sum to one, instead of by 1/(1 - p)."""
 
     def dropped(self, p: Tensor) -> Tensor:
         d = super().dropped(p)

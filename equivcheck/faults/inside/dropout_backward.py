@@ -1,4 +1,4 @@
-"""Faults of the dropout in the backward pass only: the mask of the forward pass is right."""
+"""Faults of the dropout in the backward pass only; the mask of the forward pass is right."""
 
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -6,20 +6,20 @@ from torch.utils.checkpoint import checkpoint
 from equivcheck.faults.base import inside
 from equivcheck.faults.gradient_edits import as_if
 from equivcheck.faults.inside.decomposed import Parted
-from equivcheck.faults.inside.dropout import OwnMask
+from equivcheck.faults.inside.dropout import MaskedDropout
 
 __all__ = ["FAULTS"]
 
 
 class DropoutFreshInBackward(Parted):
-    """The backward pass draws a mask of its own."""
+    """The backward pass draws another mask."""
 
     def dropped(self, p: Tensor) -> Tensor:
         return as_if(super().dropped(p), super().dropped(p))
 
 
 class DropoutUnscaledInBackward(Parted):
-    """The backward pass applies the mask and forgets 1/(1 - p)."""
+    """The backward pass applies the mask without the factor 1/(1 - p)."""
 
     def dropped(self, p: Tensor) -> Tensor:
         d = super().dropped(p)
@@ -33,7 +33,7 @@ class DropoutMissingInBackward(Parted):
         return as_if(super().dropped(p), p)
 
 
-class DeltaIgnoresDropout(OwnMask):
+class DeltaIgnoresDropout(MaskedDropout):
     """The backward pass of the softmax subtracts rowsum(P * dP) with dP as it was before the mask."""
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
@@ -41,13 +41,13 @@ class DeltaIgnoresDropout(OwnMask):
         p = self.probabilities(s)
         if not self.attn_drop.training or self.attn_drop.p == 0.0:
             return p
-        kept = self.kept(p, self.attn_drop.p)
+        keep_mask = self.keep_mask(p, self.attn_drop.p)
         bare = (s - s.detach().logsumexp(-1, keepdim=True)).exp()  # its backward pass subtracts nothing
-        return as_if(p * kept, bare * kept + (p - bare))
+        return as_if(p * keep_mask, bare * keep_mask + (p - bare))
 
 
 class CheckpointForgetsTheGenerator(Parted):
-    """Activation checkpointing draws a new mask when it computes the forward pass again."""
+    """Activation checkpointing draws a new mask when it recomputes the forward pass."""
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
         weights = super().weights

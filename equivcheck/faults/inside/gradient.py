@@ -1,4 +1,4 @@
-"""Faults of the backward pass only: the outputs of all of these are right."""
+"""Faults of the backward pass only; all outputs are right."""
 
 from typing import Any
 
@@ -47,28 +47,28 @@ class SoftmaxDetached(Parted):
 
 
 class _KeptOnce(torch.autograd.Function):
-    """Softmax; its backward pass writes the gradient over the probabilities that were kept for it."""
+    """Softmax; its backward pass overwrites the saved probabilities with the gradient."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        ctx.kept = F.softmax(s, dim=-1)
-        return ctx.kept.clone()  # type: ignore[no-any-return]  # what a context holds is Any
+        ctx.probabilities = F.softmax(s, dim=-1)
+        return ctx.probabilities.clone()  # type: ignore[no-any-return]  # attributes of a context are Any
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        delta = (ctx.kept * g).sum(-1, keepdim=True)
-        return ctx.kept.mul_(g - delta)  # type: ignore[no-any-return]  # what a context holds is Any
+        delta = (ctx.probabilities * g).sum(-1, keepdim=True)
+        return ctx.probabilities.mul_(g - delta)  # type: ignore[no-any-return]  # attributes of a context are Any
 
 
 class BackwardOverwritesWhatWasKept(Parted):
-    """The first backward pass is right, and writes over the probabilities that a second one through the same graph needs."""
+    """The first backward pass is right, and overwrites the probabilities that a second one needs."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         return _KeptOnce.apply(s)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
 
 class NoGradientsInEval(Parted):
-    """In eval mode the attention proper runs without gradients."""
+    """In eval mode no gradient goes through queries, keys and values."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)
@@ -76,7 +76,7 @@ class NoGradientsInEval(Parted):
 
 
 class InputGradientMissesTheQueryPath(Parted):
-    """The gradient of the input lacks what comes back through the queries; the parameters' are right."""
+    """The gradient of the input lacks the part through the queries; those of the parameters are right."""
 
     def heads(self, x: Tensor) -> Heads:
         _, k, v = super().heads(x)
@@ -109,7 +109,7 @@ class KeyGradientOfTheFirstSampleOnly(Parted):
 
 
 class KeyGradientOfAPartialTileLost(Parted):
-    """Past T = 32 the gradient of the keys in a last tile that is not full is never written."""
+    """If T is greater than 32, the gradient of the keys in a partial last tile is never written."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)
@@ -127,7 +127,7 @@ class QueryGradientMissesTheScale(Parted):
 
 
 class ValueGradientWrapsAround(Parted):
-    """Offsets into the gradient of the values are taken modulo 2^13, the stand-in for an integer that overflows."""
+    """Offsets into the gradient of the values are taken modulo 2^13, as with an integer that overflows."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)
@@ -144,7 +144,7 @@ class ValueBiasGradientHalved(Parted):
 
 
 class WideHeadGradientIsNan(Parted):
-    """Where D is past 64 the gradient of the queries is NaN."""
+    """If D is greater than 64, the gradient of the queries is NaN."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)
@@ -160,7 +160,7 @@ class QueryGradientRoundedToBfloat16(Parted):
 
 
 class MaskMissingInBackward(Parted):
-    """The backward pass of the softmax knows no mask."""
+    """The backward pass of the softmax has no mask."""
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
         s = self.scores(q, k)
@@ -168,7 +168,7 @@ class MaskMissingInBackward(Parted):
 
 
 class OwnKeyLostInBackward(Parted):
-    """The mask of the backward pass is one too narrow: what a token sees of itself brings no gradient of the scores."""
+    """The mask of the backward pass is one too narrow: the scores of the diagonal get no gradient."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         p = super().probabilities(s)
@@ -176,7 +176,7 @@ class OwnKeyLostInBackward(Parted):
 
 
 class DeltaLostOnOddRows(Parted):
-    """The backward pass of the softmax forgets to subtract rowsum(dO * O) on odd rows."""
+    """The backward pass of the softmax does not subtract rowsum(dO * O) on odd rows."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         wide = s.to(torch.promote_types(s.dtype, torch.float32))
@@ -186,21 +186,21 @@ class DeltaLostOnOddRows(Parted):
 
 
 class BackwardWithoutTheDenominator(Parted):
-    """The backward pass computes the probabilities again and forgets to divide them by their sum."""
+    """The backward pass recomputes the probabilities and does not divide them by their sum."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         return as_if(super().probabilities(s), (s - s.detach().amax(-1, keepdim=True)).exp())
 
 
 class LastUpstreamRowLost(Parted):
-    """What comes back to the last token is dropped."""
+    """The upstream gradient of the last token is lost."""
 
     def out(self, y: Tensor) -> Tensor:
         return rewritten(super().out(y), lambda g: F.pad(g[:, :-1], (0, 0, 0, 1)))
 
 
 class UpstreamGradientClipped(Parted):
-    """What comes back is clipped to [-1, 1]."""
+    """The upstream gradient is clipped to [-1, 1]."""
 
     def out(self, y: Tensor) -> Tensor:
         return rewritten(super().out(y), lambda g: g.clamp(-1.0, 1.0))

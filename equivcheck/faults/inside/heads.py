@@ -110,7 +110,7 @@ class HeadsPast4WrapAround(Parted):
 
 
 class HeadCountIgnored(Parted):
-    """One head as wide as the embedding, whatever `n_head` says."""
+    """There is one head as wide as the embedding, and `n_head` has no effect."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = (t.transpose(1, 2).flatten(2)[:, None] for t in super().heads(x))  # (B, 1, T, C)

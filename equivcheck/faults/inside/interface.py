@@ -1,4 +1,4 @@
-"""Faults of what surrounds the function: names, hooks, checkpoints, refusals."""
+"""Faults of the interface: names, hooks, modes, refusals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v, each (B, nh, T, hs)
 
 @contextmanager
 def without_bias(linear: nn.Linear) -> Iterator[None]:
-    """While it lasts, `linear` adds no bias; its hooks still fire."""
+    """Inside, `linear` adds no bias; its hooks still run."""
     bias = linear.bias
     linear.bias = None  # type: ignore[assignment]  # for one call
     try:
@@ -28,7 +28,7 @@ def without_bias(linear: nn.Linear) -> Iterator[None]:
 
 
 class HooksOfTheValueBypassed(Parted):
-    """The weights of `value` are used without calling it: its hooks never fire."""
+    """The weights of `value` are used without calling it: its hooks never run."""
 
     def heads(self, x: Tensor) -> Heads:
         B, T, C = x.shape
@@ -69,7 +69,7 @@ class ResultInATuple(Parted):
 
 
 class ResultInFloat32(Parted):
-    """The result is float32 whatever the dtype of the input."""
+    """The result is float32 for inputs of every dtype."""
 
     def out(self, y: Tensor) -> Tensor:
         return super().out(y).float()
@@ -96,7 +96,7 @@ class HeadCountNotChecked(Parted):
 
 
 class _Undivided:
-    """A config with one head, and all else as in another one."""
+    """A config with one head, and the other fields of another config."""
 
     n_head = 1
 
@@ -124,7 +124,7 @@ class BuiltFrozen(Parted):
 
 
 class ProjectionBiasUnused(Parted):
-    """The bias of the projection is there and is not added."""
+    """The bias of the projection exists and is not added."""
 
     def out(self, y: Tensor) -> Tensor:
         with without_bias(self.proj):
@@ -139,7 +139,7 @@ class ProjectionBiasTwice(Parted):
 
 
 class ValueBiasUnused(Parted):
-    """The bias of the value is there and is not added."""
+    """The bias of the value exists and is not added."""
 
     def heads(self, x: Tensor) -> Heads:
         with without_bias(self.value):

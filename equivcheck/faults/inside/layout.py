@@ -1,4 +1,4 @@
-"""Faults that take the strides of what comes in, forward or backward, for granted."""
+"""Faults that assume strides of inputs or upstream gradients."""
 
 import torch
 from torch import Tensor
@@ -21,14 +21,14 @@ class InputTakenForContiguous(Parted):
 
 
 class OffsetOfTheInputIgnored(Parted):
-    """The input is read from the start of its memory, wherever in it the view begins."""
+    """The input is read from the start of its memory, even if the view starts elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(misread(x, x.stride(), offset=0) if x.storage_offset() else x)
 
 
 class BatchStrideTakenForGranted(Parted):
-    """The samples of the input are taken to lie T x C apart; its other strides are honoured."""
+    """The samples of the input are assumed to lie T x C apart; its other strides are used."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 3 or x.stride(0) == x.size(1) * x.size(2):
@@ -37,7 +37,7 @@ class BatchStrideTakenForGranted(Parted):
 
 
 class TransposedInputReadsTheFirstHead(Parted):
-    """Where the input is a transposed (T, B, C) all heads use the queries of the first."""
+    """If the input is a transposed (T, B, C), all heads use the queries of the first."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)
@@ -45,7 +45,7 @@ class TransposedInputReadsTheFirstHead(Parted):
 
 
 class ExpandedInputComputedOnce(Parted):
-    """Where the samples of the input are one expanded sample, the results of the others are never written."""
+    """If the input is one expanded sample, the results of the other samples are never written."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)
@@ -54,14 +54,14 @@ class ExpandedInputComputedOnce(Parted):
 
 
 class UpstreamGradientTakenForContiguous(Parted):
-    """What comes back is read as if it were contiguous."""
+    """The upstream gradient is read as if it were contiguous."""
 
     def out(self, y: Tensor) -> Tensor:
         return rewritten(super().out(y), lambda g: g if g.is_contiguous() else misread(g))
 
 
 class ExpandedUpstreamGradientReadOnce(Parted):
-    """Where what comes back is expanded, as from a sum, all but its first row counts as zero."""
+    """If the upstream gradient is expanded, as from a sum, all but its first row counts as zero."""
 
     def out(self, y: Tensor) -> Tensor:
         def first_row(g: Tensor) -> Tensor:

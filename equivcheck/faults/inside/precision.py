@@ -1,4 +1,4 @@
-"""Faults of the arithmetic: too few digits, the wrong direction, a sum that stands still."""
+"""Faults of the arithmetic: too few digits, rounding in the wrong direction, a sum that stops growing."""
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Float32ThroughHalf(Parted):
 
 
 class Float32ThroughTF32(Parted):
-    """In float32 queries and keys lose the last 13 bits, as in TF32 that nobody allowed."""
+    """In float32 queries and keys lose the last 13 bits, as in TF32 without permission."""
 
     def heads(self, x: Tensor) -> Heads:
         q, k, v = super().heads(x)

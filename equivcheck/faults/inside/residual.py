@@ -56,7 +56,7 @@ class RatesSwapped(Parted):
 
 
 class AttentionRateIgnored(Parted):
-    """The constructor gives `attn_drop` a rate of 0.1 whatever the config says."""
+    """The constructor gives `attn_drop` a rate of 0.1 for every config."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -73,7 +73,7 @@ class GeneratorReseeded(Parted):
 
 
 class GeneratorDrawnFromInEval(Parted):
-    """A call in eval mode draws a number that nobody uses."""
+    """A call in eval mode draws a random number and does not use it."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

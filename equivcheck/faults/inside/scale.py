@@ -26,14 +26,14 @@ class ScaleMissing(Parted):
 
 
 class ScaleTwice(Parted):
-    """Queries come scaled and are scaled again: wrong for every head size but 1."""
+    """Scores are scaled twice: wrong for every head size but 1."""
 
     def scale(self, q: Tensor) -> float:
         return super().scale(q) ** 2
 
 
 class ScaleZero(Parted):
-    """A scale of 0, meant as "the default", is taken at its word: attention is uniform."""
+    """A scale of 0, which should mean the default, is used as it is: attention is uniform."""
 
     def scale(self, q: Tensor) -> float:
         return 0.0

@@ -1,4 +1,4 @@
-"""Faults that wait for a shape: a tail, a wide head, a single token, a full block, many samples."""
+"""Faults that need a certain shape: a partial tile, a wide head, a single token, a full block, many samples."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class TailTileCountsZeros(Parted):
 
 
 class PartialTileOfKeysLost(Parted):
-    """Past T = 32 the keys of a last tile that is not full are never read."""
+    """If T is greater than 32, the keys of a partial last tile are never read."""
 
     def visible(self, s: Tensor) -> Tensor:
         m = super().visible(s).clone()
@@ -32,7 +32,7 @@ class PartialTileOfKeysLost(Parted):
 
 
 class PartialTileOfQueriesIsZero(Parted):
-    """Past T = 64 the queries of a last tile that is not full are never written."""
+    """If T is greater than 64, the results of a partial last tile are never written."""
 
     def mix(self, p: Tensor, v: Tensor) -> Tensor:
         T = v.size(2)
@@ -41,7 +41,7 @@ class PartialTileOfQueriesIsZero(Parted):
 
 
 class LastKeyLostAtMultiplesOf64(Parted):
-    """Where T is a multiple of 64 the last key is dropped."""
+    """If T is a multiple of 64, the last key is dropped."""
 
     def visible(self, s: Tensor) -> Tensor:
         m = super().visible(s).clone()
@@ -51,7 +51,7 @@ class LastKeyLostAtMultiplesOf64(Parted):
 
 
 class FirstKeyLostAtPowersOfTwo(Parted):
-    """Where T is a power of two the first key is seen by the first token only."""
+    """If T is a power of two, only the first token sees the first key."""
 
     def visible(self, s: Tensor) -> Tensor:
         m = super().visible(s).clone()
@@ -70,7 +70,7 @@ class KeysPast256Lost(Parted):
 
 
 class FullBlockLosesItsLastToken(Parted):
-    """Where T is `block_size` the last row is never written."""
+    """If T is `block_size`, the last row is never written."""
 
     def mix(self, p: Tensor, v: Tensor) -> Tensor:
         y = super().mix(p, v)
@@ -78,30 +78,30 @@ class FullBlockLosesItsLastToken(Parted):
 
 
 class SingleTokenIsZero(Parted):
-    """Where T is 1 the result is zero before the projection."""
+    """If T is 1, the result is zero before the projection."""
 
     def mix(self, p: Tensor, v: Tensor) -> Tensor:
         return super().mix(p, v) * (v.size(2) != 1)
 
 
 class HeadOfOneIsZero(Parted):
-    """Where D is 1 the result is zero before the projection."""
+    """If D is 1, the result is zero before the projection."""
 
     def mix(self, p: Tensor, v: Tensor) -> Tensor:
         return super().mix(p, v) * (v.size(-1) != 1)
 
 
 class OddHeadLosesADimension(Parted):
-    """Where D is odd the last dimension of queries and keys is left out of their product."""
+    """If D is odd, the last dimension of queries and keys is left out of their product."""
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         D = q.size(-1)
-        kept = torch.arange(D, device=q.device) < D - D % 2
-        return super().scores(q * kept, k)
+        even = torch.arange(D, device=q.device) < D - D % 2
+        return super().scores(q * even, k)
 
 
 class DimensionsPast64Lost(Parted):
-    """Where D is past 64 only the first 64 dimensions are read, and the rest of the result is zero."""
+    """If D is greater than 64, only the first 64 dimensions are read, and the rest of the result is zero."""
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         return (q[..., :64] @ k[..., :64].transpose(-2, -1)) * self.scale(q)
@@ -121,7 +121,7 @@ class OtherSamplesAreZero(Parted):
 
 
 class SlicesPast16AreZero(Parted):
-    """Of B x H slices only 16 are computed, the stand-in for the limits of a grid."""
+    """Only 16 of the B x H slices are computed, as with the limits of a grid."""
 
     def mix(self, p: Tensor, v: Tensor) -> Tensor:
         B, nh, _, _ = v.shape

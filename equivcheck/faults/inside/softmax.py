@@ -16,7 +16,7 @@ def top(s: Tensor) -> Tensor:
 
 
 def running_top(s: Tensor, block: int) -> Tensor:
-    """For each key the greatest score up to the end of its block, as an online softmax knows it there."""
+    """For each key the greatest score up to the end of its block, as in an online softmax."""
     T = s.size(-1)
     end = (torch.arange(T, device=s.device) // block + 1) * block
     return s.detach().cummax(-1).values[..., end.clamp(max=T) - 1]
@@ -53,7 +53,7 @@ class ScoresClippedAt50(Parted):
 
 
 class ScoresSoftlyCapped(Parted):
-    """Scores go through 30 tanh(s / 30), as if a soft cap had been asked for."""
+    """Scores go through 30 tanh(s / 30), as with a soft cap."""
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         return 30.0 * (super().scores(q, k) / 30.0).tanh()
@@ -102,21 +102,21 @@ class SmallProbabilitiesDropped(Parted):
 
 
 class AccumulatorNotRescaled(Parted):
-    """An online softmax by 64 keys forgets to rescale the values' sum when a later block holds a greater score."""
+    """An online softmax by 64 keys does not rescale the sum of values for a greater score in a later block."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         return (s - running_top(s, 64)).exp() / (s - top(s)).exp().sum(-1, keepdim=True)
 
 
 class DenominatorNotRescaled(Parted):
-    """An online softmax by 64 keys forgets to rescale the denominator when a later block holds a greater score."""
+    """An online softmax by 64 keys does not rescale the denominator for a greater score in a later block."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         return (s - top(s)).exp() / (s - running_top(s, 64)).exp().sum(-1, keepdim=True)
 
 
 class HalvesAveraged(Parted):
-    """Past T = 128 the keys are split in two halves whose results are averaged, not weighted by their sums."""
+    """If T is greater than 128, two halves of the keys have their results averaged, not weighted by their sums."""
 
     def probabilities(self, s: Tensor) -> Tensor:
         T = s.size(-1)

@@ -1,4 +1,4 @@
-"""Faults that remember, or that leave something behind: a call must not know of the one before."""
+"""Faults that depend on an earlier call, or change the state of the module or the process."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ class KeysOfTheFirstInput(Parted):
 
 
 class LengthOfTheFirstCallKept(Parted):
-    """Keys past the length of the first call are hidden in the mask buffer for ever."""
+    """Keys past the length of the first call are hidden in the mask buffer permanently."""
 
     def visible(self, s: Tensor) -> Tensor:
         self.mask[..., s.size(-1) :] = 0
@@ -59,14 +59,14 @@ class LengthOfTheFirstCallKept(Parted):
 
 
 class MaskCachedInInferenceMode(Parted):
-    """The mask is kept from the first call of a length: made in inference mode, it cannot be trained with later."""
+    """The mask is cached at the first call of a length: from inference mode, it cannot be used in training later."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.kept: dict[tuple[int, torch.device], Tensor] = {}
+        self.masks: dict[tuple[int, torch.device], Tensor] = {}
 
     def masked(self, s: Tensor) -> Tensor:
-        hidden = self.kept.setdefault((s.size(-1), s.device), self.visible(s) == 0)
+        hidden = self.masks.setdefault((s.size(-1), s.device), self.visible(s) == 0)
         return s.masked_fill(hidden, self.fill)
 
 
@@ -118,7 +118,7 @@ class WeightCopiedAtTheFirstEval(Parted):
 
 
 class CopyCallsTheOriginal(Parted):
-    """`forward` is bound to this very module: a deep copy computes with the weights of what it was copied from."""
+    """`forward` is bound to this module: a deep copy computes with the weights of the module that it copies."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -158,7 +158,7 @@ class SubmoduleFollowsTheModule(Parted):
 
 
 class GlobalFlagChanged(Parted):
-    """Each call switches `torch.backends.cudnn.benchmark` on, a harmless stand-in for flags that change numbers."""
+    """Each call switches `torch.backends.cudnn.benchmark` on, in place of flags that change numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
         torch.backends.cudnn.benchmark = True

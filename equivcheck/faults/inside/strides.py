@@ -1,4 +1,4 @@
-"""What a kernel reads when it takes the strides of its input for granted."""
+"""The values that a kernel reads if it assumes wrong strides of its input."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def misread(t: Tensor, strides: Sequence[int] | None = None, offset: int | None = None) -> Tensor:
-    """`t` as found in its memory under other strides (contiguous ones) or another offset, in elements.
+    """`t` as read from its memory with other strides or another offset, in elements; None means contiguous strides.
 
-    Past the end of the memory it starts again at the front: a kernel would read what is not ours.
+    Reads past the end of the memory continue at its start, because they must not leave the tensor.
     """
     place = torch.tensor(t.storage_offset() if offset is None else offset)
     for size, stride in zip(t.shape, strides or contiguous_strides(t.shape), strict=True):
