@@ -34,7 +34,7 @@ def pair(**changes: Any) -> tuple[CausalSelfAttention, FlashCausalSelfAttention]
 # --- the original ----------------------------------------------------------------------------------------------------
 
 
-def test_the_original_is_softmax_of_scaled_scores_over_the_keys_up_to_the_query() -> None:
+def test_the_original_is_softmax_of_scaled_scores_up_to_the_query() -> None:
     original, _ = pair(n_head=1)
     original.double().eval()
     x = torch.randn(1, 4, 8, dtype=torch.float64)

@@ -30,7 +30,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         (json.dumps({"schema_version": 1, "lines": [], "extra": 1}), "is no record"),
     ],
 )
-def test_a_file_that_is_no_record_is_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+def test_a_file_that_is_no_record_is_refused_in_one_line(tmp_path: Path, content: str, told: str) -> None:
     file = tmp_path / "record.json"
     file.write_text(content)
     with pytest.raises(ReportError, match=told):

@@ -57,7 +57,7 @@ class InInferenceMode(CausalSelfAttention):
         ("output", InInferenceMode, "in inference mode"),
     ],
 )
-def test_a_condition_around_the_numbers_is_met_and_told(check: str, candidate: Any, told: str) -> None:
+def test_a_condition_around_the_numbers_is_met_and_named(check: str, candidate: Any, told: str) -> None:
     seen = []
     for seed in range(6):
         try:

@@ -134,7 +134,7 @@ def shared(axis: int) -> Callable[[float], Tensor]:
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize(("axis", "what"), list(enumerate(PROBABILITIES)))
-def test_a_mask_that_is_shared_is_told_by_what_it_is_shared_over(axis: int, what: str, rate: float) -> None:
+def test_a_mask_that_is_shared_is_named_by_what_it_is_shared_over(axis: int, what: str, rate: float) -> None:
     found = seen(shared(axis)(rate), rate)
     assert found.where == "independence"
     told = re.fullmatch(
@@ -168,7 +168,7 @@ def test_places_that_repel_each_other_are_seen() -> None:
     assert re.search(r"1 keys apart have a correlation of -0\.5", told)
 
 
-def test_what_torch_does_no_better_is_a_note_and_what_it_does_better_is_not() -> None:
+def test_what_torch_does_no_better_is_a_note_and_no_mismatch() -> None:
     wrong = shared(2)(0.1)
     note = check_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1), wrong])
     assert "neither are torch's own on this device" in note
@@ -200,7 +200,7 @@ def repeating(rate: float, seed: int = 0, shape: Sequence[int] = SHAPE) -> Tenso
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_where_torchs_own_places_repeat_chance_reaches_further_at_all_other_offsets(rate: float) -> None:
+def test_where_torchs_masks_repeat_chance_reaches_further(rate: float) -> None:
     for seed in range(2):
         note = check_mask(
             repeating(rate, seed),

@@ -65,15 +65,15 @@ class OriginalInATuple(CausalSelfAttention):
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_function_that_returns_a_tuple_is_no_drop_in_for_one_that_returns_a_tensor() -> None:
+def test_a_function_that_returns_a_tuple_is_no_drop_in_for_a_tensors() -> None:
     assert "tuple" in told("output", attend, in_a_tuple(F.scaled_dot_product_attention), "function", n_layer=0)
 
 
-def test_a_function_that_returns_a_tensor_is_no_drop_in_for_one_that_returns_a_tuple() -> None:
+def test_a_function_that_returns_a_tensor_is_no_drop_in_for_a_tuples() -> None:
     assert "a tuple of 2" in told("output", in_a_tuple(attend), F.scaled_dot_product_attention, "function", n_layer=0)
 
 
-def test_functions_that_both_return_tuples_are_compared_by_the_tensor_in_it() -> None:
+def test_functions_that_both_return_tuples_are_compared_by_the_tensor() -> None:
     hold("output", in_a_tuple(attend), in_a_tuple(F.scaled_dot_product_attention), "function", n_layer=0)
 
 
@@ -146,7 +146,7 @@ def test_logits_without_targets_are_the_originals() -> None:
     assert "without targets" in told("logits", GPT, LastOnly, "model")
 
 
-def test_logits_of_the_last_position_alone_are_judged_where_the_original_gives_no_more() -> None:
+def test_last_logits_are_judged_where_the_original_gives_no_more() -> None:
     hold("logits", LastOnly, LastOnly, "model")
     assert "without targets" in told("logits", LastOnly, FirstOnly, "model")
     assert "without targets" in told("logits", LastOnly, GPT, "model")

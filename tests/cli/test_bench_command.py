@@ -42,7 +42,7 @@ def test_the_command_tells_a_table_and_writes_the_record(tmp_path: Path, capsys:
     assert len(read(file).lines) == 4
 
 
-def test_the_command_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
+def test_bench_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "record.json"

@@ -59,7 +59,7 @@ def test_the_pair_that_ships_is_equivalent() -> None:
     assert Report.load("x.json").equivalent
 
 
-def test_a_wrong_candidate_of_the_current_folder_is_different_and_its_replay_shows_it_again() -> None:
+def test_a_wrong_candidate_of_this_folder_is_different_and_replays() -> None:
     Path("mine.py").write_text(MINE)
     pair = ["equivcheck.attention:CausalSelfAttention", "mine:Wrong"]
     done = python("-m", "equivcheck", "verify", *pair, "--profile", "quick", "--check", "output", "--json", "x.json")
@@ -76,7 +76,7 @@ def test_a_wrong_candidate_of_the_current_folder_is_different_and_its_replay_sho
     assert again.stdout.splitlines()[-1].startswith("different: output")
 
 
-def test_what_cannot_be_imported_is_told_with_the_reason_of_the_import() -> None:
+def test_what_cannot_be_imported_is_refused_with_the_reason() -> None:
     Path("broken.py").write_text("import nothing_of_this_name")
     done = python("-m", "equivcheck", "verify", "broken:A", "broken:B")
     assert (done.returncode, done.stdout) == (2, "")

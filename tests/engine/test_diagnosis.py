@@ -107,7 +107,7 @@ def test_nothing_is_named_where_no_reading_is_the_whole_difference() -> None:
     assert "the whole difference" not in told(original, wrong)
 
 
-def test_a_right_function_with_everything_that_both_take_is_equivalent_and_its_run_sensitive() -> None:
+def test_a_right_function_with_all_options_is_equivalent() -> None:
     def undropped(
         q: Tensor,
         k: Tensor,

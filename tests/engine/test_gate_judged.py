@@ -84,7 +84,7 @@ def test_a_check_that_judged_nothing_is_a_note(tree: Path) -> None:
 # with what it was judged -----------------------------------------------------------------------------------------------
 
 
-def test_another_torch_is_a_note_and_refused_where_that_is_asked_for(tree: Path) -> None:
+def test_another_torch_is_a_note_or_refused(tree: Path) -> None:
     here = torch.__version__.partition("+")[0]
     assert noted(tree, green(tree, environment={"torch": f"{here}+cu999"})) == []  # it was built for another device
     other = green(tree, environment={"torch": "2.1.10+cu121"})
@@ -101,7 +101,7 @@ def test_another_torch_is_a_note_and_refused_where_that_is_asked_for(tree: Path)
         )
 
 
-def test_another_version_of_a_package_is_a_note_and_refused_where_that_is_asked_for(tree: Path) -> None:
+def test_another_version_of_a_package_is_a_note_or_refused(tree: Path) -> None:
     report = green(tree, packages={"click": Package("0.1", "0" * 64), "no-such-package": Package("1.2")})
     words = [
         f"the run was made with the package click 0.1, and here is {version('click')}",

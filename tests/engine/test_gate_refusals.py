@@ -160,7 +160,7 @@ def test_an_older_report_of_something_else_is_an_error(tree: Path) -> None:
         told(tree, green(tree), against=green(tree, device="cpu"))
 
 
-def test_evidence_of_a_run_that_was_not_sealed_or_that_found_something_is_refused(tree: Path) -> None:
+def test_evidence_of_an_unsealed_run_or_one_with_findings_is_refused(tree: Path) -> None:
     assert "unsealed: the pair ran in the process that made the verdict" in the_reason(tree, green(tree, sealed=False))
     replaced = "the candidate replaced slow.Attention.forward: its output is not what it is alone"
     assert f"{replaced}; mend the candidate" in told(tree, green(tree, findings=(replaced,)))[0]

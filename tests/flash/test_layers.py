@@ -123,7 +123,7 @@ ON_PROJECTIONS = [with_adapter, with_hooks, with_a_parametrization, with_a_weigh
 
 @pytest.mark.parametrize("name", PROJECTIONS)
 @pytest.mark.parametrize("put", ON_PROJECTIONS)
-def test_what_is_put_on_a_projection_has_the_effect_that_it_has_in_the_original(put: Any, name: str) -> None:
+def test_what_is_put_on_a_projection_acts_as_in_the_original(put: Any, name: str) -> None:
     original, flash = pair(lambda module: put(module, name))
     same(results(flash, inputs()), results(original, inputs()))
 

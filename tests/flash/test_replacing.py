@@ -147,7 +147,7 @@ def test_a_subclass_that_is_the_target_is_replaced() -> None:
     assert isinstance(module, Windowed)
 
 
-def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for_and_what_is_there() -> None:
+def test_nothing_to_replace_is_an_error_that_names_what_is_there() -> None:
     with pytest.raises(
         ValueError, match=r"CausalSelfAttention in Linear: nothing was replaced; pass target=.* are Linear$"
     ):

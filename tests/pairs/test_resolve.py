@@ -78,7 +78,7 @@ def test_a_kind_that_the_pair_is_not_is_refused() -> None:
         (3, "cannot be called"),
     ],
 )
-def test_a_pair_whose_signature_fits_no_kind_is_refused_with_what_was_tried(reference: Any, named: str) -> None:
+def test_a_pair_that_fits_no_kind_is_refused_with_what_was_tried(reference: Any, named: str) -> None:
     assert named in refusal(reference, attend if "window" in named else FlashCausalSelfAttention)
 
 

@@ -37,7 +37,7 @@ def test_no_name_begins_a_command_of_its_own() -> None:
     assert all("\n" not in line for line in github.annotations(STRANGE))
 
 
-def test_of_many_differences_github_shows_as_many_as_it_can_and_the_verdict() -> None:
+def test_github_shows_ten_differences_at_most_and_the_verdict() -> None:
     told = github.annotations(MANY)
     assert len(told) == 10
     assert "::different: check-0, check-1" in told[-1]

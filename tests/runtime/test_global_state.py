@@ -56,7 +56,7 @@ class SwitchedWhenCalled(CausalSelfAttention):
 
 
 @pytest.mark.parametrize("candidate", [SwitchedWhenBuilt, SwitchedWhenCalled])
-def test_a_setting_that_is_switched_once_and_for_all_is_seen_every_time_and_put_back(candidate: Any) -> None:
+def test_a_switched_setting_is_seen_every_time_and_put_back(candidate: Any) -> None:
     before = global_state.now()
     subject = resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
     for _ in range(2):
@@ -104,9 +104,7 @@ def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], obj
         ("torch.set_default_dtype(torch.float64)", "default dtype"),
     ],
 )
-def test_what_a_candidates_module_switches_when_it_is_imported_is_seen_and_judges_nothing(
-    switch: str, told: str, tmp_path: Path
-) -> None:
+def test_what_an_import_switches_is_seen_and_judges_nothing(switch: str, told: str, tmp_path: Path) -> None:
     before = global_state.now()
     file = tmp_path / f"switching_{told.split()[0]}.py"
     file.write_text(f"import torch\nfrom equivcheck.attention import FlashCausalSelfAttention\n\n{switch}\n")
@@ -165,7 +163,7 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
 @pytest.mark.parametrize(
     "check", [c for c in CHECKS if "module" in c.kinds and c.name not in ("long", "compile")], ids=lambda c: c.name
 )
-def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(check: Any) -> None:
+def test_no_check_leaves_a_setting_switched_for_the_next(check: Any) -> None:
     before = global_state.now()
     subject = resolve(CausalSelfAttention, SwitchedWhenCalled, kind="module", device="cpu")
     case = CASE.but(n_layer=1, vocab_size=7) if check.name in ("logits", "training", "generation") else CASE
