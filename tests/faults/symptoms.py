@@ -13,7 +13,6 @@ from equivcheck.faults.base import Factory
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT, GPTConfig
 
-
 # --- dropout: the mask is what the kept probabilities of a call in training mode are to those in eval mode
 
 
