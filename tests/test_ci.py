@@ -170,7 +170,7 @@ def test_the_action_verifies_and_leaves_the_report(
     tmp_path: Path, path_with_equivcheck: dict[str, str], inputs: dict[str, str], status: int
 ) -> None:
     action = yaml.safe_load(ACTION)
-    given = {name: str(told["default"]) for name, told in action["inputs"].items()}
+    given = {name: str(declared["default"]) for name, declared in action["inputs"].items()}
     given |= {
         "python": sys.executable,
         "device": "cpu",

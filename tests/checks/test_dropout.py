@@ -119,29 +119,29 @@ def test_rates_of_0_and_1_are_held_too(rates: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "told"),
+    ("candidate", "words"),
     [
         (Unscaled, r"(?s) times further from the oracle.*\boutput\b"),
         (OtherMaskInBackward, r"grad .* times further from the oracle"),
         (ScaledInBackward, r"grad .* times further from the oracle"),
     ],
 )
-def test_what_is_done_with_a_mask_is_exact(candidate: Any, told: str) -> None:
-    with pytest.raises(Mismatch, match=told):
+def test_what_is_done_with_a_mask_is_exact(candidate: Any, words: str) -> None:
+    with pytest.raises(Mismatch, match=words):
         held(candidate, PAIR)
 
 
 @pytest.mark.parametrize(
-    ("candidate", "what", "told"),
+    ("candidate", "what", "words"),
     [
         (Never, "probabilities", "0 of what is seen is dropped at a rate of 0.25 (everywhere, of "),
         (AlwaysTheSame, "probabilities", "dropped places are not independent: those that lie 1 calls apart have"),
         (ResidualNeverDropped, "outputs", "0 of what is seen is dropped at a rate of 0.1 (everywhere, of "),
     ],
 )
-def test_a_mask_that_is_not_random_is_named_with_what_is_wrong(candidate: Any, what: str, told: str) -> None:
+def test_a_mask_that_is_not_random_is_named_with_what_is_wrong(candidate: Any, what: str, words: str) -> None:
     message = seen(candidate)
-    assert message.startswith(f"the dropout mask of the {what}, at B=16, T=64: {told}"), message
+    assert message.startswith(f"the dropout mask of the {what}, at B=16, T=64: {words}"), message
 
 
 def test_a_rate_a_tenth_lower_is_seen_though_scaled_as_it_should_be() -> None:

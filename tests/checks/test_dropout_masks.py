@@ -338,8 +338,8 @@ def test_masks_for_an_original_that_drops_something_else_say_what() -> None:
     problem = pair().problem(CASE)
     masks = read_masks(problem, problem.reference, gradients=False)
     other = pair(original=DropsValues).problem(CASE).reference
-    told = r"the original drops a tensor of shape \(2, 2, 9, 4\), neither probabilities nor output"
-    with pytest.raises(NotOpened, match=told), inject(masks, other, CASE):
+    message = r"the original drops a tensor of shape \(2, 2, 9, 4\), neither probabilities nor output"
+    with pytest.raises(NotOpened, match=message), inject(masks, other, CASE):
         run(problem, other)
 
 

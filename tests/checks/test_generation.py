@@ -90,10 +90,10 @@ def test_an_attention_that_sees_the_future_is_seen() -> None:
 
 
 def test_what_goes_wrong_past_the_block_is_named_with_the_token() -> None:
-    told = str(seen(held, WrongAtTheWholeBlock, CASE.but(vocab_size=73, seed=2)))
-    assert "of sequence" in told
-    assert "in the original: rounding does not explain it" in told
-    which = int(told.split(" of sequence")[0].rpartition(" ")[2])
+    message = str(seen(held, WrongAtTheWholeBlock, CASE.but(vocab_size=73, seed=2)))
+    assert "of sequence" in message
+    assert "in the original: rounding does not explain it" in message
+    which = int(message.split(" of sequence")[0].rpartition(" ")[2])
     assert which >= 4  # three positions are left in the block
 
 
@@ -142,8 +142,8 @@ def test_a_model_that_never_samples_is_seen_by_its_sampled_tokens() -> None:
 
 
 def test_another_number_of_tokens_and_another_prompt_are_named() -> None:
-    told = str(seen(of_models, OneTokenLess))
-    assert told == "generate gives (2, 17) torch.int64, and (2, 18) torch.int64 in the original"
+    message = str(seen(of_models, OneTokenLess))
+    assert message == "generate gives (2, 17) torch.int64, and (2, 18) torch.int64 in the original"
     assert str(seen(of_models, PromptShifted)) == "generate changes the prompt"
 
 

@@ -97,8 +97,8 @@ class Forgets(FlashCausalSelfAttention):
 
 
 def test_a_small_case_stands_for_a_long_one() -> None:
-    told = {lengthened(Case(seq_len=n, block_size=n, seed=seed), CPU).seq_len for n in (1, 2) for seed in range(6)}
-    assert told == {1023, 1024, 1025, 4095, 4096, 4097}
+    lengths = {lengthened(Case(seq_len=n, block_size=n, seed=seed), CPU).seq_len for n in (1, 2) for seed in range(6)}
+    assert lengths == {1023, 1024, 1025, 4095, 4096, 4097}
     far = Case(seq_len=9, block_size=16, head_size=4, seed=1, training=True, attn_pdrop=0.5)
     assert lengthened(far, CPU).seq_len == 16384
     gpu = lengthened(far, torch.device("cuda"))

@@ -53,9 +53,9 @@ def test_a_gradient_that_the_original_does_not_have_is_named() -> None:
 
 
 def test_a_message_tells_three_tensors_and_names_the_rest() -> None:
-    told = mismatch("gradients", FAULT["scale-missing"].attention)
-    assert told.count("times further from the oracle") == 3
-    assert "and so are: grad " in told
+    message = mismatch("gradients", FAULT["scale-missing"].attention)
+    assert message.count("times further from the oracle") == 3
+    assert "and so are: grad " in message
 
 
 def test_a_single_position_has_nothing_after_it() -> None:

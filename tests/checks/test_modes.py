@@ -158,7 +158,7 @@ def test_the_one_that_the_wrong_ones_are_made_of_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "steps", "told"),
+    ("candidate", "steps", "message"),
     [
         (RateOfTheConfig, "ta", "train(), the first dropout's p = 0.6"),
         (ModeOfTheModule, "to", "train(), the first dropout's mode switched alone"),
@@ -169,8 +169,8 @@ def test_the_one_that_the_wrong_ones_are_made_of_is_right() -> None:
         (EvalAfterInference, "ti", "train(), a call in inference mode"),
     ],
 )
-def test_what_is_not_obeyed_is_named_with_the_steps_before_it(candidate: Any, steps: str, told: str) -> None:
-    assert seen(candidate, steps).startswith(f"after {told}, with a call after each: ")
+def test_what_is_not_obeyed_is_named_with_the_steps_before_it(candidate: Any, steps: str, message: str) -> None:
+    assert seen(candidate, steps).startswith(f"after {message}, with a call after each: ")
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,6 @@ def test_where_masks_are_unreadable_distributions_are_compared() -> None:
 
 
 def test_where_masks_are_unreadable_a_rate_not_obeyed_is_seen() -> None:
-    told = seen(ClosedRateOfTheConfig, "ta")
-    assert told.startswith("after train(), the first dropout's p = 0.6, with a call after each: ")
-    assert "of outputs and input gradients is not the original's" in told
+    message = seen(ClosedRateOfTheConfig, "ta")
+    assert message.startswith("after train(), the first dropout's p = 0.6, with a call after each: ")
+    assert "of outputs and input gradients is not the original's" in message

@@ -90,15 +90,15 @@ def test_two_right_models_are_trained_alike(candidate: Any, dtype: str) -> None:
 
 
 def test_a_gradient_that_is_one_percent_off_leaves_the_band() -> None:
-    told = seen(OnePercentOff)
+    message = seen(OnePercentOff)
     words = re.match(
         r"in 5 steps the weights moved by (.+), rounding alone by (.+), and the candidate is (.+) from the oracle:\n",
-        told,
+        message,
     )
     assert words is not None
     movement, band, distance = (float(word) for word in words.groups())
     assert 10 * band < distance < 0.1 * movement
-    assert "times further from the oracle than rounding" in told
+    assert "times further from the oracle than rounding" in message
 
 
 def test_what_goes_wrong_from_the_third_step_on_shows_in_the_losses() -> None:
@@ -125,9 +125,9 @@ def test_with_dropout_a_step_is_exact_under_the_candidate_s_own_masks() -> None:
     assert not found.notes
     assert found.ratio is not None
     assert found.ratio <= 1
-    told = seen(OnePercentOff, DROPPED)
-    assert "times further from the oracle than rounding" in told
-    assert "grad " in told
+    message = seen(OnePercentOff, DROPPED)
+    assert "times further from the oracle than rounding" in message
+    assert "grad " in message
 
 
 def test_with_dropout_a_candidate_that_never_drops_is_seen() -> None:

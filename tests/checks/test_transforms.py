@@ -81,16 +81,16 @@ class CompiledOff(CausalSelfAttention):
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [
         (lambda module, x: not torch.is_grad_enabled(), "and no_grad"),
         (lambda module, x: module.training, r"switched to train\(\)"),
         (lambda module, x: x.size(1) < 5, "called with 2 positions after 5"),
     ],
 )
-def test_a_compiled_candidate_is_called_in_every_way(where: Any, told: str) -> None:
+def test_a_compiled_candidate_is_called_in_every_way(where: Any, message: str) -> None:
     wrong = type("Wrong", (CompiledOff,), {"where": staticmethod(where)})
-    with pytest.raises(Mismatch, match=told):
+    with pytest.raises(Mismatch, match=message):
         BY_NAME["compile"].run(module(wrong), PLAIN)
 
 

@@ -104,9 +104,9 @@ def test_a_disk_that_fills_up_costs_the_file_and_not_the_verdict(
 
     monkeypatch.setattr(os, "fsync", full)
     assert main(["verify", "--json", "x.json"]) == 2
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-1].startswith("equivalent: ")
-    assert "--json x.json: cannot be written (No space left on device)" in told.err
+    streams = capsys.readouterr()
+    assert streams.out.splitlines()[-1].startswith("equivalent: ")
+    assert "--json x.json: cannot be written (No space left on device)" in streams.err
     assert list(Path().iterdir()) == []
 
 

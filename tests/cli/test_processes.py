@@ -36,7 +36,7 @@ def test_a_reader_that_leaves_early_does_not_change_the_exit_status() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-MINE = """
+CANDIDATES = """
 from equivcheck.attention import FlashCausalSelfAttention
 
 class Wrong(FlashCausalSelfAttention):
@@ -60,7 +60,7 @@ def test_the_pair_that_ships_is_equivalent() -> None:
 
 
 def test_a_wrong_candidate_of_this_folder_is_different_and_replays() -> None:
-    Path("mine.py").write_text(MINE)
+    Path("mine.py").write_text(CANDIDATES)
     pair = ["equivcheck.attention:CausalSelfAttention", "mine:Wrong"]
     done = python("-m", "equivcheck", "verify", *pair, "--profile", "quick", "--check", "output", "--json", "x.json")
     assert done.returncode == 1, done.stderr
@@ -85,7 +85,7 @@ def test_what_cannot_be_imported_is_refused_with_the_reason() -> None:
 
 
 def test_ctrl_c_ends_in_a_partial_report_that_says_so() -> None:
-    Path("mine.py").write_text(MINE)
+    Path("mine.py").write_text(CANDIDATES)
     pair = ["equivcheck.attention:CausalSelfAttention", "mine:Telling"]
     command = [sys.executable, "-m", "equivcheck", "verify", *pair, "--profile", "thorough", "--json", "x.json"]
     with subprocess.Popen(

@@ -145,12 +145,12 @@ def test_quantised_linears_give_what_they_give_in_the_original(quantise_first: b
 
     original, flash = pair()
     expected = quantised(original.float())
-    mine = (
+    ours = (
         replace_attention_with_flash_attention(copy.deepcopy(expected)) if quantise_first else quantised(flash.float())
     )
-    assert type(mine) is FlashCausalSelfAttention
-    assert type(mine.key) is not nn.Linear
+    assert type(ours) is FlashCausalSelfAttention
+    assert type(ours.key) is not nn.Linear
     x = inputs(dtype=torch.float32)
     its = expected(x)
     # an activation that rounding moves across the middle between two levels is off by one of the 255 levels of its row
-    torch.testing.assert_close(mine(x), its, rtol=0, atol=float((its.max() - its.min()) / 64))
+    torch.testing.assert_close(ours(x), its, rtol=0, atol=float((its.max() - its.min()) / 64))

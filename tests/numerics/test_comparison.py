@@ -332,18 +332,18 @@ def test_a_mismatch_before_values_is_one_line() -> None:
 
 def test_a_mismatch_of_a_scalar_has_no_place() -> None:
     found = held(torch.tensor(3.0), torch.tensor(2.0, dtype=f64), deviations=noise(MANY, seed=1))
-    told = describe(found, dtype="float32")
-    assert "loss" not in told
-    assert "error: 1, allowed" in told or "norm of the whole error: 1, allowed" in told or "row" in told
-    assert "greatest: candidate 3, oracle 2" in told
-    assert "1 of 1 elements" in told
+    message = describe(found, dtype="float32")
+    assert "loss" not in message
+    assert "error: 1, allowed" in message or "norm of the whole error: 1, allowed" in message or "row" in message
+    assert "greatest: candidate 3, oracle 2" in message
+    assert "1 of 1 elements" in message
 
 
 def test_a_mismatch_is_an_assertion_that_carries_its_ratio_and_place() -> None:
-    error = Mismatch("told", ratio=3.0, where="output")
+    error = Mismatch("message", ratio=3.0, where="output")
     assert isinstance(error, AssertionError)
-    assert (str(error), error.ratio, error.where) == ("told", 3.0, "output")
-    assert Mismatch("told").ratio == math.inf
+    assert (str(error), error.ratio, error.where) == ("message", 3.0, "output")
+    assert Mismatch("message").ratio == math.inf
 
 
 def test_a_candidate_must_be_on_the_device_that_is_asked_for() -> None:

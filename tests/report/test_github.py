@@ -38,9 +38,9 @@ def test_no_name_begins_a_command_of_its_own() -> None:
 
 
 def test_github_shows_ten_differences_at_most_and_the_verdict() -> None:
-    told = github.annotations(MANY)
-    assert len(told) == 10
-    assert "::different: check-0, check-1" in told[-1]
+    shown = github.annotations(MANY)
+    assert len(shown) == 10
+    assert "::different: check-0, check-1" in shown[-1]
 
 
 def test_the_summary_is_appended_where_the_step_wants_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

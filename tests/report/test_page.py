@@ -109,8 +109,8 @@ def test_coverage_adds_up_over_the_checks() -> None:
     seen = page.visited(FULL)
     assert seen["dtype"] == [("bfloat16", 6), ("float32", 10)]
     assert [value for value, _ in seen["length"]] == ["up to 16", "up to 128", "longer"]
-    grid, told = page.pairs(FULL)
-    assert told == [("dtype × regime", 3, 4), ("dtype × mode", 2, 2)]
+    grid, covered = page.pairs(FULL)
+    assert covered == [("dtype × regime", 3, 4), ("dtype × mode", 2, 2)]
     assert grid.columns == ("bfloat16", "float32")
     assert [(name, [cell.text for cell in cells]) for name, cells in grid.rows] == [
         ("sharpened", ["6", "6"]),
