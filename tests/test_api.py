@@ -103,7 +103,7 @@ def test_models_and_replacements_are_judged_too() -> None:
         ("WrongFrom257", "output", "gate", {"batch_size": 1, "n_head": 1, "seq_len": 257}),
     ],
 )
-def test_a_wrong_attention_is_different_with_a_small_counterexample_that_replays(
+def test_a_wrong_attention_has_a_small_counterexample_that_replays(
     wrong: str, name: str, check: str, profile: str, smallest: dict[str, int]
 ) -> None:
     report = quick(candidate=f"{wrong}:{name}", checks=[check], profile=profile)
@@ -121,7 +121,7 @@ def test_a_wrong_attention_is_different_with_a_small_counterexample_that_replays
 
 
 @pytest.mark.usefixtures("unplanted")
-def test_an_exception_is_the_counterexample_of_a_candidate_that_raises_where_the_original_runs() -> None:
+def test_an_exception_of_the_candidate_alone_is_the_counterexample() -> None:
     class Raising(CausalSelfAttention):
         def forward(self, x: Tensor) -> Tensor:
             if x.size(1) > 2:
@@ -146,7 +146,7 @@ def test_a_replay_of_a_case_that_holds_says_so() -> None:
 # --- deviations ------------------------------------------------------------------------------------------------------
 
 
-def test_a_declared_deviation_is_told_with_its_reason_and_is_no_difference(wrong: str) -> None:
+def test_a_declared_deviation_has_its_reason_and_is_no_difference(wrong: str) -> None:
     report = quick(
         candidate=f"{wrong}:DroppingInEval",
         checks=["output", "checkpoint"],
@@ -169,7 +169,7 @@ def test_asserting_returns_the_report_of_an_equivalent_pair() -> None:
 
 
 @pytest.mark.usefixtures("unplanted")
-def test_asserting_raises_what_differs_with_the_case_and_the_line_that_replays_it(wrong: str) -> None:
+def test_asserting_raises_what_differs_with_its_case_and_replay(wrong: str) -> None:
     with pytest.raises(Mismatch) as seen:
         assert_equivalent(REFERENCE, f"{wrong}:Detaching", device="cpu", profile="quick", checks=["gradients"])
     assert "wrong.py:Detaching is different\ngradients: " in str(seen.value)

@@ -26,7 +26,7 @@ class NotInHalf(FlashCausalSelfAttention):
         return super().forward(x)
 
 
-def test_a_dtype_that_is_refused_as_a_whole_is_unsupported_and_the_rest_is_judged() -> None:
+def test_a_dtype_that_is_refused_as_a_whole_is_unsupported() -> None:
     report = quick(candidate=NotInHalf, checks=["interface", "checkpoint"])
     assert report.verdict == "equivalent"
     for result in report.results:
@@ -71,7 +71,7 @@ def test_an_original_that_runs_nowhere_cannot_be_judged() -> None:
         ({"candidate": "no_such_package:X"}, "cannot import 'no_such_package'"),
     ],
 )
-def test_bad_input_is_told_in_one_line(options: dict[str, Any], named: str) -> None:
+def test_bad_input_is_refused_in_one_line(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError) as refused:
         quick(**options)
     assert named in str(refused.value)
@@ -91,7 +91,7 @@ def test_a_case_id_that_does_not_parse_is_refused() -> None:
 # --- runs that do not finish -----------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_out_of_time_is_partial_and_says_after_how_many_cases() -> None:
+def test_a_run_out_of_time_is_partial_and_says_after_how_many_cases() -> None:
     began = time.monotonic()
     report = quick(checks=["output", "gradients"], profile="thorough", max_seconds=1.0)
     assert time.monotonic() - began < 15

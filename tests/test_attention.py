@@ -34,7 +34,7 @@ def pair(**changes: Any) -> tuple[CausalSelfAttention, FlashCausalSelfAttention]
 # --- the original ----------------------------------------------------------------------------------------------------
 
 
-def test_the_original_is_softmax_of_scaled_scores_over_the_keys_up_to_the_query() -> None:
+def test_the_original_is_softmax_of_scaled_scores_up_to_the_query() -> None:
     original, _ = pair(n_head=1)
     original.double().eval()
     x = torch.randn(1, 4, 8, dtype=torch.float64)
@@ -130,8 +130,8 @@ def test_outputs_and_gradients_are_the_same_up_to_rounding() -> None:
         y = module(x)
         (y * torch.arange(8)).sum().backward()
         results.append([y.detach(), x.grad, *(p.grad for p in module.parameters())])
-    for its, mine in zip(*results, strict=True):
-        torch.testing.assert_close(mine, its, rtol=1e-10, atol=1e-10)
+    for its, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, its, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("attention", PAIR)

@@ -170,7 +170,7 @@ def test_the_action_verifies_and_leaves_the_report(
     tmp_path: Path, path_with_equivcheck: dict[str, str], inputs: dict[str, str], status: int
 ) -> None:
     action = yaml.safe_load(ACTION)
-    given = {name: str(told["default"]) for name, told in action["inputs"].items()}
+    given = {name: str(declared["default"]) for name, declared in action["inputs"].items()}
     given |= {
         "python": sys.executable,
         "device": "cpu",
@@ -209,7 +209,7 @@ def test_the_action_verifies_and_leaves_the_report(
     assert keep["with"]["path"] == "${{ inputs.report }}"
 
 
-def test_a_run_that_is_killed_leaves_no_file_that_says_it_is_complete_and_is_not() -> None:
+def test_a_killed_run_leaves_no_file_that_falsely_says_it_is_complete() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/killed.py"), "--kills", "4", "--seed", "7"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

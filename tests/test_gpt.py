@@ -23,7 +23,7 @@ def ids(B: int = 3, T: int = 5) -> torch.Tensor:
     return torch.randint(11, (B, T), generator=torch.Generator().manual_seed(1))
 
 
-def test_logits_have_one_row_per_token_and_there_is_no_loss_without_targets(model: GPT) -> None:
+def test_logits_have_a_row_per_token_and_no_loss_without_targets(model: GPT) -> None:
     logits, loss = model(ids())
     assert logits.shape == (3, 5, 11)
     assert loss is None

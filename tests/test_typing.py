@@ -26,9 +26,9 @@ def test_the_sample_is_clean_and_a_wrong_use_is_not(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", SAMPLE, wrong]
     where = os.environ | {"MYPYPATH": str(ROOT), "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache" / "sample")}
     done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=600)
-    told = done.stdout.splitlines()
+    lines = done.stdout.splitlines()
     assert SAMPLE.name not in done.stdout, done.stdout + done.stderr
     assert done.returncode == 1, done.stdout + done.stderr
-    assert [line for line in told if 'has incompatible type "str"; expected "float | None"' in line]
-    assert [line for line in told if '"CheckResult" has no attribute "worst"' in line]
-    assert told[-1].startswith("Found 2 errors in 1 file (checked 2 source files)")
+    assert [line for line in lines if 'has incompatible type "str"; expected "float | None"' in line]
+    assert [line for line in lines if '"CheckResult" has no attribute "worst"' in line]
+    assert lines[-1].startswith("Found 2 errors in 1 file (checked 2 source files)")

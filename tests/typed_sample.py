@@ -25,7 +25,7 @@ def worst(result: equivcheck.CheckResult) -> tuple[str, float]:
     return result.name, result.worst_ratio or 0.0
 
 
-def told() -> dict[str, float]:
+def ratios() -> dict[str, float]:
     try:
         report: equivcheck.Report = equivcheck.assert_equivalent("package.slow:Attention", "package.fast:Attention")
     except equivcheck.Mismatch as mismatch:

@@ -1,4 +1,4 @@
-"""Differences that are wanted: declared with a reason, and if need be until a day."""
+"""Deviations: differences that a user declares, each with a reason, and some with a day on which they expire."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +16,22 @@ def parse_deviations(deviations: Mapping[str, str | Deviation] | None, known: Se
     for name, given in (deviations or {}).items():
         if name not in known:
             raise UsageError(f"unknown deviation {name!r}: it is the name of a check, one of {', '.join(known)}")
-        found = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
-        if not found.reason:
+        deviation = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
+        if not deviation.reason:
             raise UsageError(f"deviation {name!r} has no reason: say why the difference is accepted")
-        accepted[name] = replace(found, name=name)
+        accepted[name] = replace(deviation, name=name)
     return accepted
 
 
 def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> CheckResult:
-    """As it counts: a difference that is declared and has not expired is a deviation; one that shows no more is noted."""
-    found = accepted.get(result.name)
-    if found is None:
+    """The result as it counts: a declared difference that has not expired is a deviation; one that is gone is a note."""
+    deviation = accepted.get(result.name)
+    if deviation is None:
         return result
     if result.outcome != "different":
-        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {found.reason}"))
-    if found.expired(datetime.now(UTC).date()):
-        return replace(result, detail=f"the deviation declared for it expired on {found.expires}: {found.reason}")
-    return replace(result, outcome="deviation", detail=f"declared: {found.reason}")
+        return replace(result, notes=(*result.notes, f"the declared deviation no longer shows: {deviation.reason}"))
+    if deviation.expired(datetime.now(UTC).date()):
+        return replace(
+            result, detail=f"the deviation declared for it expired on {deviation.expires}: {deviation.reason}"
+        )
+    return replace(result, outcome="deviation", detail=f"declared: {deviation.reason}")

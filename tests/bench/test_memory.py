@@ -21,7 +21,7 @@ def test_running_out_of_memory_is_a_result_and_any_other_error_is_not() -> None:
         raise RuntimeError("something else")
 
 
-def test_peak_memory_is_what_is_there_at_the_same_time_and_not_what_was_there_before() -> None:
+def test_peak_memory_is_what_is_added_at_the_same_time() -> None:
     size = 2**18
 
     def make(keep: bool) -> Any:

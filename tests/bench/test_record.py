@@ -21,7 +21,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "is no JSON"),
         ("[]", "schema version None"),
@@ -30,10 +30,10 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         (json.dumps({"schema_version": 1, "lines": [], "extra": 1}), "is no record"),
     ],
 )
-def test_a_file_that_is_no_record_is_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+def test_a_file_that_is_no_record_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "record.json"
     file.write_text(content)
-    with pytest.raises(ReportError, match=told):
+    with pytest.raises(ReportError, match=message):
         read(file)
     with pytest.raises(ReportError, match="cannot be read"):
         read(tmp_path / "missing.json")
@@ -66,9 +66,9 @@ def test_intervals_that_are_wide_neither_trip_nor_pass_for_a_judgement() -> None
 
 def test_a_candidate_that_no_longer_fits_trips() -> None:
     gone = line(ratio=None, candidate=Side(refused="out of memory"))
-    ((name, told),) = slower(record(line()), {"row": gone}, 25.0)
+    ((name, message),) = slower(record(line()), {"row": gone}, 25.0)
     assert name == "row"
-    assert "no longer fits: out of memory" in told
+    assert "no longer fits: out of memory" in message
 
 
 def test_only_what_is_slower_twice_trips() -> None:
@@ -83,8 +83,8 @@ def test_only_what_is_slower_twice_trips() -> None:
         return measure
 
     assert against(before, slow, "r.json", 25.0, again(record(line()))) == ([], [])
-    (told,), _ = against(before, slow, "r.json", 25.0, again(slow))
-    assert "100 % slower, and 25 % is allowed" in told
+    (message,), _ = against(before, slow, "r.json", 25.0, again(slow))
+    assert "100 % slower, and 25 % is allowed" in message
     assert asked == [["row"], ["row"]]
 
 
@@ -92,8 +92,8 @@ def test_rows_that_were_timed_by_another_clock_are_not_compared() -> None:
     """A GPU that waits for its host is timed as the host by some, and as the GPU by others."""
     before = record(line(clock="CUDA events", ratio=4.0), line("whole", clock="wall clock, synchronised"))
     now = record(line(clock="CUDA events, launched before"), line("whole", clock="wall clock, synchronised"))
-    told, untold = against(before, now, "r.json", 25.0, lambda names: record())
-    assert (told, untold) == ([], ["timed by another clock in r.json: row"])
+    tripped, left_out = against(before, now, "r.json", 25.0, lambda names: record())
+    assert (tripped, left_out) == ([], ["timed by another clock in r.json: row"])
     with pytest.raises(UsageError, match=r"r\.json was timed by another clock \(CUDA events\) .* make it again"):
         against(record(before.lines[0]), now, "r.json", 25.0, lambda names: record())
 

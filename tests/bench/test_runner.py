@@ -101,7 +101,7 @@ def test_backward_passes_run_where_they_are_timed() -> None:
     assert needed["GPT"] < needed["training step"]
 
 
-def test_dtypes_presets_and_kinds_that_do_not_fit_are_told() -> None:
+def test_dtypes_presets_and_kinds_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match="allowed are float32, bfloat16, float16"):
         list(rows("small", ("int8",), "module"))
     with pytest.raises(UsageError, match="unknown preset 'large': allowed are"):

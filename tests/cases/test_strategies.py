@@ -95,7 +95,7 @@ def test_the_simplest_case_is_the_smallest() -> None:
     assert smallest(lambda case: True) == Case()
 
 
-def test_shrinking_ends_at_the_smallest_length_that_fails_and_leaves_all_else_at_1() -> None:
+def test_shrinking_ends_at_the_smallest_length_and_all_else_at_1() -> None:
     case = smallest(lambda case: case.seq_len > 256)
     assert (case.seq_len, case.batch_size, case.n_head, case.head_size, case.block_size) == (257, 1, 1, 1, 257)
 

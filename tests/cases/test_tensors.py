@@ -133,7 +133,7 @@ def test_no_regime_makes_weights_that_are_not_finite(dtype: str, seed: int) -> N
 
 
 @pytest.mark.parametrize("head_size", [4, 16, 64])
-def test_a_sharpened_softmax_has_an_entropy_between_three_and_six_tenths_of_its_maximum(head_size: int) -> None:
+def test_a_sharpened_softmax_has_about_half_of_its_greatest_entropy(head_size: int) -> None:
     cases_ = [MODERATE.but(head_size=head_size, seed=seed) for seed in range(8)]
     by_module = sum(entropy_share(probabilities(case)) for case in cases_) / len(cases_)
     by_function = sum(entropy_share(of_function(case)[1]) for case in cases_) / len(cases_)
@@ -141,7 +141,7 @@ def test_a_sharpened_softmax_has_an_entropy_between_three_and_six_tenths_of_its_
     assert 0.3 < by_function < 0.6
 
 
-def test_a_module_whose_projections_have_no_names_is_sharpened_by_its_inputs() -> None:
+def test_a_module_of_unknown_projections_is_sharpened_by_its_inputs() -> None:
     case = MODERATE
 
     def share(*, sharpen: bool) -> float:
@@ -266,7 +266,7 @@ def test_a_fused_projection_is_not_known_by_name(names: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_upstream_gradient_has_the_layout_of_the_case_and_the_values_of_its_seed(layout: str) -> None:
+def test_an_upstream_gradient_has_the_cases_layout_and_its_seeds_values(layout: str) -> None:
     shape = torch.Size((2, 3, 4))
     plain = upstream(MODERATE, "output", shape)
     laid = upstream(MODERATE.but(layout=layout), "output", shape)

@@ -38,7 +38,7 @@ def pair(candidate: Any = FlashCausalSelfAttention, reference: Any = CausalSelfA
     return resolve(reference, candidate, kind="auto", device="cpu")
 
 
-def test_without_a_requirement_the_kernels_are_a_note_and_nothing_is_judged() -> None:
+def test_without_a_requirement_kernels_are_a_note_and_not_judged() -> None:
     held = backend(pair(), CASE)
     assert not held.judged
     (note,) = held.notes
@@ -84,7 +84,7 @@ def test_only_the_check_backend_is_changed_by_a_requirement() -> None:
     assert requiring(CHECKS, []) == list(CHECKS)
 
 
-def test_a_run_with_a_requirement_plants_a_fault_for_it_and_tells_how_to_replay() -> None:
+def test_a_requirement_has_its_fault_and_its_replay_line() -> None:
     options: dict[str, Any] = {"device": "cpu", "profile": "quick", "checks": ["backend"]}
     report = verify(CausalSelfAttention, Falling, require_backend=["math"], **options)
     assert report.verdict == "equivalent"
@@ -101,7 +101,7 @@ def test_a_run_with_a_requirement_plants_a_fault_for_it_and_tells_how_to_replay(
     assert again.outcome == "different"
 
 
-def test_where_nothing_is_judged_that_is_told() -> None:
+def test_where_nothing_would_be_judged_the_run_is_refused() -> None:
     with pytest.raises(UsageError, match="'backend' alone judges nothing"):
         verify(CausalSelfAttention, FlashCausalSelfAttention, device="cpu", checks=["backend"])
     with pytest.raises(UsageError, match="'backend' is not among those that run"):

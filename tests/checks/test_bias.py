@@ -11,7 +11,7 @@ from equivcheck.errors import Mismatch
 from equivcheck.faults import RIGHT
 
 
-def test_probabilities_rounded_toward_zero_in_bfloat16_are_told_apart_from_those_rounded_to_nearest() -> None:
+def test_rounding_toward_zero_is_seen_beside_rounding_to_nearest() -> None:
     case = case_of("bias").but(dtype="bfloat16")
     right = next(right for right in RIGHT if right.name == "softmax-in-float32")  # the same but for the rounding
     assert BY_NAME["bias"].run(pair(right.attention), case).ratio <= 1
@@ -29,7 +29,7 @@ class _KeyBiasWithoutGradient(CausalSelfAttention):
         return q, k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2), v
 
 
-def test_a_gradient_that_is_exactly_the_zero_which_the_truth_has_to_rounding_is_not_biased() -> None:
+def test_a_gradient_of_exact_zeros_is_not_biased() -> None:
     case = Case(batch_size=1, seq_len=5, n_head=1, head_size=32, block_size=5)
     for dtype in ("float32", "float64"):
         BY_NAME["bias"].run(pair(_KeyBiasWithoutGradient), case.but(dtype=dtype))

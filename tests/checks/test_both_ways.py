@@ -45,7 +45,7 @@ def test_what_is_different_one_way_round_is_different_the_other(other: Any) -> N
     assert different(fused, other, *checks) == different(other, fused, *checks) == wrong
 
 
-def test_the_numbers_of_an_original_that_leaves_its_budget_are_held_against_the_candidates() -> None:
+def test_an_original_beyond_its_budget_is_held_against_the_candidate() -> None:
     subject = resolve(off_in_bfloat16, eager, kind="function", device="cpu")
     with pytest.raises(Mismatch, match=r"the original itself is .* times further from what it gives in float64"):
         values.output(subject, CASE.but(dtype="bfloat16", regime="near_initial"))

@@ -84,13 +84,13 @@ class RefusingToBeBuilt(CausalSelfAttention):
 
 # a checkpoint is loaded and never run, and what is refused for one reason is refused
 @pytest.mark.parametrize("check", [name for name in SHIPPED if name not in ("checkpoint", "errors")])
-def test_a_candidate_that_raises_is_a_mismatch_with_the_name_of_the_exception(check: str) -> None:
+def test_a_candidate_that_raises_is_a_mismatch_that_names_the_exception(check: str) -> None:
     with pytest.raises(Mismatch, match="ZeroDivisionError: planted on two lines"):
         BY_NAME[check].run(pair(Raising), case_of(check))
 
 
 @pytest.mark.parametrize("check", ["output", "checkpoint", "interface", "purity", "modes"])
-def test_a_candidate_that_cannot_be_built_is_a_mismatch_with_the_name_of_the_exception(check: str) -> None:
+def test_a_candidate_that_cannot_be_built_is_a_mismatch(check: str) -> None:
     with pytest.raises(Mismatch, match="NotImplementedError: not on this machine") as seen:
         BY_NAME[check].run(pair(RefusingToBeBuilt), case_of(check))
     assert seen.value.where == "NotImplementedError"

@@ -49,7 +49,7 @@ class InInferenceMode(CausalSelfAttention):
 
 
 @pytest.mark.parametrize(
-    ("check", "candidate", "told"),
+    ("check", "candidate", "words"),
     [
         ("gradients", WhereTheInputIsALeaf, "alone need"),
         ("gradients", WhereWeightsAreFrozen, "where x alone needs"),
@@ -57,14 +57,14 @@ class InInferenceMode(CausalSelfAttention):
         ("output", InInferenceMode, "in inference mode"),
     ],
 )
-def test_a_condition_around_the_numbers_is_met_and_told(check: str, candidate: Any, told: str) -> None:
+def test_a_condition_around_the_numbers_is_met_and_named(check: str, candidate: Any, words: str) -> None:
     seen = []
     for seed in range(6):
         try:
             run(check, candidate, CASE.but(seed=seed))
         except Mismatch as mismatch:
             seen.append(str(mismatch))
-    assert any(told in message for message in seen)
+    assert any(words in message for message in seen)
 
 
 def test_which_gradients_are_wanted_changes_nothing_in_a_right_attention() -> None:

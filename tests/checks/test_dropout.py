@@ -119,29 +119,29 @@ def test_rates_of_0_and_1_are_held_too(rates: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "told"),
+    ("candidate", "words"),
     [
         (Unscaled, r"(?s) times further from the oracle.*\boutput\b"),
         (OtherMaskInBackward, r"grad .* times further from the oracle"),
         (ScaledInBackward, r"grad .* times further from the oracle"),
     ],
 )
-def test_what_is_done_with_a_mask_is_exact(candidate: Any, told: str) -> None:
-    with pytest.raises(Mismatch, match=told):
+def test_what_is_done_with_a_mask_is_exact(candidate: Any, words: str) -> None:
+    with pytest.raises(Mismatch, match=words):
         held(candidate, PAIR)
 
 
 @pytest.mark.parametrize(
-    ("candidate", "what", "told"),
+    ("candidate", "what", "words"),
     [
         (Never, "probabilities", "0 of what is seen is dropped at a rate of 0.25 (everywhere, of "),
         (AlwaysTheSame, "probabilities", "dropped places are not independent: those that lie 1 calls apart have"),
         (ResidualNeverDropped, "outputs", "0 of what is seen is dropped at a rate of 0.1 (everywhere, of "),
     ],
 )
-def test_a_mask_that_is_not_random_is_told_with_what_is_wrong_with_it(candidate: Any, what: str, told: str) -> None:
+def test_a_mask_that_is_not_random_is_named_with_what_is_wrong(candidate: Any, what: str, words: str) -> None:
     message = seen(candidate)
-    assert message.startswith(f"the dropout mask of the {what}, at B=16, T=64: {told}"), message
+    assert message.startswith(f"the dropout mask of the {what}, at B=16, T=64: {words}"), message
 
 
 def test_a_rate_a_tenth_lower_is_seen_though_scaled_as_it_should_be() -> None:
@@ -160,14 +160,14 @@ class ClosedAndNever(Closed, Never):
     pass
 
 
-def test_where_masks_cannot_be_read_off_distributions_are_compared_and_a_note_says_so() -> None:
+def test_where_masks_are_unreadable_distributions_are_compared() -> None:
     found = held(Closed, PAIR)
     assert found.where == "the distribution over masks"
     assert len(found.notes) == 1
     assert found.notes[0].startswith("masks cannot be read off, and dropout was judged by its distribution alone: ")
 
 
-def test_where_masks_cannot_be_read_off_dropout_that_is_missing_is_still_seen() -> None:
+def test_where_masks_are_unreadable_missing_dropout_is_seen() -> None:
     assert seen(ClosedAndNever, PAIR).startswith("with dropout on, the ")
 
 
@@ -179,7 +179,7 @@ class KeepsAllAtOne(Masked):
         return p + 0 * dropped if self.training and self.attn_drop.p == 1 else dropped
 
 
-def test_a_mask_that_is_the_originals_own_is_a_note_and_one_that_is_not_a_difference() -> None:
+def test_a_mask_is_a_note_only_if_the_original_drops_so_too() -> None:
     case = CASE.but(attn_pdrop=1.0, resid_pdrop=0.0)
     same = dropout(resolve(KeepsAllAtOne, KeepsAllAtOne, kind="module", device="cpu"), case)
     assert any("so it is in the original" in note for note in same.notes)

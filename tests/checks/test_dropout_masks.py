@@ -334,12 +334,12 @@ def test_an_original_that_drops_something_else_is_not_judged_by_masks(original: 
         must_open(pair(original, original), CASE)
 
 
-def test_putting_masks_into_an_original_that_drops_something_else_says_what() -> None:
+def test_masks_for_an_original_that_drops_something_else_say_what() -> None:
     problem = pair().problem(CASE)
     masks = read_masks(problem, problem.reference, gradients=False)
     other = pair(original=DropsValues).problem(CASE).reference
-    told = r"the original drops a tensor of shape \(2, 2, 9, 4\), neither probabilities nor output"
-    with pytest.raises(NotOpened, match=told), inject(masks, other, CASE):
+    message = r"the original drops a tensor of shape \(2, 2, 9, 4\), neither probabilities nor output"
+    with pytest.raises(NotOpened, match=message), inject(masks, other, CASE):
         run(problem, other)
 
 

@@ -44,7 +44,7 @@ def test_the_shipped_pair_generates_alike(dtype: str) -> None:
         held(FlashCausalSelfAttention, CASE.but(dtype=dtype, seed=seed))
 
 
-def test_prompts_of_one_token_and_of_a_whole_block_are_continued_past_its_end() -> None:
+def test_short_and_full_prompts_are_continued_past_the_block() -> None:
     for length in (1, 9):
         of_models(fused, CASE.but(seq_len=length, n_layer=2))
 
@@ -89,11 +89,11 @@ def test_an_attention_that_sees_the_future_is_seen() -> None:
     assert seen(held, Unmasked, CASE.but(vocab_size=73, n_layer=2)).where in ("greedy", "sampled")
 
 
-def test_what_goes_wrong_past_the_end_of_the_block_is_told_with_the_token() -> None:
-    told = str(seen(held, WrongAtTheWholeBlock, CASE.but(vocab_size=73, seed=2)))
-    assert "of sequence" in told
-    assert "in the original: rounding does not explain it" in told
-    which = int(told.split(" of sequence")[0].rpartition(" ")[2])
+def test_what_goes_wrong_past_the_block_is_named_with_the_token() -> None:
+    message = str(seen(held, WrongAtTheWholeBlock, CASE.but(vocab_size=73, seed=2)))
+    assert "of sequence" in message
+    assert "in the original: rounding does not explain it" in message
+    which = int(message.split(" of sequence")[0].rpartition(" ")[2])
     assert which >= 4  # three positions are left in the block
 
 
@@ -141,9 +141,9 @@ def test_a_model_that_never_samples_is_seen_by_its_sampled_tokens() -> None:
     assert str(found).startswith("sampled token ")
 
 
-def test_another_number_of_tokens_and_another_prompt_are_told() -> None:
-    told = str(seen(of_models, OneTokenLess))
-    assert told == "generate gives (2, 17) torch.int64, and (2, 18) torch.int64 in the original"
+def test_another_number_of_tokens_and_another_prompt_are_named() -> None:
+    message = str(seen(of_models, OneTokenLess))
+    assert message == "generate gives (2, 17) torch.int64, and (2, 18) torch.int64 in the original"
     assert str(seen(of_models, PromptShifted)) == "generate changes the prompt"
 
 

@@ -97,8 +97,8 @@ class Forgets(FlashCausalSelfAttention):
 
 
 def test_a_small_case_stands_for_a_long_one() -> None:
-    told = {lengthened(Case(seq_len=n, block_size=n, seed=seed), CPU).seq_len for n in (1, 2) for seed in range(6)}
-    assert told == {1023, 1024, 1025, 4095, 4096, 4097}
+    lengths = {lengthened(Case(seq_len=n, block_size=n, seed=seed), CPU).seq_len for n in (1, 2) for seed in range(6)}
+    assert lengths == {1023, 1024, 1025, 4095, 4096, 4097}
     far = Case(seq_len=9, block_size=16, head_size=4, seed=1, training=True, attn_pdrop=0.5)
     assert lengthened(far, CPU).seq_len == 16384
     gpu = lengthened(far, torch.device("cuda"))
@@ -115,7 +115,7 @@ def test_right_functions_pass(dtype: str, regime: str) -> None:
     assert any("T=1025" in note for note in held.notes)
 
 
-def test_the_shipped_pair_passes_and_the_original_is_never_built_at_that_length(monkeypatch: Any) -> None:
+def test_the_pair_passes_though_the_original_is_never_built_so_long(monkeypatch: Any) -> None:
     monkeypatch.setattr(family, "lengthened", lambda case, device: MIDDLE)
     held = long(pair(FlashCausalSelfAttention, Refuses, "module"), SMALL.but(n_head=2))
     assert held.ratio is not None
@@ -176,7 +176,7 @@ def test_an_original_that_looks_both_ways_is_not_plain() -> None:
         long_truth(pair(fused), long_problem(pair(fused), SMALL.but(seq_len=9, block_size=9, is_causal=False)))
 
 
-def test_a_candidate_that_does_not_fit_is_a_note_and_one_that_fails_a_mismatch() -> None:
+def test_what_does_not_fit_is_a_note_and_what_fails_a_mismatch() -> None:
     def too_large(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float, scale: float) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -190,7 +190,7 @@ def test_a_candidate_that_does_not_fit_is_a_note_and_one_that_fails_a_mismatch()
         long(pair(refusing), SMALL)
 
 
-def test_a_module_that_fits_in_its_dtype_alone_is_built_while_none_in_float32_is_held() -> None:
+def test_a_module_that_fits_in_its_dtype_alone_is_built_one_at_a_time() -> None:
     held: list[weakref.ref[Any]] = []
 
     class Large(CausalSelfAttention):

@@ -97,14 +97,14 @@ def test_a_rate_that_is_off_by_a_tenth_of_itself_is_seen(rate: float, other: flo
     assert "chance and eight random bits allow " in str(found)
 
 
-@pytest.mark.parametrize(("rate", "told"), [(0.0, "dropped"), (1.0, "kept")])
-def test_rates_of_0_and_1_are_exact(rate: float, told: str) -> None:
+@pytest.mark.parametrize(("rate", "message"), [(0.0, "dropped"), (1.0, "kept")])
+def test_rates_of_0_and_1_are_exact(rate: float, message: str) -> None:
     right = torch.full(SMALL, rate == 0.0)
     assert held(right, rate) == ""
     wrong = right.clone()
     wrong[1, 2, 1, 9, 9] = rate != 0.0
     found = seen(wrong, rate)
-    assert str(found) == f"1 of {2 * 4 * 4 * 32 * 33 // 2} keys are {told} at a rate of {rate:g}"
+    assert str(found) == f"1 of {2 * 4 * 4 * 32 * 33 // 2} keys are {message} at a rate of {rate:g}"
     assert found.where == "rate"
 
 
@@ -134,18 +134,18 @@ def shared(axis: int) -> Callable[[float], Tensor]:
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize(("axis", "what"), list(enumerate(PROBABILITIES)))
-def test_a_mask_that_is_shared_is_told_by_what_it_is_shared_over(axis: int, what: str, rate: float) -> None:
+def test_a_mask_that_is_shared_is_named_by_what_it_is_shared_over(axis: int, what: str, rate: float) -> None:
     found = seen(shared(axis)(rate), rate)
     assert found.where == "independence"
-    told = re.fullmatch(
+    message = re.fullmatch(
         r"dropped places are not independent: those that lie (.+) apart have a correlation of (.+) over (\d+) pairs",
         str(found),
     )
-    assert told is not None
-    steps = told[1].split(", ")
+    assert message is not None
+    steps = message[1].split(", ")
     assert [step.split()[1] for step in steps] == [what]
     # the head after the last is the next sample's, and so with samples and calls: such pairs are independent
-    assert 0.7 < float(told[2]) < 1.1
+    assert 0.7 < float(message[2]) < 1.1
 
 
 def test_one_head_that_repeats_another_is_seen() -> None:
@@ -157,18 +157,18 @@ def test_one_head_that_repeats_another_is_seen() -> None:
 def test_a_mask_that_comes_again_some_places_further_is_seen() -> None:
     kept = drawn(SMALL, 0.1)
     kept[..., 1:, 5:] = kept[..., :-1, :-5].clone()
-    told = str(seen(kept, 0.1))
-    assert re.search(r"those that lie -?1 queries, -?5 keys apart", told)
+    message = str(seen(kept, 0.1))
+    assert re.search(r"those that lie -?1 queries, -?5 keys apart", message)
 
 
 def test_places_that_repel_each_other_are_seen() -> None:
     kept = drawn(SMALL, 0.5)
     kept[..., 1::2] = ~kept[..., ::2]
-    told = str(seen(kept, 0.5, visible=ALL[:32, :32]))
-    assert re.search(r"1 keys apart have a correlation of -0\.5", told)
+    message = str(seen(kept, 0.5, visible=ALL[:32, :32]))
+    assert re.search(r"1 keys apart have a correlation of -0\.5", message)
 
 
-def test_what_torch_does_no_better_is_a_note_and_what_it_does_better_is_not() -> None:
+def test_what_torch_does_no_better_is_a_note_and_no_mismatch() -> None:
     wrong = shared(2)(0.1)
     note = check_mask(wrong, CAUSAL[:32, :32], 0.1, tail=FALSE_ALARM, peers=lambda: [drawn(SMALL, 0.1), wrong])
     assert "neither are torch's own on this device" in note
@@ -200,7 +200,7 @@ def repeating(rate: float, seed: int = 0, shape: Sequence[int] = SHAPE) -> Tenso
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_where_torchs_own_places_repeat_chance_reaches_further_at_all_other_offsets(rate: float) -> None:
+def test_where_torchs_masks_repeat_chance_reaches_further(rate: float) -> None:
     for seed in range(2):
         note = check_mask(
             repeating(rate, seed),

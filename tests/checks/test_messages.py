@@ -22,7 +22,7 @@ def mismatch(check: str, candidate: Any, case: Case | None = None) -> str:
     return str(seen.value)
 
 
-def test_an_attribute_of_another_value_is_told_with_both() -> None:
+def test_an_attribute_of_another_value_is_named_with_both() -> None:
     class Sized(CausalSelfAttention):
         size = 3
 
@@ -37,7 +37,7 @@ def test_an_attribute_of_another_value_is_told_with_both() -> None:
         BY_NAME["interface"].run(resolve(Sized, OtherwiseSized, kind="module", device="cpu"), PLAIN)
 
 
-def test_a_gradient_that_the_original_does_not_have_is_told() -> None:
+def test_a_gradient_that_the_original_does_not_have_is_named() -> None:
     class Unused(CausalSelfAttention):
         def __init__(self, config: Any) -> None:
             super().__init__(config)
@@ -53,9 +53,9 @@ def test_a_gradient_that_the_original_does_not_have_is_told() -> None:
 
 
 def test_a_message_tells_three_tensors_and_names_the_rest() -> None:
-    told = mismatch("gradients", FAULT["scale-missing"].attention)
-    assert told.count("times further from the oracle") == 3
-    assert "and so are: grad " in told
+    message = mismatch("gradients", FAULT["scale-missing"].attention)
+    assert message.count("times further from the oracle") == 3
+    assert "and so are: grad " in message
 
 
 def test_a_single_position_has_nothing_after_it() -> None:
@@ -63,7 +63,7 @@ def test_a_single_position_has_nothing_after_it() -> None:
     assert held.ratio == 0.0
 
 
-def test_two_perturbed_runs_that_meet_on_one_number_of_float64_accuse_nobody() -> None:
+def test_two_perturbed_runs_that_meet_on_one_number_accuse_nobody() -> None:
     problem = pair().problem(PLAIN.but(seq_len=9, dtype="float64"))
     moved = problem.truth(gradients=True)
 
@@ -91,7 +91,7 @@ class OnlyDenseRows(FlashCausalSelfAttention):
         return super().forward(x)
 
 
-def test_a_layout_that_is_refused_is_told_and_not_asked_for_where_the_original_refuses_it_too() -> None:
+def test_a_refused_layout_is_a_finding_unless_the_original_refuses_it() -> None:
     case = Case(batch_size=2, seq_len=5, n_head=2, head_size=4, block_size=6)
     check = next(c for c in CHECKS if c.name == "layouts")
     with pytest.raises(Mismatch, match=r"inputs: strided: the candidate raises RuntimeError: rows must be dense"):

@@ -158,7 +158,7 @@ def test_the_one_that_the_wrong_ones_are_made_of_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "steps", "told"),
+    ("candidate", "steps", "message"),
     [
         (RateOfTheConfig, "ta", "train(), the first dropout's p = 0.6"),
         (ModeOfTheModule, "to", "train(), the first dropout's mode switched alone"),
@@ -169,8 +169,8 @@ def test_the_one_that_the_wrong_ones_are_made_of_is_right() -> None:
         (EvalAfterInference, "ti", "train(), a call in inference mode"),
     ],
 )
-def test_what_is_not_obeyed_is_told_with_the_steps_before_it(candidate: Any, steps: str, told: str) -> None:
-    assert seen(candidate, steps).startswith(f"after {told}, with a call after each: ")
+def test_what_is_not_obeyed_is_named_with_the_steps_before_it(candidate: Any, steps: str, message: str) -> None:
+    assert seen(candidate, steps).startswith(f"after {message}, with a call after each: ")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_what_is_not_obeyed_is_told_with_the_steps_before_it(candidate: Any, ste
         (EvalAfterInference, ("i", "tn")),
     ],
 )
-def test_it_is_not_told_where_it_makes_no_difference(candidate: Any, steps: tuple[str, ...]) -> None:
+def test_it_is_not_named_where_it_makes_no_difference(candidate: Any, steps: tuple[str, ...]) -> None:
     for done in steps:
         held(candidate, done, training=done.startswith("t"))
 
@@ -237,14 +237,14 @@ class ClosedRateOfTheConfig(Closed, RateOfTheConfig):
     pass
 
 
-def test_where_masks_cannot_be_read_off_distributions_are_compared_and_a_note_says_so() -> None:
+def test_where_masks_are_unreadable_distributions_are_compared() -> None:
     found = held(Closed, "tab")
     assert found.where == "the distribution over masks"
     assert len(found.notes) == 1
     assert found.notes[0].startswith("masks cannot be read off, and modes were judged by distributions alone: ")
 
 
-def test_where_masks_cannot_be_read_off_a_rate_that_is_not_obeyed_is_seen() -> None:
-    told = seen(ClosedRateOfTheConfig, "ta")
-    assert told.startswith("after train(), the first dropout's p = 0.6, with a call after each: ")
-    assert "of outputs and input gradients is not the original's" in told
+def test_where_masks_are_unreadable_a_rate_not_obeyed_is_seen() -> None:
+    message = seen(ClosedRateOfTheConfig, "ta")
+    assert message.startswith("after train(), the first dropout's p = 0.6, with a call after each: ")
+    assert "of outputs and input gradients is not the original's" in message

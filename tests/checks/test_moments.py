@@ -45,7 +45,7 @@ class _OnePercentMore(_Cancelling):
         return super().forward(x) * 1.01
 
 
-def test_the_budget_and_not_chance_says_how_far_what_is_not_random_may_be_off() -> None:
+def test_what_is_not_random_is_held_to_the_budget_and_not_to_chance() -> None:
     case = PLAIN.but(dtype="float64", training=False, attn_pdrop=0.5)
     for candidate in (_CancellingEarly, _OnePercentMore):
         subject = resolve(_Cancelling, candidate, kind="module", device="cpu")

@@ -31,7 +31,7 @@ def test_a_function_that_ignores_the_scale_is_seen(check: str) -> None:
         BY_NAME[check].run(subject, PLAIN.but(scale=0.25))
 
 
-def test_a_function_that_lets_the_future_in_is_seen_and_one_that_is_asked_to_is_not() -> None:
+def test_the_future_may_be_seen_only_where_it_is_asked_for() -> None:
     subject = resolve(
         spelled_out,
         lambda q, k, v, *, is_causal, dropout_p, scale: F.scaled_dot_product_attention(q, k, v, scale=scale),

@@ -88,7 +88,7 @@ def test_new_objects_that_take_over_everything_are_only_missed_as_a_root() -> No
 
 
 @pytest.mark.parametrize("fault", REPLACEMENTS, ids=lambda fault: fault.name)
-def test_each_defect_of_a_replacement_is_seen_by_the_property_that_it_breaks(fault: Any) -> None:
+def test_each_defect_of_a_replacement_is_seen_by_its_property(fault: Any) -> None:
     for name in fault.seen_by:
         with pytest.raises(Mismatch) as seen:
             PROPERTIES[name].run(subject(fault.put_around(in_place, "replacement")), CASE)
@@ -109,7 +109,7 @@ def test_the_published_replacement_has_at_least_eight_findings_by_name() -> None
     assert found["blocks"] == "blocks.1.attn.n_head is 2 after replacing, and 1 before"
 
 
-def test_a_report_on_the_published_replacement_shows_each_finding_with_a_case_and_a_replay_line() -> None:
+def test_the_published_replacements_findings_have_cases_and_replays() -> None:
     report = equivcheck.verify(
         GPT, replace_by_new_modules, kind="replacement", checks=["replacement"], profile="quick", device="cpu"
     )
@@ -137,7 +137,7 @@ def test_a_replacement_that_does_nothing_is_noted() -> None:
     assert not held.judged
 
 
-def test_a_class_that_is_patched_for_everyone_is_told_and_is_what_it_was_for_the_next_case() -> None:
+def test_a_class_patched_for_everyone_is_named_and_put_back() -> None:
     forward = CausalSelfAttention.forward
 
     def patching(model: nn.Module) -> nn.Module:

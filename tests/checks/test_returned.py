@@ -30,7 +30,7 @@ def hold_all_of(check: str, reference: Any, candidate: Any, kind: str, seeds: An
         hold(check, reference, candidate, kind, seed=seed)
 
 
-def told(check: str, reference: Any, candidate: Any, kind: str, **fields: Any) -> str:
+def message_of(check: str, reference: Any, candidate: Any, kind: str, **fields: Any) -> str:
     with pytest.raises(Mismatch) as seen:
         hold(check, reference, candidate, kind, **fields)
     return str(seen.value)
@@ -65,21 +65,23 @@ class OriginalInATuple(CausalSelfAttention):
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_function_that_returns_a_tuple_is_no_drop_in_for_one_that_returns_a_tensor() -> None:
-    assert "tuple" in told("output", attend, in_a_tuple(F.scaled_dot_product_attention), "function", n_layer=0)
+def test_a_function_that_returns_a_tuple_is_no_drop_in_for_a_tensors() -> None:
+    assert "tuple" in message_of("output", attend, in_a_tuple(F.scaled_dot_product_attention), "function", n_layer=0)
 
 
-def test_a_function_that_returns_a_tensor_is_no_drop_in_for_one_that_returns_a_tuple() -> None:
-    assert "a tuple of 2" in told("output", in_a_tuple(attend), F.scaled_dot_product_attention, "function", n_layer=0)
+def test_a_function_that_returns_a_tensor_is_no_drop_in_for_a_tuples() -> None:
+    assert "a tuple of 2" in message_of(
+        "output", in_a_tuple(attend), F.scaled_dot_product_attention, "function", n_layer=0
+    )
 
 
-def test_functions_that_both_return_tuples_are_compared_by_the_tensor_in_it() -> None:
+def test_functions_that_both_return_tuples_are_compared_by_the_tensor() -> None:
     hold("output", in_a_tuple(attend), in_a_tuple(F.scaled_dot_product_attention), "function", n_layer=0)
 
 
 def test_a_module_returns_what_the_original_returns() -> None:
-    assert "tuple" in told("output", CausalSelfAttention, InATuple, "module", n_layer=0)
-    assert "a tuple of 2" in told("output", OriginalInATuple, FlashCausalSelfAttention, "module", n_layer=0)
+    assert "tuple" in message_of("output", CausalSelfAttention, InATuple, "module", n_layer=0)
+    assert "a tuple of 2" in message_of("output", OriginalInATuple, FlashCausalSelfAttention, "module", n_layer=0)
     hold("output", OriginalInATuple, InATuple, "module", n_layer=0)
 
 
@@ -120,7 +122,7 @@ def changing(change: Any) -> type[Flash]:
     ],
 )
 def test_a_model_returns_logits_and_loss_as_the_original_does(change: Any, words: str) -> None:
-    assert words in told("interface", GPT, changing(change), "model")
+    assert words in message_of("interface", GPT, changing(change), "model")
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
@@ -142,14 +144,14 @@ class FirstOnly(LastOnly):
 
 def test_logits_without_targets_are_the_originals() -> None:
     scaled = changing(lambda logits, loss, targets: (logits * (1.02 if targets is None else 1.0), loss))
-    assert "without targets" in told("logits", GPT, scaled, "model")
-    assert "without targets" in told("logits", GPT, LastOnly, "model")
+    assert "without targets" in message_of("logits", GPT, scaled, "model")
+    assert "without targets" in message_of("logits", GPT, LastOnly, "model")
 
 
-def test_logits_of_the_last_position_alone_are_judged_where_the_original_gives_no_more() -> None:
+def test_last_logits_are_judged_where_the_original_gives_no_more() -> None:
     hold("logits", LastOnly, LastOnly, "model")
-    assert "without targets" in told("logits", LastOnly, FirstOnly, "model")
-    assert "without targets" in told("logits", LastOnly, GPT, "model")
+    assert "without targets" in message_of("logits", LastOnly, FirstOnly, "model")
+    assert "without targets" in message_of("logits", LastOnly, GPT, "model")
 
 
 @pytest.mark.parametrize("ignored", [-100, 3])
@@ -170,7 +172,7 @@ def test_a_loss_that_is_a_mean_of_means_is_seen_where_samples_count_unlike() -> 
             loss = (each.sum(1) / (targets != -1).sum(1).clamp(min=1)).mean()
         return logits, loss
 
-    assert "does not count" in told("logits", GPT, changing(change), "model")
+    assert "does not count" in message_of("logits", GPT, changing(change), "model")
 
 
 # --- generate ---------------------------------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def test_a_scale_that_is_left_out_is_the_originals() -> None:
     ) -> Any:
         return attend(q, k, v, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
-    told("output", attend, wrong, "function", n_layer=0, seed=1)
+    message_of("output", attend, wrong, "function", n_layer=0, seed=1)
     hold("output", attend, F.scaled_dot_product_attention, "function", n_layer=0, seed=1)
 
 
@@ -228,14 +230,14 @@ class LeavingWhenBuilt(CausalSelfAttention):
 @pytest.mark.parametrize("candidate", [Leaving, LeavingWhenBuilt])
 @pytest.mark.parametrize("check", ["output", "interface", "purity"])
 def test_a_candidate_that_calls_sys_exit_is_different(candidate: type[nn.Module], check: str) -> None:
-    assert "sys.exit(3) was called" in told(check, CausalSelfAttention, candidate, "module", n_layer=0)
+    assert "sys.exit(3) was called" in message_of(check, CausalSelfAttention, candidate, "module", n_layer=0)
 
 
 def test_a_replacement_that_calls_sys_exit_is_different() -> None:
     def leaving(model: nn.Module) -> nn.Module:
         sys.exit(3)
 
-    assert "sys.exit(3) was called" in told("replacement.returned", GPT, leaving, "replacement", n_layer=2)
+    assert "sys.exit(3) was called" in message_of("replacement.returned", GPT, leaving, "replacement", n_layer=2)
 
 
 # --- one input unlike the others --------------------------------------------------------------------------------------
@@ -248,4 +250,4 @@ def test_strides_that_are_taken_from_the_queries_for_the_keys_are_seen() -> None
         k = k if q.stride() == k.stride() else k * 1.02
         return attend(q, k, v, is_causal=is_causal, dropout_p=dropout_p, scale=scale)
 
-    assert "alone" in told("layouts", attend, wrong, "function", n_layer=0)
+    assert "alone" in message_of("layouts", attend, wrong, "function", n_layer=0)

@@ -27,7 +27,7 @@ def takes_few_heads(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False,
     ("candidate", "words"),
     [(needs_a_window, "missing 1 required positional argument: 'window'"), (takes_few_heads, "HEAD_DIM 1")],
 )
-def test_what_a_function_needs_or_refuses_and_the_original_does_not_is_a_difference(candidate: Any, words: str) -> None:
+def test_what_a_function_alone_needs_or_refuses_is_a_difference(candidate: Any, words: str) -> None:
     report = equivcheck.verify(eager, candidate, device="cpu", profile="quick", checks=["output"])
     assert report.verdict == "different"
     assert report.results[0].counterexample is not None
@@ -43,7 +43,7 @@ def test_options_that_the_original_alone_takes_stand_in_the_closing_line() -> No
     assert "not judged, as the original alone takes them: scale" in verdict_line(report)
 
 
-def test_a_bidirectional_function_is_not_called_insensitive_for_faults_of_a_causal_one() -> None:
+def test_a_bidirectional_function_needs_no_fault_of_a_causal_one() -> None:
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return eager(q, k, v)
 

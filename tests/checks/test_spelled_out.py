@@ -36,7 +36,7 @@ class _MergedHalves(CausalSelfAttention):
         return self._merge(sum(total / whole * y for total, y in parts))
 
 
-def test_sums_of_parts_that_cancel_where_dropout_leaves_little_of_a_row_are_rounding() -> None:
+def test_parts_that_cancel_under_dropout_are_rounding() -> None:
     case = Case.parse("B2-T7-H1-D16-K7-float32-eval-a0-r0-sharpened-contiguous-s41102-after-aohci")
     for attention in (_MergedHalves, next(r.attention for r in RIGHT if r.name == "halves-merged-by-sums")):
         held = BY_NAME["modes"].run(pair(attention), case)

@@ -90,15 +90,15 @@ def test_two_right_models_are_trained_alike(candidate: Any, dtype: str) -> None:
 
 
 def test_a_gradient_that_is_one_percent_off_leaves_the_band() -> None:
-    told = seen(OnePercentOff)
+    message = seen(OnePercentOff)
     words = re.match(
         r"in 5 steps the weights moved by (.+), rounding alone by (.+), and the candidate is (.+) from the oracle:\n",
-        told,
+        message,
     )
     assert words is not None
     movement, band, distance = (float(word) for word in words.groups())
     assert 10 * band < distance < 0.1 * movement
-    assert "times further from the oracle than rounding" in told
+    assert "times further from the oracle than rounding" in message
 
 
 def test_what_goes_wrong_from_the_third_step_on_shows_in_the_losses() -> None:
@@ -125,21 +125,21 @@ def test_with_dropout_a_step_is_exact_under_the_candidate_s_own_masks() -> None:
     assert not found.notes
     assert found.ratio is not None
     assert found.ratio <= 1
-    told = seen(OnePercentOff, DROPPED)
-    assert "times further from the oracle than rounding" in told
-    assert "grad " in told
+    message = seen(OnePercentOff, DROPPED)
+    assert "times further from the oracle than rounding" in message
+    assert "grad " in message
 
 
 def test_with_dropout_a_candidate_that_never_drops_is_seen() -> None:
     assert "times further from the oracle than rounding" in seen(Never, DROPPED)
 
 
-def test_where_masks_cannot_be_read_off_losses_alone_are_compared_and_a_note_says_so() -> None:
+def test_where_masks_are_unreadable_losses_alone_are_compared() -> None:
     (note,) = held(Closed, DROPPED).notes
     assert note.startswith("masks cannot be read off, and training with dropout was judged by its losses alone: ")
 
 
-def test_where_masks_cannot_be_read_off_losses_that_are_no_numbers_are_seen() -> None:
+def test_where_masks_are_unreadable_losses_of_nan_are_seen() -> None:
     assert seen(ClosedAndNan, DROPPED).startswith("with dropout the loss at step 1 is nan on average, and ")
 
 
@@ -154,7 +154,7 @@ def test_losses_of_one_distribution_are_the_same_whatever_the_masks() -> None:
         _same_losses(losses(3.0, 2 * seed), losses(3.0, 2 * seed + 1))
 
 
-def test_losses_of_another_distribution_are_told_at_the_worst_step() -> None:
+def test_losses_of_another_distribution_are_named_at_the_worst_step() -> None:
     off = losses(3.0, 1)
     off[:, 3] += 4
     with pytest.raises(Mismatch) as found:
@@ -169,7 +169,7 @@ def test_losses_of_another_distribution_are_told_at_the_worst_step() -> None:
 # --- the band --------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_said_where_rounding_moves_the_weights_as_much_as_training() -> None:
+def test_nothing_is_judged_where_rounding_moves_as_much_as_training() -> None:
     class Chaotic(CausalSelfAttention):
         """Multiplies whatever rounding leaves until it is as large as anything."""
 
@@ -200,5 +200,5 @@ class FrozenUntilTheFirstForward(FlashCausalSelfAttention):
 
 
 @pytest.mark.parametrize("candidate", [FreezesInForward, FrozenUntilTheFirstForward])
-def test_a_weight_that_is_not_trained_is_a_difference_whenever_it_was_frozen(candidate: Any) -> None:
+def test_a_weight_that_is_not_trained_is_a_difference(candidate: Any) -> None:
     assert "key.weight" in seen(candidate)

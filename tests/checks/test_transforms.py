@@ -47,7 +47,7 @@ def module(candidate: Any, reference: Any = CausalSelfAttention) -> Pair:
 
 
 @pytest.mark.parametrize("fault", CHANGES, ids=lambda fault: fault.name)
-def test_what_shows_under_a_transform_only_is_seen_by_its_check_and_by_no_value(fault: Fault) -> None:
+def test_what_shows_under_a_transform_is_seen_by_its_check_alone(fault: Fault) -> None:
     candidate, check = module(fault.put_around(CausalSelfAttention, "module")), fault.seen_by[0]
     with pytest.raises(Mismatch):
         BY_NAME[check].run(candidate, case_for(check))
@@ -81,16 +81,16 @@ class CompiledOff(CausalSelfAttention):
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [
         (lambda module, x: not torch.is_grad_enabled(), "and no_grad"),
         (lambda module, x: module.training, r"switched to train\(\)"),
         (lambda module, x: x.size(1) < 5, "called with 2 positions after 5"),
     ],
 )
-def test_a_compiled_candidate_is_called_in_every_way(where: Any, told: str) -> None:
+def test_a_compiled_candidate_is_called_in_every_way(where: Any, message: str) -> None:
     wrong = type("Wrong", (CompiledOff,), {"where": staticmethod(where)})
-    with pytest.raises(Mismatch, match=told):
+    with pytest.raises(Mismatch, match=message):
         BY_NAME["compile"].run(module(wrong), PLAIN)
 
 
@@ -120,14 +120,14 @@ class OnceOnly(Rewritten):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def test_a_transform_that_is_refused_loudly_is_unsupported_with_the_first_line_of_the_reason() -> None:
+def test_a_refused_transform_is_unsupported_with_its_reason() -> None:
     held = BY_NAME["derivatives"].run(module(OnceOnly), PLAIN)
     assert [what.split(":")[0] for what in held.unsupported] == ["second derivatives", "torch.func.jvp"]
     assert "is not implemented" in held.unsupported[0]
     assert held.ratio is not None  # what it can do was compared
 
 
-def test_what_may_be_differentiated_once_only_is_refused_and_not_left_out_in_silence() -> None:
+def test_what_is_once_differentiable_is_not_left_out_in_silence() -> None:
     from equivcheck.faults import RIGHT
 
     flash = next(right for right in RIGHT if right.name == "flash-recurrence")
@@ -135,7 +135,7 @@ def test_what_may_be_differentiated_once_only_is_refused_and_not_left_out_in_sil
     assert "marked with @once_differentiable" in held.unsupported[0]
 
 
-def test_where_the_original_cannot_either_there_is_a_note_and_nothing_unsupported() -> None:
+def test_where_the_original_cannot_either_there_is_only_a_note() -> None:
     held = BY_NAME["derivatives"].run(module(OnceOnly, OnceOnly), PLAIN)
     assert not held.unsupported
     assert any("second derivatives: the original itself raises" in note for note in held.notes)
@@ -190,7 +190,7 @@ def test_a_strict_run_of_the_command_line_exits_with_1(capsys: pytest.CaptureFix
     assert "and the run is strict" in capsys.readouterr().out
 
 
-def test_an_exception_in_a_plain_backward_pass_is_different_and_not_unsupported() -> None:
+def test_an_exception_in_a_plain_backward_pass_is_different() -> None:
     class NoBackward(CausalSelfAttention):
         def forward(self, x: Tensor) -> Tensor:
             y = super().forward(x)
@@ -209,7 +209,7 @@ def test_an_exception_in_a_plain_backward_pass_is_different_and_not_unsupported(
 # --- interface, purity, checkpoints ----------------------------------------------------------------------------------
 
 
-def test_an_adapter_that_is_not_called_is_told_by_the_name_of_the_part() -> None:
+def test_an_adapter_that_is_not_called_is_named_by_its_part() -> None:
     with pytest.raises(Mismatch, match=r"^with an adapter on key: grad key\.down: there is none"):
         BY_NAME["interface"].run(module(lambda config: adapter_ignored(CausalSelfAttention(config))), PLAIN)
 
@@ -306,7 +306,7 @@ def test_a_cache_by_length_does_not_grow() -> None:
     BY_NAME["purity"].run(module(CachedMask), PLAIN)
 
 
-def test_how_nan_and_overflow_spread_is_a_note_and_refusing_them_is_different() -> None:
+def test_how_nan_spreads_is_a_note_and_refusing_it_is_different() -> None:
     held = BY_NAME["extremes"].run(module(OnceOnly), PLAIN.but(dtype="float16"))
     assert any("than in the original are not finite" in note for note in held.notes)
 

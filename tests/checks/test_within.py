@@ -37,7 +37,7 @@ def test_a_message_begins_with_where_it_arose_and_all_else_stays() -> None:
     assert seen(Mismatch("too far", where="output"), where="n_head").where == "n_head"
 
 
-def test_what_the_candidate_raised_stays_that_unless_it_counts_as_any_difference() -> None:
+def test_what_the_candidate_raised_stays_that_unless_it_is_plain() -> None:
     loud = seen(Raised("the candidate raises", where="TypeError"))
     assert type(loud) is Raised
     assert (loud.ratio, loud.where) == (math.inf, "TypeError")

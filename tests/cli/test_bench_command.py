@@ -27,8 +27,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     status = main.main(["bench", "--device", "cpu", "--max-seconds", "0.1", *arguments])
-    told = capsys.readouterr()
-    return status, told.out, told.err
+    streams = capsys.readouterr()
+    return status, streams.out, streams.err
 
 
 def test_the_command_tells_a_table_and_writes_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,16 +42,16 @@ def test_the_command_tells_a_table_and_writes_the_record(tmp_path: Path, capsys:
     assert len(read(file).lines) == 4
 
 
-def test_the_command_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
+def test_bench_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "record.json"
     now = record(line(), environment={"torch": torch.__version__})
     monkeypatch.setattr(benching, "bench", lambda *_, **__: now)
-    for ratio, expected, told in ((2.0, 0, "no row is more than 25 % slower"), (4.0, 1, "slower: row: 2.00 ×")):
+    for ratio, expected, words in ((2.0, 0, "no row is more than 25 % slower"), (4.0, 1, "slower: row: 2.00 ×")):
         file.write_text(dumps(record(line(ratio=ratio), environment={"torch": torch.__version__})))
         status, out, _ = run(capsys, "--against", str(file))
-        assert (status, told in out) == (expected, True)
+        assert (status, words in out) == (expected, True)
     file.write_text(dumps(record(line(), device="cuda:0 (H100)")))
     status, _, err = run(capsys, "--against", str(file))
     assert status == 2
@@ -59,7 +59,7 @@ def test_the_command_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "words"),
     [
         (("--tripwire", "25"), "--tripwire without --against"),
         (("--max-seconds", "-1"), "Invalid value for '--max-seconds': -1.0 is not in the range x>0"),
@@ -69,11 +69,11 @@ def test_the_command_ends_in_1_where_it_trips_and_in_2_where_it_cannot_judge(
     ],
 )
 def test_what_is_asked_for_wrongly_is_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
 ) -> None:
     status, _, err = run(capsys, *arguments)
     assert status == 2
-    assert told in err
+    assert words in err
     assert "Traceback" not in err
 
 

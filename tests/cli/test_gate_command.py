@@ -158,9 +158,7 @@ def test_end_to_end_in_a_process_of_its_own(tree: Path, spoiled: str | None) -> 
     assert ("stale: equivcheck/attention.py (candidate)" in done.stdout) is bool(status)
 
 
-def test_a_message_of_a_report_is_told_without_what_drives_a_terminal(
-    committed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_message_of_a_report_drives_no_terminal(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = changed(
         Report.load(committed), "output", outcome="different", counterexample=Counterexample(CASE, "m", "replay")
     )

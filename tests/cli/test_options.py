@@ -42,7 +42,7 @@ def test_a_run_says_one_line_per_finished_check_on_standard_error(capsys: pytest
     ]
 
 
-def test_with_no_arguments_the_pair_that_ships_is_verified_with_the_defaults(judge: Judge) -> None:
+def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> None:
     main(["verify"])
     ((pair, options),) = judge.calls
     assert pair == SHIPPED
@@ -168,7 +168,7 @@ def test_the_current_folder_can_be_imported_from(monkeypatch: pytest.MonkeyPatch
         ("verfy", "No such command 'verfy'"),
     ],
 )
-def test_a_wrong_command_is_told_in_one_line(
+def test_a_wrong_command_is_refused_in_one_line(
     judge: Judge, capsys: pytest.CaptureFixture[str], line: str, words: str
 ) -> None:
     assert main(line.split()) == 2
@@ -176,7 +176,7 @@ def test_a_wrong_command_is_told_in_one_line(
     assert not judge.calls
 
 
-def test_a_wrong_config_is_told_in_one_line(judge: Judge, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_config_is_refused_in_one_line(judge: Judge, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pyproject.toml").write_text("[tool.equivcheck]\nprofil = 'quick'\n")
     assert main(["verify"]) == main(["replay", CASE]) == 2
     assert all("unknown key 'profil'" in line for line in capsys.readouterr().err.splitlines())

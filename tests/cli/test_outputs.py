@@ -55,7 +55,7 @@ def read_only(option: str) -> list[str]:
         *product(["--report"], [through_a_file, too_long, unwritable, read_only]),
     ],
 )
-def test_an_output_that_cannot_be_written_is_told_before_the_run(
+def test_an_output_that_cannot_be_written_is_refused_before_the_run(
     judge: Judge, capsys: pytest.CaptureFixture[str], option: str, place: Callable[[str], list[str]]
 ) -> None:
     options = place(option)
@@ -67,7 +67,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_run(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_two_outputs_in_one_place_are_told_before_the_run(judge: Judge, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_outputs_in_one_place_are_refused_before_the_run(judge: Judge, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--json", "x", "--junit", "./x"]) == 2
     assert "--junit: --json writes to x too" in the_line(capsys)
     assert main(["verify", "--report", "d", "--json", "d/report.json"]) == 2
@@ -104,9 +104,9 @@ def test_a_disk_that_fills_up_costs_the_file_and_not_the_verdict(
 
     monkeypatch.setattr(os, "fsync", full)
     assert main(["verify", "--json", "x.json"]) == 2
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-1].startswith("equivalent: ")
-    assert "--json x.json: cannot be written (No space left on device)" in told.err
+    streams = capsys.readouterr()
+    assert streams.out.splitlines()[-1].startswith("equivalent: ")
+    assert "--json x.json: cannot be written (No space left on device)" in streams.err
     assert list(Path().iterdir()) == []
 
 

@@ -36,7 +36,7 @@ def test_a_reader_that_leaves_early_does_not_change_the_exit_status() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-MINE = """
+CANDIDATES = """
 from equivcheck.attention import FlashCausalSelfAttention
 
 class Wrong(FlashCausalSelfAttention):
@@ -59,8 +59,8 @@ def test_the_pair_that_ships_is_equivalent() -> None:
     assert Report.load("x.json").equivalent
 
 
-def test_a_wrong_candidate_of_the_current_folder_is_different_and_its_replay_shows_it_again() -> None:
-    Path("mine.py").write_text(MINE)
+def test_a_wrong_candidate_of_this_folder_is_different_and_replays() -> None:
+    Path("mine.py").write_text(CANDIDATES)
     pair = ["equivcheck.attention:CausalSelfAttention", "mine:Wrong"]
     done = python("-m", "equivcheck", "verify", *pair, "--profile", "quick", "--check", "output", "--json", "x.json")
     assert done.returncode == 1, done.stderr
@@ -76,7 +76,7 @@ def test_a_wrong_candidate_of_the_current_folder_is_different_and_its_replay_sho
     assert again.stdout.splitlines()[-1].startswith("different: output")
 
 
-def test_what_cannot_be_imported_is_told_with_the_reason_of_the_import() -> None:
+def test_what_cannot_be_imported_is_refused_with_the_reason() -> None:
     Path("broken.py").write_text("import nothing_of_this_name")
     done = python("-m", "equivcheck", "verify", "broken:A", "broken:B")
     assert (done.returncode, done.stdout) == (2, "")
@@ -85,7 +85,7 @@ def test_what_cannot_be_imported_is_told_with_the_reason_of_the_import() -> None
 
 
 def test_ctrl_c_ends_in_a_partial_report_that_says_so() -> None:
-    Path("mine.py").write_text(MINE)
+    Path("mine.py").write_text(CANDIDATES)
     pair = ["equivcheck.attention:CausalSelfAttention", "mine:Telling"]
     command = [sys.executable, "-m", "equivcheck", "verify", *pair, "--profile", "thorough", "--json", "x.json"]
     with subprocess.Popen(

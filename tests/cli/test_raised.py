@@ -36,9 +36,9 @@ def test_whatever_is_raised_ends_in_one_line_and_never_in_a_verdict(
 ) -> None:
     judge.answer = raised
     assert main(["verify"]) == 2
-    told = capsys.readouterr()
-    assert told.err.strip() == f"equivcheck: {words}"
-    assert told.out == ""
+    streams = capsys.readouterr()
+    assert streams.err.strip() == f"equivcheck: {words}"
+    assert streams.out == ""
 
 
 def test_an_internal_error_shows_its_traceback_where_it_is_asked_for(

@@ -8,7 +8,7 @@ from equivcheck.engine.gate.verdict import GatePolicy, notes, violations
 from equivcheck.report.model import Report
 
 
-def told(tree: Path, *reports: Report, against: Report | None = None, **demands: object) -> list[str]:
+def reasons_of(tree: Path, *reports: Report, against: Report | None = None, **demands: object) -> list[str]:
     options = {"root": tree, "package": tree / "equivcheck", "now": NOW, **demands}
     named = {f"report{number}": report for number, report in enumerate(reports)}
     old = None if against is None else ("old", against)
@@ -22,7 +22,7 @@ def noted(tree: Path, *reports: Report, **demands: object) -> list[str]:
 
 
 def the_reason(tree: Path, *reports: Report, **demands: object) -> str:
-    (reason,) = told(tree, *reports, **demands)  # type: ignore[arg-type]
+    (reason,) = reasons_of(tree, *reports, **demands)  # type: ignore[arg-type]
     assert "\n" not in reason
     assert "; " in reason, "no way out"
     return reason

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from gate_reasons import noted, the_reason, told
+from gate_reasons import noted, reasons_of, the_reason
 from green_reports import APPLYING, DTYPES, changed, green
 
 from equivcheck.report.catalogue import least_cases
@@ -21,27 +21,27 @@ def test_a_run_of_a_smaller_profile_than_is_wanted_is_named(tree: Path) -> None:
     quick = green(tree, profile="quick")
     reason = "profile quick where gate is required; run with --profile gate, or allow it with --min-profile quick"
     assert the_reason(tree, quick) == f"report0: {reason}"
-    assert told(tree, quick, min_profile="quick") == []
-    assert told(tree, green(tree), min_profile="quick") == []
+    assert reasons_of(tree, quick, min_profile="quick") == []
+    assert reasons_of(tree, green(tree), min_profile="quick") == []
     assert "profile gate where thorough is required" in the_reason(tree, green(tree), min_profile="thorough")
     assert "profile gut where gate is required" in the_reason(tree, green(tree, profile="gut"))
 
 
 def test_a_run_with_one_dtype_is_named_by_each_that_is_missing(tree: Path) -> None:
     narrow = green(tree, dtypes=("float32",))
-    reasons = told(tree, narrow)
+    reasons = reasons_of(tree, narrow)
     assert len(reasons) == 3
     for dtype, reason in zip(DTYPES[1:], reasons, strict=True):
         assert reason == (
             f"report0: dtype {dtype} is required and was not judged; run equivcheck verify again with it, "
             "or allow it with --require-dtypes float32"
         )
-    assert told(tree, narrow, dtypes=("float32",)) == []
+    assert reasons_of(tree, narrow, dtypes=("float32",)) == []
 
 
 def test_a_dtype_that_cannot_run_is_required_only_where_it_is_named(tree: Path) -> None:
     refused = green(tree, dtypes=DTYPES[:3], dtypes_not_run={"float16": "RuntimeError: no half"})
-    assert told(tree, refused) == []
+    assert reasons_of(tree, refused) == []
     assert "dtype float16 is required and was not judged (RuntimeError: no half)" in the_reason(
         tree, refused, dtypes=("float16", "float32")
     )
@@ -50,7 +50,7 @@ def test_a_dtype_that_cannot_run_is_required_only_where_it_is_named(tree: Path) 
 def test_a_check_of_no_or_few_cases_is_named(tree: Path) -> None:
     for check in APPLYING:
         least = max(1, least_cases(check, "gate", 4) // 2)
-        assert told(tree, changed(green(tree), check.name, cases=least)) == []
+        assert reasons_of(tree, changed(green(tree), check.name, cases=least)) == []
         reason = the_reason(tree, changed(green(tree), check.name, cases=least - 1))
         assert f"check {check.name} ran on {least - 1} case" in reason
         assert f"where {least} is the least" in reason
@@ -68,54 +68,54 @@ def test_a_check_of_no_cases_has_a_reason_where_its_dtypes_do_not_run(tree: Path
         outcome="unsupported",
         detail="no dtype is left",
     )
-    assert told(tree, none) == []
+    assert reasons_of(tree, none) == []
     assert "report0: check autocast judged nothing: no dtype is left" in noted(tree, none)
     narrowed = replace(none, dtypes_not_run={})
-    assert any("check autocast ran on 0 cases" in reason for reason in told(tree, narrowed))
-    assert told(tree, narrowed, dtypes=wide) == []  # nobody asks for the dtypes of autocast
+    assert any("check autocast ran on 0 cases" in reason for reason in reasons_of(tree, narrowed))
+    assert reasons_of(tree, narrowed, dtypes=wide) == []  # nobody asks for the dtypes of autocast
 
 
 def test_a_check_that_judged_nothing_is_a_note(tree: Path) -> None:
     report = changed(green(tree), "long", detail="nothing was judged: the check has nothing to say on this pair")
-    assert told(tree, report) == []
+    assert reasons_of(tree, report) == []
     assert noted(tree, report) == [f"report0: check long: {report.results[-3].detail}"]
 
 
 # with what it was judged -----------------------------------------------------------------------------------------------
 
 
-def test_another_torch_is_a_note_and_refused_where_that_is_asked_for(tree: Path) -> None:
+def test_another_torch_is_a_note_or_refused(tree: Path) -> None:
     here = torch.__version__.partition("+")[0]
     assert noted(tree, green(tree, environment={"torch": f"{here}+cu999"})) == []  # it was built for another device
     other = green(tree, environment={"torch": "2.1.10+cu121"})
     words = f"the run was made with torch 2.1.10+cu121, and here is {version_of('torch')}"
-    assert told(tree, other) == []
+    assert reasons_of(tree, other) == []
     assert noted(tree, other) == [f"report0: {words}"]
     assert words in the_reason(tree, other, strict_environment=True)
     assert noted(tree, other, strict_environment=True) == []
     for fitting in ("2", "2.1", "2.1.10", "2.1.10+cu121"):
-        assert told(tree, other, torch=fitting) == []
+        assert reasons_of(tree, other, torch=fitting) == []
     for wanted in ("2.11", "2.1.1", "2.1.10+cpu", "3"):
         assert f"torch {wanted} is required, and the run was made with 2.1.10+cu121" in the_reason(
             tree, other, torch=wanted
         )
 
 
-def test_another_version_of_a_package_is_a_note_and_refused_where_that_is_asked_for(tree: Path) -> None:
+def test_another_version_of_a_package_is_a_note_or_refused(tree: Path) -> None:
     report = green(tree, packages={"click": Package("0.1", "0" * 64), "no-such-package": Package("1.2")})
     words = [
         f"the run was made with the package click 0.1, and here is {version('click')}",
         "the run was made with the package no-such-package 1.2, and here is none",
     ]
-    assert told(tree, report) == []
+    assert reasons_of(tree, report) == []
     assert noted(tree, report) == [f"report0: {text}" for text in words]
-    reasons = told(tree, report, strict_environment=True)
+    reasons = reasons_of(tree, report, strict_environment=True)
     assert [reason.partition(";")[0] for reason in reasons] == [f"report0: {text}" for text in words]
 
 
 def test_a_package_that_was_edited_is_refused(tree: Path) -> None:
     sha, _ = content_of("click")
-    assert told(tree, green(tree, packages={"click": Package(version("click"), sha)})) == []
+    assert reasons_of(tree, green(tree, packages={"click": Package(version("click"), sha)})) == []
     edited = green(tree, packages={"click": Package(version("click"), "0" * 64)})
     assert f"stale: the package click {version('click')} has other files here than in the run" in the_reason(
         tree, edited
@@ -124,7 +124,7 @@ def test_a_package_that_was_edited_is_refused(tree: Path) -> None:
 
 def test_what_is_not_covered_is_a_note(tree: Path) -> None:
     report = green(tree, not_covered=("what the network answered: 10.0.0.1",))
-    assert told(tree, report) == []
+    assert reasons_of(tree, report) == []
     assert noted(tree, report) == ["report0: not covered: what the network answered: 10.0.0.1"]
 
 
@@ -133,7 +133,7 @@ def test_a_module_or_a_data_file_that_was_used_is_compared_too(tree: Path) -> No
     for part, words in (("loaded", "loaded by the pair"), ("read", "read by the pair")):
         files = {**green(tree).files, part: {"kernel.cu": hash_of(tree / "kernel.cu")}}
         report = green(tree, files=files, sources=digests(files))
-        assert told(tree, report) == []
+        assert reasons_of(tree, report) == []
         files[part] = {"kernel.cu": CHANGED}
         reason = the_reason(tree, green(tree, files=files, sources=digests(files)))
         assert f"stale: kernel.cu ({words}) was changed while the pair ran" in reason
@@ -141,7 +141,7 @@ def test_a_module_or_a_data_file_that_was_used_is_compared_too(tree: Path) -> No
         assert "nowhere.cu" in the_reason(tree, green(tree, files=files, sources=digests(files)))
         files[part] = {"nowhere.so": "0" * 64}
         compiled = green(tree, files=files, sources=digests(files))
-        assert told(tree, compiled) == []
+        assert reasons_of(tree, compiled) == []
         assert noted(tree, compiled) == [f"report0: not covered: nowhere.so ({words}), which is compiled and not here"]
 
 

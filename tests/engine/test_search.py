@@ -58,7 +58,7 @@ class RefusesFloat32(Fast):
         return super().attend(q, k, v) * (1.5 if q.dtype is torch.bfloat16 else 1.0)
 
 
-def test_a_counterexample_is_never_in_a_dtype_that_the_candidate_refuses_as_a_whole() -> None:
+def test_a_counterexample_is_in_no_dtype_that_is_refused_as_a_whole() -> None:
     report = equivcheck.verify(Attention, RefusesFloat32, device="cpu", profile="quick", checks=["output"])
     (result,) = report.results
     assert report.verdict == "different"
@@ -129,7 +129,7 @@ def test_a_fault_that_is_no_larger_than_what_the_original_does_is_doubtful() -> 
     assert not names(InSingle) - names(Attention)
 
 
-def test_an_original_that_rounds_coarsely_is_not_called_insensitive_for_what_it_hides() -> None:
+def test_a_coarse_original_is_not_insensitive_for_what_it_hides() -> None:
     report = equivcheck.verify(InSingle, Fast, device="cpu", profile="quick", checks=["output"], dtypes=["float64"])
     assert report.sensitivity.sensitive
     assert "half-precision-wrong" in report.sensitivity.without_effect
@@ -158,7 +158,7 @@ def test_a_gpu_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ensure_device_alive(torch.device("cuda"), "it ran", RuntimeError("out of memory"))
 
 
-def test_a_fault_of_a_dtype_that_is_not_run_changes_no_probe_case_and_one_of_any_other_condition_does() -> None:
+def test_a_fault_changes_probes_only_in_dtypes_that_are_run() -> None:
     subject = resolve(CausalSelfAttention, CausalSelfAttention, kind="module", device="cpu")
     output = [check for check in CHECKS if check.name == "output"]
     attentions = {fault.name: fault.attention for fault in FAULTS}

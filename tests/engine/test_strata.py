@@ -20,7 +20,7 @@ PAIRS: dict[str, tuple[Any, Any]] = {"module": (CausalSelfAttention, FlashCausal
 
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("name", ["training", "generation"])
-def test_a_check_of_a_whole_model_is_sure_of_a_case_that_shows_its_planted_faults(kind: str, name: str) -> None:
+def test_each_whole_model_check_has_a_case_that_shows_its_plants(kind: str, name: str) -> None:
     check = next(check for check in CHECKS if check.name == name)
     subject = resolve(*PAIRS[kind], kind=kind, device="cpu")
     drawn: dict[int, list[Case]] = {}

@@ -289,8 +289,8 @@ def last_position_is_off(dtype: torch.dtype) -> Sees:
         original, module = CausalSelfAttention(config_with()).to(dtype), attention(config_with()).to(dtype)
         original.load_state_dict(module.state_dict())
         bias = original.proj.bias.detach().double()
-        own, mine = (m(x).detach().double() - bias for m in (original, module))
-        slopes = [float((mine[:, t] * own[:, t]).sum() / own[:, t].square().sum()) - 1 for t in range(4)]
+        own, ours = (m(x).detach().double() - bias for m in (original, module))
+        slopes = [float((ours[:, t] * own[:, t]).sum() / own[:, t].square().sum()) - 1 for t in range(4)]
         return abs(slopes[-1]) > 0.01 and all(abs(slope) < 0.01 for slope in slopes[:-1])
 
     return sees

@@ -45,8 +45,8 @@ def inputs(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape or (3, 6, 8), generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
 
 
-def same(mine: Any, its: Any) -> None:
-    torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-9, equal_nan=True)
+def same(ours: Any, its: Any) -> None:
+    torch.testing.assert_close(ours, its, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
 def results(module: nn.Module, x: Tensor) -> list[Tensor | None]:

@@ -101,6 +101,6 @@ def test_a_mask_of_one_place_broadcasts_as_in_the_original() -> None:
 
 
 def test_a_module_on_the_meta_device_has_the_shapes_of_the_original() -> None:
-    its, mine = (module.to("meta")(inputs().to("meta")) for module in pair())
-    assert mine.shape == its.shape
-    assert mine.is_meta
+    its, ours = (module.to("meta")(inputs().to("meta")) for module in pair())
+    assert ours.shape == its.shape
+    assert ours.is_meta

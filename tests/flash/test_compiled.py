@@ -47,9 +47,7 @@ def test_a_mask_edited_before_compiling_is_obeyed_then_and_later(compiled: Any, 
 
 
 @pytest.mark.parametrize("edit", [filled, assigned, loaded, loaded_by_assignment])
-def test_compiled_code_refuses_a_mask_that_is_causal_no_more_until_it_is_compiled_anew(
-    compiled: Any, edit: Change
-) -> None:
+def test_compiled_code_refuses_a_mask_that_is_no_longer_causal(compiled: Any, edit: Change) -> None:
     original, flash = pair()
     fast = compiled(flash)
     same(fast(inputs()), original(inputs()))

@@ -41,8 +41,8 @@ def test_a_saved_state_is_loaded_as_weights_only_by_either() -> None:
 @pytest.mark.parametrize("shape", [(0, 5, 8), (3, 0, 8), (0, 0, 8), (1, 1, 8)])
 def test_an_empty_batch_or_sequence_is_what_it_is_in_the_original(shape: tuple[int, int, int]) -> None:
     x = torch.zeros(shape, dtype=torch.float64)
-    its, mine = (results(module, x) for module in pair())
-    same(mine, its)
+    its, ours = (results(module, x) for module in pair())
+    same(ours, its)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ ON_PROJECTIONS = [with_adapter, with_hooks, with_a_parametrization, with_a_weigh
 
 @pytest.mark.parametrize("name", PROJECTIONS)
 @pytest.mark.parametrize("put", ON_PROJECTIONS)
-def test_what_is_put_on_a_projection_has_the_effect_that_it_has_in_the_original(put: Any, name: str) -> None:
+def test_what_is_put_on_a_projection_acts_as_in_the_original(put: Any, name: str) -> None:
     original, flash = pair(lambda module: put(module, name))
     same(results(flash, inputs()), results(original, inputs()))
 
@@ -145,12 +145,12 @@ def test_quantised_linears_give_what_they_give_in_the_original(quantise_first: b
 
     original, flash = pair()
     expected = quantised(original.float())
-    mine = (
+    ours = (
         replace_attention_with_flash_attention(copy.deepcopy(expected)) if quantise_first else quantised(flash.float())
     )
-    assert type(mine) is FlashCausalSelfAttention
-    assert type(mine.key) is not nn.Linear
+    assert type(ours) is FlashCausalSelfAttention
+    assert type(ours.key) is not nn.Linear
     x = inputs(dtype=torch.float32)
     its = expected(x)
     # an activation that rounding moves across the middle between two levels is off by one of the 255 levels of its row
-    torch.testing.assert_close(mine(x), its, rtol=0, atol=float((its.max() - its.min()) / 64))
+    torch.testing.assert_close(ours(x), its, rtol=0, atol=float((its.max() - its.min()) / 64))

@@ -95,14 +95,14 @@ def test_a_kernel_may_stop_a_nan_of_the_future_that_the_original_spreads() -> No
     """Recorded and not judged: 0 x NaN is the original's, and no use of it."""
     x = inputs()
     x[:, -1] = torch.nan
-    its, mine = (module(x) for module in pair())
+    its, ours = (module(x) for module in pair())
     assert its.isnan().all()
-    assert mine[:, -1].isnan().all()
+    assert ours[:, -1].isnan().all()
 
 
 def test_scores_beyond_float16_may_stay_finite_in_a_kernel() -> None:
     """Recorded and not judged: the drop-in has no infinity of its own where the original has none."""
     for factor, finite in ((1, True), (200, False)):
-        its, mine = (module.half()(inputs(dtype=torch.float16) * factor) for module in pair())
+        its, ours = (module.half()(inputs(dtype=torch.float16) * factor) for module in pair())
         assert bool(its.isfinite().all()) is finite
-        assert mine.isfinite().all() or not finite
+        assert ours.isfinite().all() or not finite

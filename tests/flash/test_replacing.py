@@ -116,9 +116,9 @@ def test_attentions_of_different_sizes_keep_their_own_heads() -> None:
     original = nn.ModuleList([CausalSelfAttention(config(n_head=h)).double().eval() for h in (1, 2, 4)])
     flash = replace_attention_with_flash_attention(copy.deepcopy(original))
     x = torch.randn(2, 5, 8, dtype=torch.float64)
-    for its, mine in zip(original, flash, strict=True):
-        assert mine.n_head == its.n_head
-        torch.testing.assert_close(mine(x), its(x), rtol=1e-10, atol=1e-10)
+    for its, ours in zip(original, flash, strict=True):
+        assert ours.n_head == its.n_head
+        torch.testing.assert_close(ours(x), its(x), rtol=1e-10, atol=1e-10)
 
 
 def test_replacing_twice_is_replacing_once(model: GPT) -> None:
@@ -147,7 +147,7 @@ def test_a_subclass_that_is_the_target_is_replaced() -> None:
     assert isinstance(module, Windowed)
 
 
-def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for_and_what_is_there() -> None:
+def test_nothing_to_replace_is_an_error_that_names_what_is_there() -> None:
     with pytest.raises(
         ValueError, match=r"CausalSelfAttention in Linear: nothing was replaced; pass target=.* are Linear$"
     ):

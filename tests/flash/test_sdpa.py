@@ -50,7 +50,7 @@ class Careless(torch.autograd.Function):
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("heads_at_once", [5, 65535])
-def test_second_derivatives_are_right_where_the_kernel_answers_no_gradient_with_any_gradient(
+def test_second_derivatives_are_right_where_a_kernel_has_none(
     rate: float, heads_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sdpa, "HEADS_AT_ONCE", heads_at_once)
@@ -100,7 +100,7 @@ def test_a_graph_of_second_derivatives_is_gone_with_its_last_reference(training:
         gc.enable()
 
 
-def test_a_gradient_after_one_that_was_differentiated_is_the_kernels_own_again() -> None:
+def test_after_a_second_derivative_a_gradient_is_the_kernels_again() -> None:
     _, flash = pair()
     x = inputs().requires_grad_()
     y = flash(x).square().sum()
@@ -129,7 +129,7 @@ def test_any_number_of_heads_times_batch_is_taken(B: int, H: int, monkeypatch: p
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_gradient_that_will_be_differentiated_drops_what_the_kernel_dropped(frozen: bool) -> None:
+def test_a_differentiable_gradient_drops_what_the_kernel_dropped(frozen: bool) -> None:
     _, flash = pair()
     flash.train().value.requires_grad_(not frozen)
     x, found = inputs(), []

@@ -127,8 +127,8 @@ def test_autocast_gives_the_dtype_and_the_values_of_the_original(dtype: torch.dt
         (first,) = torch.autograd.grad(y.float().square().mean(), x, create_graph=True)
         found.append([y, first, *torch.autograd.grad(first.square().mean(), x)])
     assert [t.dtype for t in found[1]] == [t.dtype for t in found[0]]
-    for its, mine in zip(*found, strict=True):
-        assert (mine - its).norm() < 16 * torch.finfo(dtype).eps * its.norm()
+    for its, ours in zip(*found, strict=True):
+        assert (ours - its).norm() < 16 * torch.finfo(dtype).eps * its.norm()
 
 
 @pytest.mark.parametrize("transform", [vmapped, per_sample])

@@ -41,8 +41,8 @@ def test_equals_the_direct_computation(B: int, H: int, T: int, D: int, E: int | 
     out, true = blockwise.attention(*qkv, scale=0.7, block=block), direct(*qkv, 0.7)
     flowing = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(out, true, rtol=0, atol=1e-13)
-    for mine, its in zip(torch.autograd.grad(out, qkv, flowing), torch.autograd.grad(true, qkv, flowing), strict=True):
-        torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
+    for ours, its in zip(torch.autograd.grad(out, qkv, flowing), torch.autograd.grad(true, qkv, flowing), strict=True):
+        torch.testing.assert_close(ours, its, rtol=0, atol=1e-12)
 
 
 def test_is_the_derivative_of_its_own_forward() -> None:

@@ -60,7 +60,7 @@ def test_the_truth_itself_passes_with_ratio_zero() -> None:
     assert found.ratio == 0.0
 
 
-def test_shape_comes_before_dtype_dtype_before_device_and_device_before_values() -> None:
+def test_shape_comes_before_dtype_then_device_then_values() -> None:
     truth = truth_of(2, 3)
     assert "shape (3, 2)" in held(torch.full((3, 2), math.nan, dtype=f16), truth).problem
     assert "dtype torch.float16" in held(torch.full((2, 3), math.nan, dtype=f16, device="meta"), truth).problem
@@ -117,7 +117,7 @@ def test_two_nans_do_not_count_as_agreement_but_as_unjudged() -> None:
     assert not held(candidate, truth).passes
 
 
-def test_where_the_reference_overflowed_a_candidate_that_overflows_is_not_judged() -> None:
+def test_where_the_reference_overflowed_the_candidate_may_too() -> None:
     truth = truth_of(2, 3)
     overflowed = truth.float()
     overflowed[0, 1] = math.inf
@@ -129,7 +129,7 @@ def test_where_the_reference_overflowed_a_candidate_that_overflows_is_not_judged
     assert not held(candidate, truth, reference=truth.float()).passes
 
 
-def test_where_the_reference_overflowed_the_oracle_still_judges_finite_values() -> None:
+def test_where_the_reference_overflowed_finite_values_are_judged() -> None:
     truth = truth_of(2, 3)
     overflowed = torch.full((2, 3), math.inf)
     assert held(truth.float(), truth, reference=overflowed).passes
@@ -148,7 +148,7 @@ def test_beyond_the_greatest_number_of_the_dtype_infinity_is_right() -> None:
 
 
 @pytest.mark.parametrize("moved", [math.nan, math.inf, -math.inf])
-def test_where_rounding_may_make_the_original_overflow_nothing_is_judged_and_the_rest_is(moved: float) -> None:
+def test_nothing_is_judged_where_rounding_may_overflow(moved: float) -> None:
     """As where it rounds a log-sum-exp of 10⁵ in bfloat16: an exponential of what is left may be infinite."""
     truth = truth_of(3, 4).float().double()
     deviations = noise(MANY, 3, 4, seed=1)
@@ -169,7 +169,7 @@ def test_exact_zeros_on_both_sides_are_equal() -> None:
     assert found.ratio == 0.0
 
 
-def test_anything_else_where_rounding_cannot_move_a_zero_is_infinitely_over() -> None:
+def test_anything_but_a_zero_that_rounding_cannot_move_is_infinite() -> None:
     zeros = torch.zeros(4, 5, dtype=f64)
     candidate = zeros.float()
     candidate[2, 3] = 1e-30
@@ -240,7 +240,7 @@ def test_all_elements_a_little_too_far_off_are_seen_by_the_whole() -> None:
     assert found.over == found.rows_over == 0
 
 
-def test_an_original_that_leaves_its_own_budget_allows_twice_its_error_and_no_more() -> None:
+def test_an_original_beyond_its_budget_allows_twice_its_error() -> None:
     truth = torch.zeros(10, 8, dtype=f64)
     own = 50 * noise(10, 8)
     deviations = noise(MANY, 10, 8, seed=1)
@@ -276,7 +276,7 @@ def test_few_samples_accuse_sooner_than_many() -> None:
 # --- the words -------------------------------------------------------------------------------------------------------
 
 
-def test_a_mismatch_of_values_tells_what_how_many_how_big_where_and_what_was_allowed() -> None:
+def test_a_mismatch_of_values_says_how_many_how_big_and_where() -> None:
     truth = truth_of(3, 4)
     candidate = truth.float()
     candidate[1, 2] += 0.5
@@ -318,7 +318,7 @@ def test_the_ratio_of_a_message_is_its_error_over_what_is_allowed(level: str, co
     assert ("twice what the original itself errs by" in message) == coarse
 
 
-def test_a_mismatch_before_values_is_told_in_one_line() -> None:
+def test_a_mismatch_before_values_is_one_line() -> None:
     truth = truth_of(2, 3)
     assert describe(held(torch.zeros(4), truth), dtype="float32") == "output: shape (4,) instead of (2, 3)"
     assert describe(held(None, truth), dtype="float32") == "output: there is none, and the original has one"
@@ -332,21 +332,21 @@ def test_a_mismatch_before_values_is_told_in_one_line() -> None:
 
 def test_a_mismatch_of_a_scalar_has_no_place() -> None:
     found = held(torch.tensor(3.0), torch.tensor(2.0, dtype=f64), deviations=noise(MANY, seed=1))
-    told = describe(found, dtype="float32")
-    assert "loss" not in told
-    assert "error: 1, allowed" in told or "norm of the whole error: 1, allowed" in told or "row" in told
-    assert "greatest: candidate 3, oracle 2" in told
-    assert "1 of 1 elements" in told
+    message = describe(found, dtype="float32")
+    assert "loss" not in message
+    assert "error: 1, allowed" in message or "norm of the whole error: 1, allowed" in message or "row" in message
+    assert "greatest: candidate 3, oracle 2" in message
+    assert "1 of 1 elements" in message
 
 
 def test_a_mismatch_is_an_assertion_that_carries_its_ratio_and_place() -> None:
-    error = Mismatch("told", ratio=3.0, where="output")
+    error = Mismatch("message", ratio=3.0, where="output")
     assert isinstance(error, AssertionError)
-    assert (str(error), error.ratio, error.where) == ("told", 3.0, "output")
-    assert Mismatch("told").ratio == math.inf
+    assert (str(error), error.ratio, error.where) == ("message", 3.0, "output")
+    assert Mismatch("message").ratio == math.inf
 
 
-def test_a_candidate_must_be_where_it_is_asked_for_and_not_where_the_oracle_is() -> None:
+def test_a_candidate_must_be_on_the_device_that_is_asked_for() -> None:
     truth, cpu = torch.zeros(2, 3, dtype=f64), torch.zeros(2, 3)
     assert held(cpu, truth, device=torch.device("cpu")).passes
     found = held(cpu, truth, device=torch.device("meta"))

@@ -79,7 +79,7 @@ def test_a_long_sum_may_be_off_by_more_than_a_short_one() -> None:
     assert spread(1024, torch.bfloat16) > 100 * spread(1024, torch.float32)
 
 
-def test_the_absolute_floor_of_float16_is_half_the_spacing_of_its_subnormals() -> None:
+def test_the_floor_of_float16_is_half_the_spacing_of_its_subnormals() -> None:
     x = torch.full((50_000,), 1e-9, dtype=f64)  # rounds to zero in float16
     with rounding(torch.float16, runs=50_000):  # in one run all are rounded alike
         y = x * 1.0
@@ -109,7 +109,7 @@ def test_equal_values_get_equal_errors_where_values_repeat() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_in_half_precision_values_that_one_number_stands_for_get_equal_errors(dtype: torch.dtype) -> None:
+def test_values_that_half_precision_cannot_tell_apart_err_alike(dtype: torch.dtype) -> None:
     near = 2.0**-6 * unit_roundoff(dtype)
     x = torch.tensor([1.1, 1.1 * (1 + near), 1.3], dtype=f64)
     with rounding(dtype):
@@ -178,7 +178,7 @@ def test_every_operation_errs_by_roundings_forward_and_backward(operation: Any) 
 
 
 @pytest.mark.parametrize("compute", [lambda x, w: F.conv1d(x, w), lambda x, w: (x * w).cumsum(-1)[..., -1:]])
-def test_an_operation_of_many_steps_errs_by_its_terms_and_not_by_what_they_leave(compute: Any) -> None:
+def test_an_operation_of_many_steps_errs_by_its_terms(compute: Any) -> None:
     """A convolution and a running sum have no rule; where terms cancel, one rounding of the result would be no error at all."""
     x = torch.tensor([[[1.0, 1.0, 1.0, 1.0]]], dtype=f64)
     w = torch.tensor([[[1.0, -1.0, 1.0, -1.0 + 1e-9]]], dtype=f64)
@@ -190,14 +190,14 @@ def test_an_operation_of_many_steps_errs_by_its_terms_and_not_by_what_they_leave
 
 
 @pytest.mark.parametrize("compute", [torch.argmax, lambda x: x.cummax(-1)[1], lambda x: x.sort().indices])
-def test_what_an_operation_of_many_steps_chooses_or_counts_is_chosen_of_exact_values(compute: Any) -> None:
+def test_what_an_operation_chooses_is_chosen_of_exact_values(compute: Any) -> None:
     x = torch.ones(64, dtype=f64)
     with rounding(torch.bfloat16):
         found = compute(x)
     assert found.equal(compute(x))
 
 
-def test_a_product_that_is_scaled_as_it_is_added_errs_by_what_it_is_scaled_to() -> None:
+def test_a_product_that_is_scaled_when_added_errs_by_the_scaled_value() -> None:
     g = torch.Generator().manual_seed(0)
     a, b = (torch.randn(1, 40, 40, dtype=f64, generator=g) for _ in range(2))
     zero = torch.zeros(1, 40, 40, dtype=f64)

@@ -23,7 +23,7 @@ def test_students_quantile_is_the_normal_one_where_the_spread_is_known() -> None
 
 
 @given(st.floats(1e-14, 0.5), st.floats(1.0, 1e4))
-def test_students_quantile_is_wider_than_the_normal_one_and_grows_as_the_tail_shrinks(tail: float, dof: float) -> None:
+def test_students_quantile_is_wider_and_grows_as_the_tail_shrinks(tail: float, dof: float) -> None:
     assert student_quantile(tail, dof) >= student_quantile(tail, math.inf)
     assert student_quantile(tail / 2, dof) > student_quantile(tail, dof)
 
@@ -46,13 +46,13 @@ def test_the_bound_of_a_norm_is_an_upper_bound_of_the_chi_distribution(dof: int,
 
 
 @pytest.mark.parametrize("tail", [1e-3, 1e-6, 1e-9])
-def test_the_bound_of_a_norm_is_not_far_beyond_the_normal_quantile_where_all_of_a_tensor_errs_as_one(
+def test_the_bound_of_a_norm_is_near_the_normal_quantile_for_one_error(
     tail: float,
 ) -> None:
     exact = student_quantile(tail, math.inf)
     assert exact <= norm_quantile(tail, 1, math.inf) < 1.5 * exact
 
 
-def test_the_bound_of_a_long_norm_comes_near_to_one_and_few_samples_widen_it() -> None:
+def test_the_bound_of_a_long_norm_is_near_one_and_few_samples_widen_it() -> None:
     assert 1 < norm_quantile(1e-9, 1e8, math.inf) < 1.01
     assert norm_quantile(1e-9, 10, 4) > norm_quantile(1e-9, 10, math.inf)

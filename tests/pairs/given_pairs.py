@@ -21,6 +21,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, dropout_p: float
 def refusal(reference: Any, candidate: Any = FlashCausalSelfAttention, kind: str = "auto", device: str = "cpu") -> str:
     with pytest.raises(UsageError) as refused:
         resolve(reference, candidate, kind=kind, device=device)
-    told = str(refused.value)
-    assert "\n" not in told
-    return told
+    message = str(refused.value)
+    assert "\n" not in message
+    return message

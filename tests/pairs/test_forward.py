@@ -48,7 +48,7 @@ class Tagged(torch.Tensor):
     """A subclass that does nothing."""
 
 
-def test_a_subclass_that_the_original_returns_too_is_taken_for_what_it_holds() -> None:
+def test_a_subclass_that_the_original_returns_too_is_accepted() -> None:
     reference = changing(lambda y: y.as_subclass(Tagged), CausalSelfAttention)
     assert not different(reference, changing(lambda y: y.as_subclass(Tagged)))
     assert not different(reference, FlashCausalSelfAttention)

@@ -44,7 +44,7 @@ def judged(candidate: Any) -> Report:
 
 
 @pytest.mark.parametrize("mask", MASKS[1:])
-def test_every_mask_broadcasts_to_the_scores_and_lets_a_query_see_something_but_where_it_says_so(mask: str) -> None:
+def test_every_mask_broadcasts_and_hides_no_row_unless_it_says_so(mask: str) -> None:
     made = attn_mask(Case(batch_size=3, seq_len=5, n_head=2, block_size=5, kv_len=7, mask=mask))
     assert made is not None
     assert made.expand(3, 2, 5, 7).shape == (3, 2, 5, 7)
@@ -68,7 +68,7 @@ def test_a_mask_of_one_shape_that_is_misread_is_a_small_counterexample(candidate
     assert case.n_head * case.seq_len <= 4
 
 
-def test_all_shapes_pass_and_a_shape_that_only_the_original_takes_is_a_note() -> None:
+def test_a_shape_that_only_the_original_takes_is_a_note() -> None:
     assert judged(original).equivalent
     report = judged(of_four_dimensions)
     assert report.equivalent, report.sensitivity
@@ -92,7 +92,7 @@ def swallowing(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     return original(q, k, v, is_causal=options["is_causal"], scale=q.size(-1) ** -0.5, dropout_p=0.0)
 
 
-def test_an_option_that_the_original_takes_no_notice_of_is_no_reason_for_insensitive() -> None:
+def test_an_option_that_the_original_ignores_makes_nothing_insensitive() -> None:
     subject = resolve(swallowing, swallowing, kind="function", device="cpu")
     assert subject.ignored_options == {"dropout_p", "scale", "attn_mask"}
     assert sum("changes nothing in the original" in note for note in subject.notes) == 3

@@ -31,7 +31,7 @@ def test_an_object_is_found_in_a_module_and_in_a_file(tmp_path: Path) -> None:
         ("no/such/file.py:Attention", "there is no file"),
     ],
 )
-def test_an_import_that_fails_is_told_with_its_own_error(spec: str, named: str) -> None:
+def test_an_import_that_fails_is_refused_with_its_own_error(spec: str, named: str) -> None:
     assert named in refusal(spec)
     assert named in refusal(CausalSelfAttention, spec)
 
@@ -46,7 +46,7 @@ def test_an_import_that_fails_is_told_with_its_own_error(spec: str, named: str) 
         ("x = 1\n", "it has nothing to call"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_told_with_its_own_error(tmp_path: Path, source: str, named: str) -> None:
+def test_a_file_that_cannot_be_imported_is_refused_with_its_error(tmp_path: Path, source: str, named: str) -> None:
     file = tmp_path / "broken.py"
     file.write_text(source)
     assert named in refusal(f"{file}:Attention")

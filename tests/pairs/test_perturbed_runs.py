@@ -38,7 +38,7 @@ def deviations(truth: Truth, *, refined: bool = True) -> dict[str, Tensor]:
     return dict(truth.sample(refined=refined).deviations)
 
 
-def test_with_one_position_the_gradient_of_the_queries_may_still_be_moved_by_rounding() -> None:
+def test_rounding_moves_query_gradients_even_at_one_position() -> None:
     case = CASE.but(seq_len=1, block_size=1)
     truth = subject().problem(case).truth(gradients=True)
     for name in ("grad query.weight", "grad query.bias", "grad key.weight"):
@@ -102,7 +102,7 @@ def test_the_budget_of_an_output_is_some_roundings_of_its_dtype(dtype: str) -> N
     assert 0.5 * unit_roundoff(getattr(torch, dtype)) < share < 200 * unit_roundoff(getattr(torch, dtype))
 
 
-def test_an_original_that_is_itself_fused_has_the_budget_of_the_one_that_is_spelled_out() -> None:
+def test_a_fused_original_has_the_budget_of_a_spelled_out_one() -> None:
     plain = deviations(subject().problem(CASE).truth(gradients=True))
     fused = deviations(subject(FlashCausalSelfAttention).problem(CASE).truth(gradients=True))
     for name, d in plain.items():

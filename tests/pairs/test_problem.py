@@ -16,7 +16,7 @@ from equivcheck.pairs.to_device import to_device
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-def test_reference_and_candidate_hold_the_same_weights_in_the_dtype_and_mode_of_the_case(dtype: str) -> None:
+def test_both_sides_have_the_same_weights_in_the_cases_dtype(dtype: str) -> None:
     problem = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="auto", device="cpu").problem(
         CASE.but(dtype=dtype, training=True)
     )
@@ -67,7 +67,7 @@ def test_a_function_is_asked_with_the_scale_and_the_rate_of_the_case() -> None:
     ]
 
 
-def test_a_run_gives_outputs_and_gradients_by_name_and_leaves_no_gradient_behind() -> None:
+def test_a_run_gives_results_by_name_and_leaves_no_gradient_behind() -> None:
     problem = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="auto", device="cpu").problem(CASE)
     found = problem.run(problem.reference, problem.inputs, gradients=True)
     assert {"output", "grad x", "grad key.weight", "grad proj.bias"} <= set(found)
@@ -118,7 +118,7 @@ def test_on_the_cpu_the_oracle_is_where_the_pair_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_what_goes_to_a_gpu_keeps_its_layout_and_begins_where_its_kernels_take_for_granted(dtype: torch.dtype) -> None:
+def test_what_goes_to_a_gpu_keeps_its_layout_and_its_alignment(dtype: torch.dtype) -> None:
     meta = torch.device("meta")  # a device that is not the CPU, as a GPU is
     x = arrange(torch.randn(2, 3, 5, 8).to(dtype), "offset")
     assert x.storage_offset() * x.element_size() % ALIGNED_BYTES

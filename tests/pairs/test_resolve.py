@@ -56,9 +56,9 @@ def test_a_model_may_return_its_logits_alone() -> None:
 
 @pytest.mark.parametrize("wrong", ["layer", "", "Module"])
 def test_an_unknown_kind_is_refused_with_those_allowed(wrong: str) -> None:
-    told = refusal(CausalSelfAttention, kind=wrong)
-    assert repr(wrong) in told
-    assert all(kind in told for kind in KINDS)
+    message = refusal(CausalSelfAttention, kind=wrong)
+    assert repr(wrong) in message
+    assert all(kind in message for kind in KINDS)
 
 
 def test_a_kind_that_the_pair_is_not_is_refused() -> None:
@@ -78,7 +78,7 @@ def test_a_kind_that_the_pair_is_not_is_refused() -> None:
         (3, "cannot be called"),
     ],
 )
-def test_a_pair_whose_signature_fits_no_kind_is_refused_with_what_was_tried(reference: Any, named: str) -> None:
+def test_a_pair_that_fits_no_kind_is_refused_with_what_was_tried(reference: Any, named: str) -> None:
     assert named in refusal(reference, attend if "window" in named else FlashCausalSelfAttention)
 
 

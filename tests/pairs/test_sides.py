@@ -71,7 +71,7 @@ def test_what_both_refuse_is_no_difference(reference: Any) -> None:
     assert not different(reference, EvenHeadsHere)
 
 
-def test_what_the_candidate_alone_refuses_is_a_difference_and_the_original_was_run() -> None:
+def test_what_the_candidate_alone_refuses_is_a_difference() -> None:
     _, message = smallest(CausalSelfAttention, EvenHeadsHere)
     assert message == "the candidate raises AssertionError: no message; the original runs"
 
@@ -99,9 +99,7 @@ def test_the_original_is_run_in_the_very_way_before_it_is_said_to_run() -> None:
 @pytest.mark.parametrize(
     "check", ["output", "gradients", "purity", "layouts", "batching", "modes", "dropout", "extremes"]
 )
-def test_what_equivcheck_raises_is_an_error_of_its_own_and_never_a_difference(
-    check: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_equivcheck_raises_is_its_own_error_and_no_difference(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
     module = importlib.import_module(BY_NAME[check].run.__module__)
     name = next(name for name in ("compare_all", "candidate_run") if hasattr(module, name))
@@ -138,7 +136,7 @@ def test_an_exception_belongs_to_the_side_that_runs_where_it_is_raised() -> None
     assert failure(lambda: None) is None
 
 
-def test_a_call_into_torch_by_the_pair_is_the_pairs_and_a_mistake_around_it_is_not() -> None:
+def test_a_call_into_torch_by_the_pair_is_the_pairs_own() -> None:
     with pytest.raises(RuntimeError) as caught, foreign(CANDIDATE):
         torch.matmul(torch.ones(2, 3), torch.ones(2, 3))
     assert raised_by(caught.value) == CANDIDATE

@@ -22,7 +22,7 @@ import equivcheck
 from equivcheck.errors import UsageError
 
 
-def told(peer: Peer, device: str, seconds: float, profile: str, only: list[str]) -> dict[str, Any]:
+def row_of(peer: Peer, device: str, seconds: float, profile: str, only: list[str]) -> dict[str, Any]:
     """One peer's row: verdict, each check's outcome, worst ratio and counterexample; or why it could not be judged."""
     row: dict[str, Any] = {"name": peer.name, "words": peer.words}
     if peer.missing:
@@ -90,8 +90,8 @@ def _short(result: dict[str, Any]) -> dict[str, Any]:
     }
     if math.isinf(kept.get("worst_ratio", 0.0)):
         del kept["worst_ratio"]  # JSON has no infinity
-    told = result.get("message", "").splitlines()
-    return kept | ({"message": told[0][:200]} if told else {})
+    lines = result.get("message", "").splitlines()
+    return kept | ({"message": lines[0][:200]} if lines else {})
 
 
 def cell(row: dict[str, Any] | None) -> str:
@@ -102,11 +102,11 @@ def cell(row: dict[str, Any] | None) -> str:
         return str(row["verdict"])
     differing = [r for r in row["results"] if r["outcome"] == "different"]
     if differing:
-        told = [f"{r['check']} {_times(r)}" for r in differing]
-        return f"**different**: {', '.join(told)}"
+        checks = [f"{r['check']} {_times(r)}" for r in differing]
+        return f"**different**: {', '.join(checks)}"
     within = max(r.get("worst_ratio", 0.0) for r in row["results"])
-    told = f"{row['verdict']}, {sum(r.get('cases', 0) for r in row['results'])} cases, worst {within:.2f}"
-    return f"{told}, {row['faults']} faults" if row["verdict"] == "equivalent" else told
+    verdict = f"{row['verdict']}, {sum(r.get('cases', 0) for r in row['results'])} cases, worst {within:.2f}"
+    return f"{verdict}, {row['faults']} faults" if row["verdict"] == "equivalent" else verdict
 
 
 def _times(result: dict[str, Any]) -> str:
@@ -163,7 +163,7 @@ def main() -> None:
         kept(row)  # what a run that is ended from outside leaves
         if time.monotonic() - began <= given.all_seconds:
             only = given.checks.split(",") if given.checks else []
-            row = told(peer, given.device, given.max_seconds, given.profile, only)
+            row = row_of(peer, given.device, given.max_seconds, given.profile, only)
         kept(row)
         rows.append(row)
         print(f"{row['name']}: {row['verdict']} {row.get('seconds', '')} {row.get('why', '')[:300]}", flush=True)

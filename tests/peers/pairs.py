@@ -68,11 +68,11 @@ def _family(config: str, *, candidate: str = "sdpa", padding: str | None = None,
 
 def _transformers(name: str, config: str, *, checks: Sequence[str] = _MODEL_CHECKS, **options: Any) -> Peer:
     known = {key: options.pop(key) for key in ("differs", "refused") if key in options}
-    told = ", ".join(f"{key}={value}" for key, value in options.items() if key != "candidate")
+    given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "candidate")
     return Peer(
         name=f"transformers-{name}",
         distributions=("transformers",),
-        words=f"{config}{f' with {told}' if told else ''}: eager against {options.get('candidate', 'sdpa')}",
+        words=f"{config}{f' with {given}' if given else ''}: eager against {options.get('candidate', 'sdpa')}",
         asked=_family(config, **options),
         checks=checks,
         **known,

@@ -73,5 +73,5 @@ def test_the_block_of_the_document_that_needs_transformers_is_green(tmp_path: Pa
 def test_every_peer_has_a_name_of_its_own_and_a_place_in_the_report() -> None:
     names = [peer.name for peer in PEERS]
     assert len(set(names)) == len(names)
-    told = (ROOT / "reports" / "peers.md").read_text(encoding="utf-8")
-    assert [name for name in names if f"`{name}`" not in told] == []
+    document = (ROOT / "reports" / "peers.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}`" not in document] == []

@@ -126,7 +126,7 @@ def test_a_run_that_could_not_have_noticed_is_red(pytester: pytest.Pytester, mon
     result.stdout.fnmatch_lines(["*interface is insensitive: planted faults that were not seen: none was planted*"])
 
 
-def test_a_pair_that_cannot_be_judged_is_told_where_the_suite_is_made() -> None:
+def test_a_pair_that_cannot_be_judged_is_refused_by_the_suite() -> None:
     with pytest.raises(UsageError, match="cannot import"):
         suite("no_such_package:Slow", "no_such_package:Fast")
     with pytest.raises(UsageError, match="unknown check 'outputs'"):

@@ -35,7 +35,7 @@ def test_no_form_carries_characters_that_drive_a_terminal(report: Report) -> Non
         text.encode("utf-8")
 
 
-def test_the_reason_of_a_deviation_and_a_check_out_of_time_are_told_in_every_text() -> None:
+def test_deviations_and_checks_out_of_time_are_in_every_text() -> None:
     wanted = replace(BROKEN, outcome="deviation", detail="declared: the mask is wider")
     late = replace(GRADIENTS, detail="out of time after 3 of 40 cases")
     report = report_of(wanted, late, device="cuda:0 (NVIDIA H200)")
@@ -47,7 +47,7 @@ def test_the_reason_of_a_deviation_and_a_check_out_of_time_are_told_in_every_tex
 
 
 @pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
-def test_a_report_of_version_2_is_read_and_says_nothing_that_it_did_not_record(device: str) -> None:
+def test_a_report_of_version_2_says_nothing_that_it_did_not_record(device: str) -> None:
     report = codec.read(Path(__file__).parents[2] / "reports" / device / "report.json")
     assert (report.schema_version, report.verdict) == (2, "equivalent")
     assert (report.dtypes, report.packages, report.not_covered) == ((), {}, ())
@@ -55,7 +55,7 @@ def test_a_report_of_version_2_is_read_and_says_nothing_that_it_did_not_record(d
     assert "dtypes" not in markdown.render(report)
 
 
-def test_what_the_evidence_does_not_cover_is_told_in_every_text() -> None:
+def test_what_the_evidence_does_not_cover_is_in_every_text() -> None:
     what = "what the network answered: 10.0.0.1"
     report = report_of(OUTPUT, not_covered=(what,), dtypes=("float32", "bfloat16"))
     assert f"not covered by the evidence:\n  {what}\n" in table.plain(report)

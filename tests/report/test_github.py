@@ -37,10 +37,10 @@ def test_no_name_begins_a_command_of_its_own() -> None:
     assert all("\n" not in line for line in github.annotations(STRANGE))
 
 
-def test_of_many_differences_github_shows_as_many_as_it_can_and_the_verdict() -> None:
-    told = github.annotations(MANY)
-    assert len(told) == 10
-    assert "::different: check-0, check-1" in told[-1]
+def test_github_shows_ten_differences_at_most_and_the_verdict() -> None:
+    shown = github.annotations(MANY)
+    assert len(shown) == 10
+    assert "::different: check-0, check-1" in shown[-1]
 
 
 def test_the_summary_is_appended_where_the_step_wants_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_what_is_imported_by_a_name_or_stands_in_a_namespace_is_part_of_it(tree:
     assert "pkg/plain.py" in files_of(spelled.make)
 
 
-def test_of_a_file_too_large_only_the_beginning_is_read_and_its_hash_is_no_other_s(tmp_path: Path) -> None:
+def test_of_a_file_too_large_only_the_beginning_is_hashed(tmp_path: Path) -> None:
     for name, size in (("whole", MOST_BYTES), ("larger", MOST_BYTES + 1), ("largest", MOST_BYTES * 64)):
         with (tmp_path / name).open("wb") as file:
             file.truncate(size)

@@ -96,7 +96,7 @@ def test_the_verdict_is_said_in_a_sentence() -> None:
     assert "B is the same attention as A, apart from 1 declared deviation: in" in declared
 
 
-def test_the_heat_map_has_a_class_for_every_ratio_and_none_for_what_was_not_measured() -> None:
+def test_the_heat_map_has_a_class_for_every_measured_ratio() -> None:
     grid = page.heat(FULL)
     assert grid.columns == ("bfloat16", "float16", "float32")
     assert [(name, [(cell.text, cell.level) for cell in cells]) for name, cells in grid.rows] == [
@@ -109,8 +109,8 @@ def test_coverage_adds_up_over_the_checks() -> None:
     seen = page.visited(FULL)
     assert seen["dtype"] == [("bfloat16", 6), ("float32", 10)]
     assert [value for value, _ in seen["length"]] == ["up to 16", "up to 128", "longer"]
-    grid, told = page.pairs(FULL)
-    assert told == [("dtype × regime", 3, 4), ("dtype × mode", 2, 2)]
+    grid, covered = page.pairs(FULL)
+    assert covered == [("dtype × regime", 3, 4), ("dtype × mode", 2, 2)]
     assert grid.columns == ("bfloat16", "float32")
     assert [(name, [cell.text for cell in cells]) for name, cells in grid.rows] == [
         ("sharpened", ["6", "6"]),

@@ -23,7 +23,7 @@ def test_every_report_fits_its_schema(report: Report) -> None:
     jsonschema.validate(stdlib_json.loads(codec.dumps(report)), SCHEMA)
 
 
-def test_a_report_of_a_run_fits_the_schema_and_so_does_each_that_is_kept_on_the_way() -> None:
+def test_each_report_that_a_run_keeps_fits_the_schema() -> None:
     kept: list[Report] = []
     original = "equivcheck.attention:CausalSelfAttention"
     done = verify(original, original, device="cpu", profile="quick", checks=["checkpoint", "purity"], keep=kept.append)

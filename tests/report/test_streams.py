@@ -32,7 +32,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what the pair prints --------------------------------------------------------------------------------------------
 
 
-def test_what_is_printed_is_shown_as_the_pairs_and_never_on_standard_output() -> None:
+def test_what_is_printed_is_the_pairs_and_not_on_standard_output() -> None:
     done = run("prints")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [

@@ -29,7 +29,7 @@ def test_a_record_of_bench_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["nvidia-h100", "nvidia-h200"])
-def test_a_record_of_the_project_s_own_benchmark_is_read_with_its_dtypes_lengths_and_memory(device: str) -> None:
+def test_the_projects_own_benchmark_is_read_in_full(device: str) -> None:
     path = Path(__file__).parents[2] / "reports" / device / "benchmark.json"
     read = timings.read(path)
     sides: dict[str, dict[str, dict[str, object]]] = {}
@@ -63,7 +63,7 @@ def one_benchmark(side: str, **extra: object) -> dict[str, object]:
     return {"group": "step", "params": {"side": side}, "stats": {"median": 0.002}, "extra_info": extra}
 
 
-def test_another_project_s_benchmark_says_its_dtype_and_length_or_is_refused(tmp_path: Path) -> None:
+def test_a_benchmark_says_its_dtype_and_length_or_is_refused(tmp_path: Path) -> None:
     said = {"dtype": "float16", "shape": {"T": 77}}
     path = tmp_path / "x.json"
     path.write_text(

@@ -38,9 +38,7 @@ FULL, CLOSED = "No space left on device", "it is closed"
         ("2>&-", "standard error", CLOSED),
     ],
 )
-def test_a_stream_that_cannot_be_written_is_said_on_the_other_and_ends_with_2(
-    redirected: str, name: str, reason: str
-) -> None:
+def test_an_unwritable_stream_is_said_on_the_other_and_ends_with_2(redirected: str, name: str, reason: str) -> None:
     done = shell(f"RUN {redirected}")
     assert done.returncode == 2
     left = done.stderr if name == "standard output" else done.stdout

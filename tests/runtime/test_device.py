@@ -75,7 +75,7 @@ def test_an_accelerator_of_any_type_has_its_share_of_work_and_a_clock(calls: lis
     assert clock_name(CPU, True) == clock_name(CPU, False) == "wall clock"
 
 
-def test_one_that_is_lost_is_told(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_lost_is_named(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     def dead(*_: object, **__: object) -> None:
         raise RuntimeError("it is gone")
 

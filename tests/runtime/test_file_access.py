@@ -31,7 +31,7 @@ def test_what_foreign_code_reads_is_noted_and_what_it_writes_is_a_product(tmp_pa
     assert access.read[f"{place}/data.bin"][0] < access.began_ns <= access.read[f"{place}/made.pt"][0]
 
 
-def test_what_equivcheck_and_installed_packages_read_for_themselves_is_not_noted(tmp_path: Path) -> None:
+def test_what_equivcheck_and_packages_read_for_themselves_is_not_noted(tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(b"1")
     with watched() as access:
         read_bounded(tmp_path / "data.bin")

@@ -144,7 +144,7 @@ def test_two_folders_with_the_same_names_stay_apart(tmp_path: Path) -> None:
         assert names == [f"{side}/helper.py", f"{side}/layers.py"]
 
 
-def test_an_import_of_a_library_beside_a_file_of_its_name_means_the_library() -> None:
+def test_an_import_beside_a_file_of_its_name_means_the_library() -> None:
     write(
         torch="import torch\n\n\ndef attend(): return torch.ones(1), torch\n",
         other="import torch\nfrom torch import nn\n",

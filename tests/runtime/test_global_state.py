@@ -56,7 +56,7 @@ class SwitchedWhenCalled(CausalSelfAttention):
 
 
 @pytest.mark.parametrize("candidate", [SwitchedWhenBuilt, SwitchedWhenCalled])
-def test_a_setting_that_is_switched_once_and_for_all_is_seen_every_time_and_put_back(candidate: Any) -> None:
+def test_a_switched_setting_is_seen_every_time_and_put_back(candidate: Any) -> None:
     before = global_state.now()
     subject = resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
     for _ in range(2):
@@ -75,7 +75,7 @@ def _softmax_patched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("switch", "told"),
+    ("switch", "message"),
     [
         (_hooked_by_everyone, "hooks of every module"),
         (_softmax_patched, "functions of torch"),
@@ -83,7 +83,7 @@ def _softmax_patched() -> None:
         (lambda: torch._C._set_mkldnn_enabled(False), "mkldnn"),
     ],
 )
-def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], object], told: str) -> None:
+def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], object], message: str) -> None:
     before = global_state.now()
 
     class Switching(CausalSelfAttention):
@@ -92,28 +92,26 @@ def test_what_is_set_for_everybody_is_seen_and_put_back(switch: Callable[[], obj
             switch()
 
     subject = resolve(CausalSelfAttention, Switching, kind="module", device="cpu")
-    with pytest.raises(Mismatch, match=told):
+    with pytest.raises(Mismatch, match=message):
         PURITY.run(subject, CASE)
     assert global_state.now() == before
 
 
 @pytest.mark.parametrize(
-    ("switch", "told"),
+    ("switch", "message"),
     [
         ("torch.use_deterministic_algorithms(True, warn_only=True)", "deterministic algorithms"),
         ("torch.set_default_dtype(torch.float64)", "default dtype"),
     ],
 )
-def test_what_a_candidates_module_switches_when_it_is_imported_is_seen_and_judges_nothing(
-    switch: str, told: str, tmp_path: Path
-) -> None:
+def test_what_an_import_switches_is_seen_and_judges_nothing(switch: str, message: str, tmp_path: Path) -> None:
     before = global_state.now()
-    file = tmp_path / f"switching_{told.split()[0]}.py"
+    file = tmp_path / f"switching_{message.split()[0]}.py"
     file.write_text(f"import torch\nfrom equivcheck.attention import FlashCausalSelfAttention\n\n{switch}\n")
     for _ in range(2):  # the second time the module is there already
         subject = resolve(CausalSelfAttention, f"{file}:FlashCausalSelfAttention", kind="module", device="cpu")
         assert global_state.now() == before
-        with pytest.raises(Mismatch, match=f"importing the candidate changed global settings: {told}"):
+        with pytest.raises(Mismatch, match=f"importing the candidate changed global settings: {message}"):
             PURITY.run(subject, CASE)
     PURITY.run(subject.with_candidate(CausalSelfAttention, "another"), CASE)
 
@@ -130,10 +128,12 @@ class PythonSeededWhenBuilt(CausalSelfAttention):
         super().__init__(config)
 
 
-@pytest.mark.parametrize(("candidate", "told"), [(SeededWhenBuilt, "torch's"), (PythonSeededWhenBuilt, "Python's own")])
-def test_building_seeds_no_generator_unless_the_original_does(candidate: Any, told: str) -> None:
+@pytest.mark.parametrize(
+    ("candidate", "message"), [(SeededWhenBuilt, "torch's"), (PythonSeededWhenBuilt, "Python's own")]
+)
+def test_building_seeds_no_generator_unless_the_original_does(candidate: Any, message: str) -> None:
     for _ in range(2):
-        with pytest.raises(Mismatch, match=f"where the candidate is built {told} generator is"):
+        with pytest.raises(Mismatch, match=f"where the candidate is built {message} generator is"):
             PURITY.run(resolve(CausalSelfAttention, candidate, kind="module", device="cpu"), CASE)
     PURITY.run(resolve(candidate, candidate, kind="module", device="cpu"), CASE)
 
@@ -165,7 +165,7 @@ def test_gradients_are_added_to_those_that_are_there() -> None:
 @pytest.mark.parametrize(
     "check", [c for c in CHECKS if "module" in c.kinds and c.name not in ("long", "compile")], ids=lambda c: c.name
 )
-def test_no_check_leaves_a_setting_switched_in_which_the_next_would_not_see_it(check: Any) -> None:
+def test_no_check_leaves_a_setting_switched_for_the_next(check: Any) -> None:
     before = global_state.now()
     subject = resolve(CausalSelfAttention, SwitchedWhenCalled, kind="module", device="cpu")
     case = CASE.but(n_layer=1, vocab_size=7) if check.name in ("logits", "training", "generation") else CASE

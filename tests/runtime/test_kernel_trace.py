@@ -27,7 +27,7 @@ def test_kernels_are_read_off_what_ran() -> None:
     assert kernels_of(lambda: q + 1) == ("none known",)
 
 
-def test_kernels_are_read_off_backward_passes_too_without_being_named_twice() -> None:
+def test_kernels_of_backward_passes_are_read_off_and_named_once() -> None:
     q = torch.randn(1, 2, 16, 8, requires_grad=True)
     found = kernels_of(lambda: F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward())
     assert found == ("flash",)
