@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from equivcheck.api import verify
 from equivcheck.errors import UsageError
 from equivcheck.report.closing_lines import verdict_line
 from equivcheck.report.codec import dumps
-from equivcheck.report.model import Report
+from equivcheck.report.model import CheckResult, Report
 from equivcheck.supervisor import nurseries
 
 ORIGINAL = "equivcheck.attention:CausalSelfAttention"
@@ -114,27 +113,28 @@ def test_the_report_is_the_same_to_the_byte_for_any_number_of_jobs(pair: Path, c
 
 def test_the_report_is_the_same_where_workers_are_killed(pair: Path) -> None:
     whole = without_times(dumps(verify("original:Original", "candidate:Right", jobs=2, **OPTIONS)))
-    stop = threading.Event()
-    killed = []
+    chance, killed = random.Random(0), list[int]()
 
-    def kill() -> None:
-        chance = random.Random(0)
-        (nursery,) = (n._process.pid for n in nurseries._nurseries.values())
-        while not stop.is_set() and len(killed) < 6:
-            time.sleep(chance.uniform(0.2, 1.5))
-            workers = children(nursery)
-            if workers and not stop.is_set():
-                killed.append(victim := chance.choice(workers))
-                os.kill(victim, signal.SIGKILL)
+    class Kills:
+        """Kills a worker each time that so many more cases are done: never twice on one case."""
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        disturbed = without_times(dumps(verify("original:Original", "candidate:Right", jobs=2, **OPTIONS)))
-    finally:
-        stop.set()
-        thread.join()
-    assert killed
+        cases = 0
+
+        def progress(self, stage: str, done: int, total: int) -> None:
+            self.cases += 1
+            if self.cases >= 12 * (len(killed) + 1) and len(killed) < 6:
+                (nursery,) = (n._process.pid for n in nurseries._nurseries.values())
+                if workers := children(nursery):
+                    killed.append(victim := chance.choice(workers))
+                    os.kill(victim, signal.SIGKILL)
+
+        def finished(self, result: CheckResult) -> None:
+            pass
+
+    disturbed = without_times(
+        dumps(verify("original:Original", "candidate:Right", jobs=2, listener=Kills(), **OPTIONS))
+    )
+    assert len(killed) == 6
     assert disturbed == whole
 
 
