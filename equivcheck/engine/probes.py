@@ -108,13 +108,14 @@ def _differ(problem: Problem, reference: Results, faulty: Results) -> bool:
     for name in dict.fromkeys((*reference, *faulty)):
         one, other = reference.get(name), faulty.get(name)
         if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
-            if one is not None or (other is not None and bool(other.any())):
+            if one is not None or (other is not None and bool(other.double().any())):
                 return True
             continue
+        one, other = one.double(), other.double()  # some dtypes have no arithmetic
         if not torch.equal(one.isfinite(), other.isfinite()):
             return True
-        distance = _greatest(other.double() - one.double())
-        if distance > max(noise, _BEYOND * unit_roundoff(problem.case.torch_dtype) * _greatest(one.double())):
+        distance = _greatest(other - one)
+        if distance > max(noise, _BEYOND * unit_roundoff(problem.case.torch_dtype) * _greatest(one)):
             apart[name] = distance
     if not apart:
         return False
