@@ -302,7 +302,7 @@ def test_a_cache_by_length_does_not_grow() -> None:
     attention, seen = CachedMask(PLAIN.config()), []
     for length in (5, 5, 5, 3):
         attention(torch.zeros(1, length, 8))
-        seen.append(sizes(attention, torch.device("cpu"))["kept"])
+        seen.append(sizes(attention, torch.device("cpu"))["masks"])
     assert seen[0] == seen[1] == seen[2] < seen[3]  # a mask is kept for each length, once
     BY_NAME["purity"].run(module(CachedMask), PLAIN)
 
