@@ -47,10 +47,15 @@ def test_the_shipped_pair_is_equivalent_and_the_run_would_have_noticed() -> None
     assert set(report.sensitivity.caught_by) == set(report.sensitivity.planted)
     assert (report.reference, report.candidate, report.kind, report.device) == (REFERENCE, CANDIDATE, "module", "cpu")
     assert report.environment["torch"] == torch.__version__
-    assert set(report.sources) == {"equivcheck"} or len(report.sources["equivcheck"]) == 64
+    assert {name: len(digest) for name, digest in report.sources.items()} == {
+        "equivcheck": 64,
+        "reference": 64,
+        "candidate": 64,
+    }
     output = report.results[0]
     assert 0 < output.worst_ratio <= 1  # type: ignore[operator]
-    assert Case.parse(output.worst_case or "")
+    assert output.worst_case is not None
+    assert Case.parse(output.worst_case).id == output.worst_case
 
 
 def test_what_was_visited_is_recorded() -> None:

@@ -114,12 +114,16 @@ def test_the_fused_attention_keeps_no_probabilities() -> None:
 
 
 def test_checkpoints_go_both_ways() -> None:
-    original, flash = pair()
-    assert list(original.state_dict()) == list(flash.state_dict())
-    file = io.BytesIO()
-    torch.save(flash.state_dict(), file)
-    file.seek(0)
-    original.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    for source, target in (pair(), pair()[::-1]):
+        with torch.no_grad():
+            for number, parameter in enumerate(target.parameters()):
+                parameter.fill_(number)
+        file = io.BytesIO()
+        torch.save(source.state_dict(), file)
+        file.seek(0)
+        target.load_state_dict(torch.load(file, weights_only=True), strict=True)
+        assert list(source.state_dict()) == list(target.state_dict())
+        assert all(torch.equal(tensor, target.state_dict()[name]) for name, tensor in source.state_dict().items())
 
 
 def test_outputs_and_gradients_are_the_same_up_to_rounding() -> None:

@@ -85,7 +85,9 @@ def test_every_command_of_the_recipes_is_one_that_exists() -> None:
 
 def test_what_the_workflows_run_is_there() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    for target in re.findall(r"make ((?:\w+ ?)+?)(?:\w+=|$)", "\n".join(scripts()), re.MULTILINE):
+    targets = re.findall(r"make ((?:\w+ ?)+?)(?:\w+=|$)", "\n".join(scripts()), re.MULTILINE)
+    assert {"install", "verify", "test"} <= set(" ".join(targets).split())
+    for target in targets:
         for name in target.split():
             assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

@@ -82,6 +82,7 @@ class TooLarge(FlashCausalSelfAttention):
 def test_what_does_not_fit_is_a_result_beside_the_other_ones_time() -> None:
     found = bench(CausalSelfAttention, TooLarge, device="cpu", max_seconds=0.1)
     assert found.complete
+    assert len(found.lines) == 4
     for row in found.lines:
         assert row.candidate.refused == "planted"
         assert row.candidate.median_ms is None

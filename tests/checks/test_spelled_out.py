@@ -40,7 +40,8 @@ def test_parts_that_cancel_under_dropout_are_rounding() -> None:
     case = Case.parse("B2-T7-H1-D16-K7-float32-eval-a0-r0-sharpened-contiguous-s41102-after-aohci")
     for attention in (_MergedHalves, next(r.attention for r in RIGHT if r.name == "halves-merged-by-sums")):
         held = BY_NAME["modes"].run(pair(attention), case)
-        assert (held.ratio or 0.0) <= 1
+        assert held.judged
+        assert 0 < held.ratio <= 1
 
 
 BY_NAME = {check.name: check for check in CHECKS}

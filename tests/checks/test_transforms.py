@@ -21,6 +21,7 @@ from equivcheck.faults import Fault
 from equivcheck.faults.around.module_contract import adapter_ignored
 from equivcheck.faults.around.transforms import CHANGES
 from equivcheck.faults.correct.another_core import Rewritten
+from equivcheck.faults.correct.rewritten import CachedMask
 from equivcheck.faults.inside.decomposed import Parted
 from equivcheck.gpt import GPT
 from equivcheck.pairs.pair import Pair
@@ -298,11 +299,11 @@ def test_what_grows_with_every_call_has_a_name() -> None:
 
 
 def test_a_cache_by_length_does_not_grow() -> None:
-    attention = CausalSelfAttention(PLAIN.config())
-    before = sizes(attention, torch.device("cpu"))
-    assert before == sizes(attention, torch.device("cpu"))
-    from equivcheck.faults.correct.rewritten import CachedMask
-
+    attention, seen = CachedMask(PLAIN.config()), []
+    for length in (5, 5, 5, 3):
+        attention(torch.zeros(1, length, 8))
+        seen.append(sizes(attention, torch.device("cpu"))["kept"])
+    assert seen[0] == seen[1] == seen[2] < seen[3]  # a mask is kept for each length, once
     BY_NAME["purity"].run(module(CachedMask), PLAIN)
 
 

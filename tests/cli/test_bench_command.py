@@ -84,9 +84,10 @@ def test_plots_are_drawn_and_need_matplotlib(
     gone = line("far", None, sizes={"T": 64}, reference=Side(refused="out of memory"))
     written = render.plot(record(line(), gone), tmp_path / "plots")
     assert [path.name for path in written] == ["speed.svg", "memory.svg"]
-    assert "from here the original does not fit" in render.plain(record(gone)) or written
+    assert "attention, float32, T=64: the original does not fit: out of memory" in render.plain(record(gone))
     for path in written:
         assert path.read_text().lstrip().startswith("<?xml")
+        assert path.read_text().count("from here the original does not fit") == 1
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, _, err = run(capsys, "--plots", str(tmp_path / "more"))
     assert status == 2

@@ -182,14 +182,17 @@ def test_anything_but_a_zero_that_rounding_cannot_move_is_infinite() -> None:
 # --- the three levels ------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (1, 7), (9, 1), (5, 16), (2, 3, 40)]), st.booleans())
-def test_rounding_is_within_the_budget_of_rounding(seed: int, shape: tuple[int, ...], certain: bool) -> None:
+@given(st.integers(0, 2**20), st.sampled_from([(1, 1), (1, 7), (9, 1), (5, 16), (2, 3, 40)]))
+def test_rounding_is_within_the_budget_of_rounding(seed: int, shape: tuple[int, ...]) -> None:
     truth = torch.zeros(shape, dtype=f64)
     error = noise(*shape, seed=2 * seed)
-    found = compare(
-        "output", error, truth, noise(MANY, *shape, seed=2 * seed + 1), dtype=f64, reference=None, certain=certain
+    deviations = noise(MANY, *shape, seed=2 * seed + 1)
+    certain, quick = (
+        compare("output", error, truth, deviations, dtype=f64, reference=None, certain=certain)
+        for certain in (True, False)
     )
-    assert found.passes or not certain
+    assert certain.passes
+    assert quick.ratio >= certain.ratio  # what is not certain accuses sooner, and is asked again
 
 
 @given(st.integers(0, 2**20), st.floats(-250, 250))
@@ -333,10 +336,11 @@ def test_a_mismatch_before_values_is_one_line() -> None:
 def test_a_mismatch_of_a_scalar_has_no_place() -> None:
     found = held(torch.tensor(3.0), torch.tensor(2.0, dtype=f64), deviations=noise(MANY, seed=1))
     message = describe(found, dtype="float32")
-    assert "loss" not in message
-    assert "error: 1, allowed" in message or "norm of the whole error: 1, allowed" in message or "row" in message
-    assert "greatest: candidate 3, oracle 2" in message
-    assert "1 of 1 elements" in message
+    assert message == (
+        f"output () is {found.ratio:.3g} times further from the oracle than rounding in float32 explains\n"
+        f"  error: 1, allowed {found.allowed:.3g}; greatest: candidate 3, oracle 2\n"
+        "  over budget: 1 of 1 elements, 1 of 1 rows; the original itself is at 0 of the budget"
+    )
 
 
 def test_a_mismatch_is_an_assertion_that_carries_its_ratio_and_place() -> None:

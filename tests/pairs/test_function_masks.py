@@ -14,7 +14,12 @@ from equivcheck.engine.diagnosis import Reading, attention
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.model import Report
 
-SHAPES = {"heads": (3, 2, 5, 7), "bias": (3, 2, 5, 7), "plane": (5, 7), "some": (3, 1, 5, 7), "right": (3, 1, 1, 7)}
+SHAPES = {
+    **dict.fromkeys(("right", "left", "middle"), (3, 1, 1, 7)),
+    **dict.fromkeys(("some", "rows", "additive", "both"), (3, 1, 5, 7)),
+    **dict.fromkeys(("heads", "bias"), (3, 2, 5, 7)),
+    "plane": (5, 7),
+}
 
 
 def original(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
@@ -48,7 +53,7 @@ def test_every_mask_broadcasts_and_hides_no_row_unless_it_says_so(mask: str) -> 
     made = attn_mask(Case(batch_size=3, seq_len=5, n_head=2, block_size=5, kv_len=7, mask=mask))
     assert made is not None
     assert made.expand(3, 2, 5, 7).shape == (3, 2, 5, 7)
-    assert tuple(made.shape) == SHAPES.get(mask, tuple(made.shape))
+    assert tuple(made.shape) == SHAPES[mask]
     if mask in ("heads", "plane", "some"):
         assert made.any(-1).all()
         assert not made.all()

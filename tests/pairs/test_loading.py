@@ -16,7 +16,8 @@ def test_an_object_is_found_in_a_module_and_in_a_file(tmp_path: Path) -> None:
     file.write_text("from equivcheck.attention import CausalSelfAttention as Mine\nimport neighbour_of_mine\n")
     (tmp_path / "neighbour_of_mine.py").write_text("")
     assert load(f"{file}:Mine") is CausalSelfAttention
-    assert load(f"{file}:neighbour_of_mine") is load(f"{file}:neighbour_of_mine")
+    neighbour = load(f"{file}:neighbour_of_mine")
+    assert (neighbour.__name__, Path(neighbour.__file__).parent) == ("neighbour_of_mine", tmp_path.resolve())
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_runs_that_go_through_together_have_the_spread_of_runs_in_turn(case: Cas
         assert all(d.shape == (48, *oracle.values[name].shape) for name, d in sample.deviations.items())
         rooted[how.__name__] = spreads(problem, dict(sample.deviations))
     together, in_turn = rooted["oracle_together"], rooted["oracle_in_turn"]
+    assert {"output", "grad x", "grad value.weight"} <= set(together)
     assert list(together) == list(in_turn)
     for name, size in together.items():
         assert 0.5 < size / in_turn[name] < 2, name
@@ -74,7 +75,9 @@ def test_runs_that_go_through_together_have_the_spread_of_runs_in_turn(case: Cas
 
 def test_runs_that_go_through_together_are_independent() -> None:
     truth = subject().problem(CASE).truth(gradients=True)
-    for name, d in deviations(truth).items():
+    found = deviations(truth)
+    assert {"output", "grad x"} <= set(found)
+    for name, d in found.items():
         flat = F.normalize(d.reshape(len(d), -1), dim=1)
         among = (flat @ flat.T - torch.eye(len(d), dtype=f64)).abs()
         assert float(among.max()) < 0.999, name
@@ -84,6 +87,7 @@ def test_runs_that_go_through_together_are_independent() -> None:
 def test_the_same_case_has_the_same_budget_every_time() -> None:
     first = deviations(subject().problem(CASE).truth(gradients=True))
     again = deviations(subject().problem(CASE).truth(gradients=True))
+    assert list(first) == list(again)
     assert all(torch.equal(d, again[name]) for name, d in first.items())
     other = deviations(subject().problem(CASE.but(seed=5)).truth(gradients=True))
     assert not torch.equal(first["output"], other["output"])
@@ -105,6 +109,7 @@ def test_the_budget_of_an_output_is_some_roundings_of_its_dtype(dtype: str) -> N
 def test_a_fused_original_has_the_budget_of_a_spelled_out_one() -> None:
     plain = deviations(subject().problem(CASE).truth(gradients=True))
     fused = deviations(subject(FlashCausalSelfAttention).problem(CASE).truth(gradients=True))
+    assert {"output", "grad x"} <= set(plain)
     for name, d in plain.items():
         ratio = float(fused[name].square().mean().sqrt() / d.square().mean().sqrt())
         assert 0.5 < ratio < 2, name
@@ -121,6 +126,7 @@ class Branching(CausalSelfAttention):
 def test_an_original_that_cannot_be_run_together_is_run_in_turn() -> None:
     plain = deviations(subject().problem(CASE).truth(gradients=True))
     branching = deviations(subject(Branching).problem(CASE).truth(gradients=True))
+    assert {"output", "grad x"} <= set(plain)
     for name, d in plain.items():
         assert 0.5 < float(branching[name].square().mean().sqrt() / d.square().mean().sqrt()) < 2, name
 

@@ -31,10 +31,9 @@ def test_what_proves_nothing_is_an_annotation_too(report: Report) -> None:
 
 def test_no_name_begins_a_command_of_its_own() -> None:
     strange = replace(BROKEN, name="x::y,\n::warning::z%")
-    for line in github.annotations(report_of(strange, candidate_file="a,b:c.py", candidate_line=1)):
-        assert "\n" not in line
-        assert line.startswith("::error file=a%2Cb%3Ac.py,line=1,title=equivcheck%3A x%3A%3Ay%2C%0A\\x3a%3Awarning")
-    assert all("\n" not in line for line in github.annotations(STRANGE))
+    (line,) = github.annotations(report_of(strange, candidate_file="a,b:c.py", candidate_line=1))
+    assert line.startswith("::error file=a%2Cb%3Ac.py,line=1,title=equivcheck%3A x%3A%3Ay%2C%0A\\x3a%3Awarning")
+    assert ["\n" in one for one in (line, *github.annotations(STRANGE))] == [False] * 3
 
 
 def test_github_shows_ten_differences_at_most_and_the_verdict() -> None:

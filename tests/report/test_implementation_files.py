@@ -63,6 +63,7 @@ def test_what_is_bound_into_a_factory_is_part_of_it(tree: Path) -> None:
 def test_names_are_found_again_and_hashes_are_of_the_content(tree: Path) -> None:
     fast = importlib.import_module("pkg.fast")
     before = files_of(fast.Fast)
+    assert {"pkg/fast.py", "pkg/base.py", "pkg/kernel.py"} <= set(before)
     for name, sha in before.items():
         file = find(name, tree)
         assert file is not None

@@ -35,6 +35,7 @@ def test_the_projects_own_benchmark_is_read_in_full(device: str) -> None:
     sides: dict[str, dict[str, dict[str, object]]] = {}
     for one in stdlib_json.loads(path.read_text())["benchmarks"]:
         sides.setdefault(one["group"], {})[one["params"]["side"]] = one
+    assert len(read) >= 2
     assert set(read) == set(sides)
     for name, timing in read.items():
         original, flash = (sides[name][side] for side in ("original", "flash"))
@@ -56,7 +57,9 @@ def test_a_committed_page_shows_the_committed_record(device: str) -> None:
     folder = Path(__file__).parents[2] / "reports" / device
     text = Text((folder / "report.html").read_text()).text
     assert "unknown dtype" not in text
-    assert all(name in text for name in timings.read(folder / "benchmark.json"))
+    names = list(timings.read(folder / "benchmark.json"))
+    assert len(names) >= 2
+    assert [name for name in names if name not in text] == []
 
 
 def one_benchmark(side: str, **extra: object) -> dict[str, object]:
