@@ -10,7 +10,6 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="streams are captured by descriptors of POSIX")
 
-
 PRINTING = """
 import os
 from equivcheck.attention import FlashCausalSelfAttention
@@ -23,7 +22,11 @@ class Fast(FlashCausalSelfAttention):
 """
 
 
-def test_workers_print_to_one_place_and_start_in_the_folder_of_the_run(tmp_path: Path) -> None:
+def test_workers_print_to_one_place_and_start_in_the_folder_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     Path("fast.py").write_text(PRINTING)
     pair = ["equivcheck.attention:CausalSelfAttention", "fast.py:Fast"]
     command = ["verify", *pair, "--profile", "quick", "--check", "checkpoint", "--jobs", "2", "--json", "x.json"]
