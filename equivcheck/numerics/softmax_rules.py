@@ -71,11 +71,34 @@ def _unnormalised(model: ErrorModel, g: Tensor, p: Tensor, dim: int) -> Tensor:
 
 def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     g, p, dim = args[0], args[1], args[2]
-    terms = p * g
+    return _scores_gradient(model, out, g, p, p * g, dim, model.origins.terms(g), model.origins.greatest(p))
+
+
+def _scores_gradient(
+    model: ErrorModel,
+    out: Tensor,
+    g: Tensor,
+    p: Tensor,
+    terms: Tensor,
+    dim: int,
+    flash: Tensor | None,
+    greatest: Tensor | None,
+) -> Tensor:
+    """Perturb the gradient of scores, p * (g - delta), by the errors of every usual way to compute it.
+
+    Args:
+        model: The error model.
+        out: The gradient of the scores.
+        g: The gradient of the probabilities.
+        p: The probabilities.
+        terms: p * g, whose sum along `dim` is delta.
+        dim: The dimension of the softmax.
+        flash: rowsum((dO * O)**2), if g is the gradient of an attention's probabilities.
+        greatest: The index of the greatest score of each row, if it is known.
+    """
     delta = terms.sum(dim, keepdim=True)
     root = (terms * terms).sum(dim, keepdim=True).sqrt_()
     shared = model.sum_error(delta, root, g.shape[dim]) + model.u * root
-    flash = model.origins.terms(g)
     if flash is not None and flash.numel() == delta.numel() and dim in (-1, g.dim() - 1):
         # a flash backward pass takes rowsum(dO * O) from a summed and rounded O: one error for a whole row
         size = model.u + model.u_sum * model.steps(g.shape[dim])
@@ -87,7 +110,6 @@ def _softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwa
     # these cancel where dropout leaves little of the sum of the whole row
     largest = (g * (p != 0)).abs().amax(dim, keepdim=True)
     size_of_terms = model.u * out.abs() + p * (model.u * (largest + delta.abs()))
-    greatest = model.origins.greatest(p)
     if greatest is not None:
         # a hand-written softmax subtracts the greatest score from all others: the gradients of a row sum to zero,
         # and the rounding error of that sum goes to the greatest score
@@ -133,11 +155,27 @@ def _log_softmax(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: 
     size = model.u * out.abs() + model.u_sum * args[0].abs()
     model.perturb(out, size.masked_fill_(out.isinf(), 0.0))  # a score of minus infinity has no error
     model.origins.mark_recomputed(out, _recompute_error(model, args[0]), probable=True)
+    if out.shape[args[1]]:
+        model.origins.mark_greatest(out, args[0].argmax(args[1], keepdim=True))
     return out
 
 
 def _log_softmax_backward(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     g, log_p, dim = args[0], args[1], args[2]
+    flash = model.origins.terms(g)
+    if flash is not None:
+        # its exponentials are an attention's probabilities: g is their gradient times themselves
+        p = log_p.exp()
+        # a probability that underflows says nothing of its gradient
+        of_probabilities = torch.where(p > model.smallest, g / p, 0.0)
+        recompute_error = model.origins.recompute_error(log_p)
+        if recompute_error is not None:
+            # the scores err as in `_softmax`, whose backward pass takes probabilities with that error
+            moved = p * recompute_error.reshape(p.shape) * model.draw(p)
+            moved_delta = (moved * of_probabilities).sum(dim, keepdim=True)
+            delta = g.sum(dim, keepdim=True)
+            out.add_(moved * (of_probabilities - delta) - (p + moved) * moved_delta)
+        return _scores_gradient(model, out, of_probabilities, p, g, dim, flash, model.origins.greatest(log_p))
     size = model.u * (out.abs() + g.abs() + log_p.exp() * g.sum(dim, keepdim=True).abs())
     return model.perturb(out, size)
 
@@ -152,7 +190,8 @@ def _exp(model: ErrorModel, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[
     recompute_error = model.origins.recompute_error(args[0])
     model.perturb(out, (model.u + model.u_exp) * out.abs())
     if recompute_error is not None and model.origins.is_probable(args[0]):
-        return model.perturb(out, out.abs() * recompute_error)
+        # probabilities underflow in every regime, as in `_softmax`
+        return model.perturb(out, out.abs() * recompute_error + model.smallest * (out != 0))
     if recompute_error is not None:
         model.origins.mark_recomputed(out, recompute_error)
     return out
