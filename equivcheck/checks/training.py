@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.strategies import CaseSpace
 from equivcheck.cases.tensors import tokens
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.compare_all import compare_all
-from equivcheck.checks.base.spaces import ORDINARY
+from equivcheck.checks.base.spaces import GENERATED
 from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import compare_exactly, must_open
 from equivcheck.errors import Mismatch, NotOpened
@@ -180,16 +179,6 @@ def _same_losses(reference_losses: Tensor, candidate_losses: Tensor) -> None:
         )
 
 
-_TRAINED = CaseSpace(
-    regimes=ORDINARY,
-    layouts=("contiguous",),
-    max_seq_len=24,
-    max_batch_size=2,
-    max_heads=3,
-    max_head_size=16,
-    n_layers=(1, 2),
-    training=True,
-    train_rates=(0.0, 0.0, 0.2),
-)
+_TRAINED = GENERATED.but(max_batch_size=2, training=True, train_rates=(0.0, 0.0, 0.2))
 
 CHECKS = (Check.of("training", training, _TRAINED, slow=True, whole=True),)
