@@ -22,7 +22,15 @@ class UsageError(Exception):
 
 
 class DeviceLost(UsageError):
-    """A kernel left the GPU unusable for this process: the message names case, error, and how to find the kernel."""
+    """A kernel left the GPU unusable for this process: the message names case, error, and how to find the kernel.
+
+    Attributes:
+        side: The side that ran, `reference` or `candidate`; `""` if that is not known.
+    """
+
+    def __init__(self, message: str, side: str = "") -> None:
+        super().__init__(message)
+        self.side = side
 
 
 class ReportError(UsageError):

@@ -139,8 +139,9 @@ class Problem:
             return results
 
     def _taken_over(self, values: Mapping[str, Tensor]) -> Results:
-        """Copies of results after the device has finished its work, so that later writes do not change them."""
-        type_of(self.device).synchronize(self.device)
+        """Copies of results after their devices have finished their work, so that later writes do not change them."""
+        for device in {value.device for value in values.values()}:  # the oracle's are mostly on the CPU
+            type_of(device).synchronize(device)
         return {name: value.detach().clone() for name, value in values.items()}
 
     def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -223,13 +223,14 @@ def allowed(word: str) -> str:
     return f"{', '.join(ways)} {word} {last}"
 
 
-def ensure_device_alive(device: "torch.device", doing: str, error: Exception | None = None) -> None:
+def ensure_device_alive(device: "torch.device", doing: str, error: Exception | None = None, *, side: str = "") -> None:
     """Return if the device still answers after a step of foreign code.
 
     Args:
         device: The device.
         doing: The step, in words that follow "while".
         error: The error that the step raised, if any.
+        side: The side whose code it was, if it was one's: before it the device answered.
 
     Raises:
         DeviceLost: The device does not answer.
@@ -247,7 +248,8 @@ def ensure_device_alive(device: "torch.device", doing: str, error: Exception | N
         cause = next((line.strip() for line in str(first).splitlines() if line.strip()), "")
         raise DeviceLost(
             f"{device} is lost to this process, at the latest while {doing}: {type(first).__name__}: {cause}; "
-            f"nothing more can be judged in it, and `{replay}` on this case tells which kernel it was"
+            f"nothing more can be judged in it, and `{replay}` on this case tells which kernel it was",
+            side,
         ) from first
 
 

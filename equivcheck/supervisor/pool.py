@@ -213,9 +213,11 @@ class Pool:
             worker.case = ""
             self.hear(worker, CaseOutcome.of(message["outcome"]))
         elif "lost" in message:
+            worker.reported_side = str(message.get("side") or "")
             self.nursery.end(worker, "lost", f"lost the GPU: {message['lost']}")
         elif "forked" in message:
-            worker.case, worker.forked_in = str(message.get("case") or worker.case), str(message.get("side"))
+            worker.case = str(message.get("case") or worker.case)
+            worker.reported_side = str(message.get("side") or "")
             self.nursery.end(worker, "fork", "returned in a second process, as os.fork does")
 
     def alone(self, check: str, case: str, work: float = 0.0, *, linger: bool = False) -> "Alone":

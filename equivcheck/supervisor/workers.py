@@ -76,7 +76,7 @@ class Worker:
     why: str = ""  # it was ended: see `Asked`
     description: str = ""  # how it ended, as the end of a sentence
     place: Place = field(default_factory=Place)
-    forked_in: str = ""  # the side whose code returned in a second process
+    reported_side: str = ""  # the side that a lost GPU or a forked process belongs to, where the beacon is past it
     limit_s: float | None = None  # of its questions, if it has a special one
     took_s: float = 0.0  # between the last two messages
     check: str = ""  # the check whose case it runs
@@ -188,8 +188,8 @@ class Worker:
             return
         self.status, self.why, self.description = status, why, description
         noted = self.beacon.read()
-        if self.forked_in:  # the process that was forked from has gone on since
-            noted = replace(noted, side=self.forked_in, step="", case=self.case or noted.case)
+        if self.reported_side:  # the process has gone on since
+            noted = replace(noted, side=self.reported_side, step="", case=self.case or noted.case)
         self.place = place = noted
         for asked in (self.current, *self.waiting):
             if asked is not None and not asked.done:

@@ -106,7 +106,7 @@ def serve(connection: socket.socket, place: int) -> None:
         try:
             answer = _answered(name, arguments, judge, judging)
         except DeviceLost as error:
-            channel.write(lost=str(error))
+            channel.write(lost=str(error), side=error.side)
             os._exit(_LOST)
         except UsageError as error:
             channel.write(error="usage", message=str(error))

@@ -56,7 +56,7 @@ def candidate_run(
     except (Mismatch, NotOpened, DeviceLost, ToolError, ReferenceRaises):
         raise
     except Exception as error:
-        ensure_device_alive(problem.device, f"the candidate ran on {problem.case.id}", error)
+        ensure_device_alive(problem.device, f"the candidate ran on {problem.case.id}", error, side=CANDIDATE)
         with running(CANDIDATE):
             ensure_foreign(error)
             side = raised_by(error)
@@ -84,7 +84,7 @@ def _raised(problem: Problem, original: Callable[[], object]) -> Exception | Non
         except Mismatch:
             return None  # it ran: a difference in its results does not matter here
     if why is not None:
-        ensure_device_alive(problem.device, f"the original ran on {problem.case.id}", why)
+        ensure_device_alive(problem.device, f"the original ran on {problem.case.id}", why, side=REFERENCE)
     return why
 
 

@@ -113,7 +113,7 @@ def attempted(
     except (Mismatch, ToolError):
         raise
     except Exception as error:
-        ensure_device_alive(problem.device, f"the candidate ran on {problem.case.id}", error)
+        ensure_device_alive(problem.device, f"the candidate ran on {problem.case.id}", error, side=CANDIDATE)
         with running(CANDIDATE):
             ensure_foreign(error)
         with exits_as_errors(), global_state.preserved():
