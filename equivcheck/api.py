@@ -7,6 +7,7 @@ from typing import Any
 from equivcheck.errors import Mismatch, UsageError
 from equivcheck.pairs.given import Given
 from equivcheck.report.catalogue import PROFILES
+from equivcheck.report.levels import levels_of
 from equivcheck.report.model import CheckResult, Deviation, Report
 from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime.file_access import watched
@@ -45,6 +46,9 @@ def verify(
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    oracle: Given = None,
+    require: str | Iterable[str] | None = None,
+    domain: str | Callable[..., Any] | None = None,
     strict: bool = False,
     jobs: int | None = 1,
     require_backend: Sequence[str] = (),
@@ -77,6 +81,11 @@ def verify(
         inputs: A function from x to the arguments of forward.
         outputs: A function from the result of forward to the tensor to compare.
         transfer: A function from the reference's state_dict to the candidate's; or the word auto.
+        oracle: The original in float64 and on the CPU, if it does not run there: a function, or a factory like it.
+        require: The levels that must be equivalent, of values, training, transforms and drop-in; by default all, and
+            values and training for functions.
+        domain: The cases that the original is meant for, as an expression of fields of a case
+            (`equivcheck.cases.domain`), or a function of a case; by default that is discovered.
         strict: Whether a transform or a dtype that the candidate refuses loudly is a failure, too.
         jobs: How many processes run a pair of import strings; None for as many as suit the machine. The cases stay the
             same.
@@ -97,7 +106,13 @@ def verify(
     for dtype in dtypes or ():
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    user_functions: dict[str, Given] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    user_functions: dict[str, Given] = {
+        "config": config,
+        "inputs": inputs,
+        "outputs": outputs,
+        "transfer": transfer,
+        "oracle": oracle,
+    }
     request = Request(
         profile=profile,
         checks=checks,
@@ -112,6 +127,8 @@ def verify(
         case_seconds=case_seconds,
         worker_memory=worker_memory,
         shared=shared,
+        require=levels_of(require, "require"),
+        domain=domain,
     )
     listener, keep = listener or _Silence(), keep or (lambda report: None)
     pair = pair_of(reference, candidate, kind, device, user_functions, setup)

@@ -12,6 +12,7 @@ from equivcheck.errors import UsageError
 from equivcheck.report import catalogue
 from equivcheck.report.catalogue import PROFILES
 from equivcheck.report.files import read_bounded
+from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import Deviation
 from equivcheck.report.outcomes import DTYPES
 
@@ -46,6 +47,9 @@ class Config:
     inputs: str | None = None
     outputs: str | None = None
     transfer: str | None = None
+    oracle: str | None = None
+    require: tuple[str, ...] | None = None  # the levels that must be equivalent
+    domain: str | None = None  # the cases that the original is meant for, `equivcheck.cases.domain`
 
 
 def load(path: Path) -> Config:
@@ -88,6 +92,10 @@ def _value(where: str, key: str, value: Any) -> Any:
     if key == "exclude":
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise _refusal(where, key, value, "a list of names of checks")
+        return tuple(value)
+    if key == "require":
+        if not isinstance(value, list) or not value or not all(name in LEVELS for name in value):
+            raise _refusal(where, key, value, f"a list of {_list(LEVELS)}")
         return tuple(value)
     if key == "require_dtypes":
         if not isinstance(value, list) or not value or not all(name in DTYPES for name in value):

@@ -45,6 +45,7 @@ _ADAPTATION = {
     "inputs": "From x to the arguments of forward",
     "outputs": "From the result of forward to the tensor to compare",
     "transfer": "From the reference's state_dict to the candidate's; or the word auto",
+    "oracle": "The original in float64, if the original does not run in it",
 }
 
 _UNITS = {

@@ -28,6 +28,7 @@ from equivcheck.cli.options import (
 )
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.levels import levels_of
 from equivcheck.report.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ _STATUS = {
     metavar="S",
     help="End after so many seconds, if need be with a partial report.",
 )
+@click.option(
+    "--require",
+    metavar="LEVEL[,LEVEL]",
+    help="The levels that must be equivalent.  [default: all; values,training for functions]",
+)
+@click.option("--domain", metavar="EXPR", help="Where the original is meant to run: 'head_size in (64, 128)'.")
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
@@ -84,6 +91,8 @@ def verify(
     setup: str | None,
     deviations: tuple[str, ...],
     strict: bool,
+    require: str | None,
+    domain: str | None,
     folder: Path | None,
     **given: Any,
 ) -> int:
@@ -93,6 +102,7 @@ def verify(
     of the current folder.
     """
     config = configuration.load(Path("pyproject.toml"))
+    levels = levels_of(require)
     files = output_files(given)
     functions = user_functions(pair, given, config)
     reference, candidate = pair_of(pair, config)
@@ -131,6 +141,8 @@ def verify(
                     jobs=jobs,
                     case_seconds=first(case_seconds, config.case_seconds),
                     worker_memory=size("--worker-memory", worker_memory),
+                    require=first(levels, config.require),
+                    domain=first(domain, config.domain),
                 ),
                 listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,

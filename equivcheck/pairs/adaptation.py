@@ -1,4 +1,4 @@
-"""A user's functions that adapt a pair: its config, the inputs and outputs of forward, and the transfer of weights."""
+"""A user's functions that adapt a pair: config, inputs and outputs of forward, transfer of weights, and an oracle."""
 
 import shlex
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from equivcheck.pairs.loading import load, name_of
 
 __all__ = ["NO_ADAPTATION", "Adaptation"]
 
-_NAMES = ("config", "inputs", "outputs", "transfer")
+_NAMES = ("config", "inputs", "outputs", "transfer")  # of modules and models
 _SEARCHED = ("transfer", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """Four functions, each None if signatures tell enough.
+    """Five functions, each None if the pair tells enough.
 
     Attributes:
         config: `config(c)` turns a minGPT config into the arguments of the constructors: one object, a tuple of
@@ -28,6 +28,8 @@ class Adaptation:
         transfer: `transfer(state)`, or `transfer(state, c)`, turns the reference's state_dict into the candidate's by
             differentiable operations: gradients flow back through it. The word `auto` declares that names differ, and
             asks equivcheck to find the transfer.
+        oracle: An original that computes the same in float64 and on the CPU, for an original that does not: a function,
+            or a factory like the original, whose parameters have the original's names.
         options: The options of a command line that give the same functions.
     """
 
@@ -35,6 +37,7 @@ class Adaptation:
     inputs: Callable[..., Any] | None = None
     outputs: Callable[..., Any] | None = None
     transfer: Callable[..., Any] | Literal["auto"] | None = None
+    oracle: Callable[..., Any] | None = None
     options: str = ""
 
     @classmethod

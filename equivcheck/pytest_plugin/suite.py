@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -40,6 +40,9 @@ def suite(
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    oracle: Given = None,
+    require: str | Iterable[str] | None = None,
+    domain: str | Callable[..., Any] | None = None,
     setup: str | None = None,
 ) -> type:
     """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
@@ -52,7 +55,13 @@ def suite(
     Raises:
         UsageError: An argument does not fit, or the pair cannot be judged.
     """
-    user_functions: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    user_functions: dict[str, Any] = {
+        "config": config,
+        "inputs": inputs,
+        "outputs": outputs,
+        "transfer": transfer,
+        "oracle": oracle,
+    }
     if os.environ.get(INSIDE):  # a worker has imported the file of these tests for another object in it
         return type("TestEquivalence", (), {})
     for dtype in dtypes:
@@ -88,6 +97,8 @@ def suite(
                 max_seconds=max_seconds,
                 deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
                 setup=setup,
+                require=require,
+                domain=domain,
                 shared=True,
                 **user_functions,
             )

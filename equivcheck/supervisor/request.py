@@ -1,6 +1,6 @@
 """The request of a run as plain data: which checks, how many cases, in which dtypes, and within which limits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ class Request:
         case_seconds: The time limit of a case; None for the default.
         worker_memory: How many bytes a process may use; None for the default.
         shared: Whether the processes are kept for the next run of the same pair.
+        require: The levels that must be equivalent; None for those of the pair's kind.
+        domain: The cases that the original is meant for: an expression, or the import string of a function of a case; a
+            function itself if the pair runs in this process. None if that is to be discovered.
     """
 
     profile: str = "gate"
@@ -43,6 +46,8 @@ class Request:
     case_seconds: float | None = None
     worker_memory: float | None = None
     shared: bool = False
+    require: Sequence[str] | None = None
+    domain: str | Callable[..., Any] | None = None
 
     @property
     def of_plan(self) -> dict[str, Any]:

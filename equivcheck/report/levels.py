@@ -1,0 +1,39 @@
+"""The four levels of a verdict, and which of them a run must reach."""
+
+from collections.abc import Iterable
+
+from equivcheck.errors import UsageError
+
+__all__ = ["DROP_IN", "LEVELS", "TRAINING", "TRANSFORMS", "VALUES", "levels_of", "required_of"]
+
+LEVELS = VALUES, TRAINING, TRANSFORMS, DROP_IN = ("values", "training", "transforms", "drop-in")
+"""Same numbers, same behaviour when trained, same under transforms of torch, and everything around the numbers."""
+
+_OF_A_FUNCTION = (VALUES, TRAINING)
+
+
+def required_of(kind: str) -> tuple[str, ...]:
+    """The levels that are required of a pair of this kind unless a user says otherwise."""
+    return _OF_A_FUNCTION if kind == "function" else LEVELS
+
+
+def levels_of(names: str | Iterable[str] | None, option: str = "--require") -> tuple[str, ...] | None:
+    """The levels that a user named, in their order; None if nothing was given.
+
+    Args:
+        names: Level names, or one text with commas between them.
+        option: The option in messages.
+
+    Raises:
+        UsageError: There is no such level, or none was named.
+    """
+    if names is None:
+        return None
+    asked = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    asked = [name for name in asked if name]
+    if not asked:
+        raise UsageError(f"{option} names no level: allowed are {', '.join(LEVELS)}, with commas between them")
+    for name in asked:
+        if name not in LEVELS:
+            raise UsageError(f"{option}: unknown level {name!r}: allowed are {', '.join(LEVELS)}")
+    return tuple(level for level in LEVELS if level in asked)
