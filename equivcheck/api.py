@@ -240,11 +240,14 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
     if report.equivalent:
         return report
     lines = [
-        f"{result.name}: {shown.message}\n  case {shown.case}\n  {shown.replay}"
+        f"{result.name_of(finding)}: {shown.message}\n  case {shown.case}\n  {shown.replay}"
         for result in report.results
-        if result.outcome == "different" and (shown := result.counterexample)
+        for finding in result.shown
+        if finding.outcome == "different" and (shown := finding.counterexample)
     ]
-    if report.sensitivity.survived:
+    if report.verdict == "not judged":
+        lines += [f"{r.name}: not judged: {'; '.join(r.notes)}" for r in report.results if r.outcome == "not judged"]
+    if report.verdict == "insensitive" and report.sensitivity.survived:
         lines.append(f"insensitive: the planted faults {', '.join(report.sensitivity.survived)} were not seen")
     if report.verdict == "unsupported":
         lines += [

@@ -55,15 +55,18 @@ class Mismatch(AssertionError):
     Attributes:
         ratio: error / budget; infinity if no error was measured.
         where: The thing that failed, such as the name of a tensor.
+        finding: The part of the check's property that fails, one of its findings in the catalogue; empty for the main
+            one.
     """
 
-    def __init__(self, message: str, *, ratio: float = math.inf, where: str = "") -> None:
+    def __init__(self, message: str, *, ratio: float = math.inf, where: str = "", finding: str = "") -> None:
         super().__init__(message)
         self.ratio = ratio
         self.where = where
+        self.finding = finding
 
     def __reduce__(self) -> Any:
-        return partial(type(self), ratio=self.ratio, where=self.where), self.args
+        return partial(type(self), ratio=self.ratio, where=self.where, finding=self.finding), self.args
 
 
 class Raised(Mismatch):

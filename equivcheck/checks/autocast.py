@@ -10,6 +10,7 @@ from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.compare_all import compare_all
+from equivcheck.checks.base.findings import finding
 from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import attempted, not_compared, plain_pass
 from equivcheck.checks.base.within import within
@@ -66,7 +67,8 @@ def _compare(
             and candidate_value is not None
             and candidate_value.dtype != reference_value.dtype
         ):
-            raise Mismatch(f"{name}: dtype {candidate_value.dtype} instead of {reference_value.dtype}", where=name)
+            with finding("dtype"):
+                raise Mismatch(f"{name}: dtype {candidate_value.dtype} instead of {reference_value.dtype}", where=name)
     return compare_all(problem, truth, _wide(candidate_results), lambda: _wide(reference_results), names)
 
 

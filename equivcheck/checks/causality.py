@@ -33,14 +33,14 @@ def causality(pair: Pair, case: Case) -> CaseResult:
     problem.run(problem.reference, problem.inputs, gradients=False)
     split = 1 + int(torch.randint(max(case.seq_len - 1, 1), (), generator=generator(case, "split")))
     if split >= case.seq_len:
-        return CaseResult(0.0, judged=False)  # a single position has nothing after it
+        return CaseResult(0.0, judged=False, applies=False)  # a single position has nothing after it
     later = [_replaced(problem, x, split) for x in problem.inputs]
     truth = problem.truth(gradients=False)
     names = [name for name in truth.values if name != "loss"]
     changed = replace(problem, inputs=tuple(later), memory_key=(problem.memory_key, "later"))
     if not _causal(changed, truth, names, split):
         result = _compare_on_later_input(changed)
-        return replace(result, notes=("the original is not causal", *result.notes), judged=False)
+        return replace(result, notes=("the original is not causal", *result.notes), judged=False, applies=False)
     reference_later = problem.run(problem.reference, later, gradients=False)
     earlier = [value[..., :split, :] for name in names if (value := reference_later[name]) is not None]
     if any(bool(value.isnan().any()) for value in earlier):

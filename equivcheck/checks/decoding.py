@@ -31,7 +31,9 @@ def decoding(pair: Pair, case: Case) -> CaseResult:
     name = cache_name(problem.reference)
     if not name:
         return CaseResult(
-            notes=("the original takes no cache: no forward parameter is called " + ", ".join(CACHES),), judged=False
+            notes=("the original takes no cache: no forward parameter is called " + ", ".join(CACHES),),
+            judged=False,
+            applies=False,
         )
     truth = problem.truth(gradients=False)
     worst = CaseResult()
@@ -43,13 +45,15 @@ def decoding(pair: Pair, case: Case) -> CaseResult:
         except Exception as error:  # the candidate need not do it either
             ensure_foreign(error)
             note = f"not judged where the original itself raises {type(error).__name__} with a cache"
-            return CaseResult(notes=(note,), judged=False)
+            return CaseResult(notes=(note,), judged=False, applies=False)
         full_logits = truth.values["logits"]
         if cached_logits is None or not float((cached_logits - full_logits).abs().max()) <= _SAME * float(
             full_logits.abs().max()
         ):
             return CaseResult(
-                notes=(f"not judged where the original's own cache gives other logits ({how})",), judged=False
+                notes=(f"not judged where the original's own cache gives other logits ({how})",),
+                judged=False,
+                applies=False,
             )
 
         def run(module: nn.Module, chunks: Sequence[int] = chunks) -> Results:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
+from equivcheck.checks.base.findings import finding
 from equivcheck.checks.base.modifications import compare_modified
 from equivcheck.checks.base.signatures import must_bind, must_take_keywords
 from equivcheck.checks.base.spaces import SMALL
@@ -33,20 +34,38 @@ def interface(pair: Pair, case: Case) -> CaseResult:
     if pair.traits.function:  # making the pair and each call check its options
         candidate_run(problem, lambda m: problem.run(m, problem.inputs, gradients=False))
         return CaseResult()
-    if not pair.traits.replaces:
-        must_take_keywords("the constructor", pair.reference, pair.candidate)
     reference = problem.reference
     candidate = _built(problem)
-    must_bind("forward", reference.forward, candidate.forward)
+    with finding("signature"):
+        if not pair.traits.replaces:
+            must_take_keywords("the constructor", pair.reference, pair.candidate)
+        must_bind("forward", reference.forward, candidate.forward)
     if not pair.traits.replaces:
-        _same_when_new(pair, case)
+        with finding("built"):
+            _same_when_new(pair, case)
     if pair.traits.whole_model:
-        check_return_form(problem)
-    _same_layout(problem)
+        with finding("form"):
+            check_return_form(problem)
+    with finding("layout"):
+        _same_layout(problem)
     if pair.transfer is not None and pair.transfer.declared:
-        return CaseResult(notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False)
-    notes = _same_attributes(reference, candidate)
-    _same_submodules(reference, candidate)
+        return CaseResult(
+            notes=(f"{_CARRIED}: attributes and submodules were not compared",), judged=False, applies=False
+        )
+    notes: list[str] = []
+    with finding("attributes"):
+        notes += _same_attributes(reference, candidate)
+    with finding("submodules"):
+        _same_submodules(reference, candidate)
+    with finding("hooks"):
+        notes += _same_calls(problem, reference)
+    result = compare_modified(pair, problem)
+    return replace(result, notes=(*notes, *result.notes))
+
+
+def _same_calls(problem: Problem, reference: nn.Module) -> list[str]:
+    """Each submodule with parameters is called as often as in the original; other submodules are notes."""
+    notes: list[str] = []
     for gradients, how in ((False, "under no_grad"), (True, "with autograd")):
         counts = _calls(problem, reference, gradients=gradients)
         candidate_counts = candidate_run(
@@ -64,8 +83,7 @@ def interface(pair: Pair, case: Case) -> CaseResult:
             if any(True for _ in reference.get_submodule(name).parameters()):
                 raise Mismatch(f"{message}: its hooks and adapters would be missed", where=name)
             notes.append(message)
-    result = compare_modified(pair, problem)
-    return replace(result, notes=(*notes, *result.notes))
+    return notes
 
 
 def _built(problem: Problem) -> nn.Module:
@@ -168,24 +186,26 @@ def errors(pair: Pair, case: Case) -> CaseResult:
     """The candidate refuses the inputs that the original refuses: too long, too wide, of another rank or dtype."""
     problem = pair.problem(case)
     x = problem.inputs[0]
-    bad_inputs = {"a sequence past block_size": _longer(x, case)} if not pair.traits.function else {}
+    bad_inputs = {"a sequence past block_size": ("length", _longer(x, case))} if not pair.traits.function else {}
     if pair.traits.within_gpt:
         bad_inputs |= {
-            "an input of another width": torch.cat((x, x), -1),
-            "an input of rank 2": x[0],
-            "an input of rank 4": x.unsqueeze(0),
-            "integers": torch.zeros(x.shape, dtype=torch.long, device=x.device),
-            "another dtype": x.to(torch.float32 if x.dtype is torch.float64 else torch.float64),
+            "an input of another width": ("width", torch.cat((x, x), -1)),
+            "an input of rank 2": ("rank", x[0]),
+            "an input of rank 4": ("rank", x.unsqueeze(0)),
+            "integers": ("integers", torch.zeros(x.shape, dtype=torch.long, device=x.device)),
+            "another dtype": ("dtype", x.to(torch.float32 if x.dtype is torch.float64 else torch.float64)),
         }
     if pair.traits.from_config:
-        _same_configs(pair, case)
+        with finding("config"):
+            _same_configs(pair, case)
     candidate = _built(problem)
-    for what, value in bad_inputs.items():
+    for what, (name, value) in bad_inputs.items():
         given = (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:]))
         if _refuses(problem, problem.reference, given, REFERENCE) and not _refuses(
             problem, candidate, given, CANDIDATE
         ):
-            raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
+            with finding(name):
+                raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
     return CaseResult()
 
 

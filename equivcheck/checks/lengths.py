@@ -41,7 +41,9 @@ def lengths(pair: Pair, case: Case) -> CaseResult:
     beginning = first_positions(problem, min(case.seq_len, _BEGINNINGS[case.seed % len(_BEGINNINGS)]))
     if not _is_causal(beginning, truth, names):
         return CaseResult(
-            notes=("the original's outputs depend on what follows: prefixes were not compared",), judged=False
+            notes=("the original's outputs depend on what follows: prefixes were not compared",),
+            judged=False,
+            applies=False,
         )
 
     def sweep(module: nn.Module) -> list[tuple[int, Results, Results | None]]:

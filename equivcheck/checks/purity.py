@@ -12,6 +12,7 @@ from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run, first_line
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.compare_all import compare_all
+from equivcheck.checks.base.findings import finding
 from equivcheck.checks.base.retained_memory import check_growth
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.within import within
@@ -30,17 +31,24 @@ __all__ = ["purity"]
 
 def purity(pair: Pair, case: Case) -> CaseResult:
     """A run has no effect but its result; a later run gives the same, and two overlapping runs do not mix."""
-    if pair.switched_at_import:
-        settings = ", ".join(pair.switched_at_import)
-        raise Mismatch(f"importing the candidate changed global settings: {settings}", where=pair.switched_at_import[0])
+    with finding("settings"):
+        _no_setting_switched(pair)
     problem = pair.problem(case)
     problem.run(problem.reference, problem.inputs, gradients=False)
     flags = global_state.now()  # before the candidate is built
     candidate_run(problem, lambda module: _unchanged(problem, module, flags))
-    candidate_run(problem, lambda module: check_growth(problem, module))
+    with finding("memory"):
+        candidate_run(problem, lambda module: check_growth(problem, module))
     if pair.traits.from_config:
-        candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
+        with finding("seeding"):
+            candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
     return CaseResult.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
+
+
+def _no_setting_switched(pair: Pair) -> None:
+    if pair.switched_at_import:
+        settings = ", ".join(pair.switched_at_import)
+        raise Mismatch(f"importing the candidate changed global settings: {settings}", where=pair.switched_at_import[0])
 
 
 def _as_at_first(problem: Problem) -> CaseResult:
@@ -119,19 +127,24 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
             problem.outputs(module, problem.inputs)
         states_after = _states(problem.device)
     drops = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
-    for name, state in states.items():
-        if not torch.equal(state, states_after[name]) and (not drops or name != str(problem.device)):
-            raise Mismatch(
-                f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator"
-            )
+    with finding("generator"):
+        for name, state in states.items():
+            if not torch.equal(state, states_after[name]) and (not drops or name != str(problem.device)):
+                raise Mismatch(
+                    f"the generator of {name} was drawn from, and there is nothing random to draw", where="generator"
+                )
     _check_not_overwritten(problem, module)
     trainable = {name: p.requires_grad for name, p in module.named_parameters()}
     python = random.getstate()
     problem.run(module, problem.inputs, gradients=True)
-    if random.getstate() != python:
-        raise Mismatch("Python's own generator was drawn from or seeded", where="generator")
-    if {name: p.requires_grad for name, p in module.named_parameters()} != trainable:
-        raise Mismatch("a forward and backward pass switched which parameters require gradients", where="requires_grad")
+    with finding("seeding"):
+        if random.getstate() != python:
+            raise Mismatch("Python's own generator was drawn from or seeded", where="generator")
+    with finding("flags"):
+        if {name: p.requires_grad for name, p in module.named_parameters()} != trainable:
+            raise Mismatch(
+                "a forward and backward pass switched which parameters require gradients", where="requires_grad"
+            )
     for x, input_before in zip(problem.inputs, inputs, strict=True):
         if not torch.equal(torch.nan_to_num(x), torch.nan_to_num(input_before)):
             raise Mismatch("the input was changed in place", where="input")
@@ -144,10 +157,12 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
         if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(tensors_after[name])):
             raise Mismatch(f"{name} was changed by a forward and backward pass", where=name)
     changed = global_state.switched(flags)
-    if changed:
-        raise Mismatch(f"global settings were changed: {', '.join(changed)}", where=changed[0])
-    if {name: sub.training for name, sub in module.named_modules()} != mode:
-        raise Mismatch("a forward pass switched train or eval", where="training")
+    with finding("settings"):
+        if changed:
+            raise Mismatch(f"global settings were changed: {', '.join(changed)}", where=changed[0])
+    with finding("flags"):
+        if {name: sub.training for name, sub in module.named_modules()} != mode:
+            raise Mismatch("a forward pass switched train or eval", where="training")
     return {}
 
 

@@ -64,7 +64,9 @@ def training(pair: Pair, case: Case) -> CaseResult:
     band = _norm({n: d[0] for n, d in truth.sample(refined=False).deviations.items()})
     if not band <= _TELLS * moved:
         return CaseResult(
-            notes=("the band of rounding is too near to the movement of the weights to tell",), judged=False
+            notes=("the band of rounding is too near to the movement of the weights to tell",),
+            judged=False,
+            reason="rounding",
         )
     movements = f"in {_STEPS} steps the weights moved by {moved:.3g}, rounding alone by {band:.2g}"
     try:

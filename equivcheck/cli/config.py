@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -20,6 +20,7 @@ __all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation",
 
 KINDS = ("auto", *catalogue.KINDS)
 LARGEST_SEED = 2**63 - 1  # the largest seed that torch takes
+_FINDINGS = {name.partition(".")[2] for name in catalogue.deviation_names() if "." in name}
 _TABLE = "[tool.equivcheck] in {path}"
 _DEVIATION = 'name = "reason" or name = {reason = "…", expires = 2027-01-31}, in which no reason is empty,'
 
@@ -104,7 +105,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     if key == "deviations":
         if not isinstance(value, dict):
             raise _refusal(where, key, value, f"a table of {_DEVIATION}")
-        return {name: _deviation(where, name, declared) for name, declared in value.items()}
+        return dict(_deviations(where, value))
     if key == "seed":
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SEED:
             raise _refusal(where, key, value, f"a whole number from 0 to {LARGEST_SEED}")
@@ -119,6 +120,17 @@ def _value(where: str, key: str, value: Any) -> Any:
     elif not _is_text(value):
         raise _refusal(where, key, value, "a text that is not empty")
     return value
+
+
+def _deviations(where: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str | Deviation]]:
+    """The declarations by name: a quoted key `"check.finding"`, or a table of the check with one for each finding."""
+    for name, declared in table.items():
+        nested = isinstance(declared, dict) and declared and not set(declared) & {"reason", "expires"}
+        if nested and set(declared) <= _FINDINGS:
+            for finding, of_finding in declared.items():
+                yield f"{name}.{finding}", _deviation(where, f"{name}.{finding}", of_finding)
+        else:
+            yield name, _deviation(where, name, declared)
 
 
 def _deviation(where: str, name: str, value: Any) -> str | Deviation:

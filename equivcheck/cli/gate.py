@@ -10,6 +10,7 @@ import click
 from equivcheck.cli import config as configuration
 from equivcheck.cli.options import first, import_from_here, show_text
 from equivcheck.errors import UsageError
+from equivcheck.report.levels import levels_of
 
 __all__ = ["gate"]
 
@@ -41,6 +42,7 @@ def _dtypes(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--require-device", "devices", metavar="DEVICE", multiple=True, help="Such as cuda, or a GPU's name.")
 @click.option("--min-profile", type=click.Choice(configuration.PROFILES), help="The least profile.  [default: gate]")
 @click.option("--require-dtypes", metavar="DTYPE,...", callback=_dtypes, help="Default: all that the pair runs in.")
+@click.option("--require", metavar="LEVEL[,LEVEL]", help="The levels that must be equivalent.  [default: the report's]")
 @click.option("--require-torch", metavar="X.Y", help="The run must have been made with this torch.")
 @click.option(
     "--strict-environment", is_flag=True, help="Refuse another torch, or other packages of the pair, than are here."
@@ -54,6 +56,7 @@ def gate(
     devices: tuple[str, ...],
     min_profile: str | None,
     require_dtypes: tuple[str, ...] | None,
+    require: str | None,
     require_torch: str | None,
     strict_environment: bool,
     max_age: timedelta | None,
@@ -82,6 +85,7 @@ def gate(
         devices=devices,
         min_profile=first(min_profile, config.min_profile, "gate"),
         dtypes=first(require_dtypes, config.require_dtypes),
+        require=first(levels_of(require), config.require),
         torch=None if require_torch is None else required_torch(require_torch),
         strict_environment=strict_environment,
         pair=(config.reference, config.candidate) if config.reference and config.candidate else None,

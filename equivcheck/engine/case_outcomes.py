@@ -20,7 +20,10 @@ class Recorded(Mismatch):
 
     def __init__(self, outcome: CaseOutcome) -> None:
         super().__init__(
-            str(outcome.failed), ratio=math.inf if outcome.ratio is None else outcome.ratio, where=outcome.where
+            str(outcome.failed),
+            ratio=math.inf if outcome.ratio is None else outcome.ratio,
+            where=outcome.where,
+            finding=outcome.finding,
         )
         self.origin, self.died = outcome.origin, outcome.died
 
@@ -30,12 +33,36 @@ def outcome_of(case: Case, result: CaseResult | Mismatch) -> CaseOutcome:
     classes = visited(case)
     if isinstance(result, Recorded):
         return CaseOutcome(
-            case.id, classes, result.ratio, result.where, failed=str(result), origin=result.origin, died=result.died
+            case.id,
+            classes,
+            result.ratio,
+            result.where,
+            failed=str(result),
+            origin=result.origin,
+            died=result.died,
+            finding=result.finding,
         )
     if isinstance(result, Mismatch):
-        return CaseOutcome(case.id, classes, result.ratio, result.where, failed=str(result), origin=origin_of(result))
+        return CaseOutcome(
+            case.id,
+            classes,
+            result.ratio,
+            result.where,
+            failed=str(result),
+            origin=origin_of(result),
+            finding=result.finding,
+        )
     return CaseOutcome(
-        case.id, classes, result.ratio, result.where, result.notes, result.unsupported, result.judged, data=result.data
+        case.id,
+        classes,
+        result.ratio,
+        result.where,
+        result.notes,
+        result.unsupported,
+        result.judged,
+        data=result.data,
+        applies=result.applies,
+        reason=result.reason,
     )
 
 

@@ -10,6 +10,7 @@ from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import AROUND, FAULTS, Fault
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
+from equivcheck.report.levels import VALUES
 
 __all__ = ["PlantedFault", "planted", "reference_error"]
 
@@ -35,6 +36,7 @@ class PlantedFault:
     without: Pair
     shows_in: tuple[str, ...] = DTYPES
     doubtful: bool = False
+    level: str = VALUES
 
 
 def planted(
@@ -77,6 +79,7 @@ def planted(
             subject if fault.of_candidate or fault.seen_by == ("backend",) else without,
             fault.shows_in,
             doubtful=doubtful(fault),
+            level=fault.level,
         )
         for fault in _chosen(subject, checks, profile, seed)
     ]

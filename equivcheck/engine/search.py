@@ -100,7 +100,14 @@ class Search:
             self.failed[case] = Recorded(outcome)
         else:
             self.passed[case] = CaseResult(
-                outcome.ratio, outcome.where, outcome.notes, outcome.judged, outcome.unsupported, outcome.data
+                outcome.ratio,
+                outcome.where,
+                outcome.notes,
+                outcome.judged,
+                outcome.applies,
+                outcome.unsupported,
+                outcome.data,
+                outcome.reason,
             )
         self.ended(outcome)
         return True

@@ -91,6 +91,10 @@ class Plants:
             (faults if self._is_one(fault) else without_effect).append(name)
         return faults, without_effect
 
+    def level_of(self, name: str) -> str:
+        """The level at which the fault of this name is wrong."""
+        return self._planted[name].level
+
     def _is_one(self, fault: PlantedFault) -> bool:
         if fault.without is self.subject and self._ran[fault.seen_by[0]].failed:
             return False  # the candidate fails there by itself: a fault around it shows nothing more

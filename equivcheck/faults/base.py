@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from equivcheck.numerics.dtypes import DTYPES, WIDE
+from equivcheck.report.catalogue import listed
+from equivcheck.report.levels import VALUES
 
 __all__ = ["NOT_BFLOAT16", "WIDE", "Factory", "Fault", "Put", "Right", "inside", "name_of", "rights_of"]
 
@@ -35,6 +37,7 @@ class Fault:
         under: A transform that the original must have, because without it the check compares nothing.
         size: Its size as a share of a value, if it is the same in every dtype; 0 if the size does not matter.
         of_candidate: Whether it is put around the candidate, which alone knows the modules that a replacement reaches.
+        wrong_at: The level at which it is wrong, if that is not the level of the first check that should see it.
     """
 
     name: str
@@ -48,6 +51,12 @@ class Fault:
     under: str = ""
     size: float = 0.0
     of_candidate: bool = False
+    wrong_at: str = ""
+
+    @property
+    def level(self) -> str:
+        """The level at which it is wrong: by default that of the first check that should see it."""
+        return self.wrong_at or listed(self.seen_by[0]).level or VALUES
 
     @classmethod
     def of(cls, wrong: Callable[..., Any], around: Mapping[str, Put], **fields: Any) -> "Fault":

@@ -11,8 +11,9 @@ from equivcheck.api import pair_of, verify
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.given import Given
-from equivcheck.report.model import Deviation, Report
-from equivcheck.report.outcomes import NOTHING_JUDGED
+from equivcheck.report.catalogue import listed
+from equivcheck.report.levels import levels_of, required_of
+from equivcheck.report.model import CheckResult, Deviation, Finding, Report
 from equivcheck.runtime.device import DEVICE_TYPES, GPU
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
@@ -20,8 +21,6 @@ from equivcheck.supervisor.nurseries import INSIDE
 from equivcheck.worker.judge import Judge
 
 __all__ = ["suite"]
-
-_ALWAYS = ("output", "gradients", "logits")  # a suite in which these judged nothing must not be green
 
 
 def suite(
@@ -48,9 +47,10 @@ def suite(
     """A class for pytest to collect: `TestFast = equivcheck.suite(Slow, Fast)`.
 
     Each test runs one check in one dtype, plants the faults that this check should see there, and has an id such as
-    `output-cpu-bfloat16`. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist
-    take a GPU each. A test is skipped, with the reason, if its check judges nothing on the pair, or the candidate
-    refuses the dtype. The arguments are those of `verify`.
+    `values-output-cpu-bfloat16`, with the level first. A difference at a level that is not required is an xfail, with
+    the difference as its reason. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist
+    take a GPU each. A test is skipped, with the reason, if its check is not applicable to the pair, or the candidate
+    refuses the dtype; it fails if nothing was judged at a required level. The arguments are those of `verify`.
 
     Raises:
         UsageError: An argument does not fit, or the pair cannot be judged.
@@ -64,6 +64,7 @@ def suite(
     }
     if os.environ.get(INSIDE):  # a worker has imported the file of these tests for another object in it
         return type("TestEquivalence", (), {})
+    required = levels_of(require, "require")
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
@@ -95,23 +96,32 @@ def suite(
                 dtypes=[dtype],
                 seed=seed,
                 max_seconds=max_seconds,
-                deviations={name: reason for name, reason in (deviations or {}).items() if name == check},
+                deviations=_of_check(check, deviations or {}),
                 setup=setup,
-                require=require,
                 domain=domain,
                 shared=True,
                 **user_functions,
             )
-            _judge(report)
+            _judge(report, required or required_of(report.kind))
 
     return TestEquivalence
 
 
+def _of_check(check: str, deviations: Mapping[str, str | Deviation]) -> dict[str, str | Deviation]:
+    """The deviations that are declared for a check, for its family or for one of its findings."""
+    family = check.partition(".")[0]
+    return {n: why for n, why in deviations.items() if n in (check, family) or n.startswith(f"{check}.")}
+
+
 def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
-    """Check, device and dtype of each test."""
+    """Check, device and dtype of each test; the level of the check comes first in its id."""
     return [
         pytest.param(
-            check, where, dtype, id=f"{check}-{where}-{dtype}", marks=[pytest.mark.gpu] if where == GPU else []
+            check,
+            where,
+            dtype,
+            id=f"{listed(check).level}-{check}-{where}-{dtype}",
+            marks=[pytest.mark.gpu] if where == GPU else [],
         )
         for check, dtype in cells
         for where in ("cpu", GPU)
@@ -124,23 +134,39 @@ def _gpu_of_worker() -> str:
     return f"{GPU}:{number % max(1, DEVICE_TYPES[GPU].module.device_count())}"
 
 
-def _judge(report: Report) -> None:
-    """Pass, skip with the reason, or fail with a short message: the difference, its ratio, the case and its replay."""
+def _judge(report: Report, required: Sequence[str]) -> None:
+    """Pass, skip or xfail with the reason, or fail with a short message: the difference, the case and its replay."""
     result = report.results[0] if report.results else None
-    if report.equivalent or (result is not None and result.outcome == "deviation" and not report.findings):
-        return
     if result is None:
         pytest.fail(f"the run is {report.verdict}: it ended before anything was judged", pytrace=False)
     if report.findings:
         pytest.fail("; ".join(report.findings), pytrace=False)
-    if result.counterexample is not None:
-        c = result.counterexample
-        pytest.fail(f"{result.name}: {c.message}\ncase {c.case}\n{c.replay}", pytrace=False)
+    different = [finding for finding in result.shown if finding.outcome == "different"]
+    for finding in different:
+        if not finding.level or finding.level in required:
+            pytest.fail(_words(result, finding), pytrace=False)
+    if different:
+        pytest.xfail(f"not required: {_words(result, different[0])}")
+    if result.outcome == "deviation":
+        return
     if result.outcome == "unsupported":
         pytest.skip(f"{result.name}: {'; '.join(result.unsupported) or result.detail}")
-    if result.detail == NOTHING_JUDGED and result.name not in _ALWAYS:
-        pytest.skip(f"{result.name} has nothing to say on this pair: {'; '.join(result.notes)}")
+    if result.outcome == "not applicable":
+        pytest.skip(f"{result.name} is not applicable: {'; '.join(result.notes)}")
     if not report.complete:
         pytest.fail(f"{result.name} is partial: {result.detail or 'it ran out of time'}", pytrace=False)
-    survived = ", ".join(report.sensitivity.survived) or "none was planted"
-    pytest.fail(f"{result.name} is {report.verdict}: planted faults that were not seen: {survived}", pytrace=False)
+    if result.outcome == "not judged":
+        reasons = "; ".join(result.notes) or ", ".join(result.not_judged)
+        if any(level in required for level in result.levels):
+            pytest.fail(f"{result.name} is not judged: {reasons}", pytrace=False)
+        pytest.skip(f"{result.name} is not judged, and not required: {reasons}")
+    survived = [f for f in report.sensitivity.survived if report.sensitivity.levels.get(f, "") in required]
+    if not report.sensitivity.planted or survived:
+        names = ", ".join(survived) or "none was planted"
+        pytest.fail(f"{result.name} is insensitive: planted faults that were not seen: {names}", pytrace=False)
+
+
+def _words(result: CheckResult, finding: Finding) -> str:
+    c = finding.counterexample
+    at = f" at {finding.level}" if finding.level else ""
+    return f"{result.name_of(finding)}{at}: {c.message}\ncase {c.case}\n{c.replay}"

@@ -1,11 +1,13 @@
 """The single lines of a run's closing text: title, number of faults caught, verdict, and evidence."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from equivcheck.report.clean_text import one_line
+from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import CheckResult, Report
 
-__all__ = ["counted_checks", "evidence_line", "sensitivity_line", "title", "verdict_line"]
+__all__ = ["counted_checks", "evidence_line", "levels_line", "sensitivity_line", "title", "verdict_line"]
 
 
 def title(report: Report) -> str:
@@ -20,6 +22,8 @@ def sensitivity_line(report: Report) -> str:
     parts = [
         f"{_count(len(of.planted), 'fault')} planted, {of.caught} caught" if of.planted else "no fault was planted"
     ]
+    if of.skipped:
+        parts.append(of.skipped)
     if of.survived:
         parts.append(f"survived: {', '.join(of.survived)}")
     if of.without_effect:
@@ -29,14 +33,22 @@ def sensitivity_line(report: Report) -> str:
     return one_line(f"sensitivity: {'; '.join(parts)}")
 
 
+def levels_line(report: Report) -> str:
+    """The outcome at each level in one line; a level that is not required says so."""
+    required = report.required
+    parts = [f"{level} {what}{'' if level in required else ' (not required)'}" for level, what in report.levels.items()]
+    return f"levels: {', '.join(parts)}"
+
+
 def verdict_line(report: Report) -> str:
-    """The verdict in one line: its word first, then the cases, checks and faults that it rests on."""
+    """The verdict in one line: its word first, then the levels, cases, checks and faults that it rests on."""
     facts = [_count(report.cases, "case"), counted_checks(report.results), _device(report)]
-    planted, survived = report.sensitivity.planted, report.sensitivity.survived
+    planted, survived = report.sensitivity.planted, report.survived
+    word = report.verdict
     match report.verdict:
         case "different":
-            names = [result.name for result in report.results if result.outcome == "different"]
-            facts.insert(0, ", ".join([*names, *report.findings]))
+            word, differing = _different(report)
+            facts.insert(0, differing)
             if not report.complete:
                 facts.append("partial: the run was cut short")
         case "unsupported":
@@ -49,14 +61,71 @@ def verdict_line(report: Report) -> str:
             facts.insert(0, "no fault was planted")
         case "partial":
             facts.insert(0, "the run was cut short and proves nothing")
+        case "not judged":
+            nothing = [r.name for r in report.results if "not judged" in r.levels.values()]
+            facts.insert(0, f"nothing was compared in {', '.join(nothing) or 'a required level'}")
         case _:
+            word = _equivalent(report)
             facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")
+    if report.verdict != "partial":
+        facts += _apart(report)
     if report.options_not_judged:
         facts.append(f"not judged, as the original alone takes them: {', '.join(report.options_not_judged)}")
     if not report.sealed:
         facts.append("unsealed")
     facts.append(f"{report.seconds:.1f} s")
-    return one_line(f"{report.verdict}: {', '.join(facts)}")
+    return one_line(f"{word}: {', '.join(facts)}")
+
+
+def _different(report: Report) -> tuple[str, str]:
+    """The word with the levels that differ, and what differs, with the levels that do not."""
+    levels = report.levels
+    at = [level for level in LEVELS if levels[level] == "different"]
+    same = [level for level in LEVELS if levels[level] in ("equivalent", "deviation", "unsupported")]
+    names = [name for result in report.results for name in result.differing] + list(report.findings)
+    if not at:
+        return "different", ", ".join(names)
+    equivalent = f"{_listed(same)} {'is' if len(same) == 1 else 'are'} equivalent; " if same else ""
+    return f"different at {_listed(at)}", f"{equivalent}{', '.join(names)}"
+
+
+def _equivalent(report: Report) -> str:
+    """The word, with the levels if some that checks looked at is not required, or not equivalent."""
+    levels = report.levels
+    reached = [level for level in report.required if levels[level] != "not applicable"]
+    seen = {level for result in report.results for level in result.levels}
+    if not reached or (
+        all(levels[level] in ("equivalent", "not applicable") for level in seen) and seen <= {*report.required}
+    ):
+        return "equivalent"
+    return f"equivalent at {_listed(reached)}"
+
+
+def _apart(report: Report) -> list[str]:
+    """The levels that are not required, if something is to be said of them, and the numbers of what was not judged."""
+    facts = []
+    for level, outcome in report.levels.items():
+        ran = any(level in result.levels for result in report.results)
+        if level in report.required or outcome == "equivalent" or not ran:
+            continue
+        if outcome == "different" and report.verdict != "different":
+            names = [name for r in report.results if r.levels.get(level) == "different" for name in r.differing]
+            facts.append(f"{level} is different and not required ({', '.join(names)})")
+        elif outcome in ("not judged", "not applicable"):
+            facts.append(f"{level} is {outcome}")
+    facts += [f"{level} is not applicable" for level in report.required if report.levels[level] == "not applicable"]
+    count = sum(number for result in report.results for number in result.not_judged.values())
+    if count:
+        reasons = Counter[str]()
+        for result in report.results:
+            reasons.update(result.not_judged)
+        facts.append(f"{_count(count, 'case')} not judged ({', '.join(f'{n} {r}' for r, n in reasons.most_common())})")
+    return facts
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
 
 
 def evidence_line(report: Report) -> str:
@@ -72,7 +141,7 @@ def evidence_line(report: Report) -> str:
 def counted_checks(results: Sequence[CheckResult]) -> str:
     """The number of checks, and how many of them are a deviation or unsupported."""
     apart = []
-    for outcome in ("deviation", "unsupported"):
+    for outcome in ("deviation", "unsupported", "not judged", "not applicable"):
         if count := sum(result.outcome == outcome for result in results):
             apart.append(f"{count} {outcome}")
     return _count(len(results), "check") + (f" ({', '.join(apart)})" if apart else "")

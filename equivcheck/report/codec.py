@@ -16,13 +16,18 @@ from equivcheck.report.model import SCHEMA_VERSION, Report
 __all__ = ["dumps", "loads", "read", "write"]
 
 _INTEGRITY = "integrity"
-_DERIVED = ("verdict", "equivalent", "cases")  # for readers of the file; computed again from the rest when it is loaded
+_DERIVED = (
+    "verdict",
+    "levels",
+    "equivalent",
+    "cases",
+)  # for readers of the file; computed again from the rest when it is loaded
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 def dumps(report: Report) -> str:
     """The report as strict JSON, the same text for the same report: inf, -inf and nan are strings."""
-    derived = {name: getattr(report, name) for name in _DERIVED}
+    derived = {name: _plain(getattr(report, name)) for name in _DERIVED}
     content = {"schema_version": report.schema_version, **derived, **_plain(report)}
     content[_INTEGRITY] = _integrity(content)
     return json.dumps(content, indent=2, allow_nan=False) + "\n"

@@ -26,11 +26,12 @@ def annotations(report: Report) -> list[str]:
         return []
     messages = [("equivcheck: finding", finding) for finding in report.findings] + [
         (
-            f"equivcheck: {result.name} is different",
-            _with_replay(result.counterexample.message, result.counterexample.replay),
+            f"equivcheck: {result.name_of(finding)} is different{f' at {finding.level}' if finding.level else ''}",
+            _with_replay(finding.counterexample.message, finding.counterexample.replay),
         )
         for result in report.results
-        if result.outcome == "different" and result.counterexample is not None
+        for finding in result.shown
+        if finding.outcome == "different" and (not finding.level or finding.level in report.required)
     ]
     if len(messages) > _MOST or not messages:
         messages = [*messages[: _MOST - 1], (f"equivcheck: {report.verdict}", verdict_line(report))]

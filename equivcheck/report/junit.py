@@ -12,9 +12,10 @@ __all__ = ["render"]
 def render(report: Report) -> str:
     """The report as JUnit XML that is green exactly where the verdict is `equivalent`.
 
-    A check that is `different` is a failure. One that is `unsupported` is skipped with a reason, or in a strict run
-    fails. A run that was insensitive or partial has an additional test case, `sensitivity` or `complete`, that fails
-    with a reason.
+    A check that is `different` at a required level is a failure. One that is different elsewhere is skipped with a
+    reason, and so is one that is not judged or not applicable; nothing judged at a required level is an error. One that
+    is `unsupported` is skipped with a reason, or in a strict run fails. A run that was insensitive or partial has an
+    additional test case, `sensitivity` or `complete`, that fails with a reason.
     """
     root = ET.Element("testsuites", name="equivcheck")
     suite = ET.SubElement(root, "testsuite", name=clean(f"equivcheck {report.candidate}"))
@@ -61,7 +62,12 @@ def render(report: Report) -> str:
 def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
     case = ET.SubElement(suite, "testcase", classname=clean(f"equivcheck.{report.candidate}"), name=clean(result.name))
     case.set("time", f"{result.seconds:.3f}")
-    properties = {"outcome": result.outcome, "cases": str(result.cases), "seed": str(report.seed)}
+    properties = {
+        "outcome": result.outcome,
+        "levels": ", ".join(f"{k}: {v}" for k, v in result.levels.items()),
+        "cases": str(result.cases),
+        "seed": str(report.seed),
+    }
     if result.worst_ratio is not None:
         properties["worst_ratio"] = repr(result.worst_ratio)
     if result.worst_case is not None:
@@ -70,13 +76,23 @@ def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
     if example is not None:
         properties |= {"counterexample": example.case, "replay": example.replay}
     _properties(case, properties)
-    if result.outcome == "different":
+    required = [f for f in result.shown if not f.level or f.level in report.required]
+    fails = result.outcome == "different" and (not result.shown or any(f.outcome == "different" for f in required))
+    if fails and any(f.outcome == "different" for f in required):
+        example = next(f.counterexample for f in required if f.outcome == "different")
+    if fails:
         text = f"{example.message}\nreplay: {example.replay}" if example is not None else result.detail
         failure = ET.SubElement(case, "failure", message=_first_line(text), type="different")
         failure.text = clean(text)
     elif report.strict and (result.unsupported or result.outcome == "unsupported"):
         message = clean("unsupported, and the run is strict: " + ", ".join(result.unsupported))
         ET.SubElement(case, "failure", message=message, type="unsupported")
+    elif result.outcome == "different":
+        ET.SubElement(case, "skipped", message=clean(f"different at {', '.join(result.levels)}, which is not required"))
+    elif result.outcome == "not judged" and any(level in report.required for level in result.levels):
+        ET.SubElement(case, "error", message=clean(f"not judged: {_reasons(result)}"), type="not judged")
+    elif result.outcome in ("not judged", "not applicable"):
+        ET.SubElement(case, "skipped", message=clean(f"{result.outcome}: {_reasons(result)}"))
     elif result.outcome == "unsupported":
         ET.SubElement(case, "skipped", message=clean("unsupported: " + ", ".join(result.unsupported)))
     lines = [*(f"unsupported: {what}" for what in result.unsupported), *result.notes]
@@ -86,6 +102,10 @@ def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
         lines.append(example.message)
     if lines:
         ET.SubElement(case, "system-out").text = clean("\n".join(lines))
+
+
+def _reasons(result: CheckResult) -> str:
+    return "; ".join(result.notes) or ", ".join(result.not_judged) or result.detail
 
 
 def _properties(parent: ET.Element, values: dict[str, str]) -> None:

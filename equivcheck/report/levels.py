@@ -1,10 +1,14 @@
 """The four levels of a verdict, and which of them a run must reach."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from equivcheck.errors import UsageError
 
-__all__ = ["DROP_IN", "LEVELS", "TRAINING", "TRANSFORMS", "VALUES", "levels_of", "required_of"]
+if TYPE_CHECKING:  # the model imports this module
+    from equivcheck.report.model import CheckResult
+
+__all__ = ["DROP_IN", "LEVELS", "TRAINING", "TRANSFORMS", "VALUES", "levels_of", "outcome_at", "required_of"]
 
 LEVELS = VALUES, TRAINING, TRANSFORMS, DROP_IN = ("values", "training", "transforms", "drop-in")
 """Same numbers, same behaviour when trained, same under transforms of torch, and everything around the numbers."""
@@ -37,3 +41,28 @@ def levels_of(names: str | Iterable[str] | None, option: str = "--require") -> t
         if name not in LEVELS:
             raise UsageError(f"{option}: unknown level {name!r}: allowed are {', '.join(LEVELS)}")
     return tuple(level for level in LEVELS if level in asked)
+
+
+_IN_ORDER = ("different", "not judged", "equivalent", "unsupported", "deviation", "not applicable")
+"""Of several checks the first of these is the outcome of the level: a refusal or a deviation leaves it equivalent."""
+
+
+def outcome_at(level: str, results: Sequence["CheckResult"], kind: str) -> str:
+    """The outcome of a run at a level.
+
+    Args:
+        level: The level.
+        results: The results of the checks.
+        kind: The kind of the pair.
+
+    Returns:
+        The first of `_IN_ORDER` that some check has at this level. Without such a check it is `not applicable` if no
+        check of this kind looks at the level, and else `not judged`.
+    """
+    from equivcheck.report.catalogue import levels_known  # the catalogue imports this module
+
+    outcomes = {result.levels[level] for result in results if level in result.levels}
+    for outcome in _IN_ORDER:
+        if outcome in outcomes:
+            return outcome
+    return "not judged" if level in levels_known(kind) else "not applicable"

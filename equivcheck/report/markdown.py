@@ -3,7 +3,7 @@
 import re
 
 from equivcheck.report.clean_text import clean
-from equivcheck.report.closing_lines import sensitivity_line, verdict_line
+from equivcheck.report.closing_lines import levels_line, sensitivity_line, verdict_line
 from equivcheck.report.model import Counterexample, Report
 from equivcheck.report.table import HEADINGS, remarks, rows
 
@@ -18,6 +18,7 @@ def render(report: Report) -> str:
         "",
         f"**{word}**: {_prose(rest)}",
         "",
+        f"- {_prose(levels_line(report))}",
         f"- reference: {_code(report.reference)}",
         f"- candidate: {_code(report.candidate)}",
         f"- kind {_code(report.kind)}, profile {_code(report.profile)}, seed {report.seed}, {_code(report.created)}",
@@ -32,12 +33,15 @@ def render(report: Report) -> str:
         f"| {_cell(name)} | {outcome} | {cases} | {ratio} | {_cell(where)} |"
         for name, outcome, cases, ratio, where in rows(report)
     ]
-    counterexamples = [(result.name, result.counterexample) for result in report.results]
-    if any(counterexample for _, counterexample in counterexamples):
+    counterexamples = [
+        (f"{result.name_of(finding)}{f' at {finding.level}' if finding.level else ''}", finding.counterexample)
+        for result in report.results
+        for finding in result.shown
+    ]
+    if counterexamples:
         lines += ["", "## Counterexamples"]
     for name, counterexample in counterexamples:
-        if counterexample is not None:
-            lines += _counterexample(name, counterexample)
+        lines += _counterexample(name, counterexample)
     for heading, items in remarks(report):
         lines += [
             "",

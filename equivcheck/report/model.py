@@ -6,11 +6,15 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from equivcheck.report.catalogue import is_listed, listed
+from equivcheck.report.levels import LEVELS, VALUES, outcome_at, required_of
+
 __all__ = [
     "SCHEMA_VERSION",
     "CheckResult",
     "Counterexample",
     "Deviation",
+    "Finding",
     "Outcome",
     "Package",
     "Report",
@@ -18,10 +22,10 @@ __all__ = [
     "Timing",
 ]
 
-SCHEMA_VERSION = 4
-"""3 had no `sealed`; 2 had no `dtypes`, `packages` and `not_covered` either; 1 is not read."""
+SCHEMA_VERSION = 5
+"""4 had no levels; 3 had no `sealed` either; 2 had no `dtypes`, `packages` and `not_covered` either; 1 is not read."""
 
-Outcome = Literal["equivalent", "different", "unsupported", "deviation"]
+Outcome = Literal["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,22 @@ class Counterexample:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A difference that a check has seen: the part of its property that fails, its level, and the smallest case."""
+
+    name: str  # empty for the main part of the property
+    level: str
+    outcome: Literal["different", "deviation"]
+    counterexample: Counterexample
+    detail: str = ""  # the reason of a deviation
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """One check's outcome over all its cases.
 
-    `worst_ratio` is error / budget; None if the check does not measure one.
+    `worst_ratio` is error / budget; None if the check does not measure one. `levels` has the outcome at each level that
+    the check has looked at. `counterexample` is that of the first finding.
     """
 
     name: str
@@ -56,6 +72,34 @@ class CheckResult:
         default_factory=dict
     )  # dimension, or two joined by × -> value -> cases
     by_dtype: Mapping[str, float] = field(default_factory=dict)  # dtype -> the worst ratio measured in it
+    levels: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    not_judged: Mapping[str, int] = field(default_factory=dict)  # reason -> cases in which nothing was compared
+
+    def __post_init__(self) -> None:
+        """Put the outcome at the level of the check, unless findings give levels: so in reports of earlier versions."""
+        level = listed(self.name).level if is_listed(self.name) else ""
+        if level and not self.findings:
+            object.__setattr__(self, "levels", {level: self.outcome})
+
+    @property
+    def shown(self) -> tuple[Finding, ...]:
+        """The findings with their smallest cases; that of the counterexample if there is no more."""
+        if self.findings or self.counterexample is None:
+            return self.findings
+        level = next(iter(self.levels), "")
+        outcome: Literal["different", "deviation"] = "deviation" if self.outcome == "deviation" else "different"
+        return (Finding("", level, outcome, self.counterexample, self.detail),)
+
+    def name_of(self, finding: Finding) -> str:
+        """The name of one of its findings in reports and declarations: `check.finding`, or the check's."""
+        return f"{self.name}.{finding.name}" if finding.name else self.name
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """The names of the findings that are different and not declared, as `check` or `check.finding`."""
+        named = [self.name_of(f) for f in self.findings if f.outcome == "different"]
+        return tuple(named) or ((self.name,) if self.outcome == "different" else ())
 
 
 @dataclass(frozen=True)
@@ -68,6 +112,8 @@ class Sensitivity:
     seconds: float = 0.0
     without_effect: tuple[str, ...] = ()  # left out: they change nothing around this pair
     untried: tuple[str, ...] = ()  # left out: time ran out
+    levels: Mapping[str, str] = field(default_factory=dict)  # fault -> the level at which it is wrong
+    skipped: str = ""  # why nothing was planted, if that was decided
 
     @property
     def caught(self) -> int:
@@ -158,6 +204,8 @@ class Report:
     """Facts that make the verdict `different`, whatever the checks say, such as a replaced original."""
     sealed: bool = True  # whether the pair ran in other processes than the one that made the verdict
     strict: bool = False  # whether a loud refusal of the candidate counts as a failure
+    require: tuple[str, ...] = ()  # the levels that must be equivalent; empty for those of the pair's kind
+    domain: str = ""  # the cases that the original is meant for, as an expression
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -167,19 +215,43 @@ class Report:
 
     @property
     def equivalent(self) -> bool:
-        """True if every check ran and passed, the run was sensitive, and in a strict run nothing is unsupported."""
+        """True if every required level is equivalent, the run is whole, and it saw the faults of these levels."""
         return self.verdict == "equivalent"
 
     @property
+    def levels(self) -> Mapping[str, str]:
+        """The outcome at each level: the worst of the checks that looked at it."""
+        return {level: outcome_at(level, self.results, self.kind) for level in LEVELS}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The levels that the verdict rests on; without a request those of the kind that some check has looked at."""
+        if self.require:
+            return self.require
+        seen = {level for result in self.results for level in result.levels}
+        return tuple(level for level in required_of(self.kind) if level in seen) if seen else required_of(self.kind)
+
+    @property
+    def survived(self) -> tuple[str, ...]:
+        """The planted faults of required levels that no check saw."""
+        of = self.sensitivity
+        return tuple(fault for fault in of.survived if of.levels.get(fault, VALUES) in self.required)
+
+    @property
     def verdict(self) -> str:
-        """One word: `equivalent`, `different`, `unsupported` (only of a strict run), `insensitive` or `partial`."""
-        if self.findings or any(result.outcome == "different" for result in self.results):
+        """One word of the design: the worst outcome of a required level, of the run, and of its sensitivity."""
+        levels = self.levels
+        required = {levels[level] for level in self.required}
+        recorded = any(result.outcome == "different" and not result.levels for result in self.results)
+        if self.findings or recorded or "different" in required:
             return "different"
         if not self.complete or not self.results:
             return "partial"
         if self.strict and any(result.unsupported or result.outcome == "unsupported" for result in self.results):
             return "unsupported"
-        return "equivalent" if self.sensitivity.sensitive else "insensitive"
+        if "not judged" in required:
+            return "not judged"
+        return "equivalent" if self.sensitivity.planted and not self.survived else "insensitive"
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all; an OSError says why it could not be written."""

@@ -2,15 +2,27 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
 from equivcheck.numerics.dtypes import DTYPES
-from equivcheck.report.model import CheckResult, Counterexample
+from equivcheck.report.catalogue import is_listed, listed
+from equivcheck.report.model import CheckResult, Counterexample, Finding, Outcome
 
-__all__ = ["DTYPES", "NOTHING_JUDGED", "CaseOutcome", "Searched", "check_result", "kernels_by_dtype"]
+__all__ = [
+    "DTYPES",
+    "NOTHING_JUDGED",
+    "CaseOutcome",
+    "Searched",
+    "check_result",
+    "kernels_by_dtype",
+    "levels_with",
+]
+
+ORIGINAL_RAISES = "original-raises"
+"""The usual reason why nothing is compared in a case."""
 
 NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
@@ -29,6 +41,9 @@ class CaseOutcome:
         notes: Remarks on the case that are not judged.
         unsupported: The loud refusals of the candidate.
         judged: Whether anything was compared.
+        applies: Whether the property has a meaning for the pair.
+        reason: Why nothing was compared although it has, in one word.
+        finding: The part of the property that fails; empty for the main one.
         failed: The difference in words; None if there is none.
         origin: The kind of the failure: failures of different kinds are not shrunk into each other.
         data: The kernels that ran, by dtype; only of the check `backend`.
@@ -46,6 +61,9 @@ class CaseOutcome:
     origin: str = ""
     died: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
+    applies: bool = True
+    reason: str = ""
+    finding: str = ""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
@@ -67,6 +85,7 @@ class Searched:
     stopped: bool = False  # whether time ran out
     seconds: float = 0.0  # of work, all processes together
     explained: str = ""  # the whole difference in one sentence, if it is known
+    level: str = ""  # the level of the difference, if evidence gives another one than the check's
 
     def add(self, outcome: CaseOutcome) -> None:
         """Add the outcome of a case; a case that two classes have drawn counts once."""
@@ -98,6 +117,7 @@ def check_result(
     judges: bool,
     replay: str,
     refused: Mapping[str, str],
+    further: Sequence[Searched] = (),
 ) -> CheckResult:
     """The result of a check of which all cases, or some of them, have been run.
 
@@ -108,6 +128,7 @@ def check_result(
         judges: Whether the check judges; False if it only records.
         replay: The command that shows a case again, with `CASE` in the place of its id.
         refused: Dtype -> why it was left out.
+        further: The cases of further rounds, in which the findings of earlier ones are passed over.
     """
     passed = list(searched.passed.values())
     measured = [(outcome.ratio, outcome) for outcome in passed if outcome.ratio is not None]
@@ -115,7 +136,11 @@ def check_result(
     notes = Counter(note for outcome in passed for note in outcome.notes)
     refusals = Counter(what for outcome in passed for what in outcome.unsupported)
     detail = f"out of time after {len(passed)} of {planned} cases" if searched.stopped else ""
-    if passed and not searched.failed and judges and not refusals and not any(o.judged for o in passed):
+    nothing = bool(passed) and not searched.failed and judges and not refusals and not any(o.judged for o in passed)
+    not_judged = Counter(
+        o.reason or ORIGINAL_RAISES for o in passed if not o.judged and o.applies and not o.unsupported
+    )
+    if nothing:
         detail = detail or NOTHING_JUDGED
     common: dict[str, Any] = {
         "cases": searched.cases,
@@ -125,27 +150,60 @@ def check_result(
         "visited": _visited((*passed, *searched.failed.values())),
         "by_dtype": _by_dtype((*passed, *searched.failed.values())),
         "detail": detail,
+        "not_judged": dict(not_judged.most_common()),
     }
     if searched.minimal is None:
+        outcome: Outcome = "equivalent"
+        if refusals:
+            outcome = "unsupported"
+        elif nothing:
+            outcome = "not judged" if not_judged else "not applicable"
         return CheckResult(
             name,
-            "unsupported" if refusals else "equivalent",
+            outcome,
+            levels={main: outcome} if (main := _listed_level(name)) else {},
             worst_ratio=worst[0] if worst else None,
             worst_case=worst[1].case if worst else None,
             worst_where=worst[1].where if worst else None,
             **common,
         )
+    findings = tuple(_finding(name, one, replay) for one in (searched, *further) if one.minimal is not None)
     smallest = searched.failed[searched.minimal]
-    message = f"{smallest.failed}\n  {searched.explained}" if searched.explained else str(smallest.failed)
     return CheckResult(
         name,
         "different",
         worst_ratio=smallest.ratio,
         worst_case=smallest.case,
         worst_where=smallest.where,
-        counterexample=Counterexample(smallest.case, message, replay.replace("CASE", smallest.case), smallest.ratio),
+        counterexample=findings[0].counterexample,
+        findings=findings,
+        levels=levels_with(name, findings),
         **common,
     )
+
+
+def _finding(check: str, searched: Searched, replay: str) -> Finding:
+    """The finding of one round, with its smallest case."""
+    assert searched.minimal is not None, "the round has failed"
+    smallest = searched.failed[searched.minimal]
+    message = f"{smallest.failed}\n  {searched.explained}" if searched.explained else str(smallest.failed)
+    level = searched.level or (listed(check).level_of(smallest.finding) if is_listed(check) else "")
+    example = Counterexample(smallest.case, message, replay.replace("CASE", smallest.case), smallest.ratio)
+    return Finding(smallest.finding, level, "different", example)
+
+
+def levels_with(check: str, findings: Sequence[Finding]) -> dict[str, str]:
+    """The outcome at each level of a check that has findings: those at which it has none are equivalent."""
+    main = _listed_level(check)
+    levels = {main: "equivalent"} if main else {}
+    for finding in findings:
+        if finding.level and levels.get(finding.level) != "different":
+            levels[finding.level] = finding.outcome
+    return levels
+
+
+def _listed_level(check: str) -> str:
+    return listed(check).level if is_listed(check) else ""
 
 
 def kernels_by_dtype(backend: Searched | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from itertools import product
 
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, title, verdict_line
-from equivcheck.report.model import Report, Timing
+from equivcheck.report.model import CheckResult, Finding, Report, Timing
 from equivcheck.report.table import remarks, rows
 
 __all__ = ["Cell", "Grid", "heat", "pairs", "sentence", "view", "visited"]
@@ -40,7 +40,9 @@ class Grid:
 def sentence(report: Report) -> str:
     """The verdict in one sentence of plain English."""
     candidate, reference = _short(report.candidate), _short(report.reference)
-    different = [result.name for result in report.results if result.outcome == "different"]
+    different = [name for result in report.results for name in result.differing]
+    reached = [level for level in report.required if report.levels[level] != "not applicable"]
+    at = "" if set(reached) >= {r for result in report.results for r in result.levels} else f" at {_listed(reached)}"
     declared = sum(result.outcome == "deviation" for result in report.results)
     planted, survived = len(report.sensitivity.planted), len(report.sensitivity.survived)
     cut = "" if report.complete else " The run was cut short."
@@ -48,7 +50,7 @@ def sentence(report: Report) -> str:
         case "equivalent":
             apart = f", apart from {_count(declared, 'declared deviation')}" if declared else ""
             text = (
-                f"{candidate} is the same attention as {reference}{apart}: "
+                f"{candidate} is the same attention as {reference}{at}{apart}: "
                 f"in {_count(report.cases, 'case')} nothing differs by more than rounding explains, "
                 f"and all {_count(planted, 'planted fault')} were noticed."
             )
@@ -61,6 +63,8 @@ def sentence(report: Report) -> str:
                 else "no fault was planted"
             )
             text = f"No difference was seen between {candidate} and {reference}, which proves nothing: {proof}."
+        case "not judged":
+            text = f"Of {candidate} against {reference} a required level was not judged, which proves nothing."
         case "partial":
             text = f"The run of {candidate} against {reference} was cut short and proves nothing."
         case verdict:
@@ -133,10 +137,14 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "visited": visited(report),
         "grid": grid,
         "pairs": met,
+        "levels": [
+            (level, outcome, "yes" if level in report.required else "no") for level, outcome in report.levels.items()
+        ],
         "counterexamples": [
-            (clean(r.name), clean(c.case), clean(c.message), clean(c.replay), _ratio(c.ratio).text)
+            (clean(_titled(r, finding)), clean(c.case), clean(c.message), clean(c.replay), _ratio(c.ratio).text)
             for r in report.results
-            if (c := r.counterexample)
+            for finding in r.shown
+            if (c := finding.counterexample)
         ],
         "remarks": [(heading, [(clean(a), clean(b)) for a, b in items]) for heading, items in remarks(report)],
         "deviations": [
@@ -153,6 +161,10 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "not_covered": [clean(what) for what in report.not_covered],
         "sources": _cleaned(report.sources),
     }
+
+
+def _titled(result: CheckResult, finding: Finding) -> str:
+    return result.name_of(finding) + (f" ({finding.level})" if finding.level else "")
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

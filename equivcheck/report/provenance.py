@@ -24,6 +24,7 @@ OF_THE_VERDICT = (
     "report/deviations.py",
     "report/implementation_files.py",
     "report/installed_packages.py",
+    "report/levels.py",
     "report/model.py",
     "report/outcomes.py",
     "report/provenance.py",

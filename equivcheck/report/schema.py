@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equivcheck.report.files import write_whole
-from equivcheck.report.model import SCHEMA_VERSION, CheckResult, Counterexample, Deviation, Package, Report, Sensitivity
+from equivcheck.report.model import (
+    SCHEMA_VERSION,
+    CheckResult,
+    Counterexample,
+    Deviation,
+    Finding,
+    Package,
+    Report,
+    Sensitivity,
+)
 
 __all__ = ["FILE", "schema"]
 
@@ -47,11 +56,14 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "findings": "Facts that make the verdict `different`, whatever the checks say, such as a replaced original.",
         "sealed": "Whether the pair ran in other processes than the one that made the verdict.",
         "strict": "Whether a loud refusal of the candidate counts as a failure.",
+        "require": "The levels that must be equivalent; empty for those of the pair's kind.",
+        "domain": "The cases that the original is meant for, as an expression; empty for all.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {
         "name": "The check.",
-        "outcome": "equivalent, different, unsupported (refused loudly) or deviation (different, but declared).",
+        "outcome": "equivalent, different, unsupported (refused loudly), deviation (different, but declared), not judged "
+        "(no comparison came about) or not applicable (the property has no meaning for the original).",
         "cases": "The number of cases that were compared.",
         "seconds": "How long that took.",
         "worst_ratio": "Greatest error / budget; up to 1 passes. If there is a counterexample, the ratio of that case.",
@@ -62,7 +74,17 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "notes": "Observations that are not judged.",
         "unsupported": "The loud refusals of the candidate, such as a whole dtype.",
         "visited": "The number of cases by value, for each dimension of the case space, and for two of them joined by ×.",
+        "levels": "The outcome at each level that the check has looked at.",
+        "findings": "The differences, one for each part of the property that fails.",
+        "not_judged": "The number of cases in which nothing was compared, by reason.",
         "by_dtype": "The worst ratio in each dtype, over all cases, with the search for a small counterexample.",
+    },
+    Finding: {
+        "name": "The part of the property that fails; empty for the main part.",
+        "level": "The level of the difference.",
+        "outcome": "different, or deviation (declared).",
+        "counterexample": "The smallest case that fails.",
+        "detail": "The reason of a deviation.",
     },
     Counterexample: {
         "case": "Its id, which rebuilds it.",
@@ -77,9 +99,11 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "seconds": "How long that took.",
         "without_effect": "Faults that were left out: they change nothing around this pair.",
         "untried": "Faults that were left out: time ran out.",
+        "levels": "The level at which a fault is wrong, by fault.",
+        "skipped": "Why no fault was planted, if that was decided.",
     },
     Deviation: {
-        "name": "The check that may differ.",
+        "name": "The check that may differ, or the finding as check.finding.",
         "reason": "Why the difference is accepted.",
         "expires": "The last day on which it is accepted, ISO 8601; null if it is accepted without limit.",
         "observed": "Whether the run saw the difference.",
@@ -91,8 +115,15 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
 }
 _DERIVED = {
     "verdict": {
-        "enum": ["equivalent", "different", "unsupported", "insensitive", "partial"],
+        "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged"],
         "description": "Derived: the verdict.",
+    },
+    "levels": {
+        "type": "object",
+        "additionalProperties": {
+            "enum": ["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable"]
+        },
+        "description": "Derived: the outcome at each level, the worst of the checks that looked at it.",
     },
     "equivalent": {"type": "boolean", "description": "Derived: whether the verdict is `equivalent`."},
     "cases": {"type": "integer", "description": "Derived: cases of all checks together."},

@@ -7,7 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from equivcheck.report.clean_text import clean, one_line
-from equivcheck.report.closing_lines import counted_checks, evidence_line, sensitivity_line, title, verdict_line
+from equivcheck.report.closing_lines import (
+    counted_checks,
+    evidence_line,
+    levels_line,
+    sensitivity_line,
+    title,
+    verdict_line,
+)
 from equivcheck.report.model import CheckResult, Report
 
 if TYPE_CHECKING:  # a slow import
@@ -86,12 +93,12 @@ def plain(report: Report) -> str:
         lines.append("  ".join(cells).rstrip())
     for heading, body in sections(report):
         lines += ["", f"{heading}:", *(f"  {line}".rstrip() for line in body)]
-    lines += ["", sensitivity_line(report), verdict_line(report)]
+    lines += ["", levels_line(report), sensitivity_line(report), verdict_line(report)]
     return "\n".join(lines) + "\n"
 
 
 def replayed(case: str, results: Sequence[CheckResult]) -> tuple[str, str]:
-    """The verdict on one case (`equivalent`, `different` or `unsupported`), and the results of its checks as text."""
+    """The verdict on one case (`equivalent`, `different`, `unsupported` or `not judged`), and the results of its checks as text."""
     lines: list[str] = []
     for result in results:
         ratio = "" if result.worst_ratio is None else f", ratio {result.worst_ratio:.3g}"
@@ -103,8 +110,10 @@ def replayed(case: str, results: Sequence[CheckResult]) -> tuple[str, str]:
     different = [result.name for result in results if result.outcome == "different"]
     if different:
         word, what = "different", f"{', '.join(different)}, of {counted_checks(results)}"
-    elif any(result.outcome != "unsupported" for result in results):
+    elif any(result.outcome in ("equivalent", "deviation") for result in results):
         word, what = "equivalent", counted_checks(results)
+    elif any(result.outcome in ("not judged", "not applicable") for result in results):
+        word, what = "not judged", f"nothing was compared by {counted_checks(results)}"
     else:
         word, what = "unsupported", f"nothing could be judged by {counted_checks(results)}"
     return word, "\n".join([*lines, "", one_line(f"{word}: {what}, on {case}")]) + "\n"
@@ -144,19 +153,20 @@ def show(report: Report, file: TextIO | None = None) -> None:
         screen.print(Text(f"\n{heading}:", "bold"))
         for line in body:
             screen.print(Text(f"  {line}"), soft_wrap=True)  # so that a replay command can be copied
-    screen.print(Text(f"\n{sensitivity_line(report)}"), soft_wrap=True)
+    screen.print(Text(f"\n{levels_line(report)}"), soft_wrap=True)
+    screen.print(Text(sensitivity_line(report)), soft_wrap=True)
     screen.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
 
 
 def _counterexample(result: CheckResult) -> Iterator[str]:
-    example = result.counterexample
-    if example is None:
-        return
-    ratio = "" if example.ratio is None else f" (ratio {example.ratio:.3g})"
-    yield one_line(f"{result.name}: {example.case}{ratio}")
-    for line in example.message.splitlines():
-        yield f"  {clean(line)}"
-    yield f"  replay: {one_line(example.replay)}"
+    for finding in result.shown:
+        example = finding.counterexample
+        ratio = "" if example.ratio is None else f" (ratio {example.ratio:.3g})"
+        level = f" [{finding.level}]" if finding.level else ""
+        yield one_line(f"{result.name_of(finding)}{level}: {example.case}{ratio}")
+        for line in example.message.splitlines():
+            yield f"  {clean(line)}"
+        yield f"  replay: {one_line(example.replay)}"
 
 
 def _where(result: CheckResult) -> str:

@@ -1,10 +1,14 @@
 """The checks of a run: workers get pieces, and outcomes are collected in the order of the plan."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from equivcheck.report.catalogue import is_listed, listed, passing_over, round_of
 from equivcheck.report.deviations import apply_deviation
+from equivcheck.report.levels import VALUES
 from equivcheck.report.model import CheckResult, Deviation
 from equivcheck.report.outcomes import Searched, check_result, kernels_by_dtype
 from equivcheck.supervisor.deaths import Lost
@@ -60,7 +64,8 @@ class Checking:
             usable=self._plan["usable"],
         )
 
-        def on_case(check: str) -> None:
+        def on_case(name: str) -> None:
+            check, _ = round_of(name)
             self._counts[check] = self._counts.get(check, 0) + 1
             self.listener.progress(check, min(self._counts[check], planned[check]), planned[check])
 
@@ -71,39 +76,78 @@ class Checking:
         for check in checks:
             self.listener.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
             pieces = self._pieces[check["name"]]
-            self.workers.finish(pieces)
-            failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
-            if failing is not None:
-                died = next(iter(failing.searched.failed.values())).died
-                self.workers.make_small(failing, spend=not spent)
-                spent = spent or bool(died)
-            self._take(check, pieces)
+            spent = self._finish(pieces, spent)
+            self._take(check, pieces, self._further_rounds(check, pieces, spent))
             self.listener.finished(self.results[-1])
             finished()
         notes = self._plan["notes"]
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 
-    def _take(self, check: Mapping[str, Any], pieces: Sequence[Piece]) -> None:
+    def _finish(self, pieces: Sequence[Piece], spent: bool) -> bool:
+        """Finish pieces, with a counterexample made small; whether deaths have been spent on one by now."""
+        self.workers.finish(pieces)
+        failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
+        if failing is None:
+            return spent
+        died = next(iter(failing.searched.failed.values())).died
+        self.workers.make_small(failing, spend=not spent)
+        return spent or bool(died)
+
+    def _further_rounds(self, check: Mapping[str, Any], pieces: Sequence[Piece], spent: bool) -> list[Searched]:
+        """Run a check again for as long as it has another finding, with the earlier ones passed over.
+
+        A finding at one level must not hide one at another. The main finding of a check cannot be passed over.
+        """
+        rounds: list[Searched] = []
+        over: list[str] = []
+        last = _together(pieces)
+        while (smallest := last.failed.get(last.minimal or "")) is not None:
+            if not smallest.finding or smallest.finding in over or smallest.died:
+                break
+            over.append(smallest.finding)
+            again = [Piece(passing_over(check["name"], over), piece.number) for piece in pieces]
+            self.workers.add(again)
+            self._finish(again, spent)
+            last = _together(again)
+            self._explain(check["name"], last)
+            rounds.append(last)
+        return [one for one in rounds if one.minimal is not None]
+
+    def _explain(self, name: str, searched: Searched) -> None:
+        """Add to a difference its explanation, and what an ordinary call shows on the same case."""
+        if searched.minimal is None or searched.failed[searched.minimal].died:
+            return
+        smallest = searched.failed[searched.minimal]
+        others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
+        searched.explained = self._explained(name, [searched.minimal, *others])
+        level = listed(name).level_of(smallest.finding) if is_listed(name) else ""
+        numbers = math.isfinite(math.inf if smallest.ratio is None else smallest.ratio)
+        if level in ("", VALUES) or not (numbers or smallest.origin.startswith("Raised")):
+            return
+        with suppress(Lost):
+            if plainly := str(self.workers.answer("plainly", case=searched.minimal)):
+                searched.level = VALUES
+                lines = [searched.explained, f"in an ordinary call, too: {plainly}"]
+                searched.explained = "\n  ".join(line for line in lines if line)
+
+    def _take(self, check: Mapping[str, Any], pieces: Sequence[Piece], further: Sequence[Searched]) -> None:
         """Make the result of a check of the outcomes of its pieces."""
         name = check["name"]
-        searched = Searched()
-        for piece in pieces:
-            searched.take(piece.searched)
-            if piece.searched.minimal is not None:
-                break
+        searched = _together(pieces)
         self._searched[name] = searched
         if not pieces:
             refused = tuple(self._plan["refused"].values())
-            self.results.append(CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused))
+            levels = {listed(name).level: "unsupported"} if is_listed(name) and listed(name).level else {}
+            self.results.append(
+                CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused, levels=levels)
+            )
             return
-        if searched.minimal is not None and not searched.failed[searched.minimal].died:
-            others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
-            searched.explained = self._explained(name, [searched.minimal, *others])
-        self._add_result(check, searched)
+        self._explain(name, searched)
+        self._add_result(check, searched, further)
         self.complete = self.complete and not searched.stopped
 
-    def _add_result(self, check: Mapping[str, Any], searched: Searched) -> None:
+    def _add_result(self, check: Mapping[str, Any], searched: Searched, further: Sequence[Searched] = ()) -> None:
         result = check_result(
             check["name"],
             searched,
@@ -111,6 +155,7 @@ class Checking:
             judges=check["judges"],
             replay=check["replay"],
             refused=self._plan["refused"],
+            further=further,
         )
         self.results.append(apply_deviation(result, self._accepted))
 
@@ -160,3 +205,13 @@ class Checking:
             if passed:
                 return [passed[at] for at in sorted({0, len(passed) // 2, len(passed) - 1})]
         return []
+
+
+def _together(pieces: Sequence[Piece]) -> Searched:
+    """The cases of pieces, up to the first that fails."""
+    searched = Searched()
+    for piece in pieces:
+        searched.take(piece.searched)
+        if piece.searched.minimal is not None:
+            break
+    return searched

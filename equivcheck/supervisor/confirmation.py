@@ -119,7 +119,7 @@ class Confirmation:
                 piece.searched.add(outcome)
 
     def _gap(self, piece: Piece, case: str, reason: str) -> None:
-        piece.journal[case] = CaseOutcome(case, judged=False, notes=(reason,))
+        piece.journal[case] = CaseOutcome(case, judged=False, notes=(reason,), reason="process-died")
         self.gaps.append(f"{piece.check} on {case}: {reason}")
 
 

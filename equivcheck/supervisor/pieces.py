@@ -52,6 +52,10 @@ class Pieces:
         self._confirmation.begin()
         self._on_case, self.pool.hear = on_case, self._take
 
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Take more pieces, before those that wait."""
+        self._queue.extendleft(reversed(pieces))
+
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Return when these pieces are done, up to the first that fails; the rest of them is dropped."""
         while True:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from equivcheck.report.deviations import parse_deviations
+from equivcheck.report.deviations import observed, parse_deviations
 from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
@@ -50,7 +50,7 @@ class Run:
     def report(self, complete: bool) -> Report:
         """The report of the results so far."""
         p = self._plan
-        seen = {result.name for result in self.results if result.outcome == "deviation"}
+        seen = observed(self.results)
         return Report(
             reference=self.reference,
             candidate=self.candidate,
@@ -74,6 +74,7 @@ class Run:
             candidate_line=p.get("candidate_line"),
             kernels=self._checking.kernels(),
             strict=self.request.strict,
+            require=tuple(self.request.require or ()),
             options_not_judged=tuple(p.get("options_not_judged", ())),
             deviations=tuple(replace(d, observed=d.name in seen) for d in self._accepted.values()),
             findings=self.findings,
@@ -86,9 +87,7 @@ class Run:
             if self._load():
                 self._checking.run(self._plan, self._accepted, lambda: self.keep(self.report(complete=False)))
                 self.workers.look_at_original(self._checking.cases_of_original())
-                self.sensitivity = measure_sensitivity(
-                    self.workers, self._checking.judged(), self.listener, run_began=self.began, run_until=self.until
-                )
+                self.sensitivity = self._sensitivity()
                 self._look_back()
                 in_time = time.monotonic() <= self.until and not self.sensitivity.untried
                 self.complete = self._checking.complete and in_time and not self.workers.gaps
@@ -96,6 +95,14 @@ class Run:
             self._checking.rescue()
             self.complete = False
         return self.report(self.complete)
+
+    def _sensitivity(self) -> Sensitivity:
+        """The faults that this run would have seen; a run that is different where that counts plants none."""
+        if self.report(complete=True).verdict == "different":
+            return Sensitivity(skipped="the run is different")
+        return measure_sensitivity(
+            self.workers, self._checking.judged(), self.listener, run_began=self.began, run_until=self.until
+        )
 
     def _load(self) -> bool:
         """Load the pair and make the plan; False if the candidate's process died of that, which is a difference."""
@@ -108,7 +115,7 @@ class Run:
             pair = self.reference, self.candidate
             self.results.append(death_result(lost, *pair, kind=self.kind, device=self.device))
             return False
-        self._accepted = parse_deviations(self.request.deviations, self._plan["known"])
+        self._accepted = parse_deviations(self.request.deviations)
         self.keep(self.report(complete=False))  # nothing is left of an older report from here on
         return True
 

@@ -172,6 +172,10 @@ class Sealed:
         """Take all pieces; `on_case` is called with the check of each case that is done."""
         self._pieces.begin(pieces, on_case)
 
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Take more pieces, before those that wait."""
+        self._pieces.add(pieces)
+
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Wait until these are done, up to the first that fails."""
         self._pieces.finish(pieces)

@@ -31,7 +31,7 @@ def measure_sensitivity(
     until = min(run_until, began + max(began - run_began, _PLANT_S))
     try:
         workers.ran(ran)
-        faults, without_effect = workers.answer("faults")
+        faults, without_effect, levels = workers.answer("faults")
     except Lost as lost:
         workers.gaps.append(f"planted faults: the original {lost.death.description}")
         return Sensitivity()
@@ -56,6 +56,7 @@ def measure_sensitivity(
         time.monotonic() - began,
         without_effect=tuple(sorted(without_effect)),
         untried=tuple(untried),
+        levels=dict(zip(faults, levels, strict=True)),
     )
 
 

@@ -29,6 +29,7 @@ class Workers(Protocol):
     def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
         """Take all pieces; `on_case` is called with the check of each case that is done."""
 
+    def add(self, pieces: Sequence[Piece]) -> None: ...
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Wait until these are done, up to the first that fails."""
 

@@ -51,6 +51,9 @@ class InProcess:
         """Take the function to call with the check of each case that is done."""
         self._on_case = on_case
 
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Do nothing: pieces are run when they have to be finished."""
+
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Run these, up to the first that fails."""
         for piece in pieces:

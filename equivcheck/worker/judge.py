@@ -6,11 +6,14 @@ Questions and answers are plain data, so that they can be asked of a process of 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from equivcheck.cases.case import Case
-from equivcheck.checks import Check
+from equivcheck.checks import CHECKS, CaseResult, Check
 from equivcheck.checks.backend import requiring
+from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
 from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks, shrink_calls
@@ -18,6 +21,8 @@ from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch
+from equivcheck.pairs.pair import Pair
+from equivcheck.report.catalogue import round_of
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime import beacon
 from equivcheck.runtime.file_access import Access
@@ -115,6 +120,19 @@ class Judge(LoadedPair):
         chosen = requiring(select_checks(checks, tuple(exclude), self.subject.kind), require_backend)
         self._checks = {check.name: check for check in chosen}
 
+    def _round(self, name: str) -> Check:
+        """The check of a round, in which findings of earlier rounds are passed over."""
+        check, over = round_of(name)
+        one = self._checks[check]
+        if not over:
+            return one
+
+        def run(pair: Pair, case: Case) -> CaseResult:
+            with passing_over(over):
+                return one.run(pair, case)
+
+        return replace(one, run=run)
+
     def piece(
         self,
         check: str,
@@ -135,8 +153,8 @@ class Judge(LoadedPair):
         Returns:
             The id of the smallest failing case or None, whether time ran out, and the seconds that it took.
         """
-        one, options = self._checks[check], self._options
-        planned = self._planned[check]
+        one, options = self._round(check), self._options
+        planned = self._planned[one.name]
         search = Search(
             one,
             self.subject,
@@ -149,14 +167,14 @@ class Judge(LoadedPair):
             dtypes=options["usable"],
         )
         search.run(
-            classes(one, self.subject, options["usable"], planned), seed_for(options["seed"], check), only=number
+            classes(one, self.subject, options["usable"], planned), seed_for(options["seed"], one.name), only=number
         )
         minimal = None if search.minimal is None else search.minimal.id
         return {"minimal": minimal, "stopped": search.stopped, "seconds": search.seconds}
 
     def one(self, check: str, case: str) -> dict[str, Any]:
         """Run a check on one case, whatever cases ran before; its outcome."""
-        search = Search(self._checks[check], self.subject, 1, 0, math.inf, began=self._begin)
+        search = Search(self._round(check), self.subject, 1, 0, math.inf, began=self._begin)
         parsed = Case.parse(case)
         try:
             search.visit(parsed)
@@ -189,6 +207,16 @@ class Judge(LoadedPair):
             )
         return answers
 
+    def plainly(self, case: str) -> str:
+        """The difference on this case in an ordinary call, without dropout and steps; empty if there is none."""
+        parsed = Case.parse(case).but(attn_pdrop=0.0, resid_pdrop=0.0, steps="")
+        name = "logits" if self.subject.traits.whole_model or parsed.n_layer else "gradients"
+        check = next(check for check in CHECKS if check.name == name)
+        search = Search(check, self.subject, 1, 0, math.inf, began=self._begin)
+        with suppress(Mismatch):
+            search.visit(parsed)
+        return next((str(mismatch) for mismatch in search.failed.values()), "")
+
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Record which cases the checks judged: planted faults are tried on them."""
         self._plants = Plants(
@@ -208,8 +236,9 @@ class Judge(LoadedPair):
         return self._plants
 
     def faults(self) -> list[list[str]]:
-        """The names of the faults to look for, and of those that are left out."""
-        return list(self._faults.chosen())
+        """The names of the faults to look for, of those that are left out, and the levels of the former."""
+        chosen, left_out = self._faults.chosen()
+        return [chosen, left_out, [self._faults.level_of(name) for name in chosen]]
 
     def detect(self, fault: str, seconds: float) -> str | None:
         """The first detection of a fault: `""` if there is none, None if time ran out."""

@@ -31,7 +31,8 @@ def test_the_exit_status_is_the_verdict_and_the_verdict_is_last(
 ) -> None:
     judge.answer = report
     assert main(["verify"]) == status
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{report.verdict}: ")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith((f"{report.verdict}: ", f"{report.verdict} at values: "))
 
 
 def test_a_run_says_one_line_per_finished_check_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +62,8 @@ def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> N
         "case_seconds": None,
         "worker_memory": None,
         "setup": None,
+        "require": None,
+        "domain": None,
     }
 
 
@@ -70,6 +73,7 @@ def test_every_option_arrives(judge: Judge) -> None:
     )
     more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict"]
     more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
+    more += ["--require", "drop-in,values", "--domain", "head_size == 64"]
     main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
     ((pair, options),) = judge.calls
     assert pair == ("a:A", "b:B")
@@ -88,6 +92,8 @@ def test_every_option_arrives(judge: Judge) -> None:
         "case_seconds": 7.0,
         "worker_memory": 2.0**31,
         "setup": "s:S",
+        "require": ("values", "drop-in"),
+        "domain": "head_size == 64",
     }
 
 

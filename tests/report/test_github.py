@@ -14,11 +14,13 @@ from equivcheck.report.outputs import Outputs
 
 def test_an_annotation_points_at_the_line_that_defines_the_candidate() -> None:
     assert github.annotations(FULL) == [
-        "::error file=pkg/fast.py,line=12,title=equivcheck%3A gradients is different::"
+        "::error file=pkg/fast.py,line=12,title=equivcheck%3A gradients is different at values::"
         f"3 of 12 values differ%0Alargest: nan%0Areplay: equivcheck replay {CASE} a:A b:B"
     ]
     assert github.annotations(report_of(OUTPUT, GRADIENTS)) == []
-    assert github.annotations(report_of(BROKEN))[0].startswith("::error title=equivcheck%3A output is different::3 of")
+    assert github.annotations(report_of(BROKEN))[0].startswith(
+        "::error title=equivcheck%3A output is different at values::3 of"
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_no_name_begins_a_command_of_its_own() -> None:
 def test_github_shows_ten_differences_at_most_and_the_verdict() -> None:
     shown = github.annotations(MANY)
     assert len(shown) == 10
-    assert "::different: check-0, check-1" in shown[-1]
+    assert "::different at values: check-0, check-1" in shown[-1]
 
 
 def test_the_summary_is_appended_where_the_step_wants_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,4 +21,6 @@ def test_markdown_shows_strange_names_as_they_are() -> None:
 
 
 def test_markdown_begins_with_the_verdict() -> None:
-    assert markdown.render(report_of(BROKEN)).startswith("# equivcheck: different\n\n**different**: output, 60 cases")
+    assert markdown.render(report_of(BROKEN)).startswith(
+        "# equivcheck: different at values\n\n**different at values**: output, 60 cases"
+    )

@@ -17,10 +17,10 @@ from equivcheck.report.model import CheckResult, Report, Sensitivity
             report_of(OUTPUT, GRADIENTS),
             "equivalent: 100 cases, 2 checks, cpu (torch 2.13.0), 2 of 2 planted faults caught, 41.2 s",
         ),
-        (report_of(BROKEN, GRADIENTS), "different: output, 100 cases, 2 checks, cpu (torch 2.13.0), 41.2 s"),
+        (report_of(BROKEN, GRADIENTS), "different at values: output, 100 cases, 2 checks, cpu (torch 2.13.0), 41.2 s"),
         (
             report_of(BROKEN, GRADIENTS, complete=False),
-            "different: output, 100 cases, 2 checks, cpu (torch 2.13.0), partial: the run was cut short, 41.2 s",
+            "different at values: output, 100 cases, 2 checks, cpu (torch 2.13.0), partial: the run was cut short, 41.2 s",
         ),
         (
             report_of(OUTPUT, sensitivity=Sensitivity(("a", "b"), ("b",))),
@@ -36,13 +36,13 @@ from equivcheck.report.model import CheckResult, Report, Sensitivity
         ),
         (
             report_of(replace(OUTPUT, outcome="deviation"), replace(GRADIENTS, outcome="unsupported"), environment={}),
-            "equivalent: 100 cases, 2 checks (1 deviation, 1 unsupported), cpu, 2 of 2 planted faults caught, 41.2 s",
+            "equivalent at values: 100 cases, 2 checks (1 deviation, 1 unsupported), cpu, 2 of 2 planted faults caught, 41.2 s",
         ),
     ],
 )
 def test_the_verdict_is_one_line_and_the_last(report: Report, verdict: str) -> None:
     assert table.plain(report).splitlines()[-1] == verdict
-    assert verdict.partition(":")[0] == report.verdict
+    assert verdict.partition(":")[0].partition(" at ")[0] == report.verdict
 
 
 def test_the_plain_table_is_aligned_and_tells_everything() -> None:
@@ -59,7 +59,7 @@ def test_the_plain_table_is_aligned_and_tells_everything() -> None:
         f"gradients  equivalent     40         0.73  key.weight of {CASE}\n"
         "\n"
         "counterexamples:\n"
-        f"  output: {CASE} (ratio inf)\n"
+        f"  output [values]: {CASE} (ratio inf)\n"
         "    3 of 12 values differ\n"
         "    largest: nan\n"
         f"    replay: equivcheck replay {CASE} a:A b:B\n"
@@ -70,8 +70,10 @@ def test_the_plain_table_is_aligned_and_tells_everything() -> None:
         "unsupported:\n"
         "  gradients: float16: RuntimeError\n"
         "\n"
+        "levels: values different, training not judged (not required), transforms not judged (not required), "
+        "drop-in not judged (not required)\n"
         "sensitivity: 3 faults planted, 2 caught; survived: c\n"
-        "different: output, 100 cases, 2 checks, cpu (torch 2.13.0), 41.2 s\n"
+        "different at values: output, 100 cases, 2 checks, cpu (torch 2.13.0), 41.2 s\n"
     )
 
 
@@ -90,7 +92,7 @@ def test_on_a_terminal_names_are_no_markup_and_commands_are_not_broken(monkeypat
     assert "[bold]output[/bold]" in shown.replace("\n", "")
     assert f"replay: equivcheck replay {CASE} a:A b:B\n" in shown
     assert "\\x1b[31mB" in shown
-    assert shown.splitlines()[-1].startswith("\x1b[1mdifferent: [bold]output[/bold], 60 cases")
+    assert shown.splitlines()[-1].startswith("\x1b[1mdifferent at values: [bold]output[/bold], 60 cases")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from equivcheck.supervisor.workers import Worker
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate", ""])
-def test_a_lost_gpu_is_the_side_that_ran_and_not_the_one_that_the_beacon_shows_later(side: str) -> None:
+def test_a_lost_gpu_belongs_to_the_side_that_ran(side: str) -> None:
     ended: list[tuple[str, str]] = []
 
     class Nursery:

@@ -19,7 +19,9 @@ class CaseResult:
         ratio: The worst ratio of error to budget; None if no tensor was compared.
         where: The tensor with this ratio.
         notes: Remarks for the report.
-        judged: Whether the check applies to this pair. If not, no fault is planted for it.
+        judged: Whether something was compared. If not in any case, no fault is planted for the check.
+        applies: Whether the property has a meaning for the pair; if not, that was shown on the original.
+        reason: Why nothing was compared although it has one, in one word.
         unsupported: The transforms that the original supports and the candidate refuses loudly.
         data: The kernels that ran, by dtype; from the check `backend` alone.
     """
@@ -28,8 +30,10 @@ class CaseResult:
     where: str = ""
     notes: tuple[str, ...] = ()
     judged: bool = True
+    applies: bool = True
     unsupported: tuple[str, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
     @staticmethod
     def worst(results: Iterable["CaseResult"]) -> "CaseResult":
@@ -46,6 +50,7 @@ class CaseResult:
             worst.where,
             tuple(dict.fromkeys(note for result in all_results for note in result.notes)),
             any(result.judged for result in all_results),
+            any(result.applies for result in all_results),
             tuple(dict.fromkeys(transform for result in all_results for transform in result.unsupported)),
         )
 

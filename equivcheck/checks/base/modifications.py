@@ -14,6 +14,7 @@ from equivcheck.cases.case import Case, generator
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.base.compare_all import compare_all
+from equivcheck.checks.base.findings import finding
 from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.exact import forward
 from equivcheck.errors import Mismatch
@@ -70,7 +71,8 @@ def adapted(problem: Problem, module: nn.Module, name: str) -> None:
     setattr(module.get_submodule(path), last, adapter.train(inner.training))
 
 
-_CHANGES: dict[str, Change] = {"a forward hook": hooked, "an adapter": adapted}
+_CHANGES: dict[str, tuple[str, Change]] = {"a forward hook": ("hooks", hooked), "an adapter": ("adapters", adapted)}
+"""A change in words -> the finding that it can have, and what makes it."""
 
 
 def parts(module: nn.Module) -> list[str]:
@@ -90,19 +92,21 @@ def compare_modified(pair: Pair, problem: Problem) -> CaseResult:
         Mismatch: The candidate does not follow a modification.
     """
     results = []
-    for what, change in _CHANGES.items():
+    for what, (name_of_finding, change) in _CHANGES.items():
         names = parts(problem.reference)
         if not _stands(problem, change, names):
             names = [name for name in names if _stands(problem, change, (name,))]
         if not names:
             continue
-        try:
-            results.append(_compare_changed(problem, what, change, names))
-        except Mismatch:
-            for name in names:
-                _compare_changed(problem, what, change, (name,))
-            raise
-    results += [_compare_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
+        with finding(name_of_finding):
+            try:
+                results.append(_compare_changed(problem, what, change, names))
+            except Mismatch:
+                for name in names:
+                    _compare_changed(problem, what, change, (name,))
+                raise
+    with finding("config"):
+        results += [_compare_field(pair, problem.case, name, values) for name, values in _fields(problem.case.config())]
     return CaseResult.together(results) if results else CaseResult()
 
 

@@ -135,7 +135,9 @@ def not_compared(what: str, why: Exception | None) -> CaseResult:
     assert why is not None, "there is a reason, or there is a result"
     if isinstance(why, ReferenceRaises):
         return CaseResult(
-            notes=(f"{what}: the original itself raises {kind_of(why)}, there is nothing to compare",), judged=False
+            notes=(f"{what}: the original itself raises {kind_of(why)}, there is nothing to compare",),
+            judged=False,
+            applies=False,
         )
     return CaseResult(unsupported=(f"{what}: {first_line(why)}",))
 

@@ -26,4 +26,6 @@ def within(what: str, *, separator: str = ": ", where: str = "", plain: bool = F
         yield
     except Mismatch as error:
         kind = Raised if isinstance(error, Raised) and not plain else Mismatch
-        raise kind(f"{what}{separator}{error}", ratio=error.ratio, where=where or error.where) from None
+        raise kind(
+            f"{what}{separator}{error}", ratio=error.ratio, where=where or error.where, finding=error.finding
+        ) from None

@@ -47,7 +47,9 @@ _RECOMPUTED = 64  # up to this length results are also compared with a backward 
 def dropout(pair: Pair, case: Case) -> CaseResult:
     """In train mode outputs and gradients are the oracle's under the candidate's own masks, and masks are random."""
     if pair.traits.function and "dropout_p" not in pair.options:
-        return CaseResult(notes=("not both of the functions take dropout_p",), judged=False)
+        if "dropout_p" in pair.reference_alone:
+            return CaseResult(judged=False, unsupported=("dropout_p, which the candidate does not take",))
+        return CaseResult(notes=("the original takes no dropout_p",), judged=False, applies=False)
     problem = pair.problem(case.but(training=True))
     try:
         must_open(pair, case)
@@ -185,7 +187,7 @@ _DROPPED = CaseSpace(
     max_head_size=64,
     max_chunks=16,
     training=True,
-    train_rates=(0.1, 0.25, 0.5, 0.8, 0.0, 1.0),
+    train_rates=(0.1, 0.25, 0.5, 0.8, 0.0, 0.3),  # the check `limits` has a rate of 1
     regimes=("sharpened", "near_initial", "same_sign_v", "zero_rows", "ties"),
 )
 

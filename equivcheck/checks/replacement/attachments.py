@@ -152,7 +152,9 @@ def masks(pair: Pair, case: Case) -> CaseResult:
 
     replacement = replaced(pair, case, edit)
     if not edited:
-        return CaseResult(notes=("the original has no buffer that is a mask of zeros and ones",), judged=False)
+        return CaseResult(
+            notes=("the original has no buffer that is a mask of zeros and ones",), judged=False, applies=False
+        )
     after = replacement.after.values
     before = replacement.before.values
     off = [

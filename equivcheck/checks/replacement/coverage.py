@@ -42,7 +42,7 @@ def layers(pair: Pair, case: Case) -> CaseResult:
     replacement = replaced(pair, case)
     changed = replacement.before.changed(replacement.after)
     if not changed:
-        return CaseResult(notes=("nothing was replaced, the model is as it was",), judged=False)
+        return CaseResult(notes=("nothing was replaced, the model is as it was",), judged=False, applies=False)
     kinds = {replacement.before.kinds[name] for name in changed}
     left = [name for name, kind in replacement.before.kinds.items() if kind in kinds and name not in changed]
     if left:
@@ -93,7 +93,9 @@ def blocks(pair: Pair, case: Case) -> CaseResult:
 
     replacement = replaced(pair, case, exchange)
     if not exchanged:
-        return CaseResult(notes=("the original has no list of blocks, of which one could be another",), judged=False)
+        return CaseResult(
+            notes=("the original has no list of blocks, of which one could be another",), judged=False, applies=False
+        )
     after = replacement.after.modules
     for name, module in replacement.problem.make_reference().named_modules():
         reference_numbers, candidate_numbers = _numbers(module), _numbers(after.get(name, module))
@@ -192,7 +194,7 @@ def root(pair: Pair, case: Case) -> CaseResult:
     replacement = replaced(pair, case)
     changed = [name for name in replacement.before.changed(replacement.after) if name]
     if not changed:
-        return CaseResult(notes=("nothing was replaced, the model is as it was",), judged=False)
+        return CaseResult(notes=("nothing was replaced, the model is as it was",), judged=False, applies=False)
     alone = replacement.problem.make_reference().get_submodule(changed[0])
     before = ModelSnapshot.of(alone)
     with warnings.catch_warnings(), classes_restored(alone):

@@ -68,8 +68,8 @@ def without_judgement(report: Report, checks: Sequence[Listed]) -> Iterator[str]
         result = results.get(check.name)
         if result is not None and result.outcome == "unsupported" and not result.cases:
             yield f"check {check.name} judged nothing: {'; '.join(result.unsupported) or result.detail}"
-        elif result is not None and result.detail.startswith("nothing was judged"):
-            yield f"check {check.name}: {result.detail}"
+        elif result is not None and result.outcome in ("not judged", "not applicable"):
+            yield f"check {check.name} is {result.outcome}: {'; '.join(result.notes) or result.detail}"
 
 
 def _floor(report: Report, check: Listed) -> int:

@@ -9,7 +9,7 @@ from equivcheck.report.model import Report
 __all__ = ["fallen_behind"]
 
 _GROWTH = 1.5  # a ratio that grew by more than half is worth a look, long before it reaches 1
-_FROM_BEST = ("equivalent", "deviation", "unsupported", "different")
+_FROM_BEST = ("equivalent", "deviation", "not applicable", "unsupported", "not judged", "different")
 
 
 def fallen_behind(reports: Mapping[str, Report], old_name: str, old: Report) -> Iterator[str]:

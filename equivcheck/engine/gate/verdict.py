@@ -1,7 +1,7 @@
 """Reports compared with the source as it stands: every reason to refuse them, each in one line with the way out."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from equivcheck.engine.gate.history import fallen_behind
 from equivcheck.engine.gate.sources import AGAIN, stale, uncovered
 from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import CATALOGUE
+from equivcheck.report.deviations import observed, parse_deviations
 from equivcheck.report.model import SCHEMA_VERSION, Deviation, Report
 
 __all__ = ["GatePolicy", "notes", "violations"]
@@ -33,6 +34,7 @@ class GatePolicy:
     devices: tuple[str, ...] = ()  # such as cuda, or a part of a GPU's name
     min_profile: str = "gate"
     dtypes: tuple[str, ...] | None = None  # None: all that run
+    require: tuple[str, ...] | None = None  # levels; None: those that the report requires
     torch: str | None = None  # a version, or the first parts of one
     strict_environment: bool = False  # whether another version of torch or of a package is refused
     pair: tuple[str, str] | None = None
@@ -57,9 +59,10 @@ def violations(
         UsageError: No report is of the pair and device of `against`, or the policy names an unknown check.
     """
     known = [check.name for check in CATALOGUE]
-    for name in (*policy.checks, *policy.exclude, *policy.deviations):
+    for name in (*policy.checks, *policy.exclude):
         if name not in known:
             raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
+    parse_deviations(policy.deviations)
     for name, report in reports.items():
         for reason in _of_one(report, policy):
             yield f"{name}: {reason}"
@@ -100,19 +103,36 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
         yield from dtypes_missing(report, policy.dtypes)
         checks = required_checks(report, policy.checks, policy.exclude)
         yield from too_few_cases(report, checks, policy.dtypes)
-    for result in report.results:
-        if result.outcome == "different":
-            yield (
-                f"check {result.name} is different; mend the candidate (the report has the case), "
-                "or declare a deviation"
-            )
-    survived = report.sensitivity.survived
+    report = replace(report, require=policy.require or report.required)
+    yield from _levels(report)
+    survived = report.survived
+    if report.sensitivity.skipped and report.verdict == "different":
+        return
     if survived:
         yield f"insensitive: planted faults survived ({', '.join(survived)}); {AGAIN} with more cases (--profile gate)"
     elif not report.sensitivity.planted:
         yield f"insensitive: no fault was planted; {AGAIN} with all checks"
-    if report.verdict not in ("equivalent", "different", "insensitive", "partial"):
+    if report.verdict not in ("equivalent", "different", "insensitive", "partial", "not judged"):
         yield f"its verdict is {report.verdict}; see equivcheck report on the file"
+
+
+def _levels(report: Report) -> Iterator[str]:
+    """The differences at required levels, and required levels at which nothing was judged."""
+    for result in report.results:
+        for finding in result.shown:
+            if finding.outcome == "different" and (not finding.level or finding.level in report.require):
+                at = f" at {finding.level}" if finding.level else ""
+                yield (
+                    f"check {result.name_of(finding)} is different{at}; mend the candidate (the report has the case), "
+                    "or declare a deviation"
+                )
+        if result.outcome == "different" and not result.shown:
+            yield f"check {result.name} is different; mend the candidate, or declare a deviation"
+    for level in report.require:
+        if report.levels[level] == "not judged":
+            names = [r.name for r in report.results if r.levels.get(level) == "not judged"]
+            what = f"nothing was compared in {', '.join(names)}" if names else "no check of it was run"
+            yield f"level {level} is required and was not judged: {what}; {AGAIN}, or require others with --require"
 
 
 def _aged(report: Report, max_age: timedelta, now: datetime) -> Iterator[str]:
@@ -146,7 +166,8 @@ def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
     declared = {d.name: d for report in reports.values() for d in report.deviations}
     for name, given in policy.deviations.items():
         declared[name] = given if isinstance(given, Deviation) else Deviation(name, given)
-    seen = {result.name for r in reports.values() for result in r.results if result.outcome == "deviation"}
+    seen = {name for r in reports.values() for name in observed(r.results)}
+    accepted = {result.name for r in reports.values() for result in r.results if result.outcome == "deviation"}
     for name, deviation in declared.items():
         if deviation.expired(policy.now.date()):
             yield (
@@ -155,7 +176,7 @@ def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
             )
         if name not in seen:
             yield f"deviation {name} is declared and no longer observed ({deviation.reason}); take the declaration away"
-    for name in sorted(seen - set(declared)):
+    for name in sorted(n for n in accepted if not any(d.partition(".")[0] == n.partition(".")[0] for d in declared)):
         yield f"deviation {name} has no reason in the report; {AGAIN} with the declaration"
 
 

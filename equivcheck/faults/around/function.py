@@ -12,6 +12,7 @@ from equivcheck.faults.around import edits
 from equivcheck.faults.base import NOT_BFLOAT16, WIDE, Fault
 from equivcheck.faults.gradient_edits import rewritten
 from equivcheck.numerics.dtypes import HALF
+from equivcheck.report.levels import TRAINING
 
 __all__ = ["FUNCTIONS", "edited_result"]
 
@@ -190,7 +191,7 @@ FUNCTIONS = (
     _call(dropout_left_on, seen_by=("output", "purity"), needs="dropout_p"),
     _call(mask_shared_over_the_batch, seen_by=("dropout",), needs="dropout_p"),
     _call(input_modified_in_place, seen_by=("purity",)),
-    _call(generator_drawn_from, seen_by=("purity",)),
+    _call(generator_drawn_from, seen_by=("purity",), wrong_at=TRAINING),
     _call(mask_ignored, seen_by=("output",), needs="boolean"),
     _call(boolean_mask_inverted, seen_by=("output",), needs="boolean"),
     _call(mask_of_the_first_head_for_all, seen_by=("output",), needs="mask by heads"),

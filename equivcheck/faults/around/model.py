@@ -25,6 +25,7 @@ from equivcheck.faults.around.module_contract import (
     submodule_not_called,
 )
 from equivcheck.faults.base import NOT_BFLOAT16, WIDE, Factory, Fault
+from equivcheck.report.levels import TRAINING, VALUES
 
 __all__ = ["MODELS"]
 
@@ -139,8 +140,8 @@ MODELS = (
     ),
     _forward(first_weight_gradient_halved, name="first-weight-gradient-halved-in-training", seen_by=("training",)),
     _forward(training_mode_ignored, seen_by=("dropout", "modes")),
-    _forward(eval_mode_ignored, seen_by=("modes", "purity")),
-    _forward(generator_drawn_from, seen_by=("purity",)),
+    _forward(eval_mode_ignored, seen_by=("modes", "purity"), wrong_at=VALUES),
+    _forward(generator_drawn_from, seen_by=("purity",), wrong_at=TRAINING),
     _forward(refusals_swallowed, seen_by=("errors",)),
     _module(parameter_renamed, seen_by=("checkpoint",)),
     _module(submodule_not_called, seen_by=("interface",)),

@@ -14,6 +14,7 @@ from equivcheck.faults.base import NOT_BFLOAT16, WIDE, Factory, Fault
 from equivcheck.faults.gradient_edits import rewritten, rewritten_parameter
 from equivcheck.faults.inside.strides import misread
 from equivcheck.numerics.dtypes import HALF
+from equivcheck.report.levels import TRAINING, VALUES
 
 __all__ = [
     "EDITED_OUTPUT",
@@ -201,8 +202,8 @@ PLANTS = (
     _forward(input_modified_in_place, seen_by=("purity",)),
     _forward(dropout_left_on, seen_by=("output", "modes", "purity")),
     _forward(training_mode_ignored, seen_by=("dropout", "modes")),
-    _forward(eval_mode_ignored, seen_by=("modes", "dropout")),
-    _forward(generator_drawn_from_in_eval, seen_by=("purity", "modes")),
+    _forward(eval_mode_ignored, seen_by=("modes", "dropout"), wrong_at=VALUES),
+    _forward(generator_drawn_from_in_eval, seen_by=("purity", "modes"), wrong_at=TRAINING),
     _forward(generator_reseeded, seen_by=("dropout", "modes")),
     _forward(state_kept_between_calls, seen_by=("purity", "modes"), shows_in=WIDE),
     _forward(refusals_swallowed, seen_by=("errors",)),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from equivcheck.faults.around.function import edited_result
 from equivcheck.faults.base import NOT_BFLOAT16, Factory, Fault, Put
 from equivcheck.faults.gradient_edits import rewritten
+from equivcheck.report.levels import DROP_IN
 
 __all__ = ["CHANGES"]
 
@@ -179,6 +180,6 @@ CHANGES = (
     Fault.of(batch_of_one_off, _EVERYWHERE, seen_by=("batching",), shows_in=NOT_BFLOAT16),
     Fault.of(expanded_gradient_read_once, _TENSORS, seen_by=("layouts",)),  # of a model only ids have a layout
     Fault.of(nan_refused, _EVERYWHERE, seen_by=("extremes",)),
-    Fault.of(OutputsKeptForEver, _EVERYWHERE, seen_by=("purity",)),
+    Fault.of(OutputsKeptForEver, _EVERYWHERE, seen_by=("purity",), wrong_at=DROP_IN),
 )
 """Edits of the outputs of any original; a class makes a new edit for each module."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.report.levels import VALUES
 
 __all__ = ["FAULTS"]
 
@@ -110,6 +111,6 @@ FAULTS = (
     inside("interface", MaskOfBooleans, seen_by=("checkpoint",)),
     inside("interface", MaskOfTwoDimensions, seen_by=("checkpoint",)),
     inside("interface", MaskTwiceTooLarge, seen_by=("checkpoint", "errors")),
-    inside("interface", ValueWithoutBias, seen_by=("checkpoint", "output")),
+    inside("interface", ValueWithoutBias, seen_by=("checkpoint", "output"), wrong_at=VALUES),
     inside("interface", KeysInAnotherOrder, seen_by=("checkpoint",)),
 )

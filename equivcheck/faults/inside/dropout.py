@@ -8,6 +8,7 @@ from torch import Tensor
 
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.report.levels import DROP_IN, VALUES
 
 __all__ = ["FAULTS", "MaskedDropout"]
 
@@ -190,16 +191,16 @@ class DropoutRenormalised(MaskedDropout):
 
 FAULTS = (
     inside("dropout", DropoutNever, seen_by=("dropout",)),
-    inside("dropout", DropoutInEval, seen_by=("modes", "output", "dropout", "purity")),
+    inside("dropout", DropoutInEval, seen_by=("modes", "output", "dropout", "purity"), wrong_at=VALUES),
     inside("dropout", DropoutOffAfterEval, seen_by=("modes", "dropout")),
     inside("dropout", DropoutModeOfTheFirstCall, seen_by=("modes", "dropout")),
-    inside("dropout", DropoutModeOfTheModule, seen_by=("modes",)),
-    inside("dropout", DropoutRateFixedAtConstruction, seen_by=("modes",)),
+    inside("dropout", DropoutModeOfTheModule, seen_by=("modes",), wrong_at=DROP_IN),
+    inside("dropout", DropoutRateFixedAtConstruction, seen_by=("modes",), wrong_at=DROP_IN),
     inside("dropout", DropoutRateOfTheResidual, seen_by=("dropout", "modes")),
     inside("dropout", DropoutRateATenthLower, seen_by=("dropout",)),
     inside("dropout", DropoutUnscaled, seen_by=("dropout",)),
     inside("dropout", DropoutKeepsPairs, seen_by=("dropout",)),
-    inside("dropout", DropoutOfOneIsNan, seen_by=("dropout", "modes")),
+    inside("dropout", DropoutOfOneIsNan, seen_by=("limits",)),
     inside("dropout", DropoutMaskSharedOverHeads, seen_by=("dropout",)),
     inside("dropout", DropoutMaskSharedOverBatch, seen_by=("dropout",)),
     inside("dropout", DropoutMaskSharedOverQueries, seen_by=("dropout",)),

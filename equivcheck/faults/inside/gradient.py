@@ -9,6 +9,7 @@ from torch import Tensor
 from equivcheck.faults.base import inside
 from equivcheck.faults.gradient_edits import as_if, rewritten, rewritten_parameter
 from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.report.levels import VALUES
 
 __all__ = ["FAULTS"]
 
@@ -211,7 +212,7 @@ FAULTS = (
     inside("gradient", KeyDetached, seen_by=("gradients",)),
     inside("gradient", ValueDetached, seen_by=("gradients",)),
     inside("gradient", SoftmaxDetached, seen_by=("gradients",)),
-    inside("gradient", NoGradientsInEval, seen_by=("gradients", "modes")),
+    inside("gradient", NoGradientsInEval, seen_by=("gradients", "modes"), wrong_at=VALUES),
     inside("gradient", InputGradientMissesTheQueryPath, seen_by=("gradients",)),
     inside("gradient", KeyGradientOnePercentOff, seen_by=("gradients",)),
     inside("gradient", KeyGradientLosesATenth, seen_by=("gradients",)),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.report.levels import VALUES
 
 __all__ = ["FAULTS"]
 
@@ -172,10 +173,10 @@ FAULTS = (
     inside("interface", HooksBypassedInEval, seen_by=("interface",)),
     inside("interface", ForwardCalledDirectly, seen_by=("interface",)),
     inside("interface", ArgumentRenamed, seen_by=("interface",)),
-    inside("interface", ResultInATuple, seen_by=("interface", "output")),
+    inside("interface", ResultInATuple, seen_by=("interface", "output"), wrong_at=VALUES),
     inside("interface", AttentionDropoutIsNoModule, seen_by=("interface",)),
     inside("interface", BuiltInEvalMode, seen_by=("interface",)),
-    inside("interface", BuiltFrozen, seen_by=("interface", "gradients")),
+    inside("interface", BuiltFrozen, seen_by=("interface", "gradients"), wrong_at=VALUES),
     inside("interface", ProjectionBiasUnused, seen_by=("output", "gradients", "logits")),
     inside("interface", ProjectionBiasTwice, seen_by=("output", "gradients")),
     inside("interface", ValueBiasUnused, seen_by=("output", "gradients")),

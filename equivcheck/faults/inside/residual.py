@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.report.levels import TRAINING, VALUES
 
 __all__ = ["FAULTS"]
 
@@ -85,10 +86,10 @@ FAULTS = (
     inside("dropout", ResidualDropoutMissing, seen_by=("dropout",)),
     inside("dropout", ResidualDropoutTwice, seen_by=("dropout",)),
     inside("dropout", ResidualDropoutBeforeTheProjection, seen_by=("dropout",)),
-    inside("dropout", ResidualDropoutInEval, seen_by=("modes", "output", "dropout", "purity")),
+    inside("dropout", ResidualDropoutInEval, seen_by=("modes", "output", "dropout", "purity"), wrong_at=VALUES),
     inside("dropout", ResidualDropoutOfTheAttentionRate, seen_by=("dropout", "modes")),
-    inside("dropout", RatesSwapped, seen_by=("interface", "dropout")),
-    inside("dropout", AttentionRateIgnored, seen_by=("interface", "dropout", "modes")),
+    inside("dropout", RatesSwapped, seen_by=("interface", "dropout"), wrong_at=TRAINING),
+    inside("dropout", AttentionRateIgnored, seen_by=("interface", "dropout", "modes"), wrong_at=TRAINING),
     inside("mode", GeneratorReseeded, seen_by=("dropout", "modes", "purity")),
-    inside("mode", GeneratorDrawnFromInEval, seen_by=("purity", "modes")),
+    inside("mode", GeneratorDrawnFromInEval, seen_by=("purity", "modes"), wrong_at=TRAINING),
 )

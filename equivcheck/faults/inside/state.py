@@ -8,6 +8,7 @@ from torch import Tensor
 
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
+from equivcheck.report.levels import DROP_IN
 
 __all__ = ["FAULTS"]
 
@@ -174,9 +175,9 @@ FAULTS = (
     inside("state", ScaleFoldedIntoTheWeight, seen_by=("purity", "checkpoint", "modes")),
     inside("state", WeightDrawnAtTheFirstCall, seen_by=("output", "purity")),
     inside("state", WeightCopiedAtTheFirstEval, seen_by=("modes", "interface")),
-    inside("state", CopyCallsTheOriginal, seen_by=("modes",)),
+    inside("state", CopyCallsTheOriginal, seen_by=("modes",), wrong_at=DROP_IN),
     inside("state", ResultOverwrittenByTheNextCall, seen_by=("purity",)),
     inside("state", InputModifiedInPlace, seen_by=("purity",)),
-    inside("state", SubmoduleFollowsTheModule, seen_by=("modes", "purity")),
-    inside("state", GlobalFlagChanged, seen_by=("purity",)),
+    inside("state", SubmoduleFollowsTheModule, seen_by=("modes", "purity"), wrong_at=DROP_IN),
+    inside("state", GlobalFlagChanged, seen_by=("purity",), wrong_at=DROP_IN),
 )
