@@ -101,7 +101,14 @@ def _random(pair: Pair, case: Case) -> tuple[str, ...]:
     """
     problem, visible = pair.problem(case), visible_in(pair, case)
     candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
-    masks_by_call = [read_masks(problem, candidate, gradients=True, calls=calls) for calls in range(_CALLS)]
+
+    def successive(module: nn.Module) -> list[Masks]:
+        return [read_masks(problem, module, gradients=True, calls=calls) for calls in range(_CALLS)]
+
+    # at these sizes nothing has run: it is the candidate's failure only where the original is read in the same way
+    masks_by_call = candidate_run(
+        problem, lambda _: successive(candidate), reference=lambda: successive(problem.make_reference())
+    )
     with inject(masks_by_call[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
         forward(problem, problem.reference, problem.inputs, gradients=False)
     whole = torch.ones(1, 1, dtype=torch.bool, device=problem.device)
@@ -117,11 +124,7 @@ def _random(pair: Pair, case: Case) -> tuple[str, ...]:
             def peers(
                 what: str = what, layers: Sequence[int] = tuple(layers), rate: float = rate, seen: Tensor = seen
             ) -> Iterator[Tensor]:
-                reference = problem.reference
-                reference_masks = [
-                    read_masks(problem, reference, gradients=True, calls=calls) for calls in range(_CALLS)
-                ]
-                yield _stacked(reference_masks, what, layers)
+                yield _stacked(successive(problem.reference), what, layers)
                 # a kernel that is not causal drops hidden keys, too, and these are not looked at
                 drawn = case.but(is_causal=not bool(seen.triu(1).any()))
                 with seeded(case.seed, problem.device):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from equivcheck.pairs.visible import Visible
 from equivcheck.runtime.rng import generator_state, seeded, set_generator_state
 
 __all__ = ["compare_exactly", "compare_under_masks", "forward", "must_open", "read_masks", "under_masks", "visible_in"]
+
+T = TypeVar("T")
 
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below another mask
 
@@ -194,7 +196,10 @@ def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult,
     for gradients in (True, False):
         run = partial(problem.run, inputs=problem.inputs, gradients=gradients)
         original = partial(_of_original, problem, run)
-        masks = candidate_run(problem, partial(_masks, problem, candidate, gradients), reference=original)
+        reading = partial(_masks, problem, gradients)
+        masks = candidate_run(
+            problem, partial(_of_candidate, candidate, reading), reference=partial(_of_original, problem, reading)
+        )
         candidate_results = candidate_run(problem, partial(_of_candidate, candidate, run), reference=original)
         # the masks of both runs are mostly the same: then one oracle serves both
         masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
@@ -203,13 +208,13 @@ def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult,
     return CaseResult.worst(results), seen[0][1]
 
 
-def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:
-    return read_masks(problem, candidate, gradients=gradients)
+def _masks(problem: Problem, gradients: bool, module: nn.Module) -> Masks:
+    return read_masks(problem, module, gradients=gradients)
 
 
-def _of_candidate(candidate: nn.Module, run: Callable[[nn.Module], Results], _: nn.Module) -> Results:
+def _of_candidate(candidate: nn.Module, run: Callable[[nn.Module], T], _: nn.Module) -> T:
     return run(candidate)
 
 
-def _of_original(problem: Problem, run: Callable[[nn.Module], Results]) -> Results:
+def _of_original(problem: Problem, run: Callable[[nn.Module], T]) -> T:
     return run(problem.make_reference())
