@@ -166,7 +166,10 @@ class Search:
         if raised_by(error) == REFERENCE:
             return error
         why = _original_raises(self.subject, case)
-        return raised(error).with_traceback(error.__traceback__) if why is None else why
+        if why is not None:
+            return why
+        # not more is known: the check may have used the candidate in another way
+        return raised(error, "the original runs forward and backward on this case").with_traceback(error.__traceback__)
 
     def run(self, classes: Sequence[tuple[Any, int]], seed: int, *, only: int | None = None) -> None:
         """Draw the cases of all classes; if one fails, shrink it and leave the other classes.

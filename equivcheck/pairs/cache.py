@@ -1,10 +1,11 @@
-"""A cache, limited in bytes, of results that several candidates share: truths, and weights of the original."""
+"""A cache, limited in bytes, of results that several candidates share: truths, and weights and masks of the original."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 from equivcheck.numerics.truth import Truth
+from equivcheck.pairs.visible import Visible
 from equivcheck.pairs.weight_transfer import Weights
 
 __all__ = ["Memory"]
@@ -45,16 +46,17 @@ class ByteLimitedLRU(Generic[Value]):
 
 
 class Memory:
-    """Results that several candidates share: truths to compare with, and weights of the original."""
+    """Results that several candidates share: truths to compare with, and weights and visible keys of the original."""
 
     def __init__(self, limit_bytes: int = 2**29) -> None:
         self.truths: ByteLimitedLRU[Truth] = ByteLimitedLRU(limit_bytes)
         self.weights: ByteLimitedLRU[Weights] = ByteLimitedLRU(limit_bytes // 8)
+        self.visible: ByteLimitedLRU[Visible] = ByteLimitedLRU(limit_bytes // 16)
         self.subclasses: set[type] = set()  # subclasses of Tensor that the original returns
 
     def shared_by(self, processes: int) -> None:
         """Divide the limits by the number of processes that each have such a memory."""
-        for cache in (self.truths, self.weights):
+        for cache in (self.truths, self.weights, self.visible):
             cache.limit_bytes //= processes
 
     def recall(self, key: Hashable, make: Callable[[], Truth]) -> Truth:

@@ -17,6 +17,7 @@ __all__ = [
     "Function",
     "adapt",
     "adapt_module",
+    "arguments_of",
     "form_of",
     "takes_three",
     "tensor_of",
@@ -92,6 +93,11 @@ def adapt_module(module: nn.Module, inputs: Function, outputs: Function) -> None
     functools.update_wrapper(module.forward, forward)
 
 
+def arguments_of(inputs: Function, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional arguments and keywords with which forward is called for one input."""
+    return ((value,), {}) if inputs is None else arguments(_call_user_function("inputs=", inputs, value))
+
+
 def is_adapted(module: nn.Module) -> bool:
     """Whether `adapt_module` has replaced a module's forward, which then takes one tensor alone."""
     return isinstance(module.forward, functools.partial) and module.forward.func is _forward
@@ -99,7 +105,7 @@ def is_adapted(module: nn.Module) -> bool:
 
 def _forward(forward: Callable[..., Any], inputs: Function, outputs: Function, *given: Any, **options: Any) -> Any:
     if inputs is not None:
-        given, options = arguments(_call_user_function("inputs=", inputs, given[0]))
+        given, options = arguments_of(inputs, given[0])
     result = forward(*given, **options)
     if outputs is None:
         return result

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from equivcheck.pairs.forward import (
     HOW_TO_COMPARE,
     Function,
     adapt_module,
+    arguments_of,
     takes_three,
     tensor_of,
     three_times,
@@ -21,6 +23,7 @@ from equivcheck.pairs.forward import (
 )
 from equivcheck.pairs.kinds import KINDS, replacement_of
 from equivcheck.pairs.loading import line_of
+from equivcheck.pairs.masks_not_passed import masks_not_passed
 from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
 from equivcheck.runtime.exits import exits_as_errors
@@ -29,11 +32,12 @@ from equivcheck.runtime.rng import seeded
 __all__ = ["find_kind", "inputs_of"]
 
 
-def find_kind(subject: Pair) -> tuple[str, Function, Function]:
+def find_kind(subject: Pair) -> tuple[str, Function, Function, tuple[str, ...]]:
     """The kind of the reference, and the functions that adapt its forward to one tensor in and one out.
 
     Returns:
-        The name of the kind, and the functions `inputs` and `outputs` of `adapt`; each None if forward needs none.
+        The name of the kind; the functions `inputs` and `outputs` of `adapt`, each None if forward needs none; and notes
+        on what forward takes and is not given.
 
     Raises:
         UsageError: The reference fits no kind.
@@ -67,7 +71,8 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function]:
                 kind = replacing
             # `model_outputs` takes the result of a model apart
             plain = isinstance(result, Tensor) or kind.whole_model
-            return kind.name, inputs, adaptation.outputs if plain else unwrapping(result)
+            notes = masks_not_passed(module, partial(arguments_of, inputs, value))
+            return kind.name, inputs, adaptation.outputs if plain else unwrapping(result), notes
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         errors.append(f"on {kind.name} input it returned {shape}")
     how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"

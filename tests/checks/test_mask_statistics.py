@@ -64,6 +64,13 @@ def test_what_is_not_visible_is_not_judged() -> None:
             assert held(mask.masked_fill(hidden, filled), rate) == ""
 
 
+def test_visible_places_are_distinguished_where_there_are_as_many() -> None:
+    keys = torch.arange(32).expand(32, 32)
+    for visible in (keys < 8, keys % 4 == 0, keys < 8):
+        assert held(drawn(SMALL, 0.25).masked_fill(~visible, False), 0.25, visible=visible) == ""
+        assert "heads apart" in str(seen(drawn((2, 4, 1, 32, 32), 0.25).expand(SMALL), 0.25, visible=visible))
+
+
 def test_masks_of_outputs_have_no_heads_and_another_last_dimension() -> None:
     shape = (2, 16, 1, 64, 40)
     everything = torch.ones(64, 40, dtype=torch.bool)

@@ -68,12 +68,17 @@ def candidate_run(
         raise raised(error) from error
 
 
-def raised(error: Exception) -> Mismatch:
-    """The difference that stands for an exception of the candidate, on a case on which the original runs."""
+def raised(error: Exception, original: str = "the original runs") -> Mismatch:
+    """The difference that stands for an exception of the candidate, where the original raises none.
+
+    Args:
+        error: The exception.
+        original: What the original was seen to do: by default the same as the candidate.
+    """
     text = line_of(error)[:400]
     if isinstance(error, UnfitResult):
         return Mismatch(text, where="the result")
-    return Raised(f"the candidate raises {type(error).__name__}: {text}; the original runs", where=type(error).__name__)
+    return Raised(f"the candidate raises {type(error).__name__}: {text}; {original}", where=type(error).__name__)
 
 
 def _raised(problem: Problem, original: Callable[[], object]) -> Exception | None:

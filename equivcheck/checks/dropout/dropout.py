@@ -17,8 +17,15 @@ from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.within import within
-from equivcheck.checks.dropout.exact import compare_exactly, compare_under_masks, forward, must_open, read_masks
-from equivcheck.checks.dropout.masks import Masks, inject, visible_keys
+from equivcheck.checks.dropout.exact import (
+    compare_exactly,
+    compare_under_masks,
+    forward,
+    must_open,
+    read_masks,
+    visible_in,
+)
+from equivcheck.checks.dropout.masks import Masks, inject
 from equivcheck.checks.dropout.moments import compare_moments, small_sizes
 from equivcheck.checks.dropout.statistics import OUTPUTS, PROBABILITIES, check_mask
 from equivcheck.checks.dropout.torch_masks import drawn_by_torch
@@ -56,7 +63,7 @@ def dropout(pair: Pair, case: Case) -> CaseResult:
         result = _compare(problem)
         if case.seq_len <= _FEW and case.batch_size == 1:  # masks have a fixed size: some of the cases suffice
             samples = max(1, _SAMPLES // max(1, case.n_layer))  # each layer has separate masks
-            notes = _random(pair.problem(problem.case.but(**_LARGE, batch_size=samples)))
+            notes = _random(pair, problem.case.but(**_LARGE, batch_size=samples))
             result = replace(result, notes=(*result.notes, *notes))
     except NotOpened as why:
         small = pair.problem(problem.case.but(**small_sizes(case)))
@@ -88,39 +95,57 @@ def _compare(problem: Problem) -> CaseResult:
     return CaseResult.worst((result, recomputed_result))
 
 
-def _random(problem: Problem) -> tuple[str, ...]:
+def _random(pair: Pair, case: Case) -> tuple[str, ...]:
     """Test rate and independence of masks of successive calls, and return notes; masks of each layer count as calls.
 
     Raises:
         Mismatch: The masks are not random as they must be.
     """
-    case = problem.case
+    problem, visible = pair.problem(case), visible_in(pair, case)
     candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
-    masks_by_call = [read_masks(problem, candidate, gradients=True, calls=calls) for calls in range(_CALLS)]
+
+    def successive(module: nn.Module) -> list[Masks]:
+        return [read_masks(problem, module, gradients=True, calls=calls) for calls in range(_CALLS)]
+
+    # at these sizes nothing has run: it is the candidate's failure only where the original is read in the same way
+    masks_by_call = candidate_run(
+        problem, lambda _: successive(candidate), reference=lambda: successive(problem.make_reference())
+    )
     with inject(masks_by_call[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
         forward(problem, problem.reference, problem.inputs, gradients=False)
-    sides = (
-        ("probabilities", injected.attention_rates, PROBABILITIES, visible_keys(case, _LENGTH, problem.device)),
-        ("outputs", injected.residual_rates, OUTPUTS, torch.ones(1, 1, dtype=torch.bool, device=problem.device)),
-    )
+    whole = torch.ones(1, 1, dtype=torch.bool, device=problem.device)
+    layers_alike = [
+        ("probabilities", PROBABILITIES, _alike(injected.attention_rates, visible.layers)),
+        ("outputs", OUTPUTS, _alike(injected.residual_rates, [whole] * len(injected.residual_rates))),
+    ]
     notes = []
-    for what, rates, axes, visible in sides:
-        for rate in sorted(set(rates)):
-            layers = [number for number, layer_rate in enumerate(rates) if layer_rate == rate]
+    for what, axes, groups in layers_alike:
+        for rate, seen, layers in groups:
             keep_mask = _stacked(masks_by_call, what, layers)
-            seen = visible.expand(keep_mask.shape[-2:])
 
-            def peers(what: str = what, layers: Sequence[int] = tuple(layers), rate: float = rate) -> Iterator[Tensor]:
-                reference = problem.reference
-                reference_masks = [
-                    read_masks(problem, reference, gradients=True, calls=calls) for calls in range(_CALLS)
-                ]
-                yield _stacked(reference_masks, what, layers)
+            def peers(
+                what: str = what, layers: Sequence[int] = tuple(layers), rate: float = rate, seen: Tensor = seen
+            ) -> Iterator[Tensor]:
+                yield _stacked(successive(problem.reference), what, layers)
+                # a kernel that is not causal drops hidden keys, too, and these are not looked at
+                drawn = case.but(is_causal=not bool(seen.triu(1).any()))
                 with seeded(case.seed, problem.device):
-                    yield from drawn_by_torch(what, case, rate, problem.device, _CALLS * len(layers))
+                    yield from drawn_by_torch(what, drawn, rate, problem.device, _CALLS * len(layers))
 
             notes.append(_judge_mask(what, keep_mask, seen, rate, axes, peers))
     return tuple(note for note in notes if note)
+
+
+def _alike(rates: Sequence[float], visible: Sequence[Tensor]) -> list[tuple[float, Tensor, list[int]]]:
+    """The layers that share a rate and the visible keys, by number, with both; the lowest rate first."""
+    groups: list[tuple[float, Tensor, list[int]]] = []
+    for number, (rate, seen) in enumerate(zip(rates, visible, strict=True)):
+        group = next((g for g in groups if g[0] == rate and torch.equal(g[1], seen)), None)
+        if group is None:
+            groups.append((rate, seen, [number]))
+        else:
+            group[2].append(number)
+    return sorted(groups, key=lambda group: group[0])
 
 
 def _stacked(masks_by_call: Sequence[Masks], what: str, layers: Sequence[int]) -> Tensor:

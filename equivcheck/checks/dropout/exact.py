@@ -1,9 +1,9 @@
 """Exact comparison of a random result: the candidate's own dropout masks are put into the oracle."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,18 @@ from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.dropout.masks import Masks, Recovery, inject
+from equivcheck.checks.dropout.visibility import must_show, read_visible
 from equivcheck.errors import NotOpened, ToolError
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign
+from equivcheck.pairs.visible import Visible
 from equivcheck.runtime.rng import generator_state, seeded, set_generator_state
 
-__all__ = ["compare_exactly", "compare_under_masks", "forward", "must_open", "read_masks", "under_masks"]
+__all__ = ["compare_exactly", "compare_under_masks", "forward", "must_open", "read_masks", "under_masks", "visible_in"]
+
+T = TypeVar("T")
 
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below another mask
 
@@ -48,15 +52,51 @@ def must_open(pair: Pair, case: Case) -> None:
     # at least two heads and channels: with one, any order of channels looks right
     length = max(3, case.seq_len)
     sizes = {"n_head": max(2, case.n_head), "head_size": max(2, case.head_size), "seq_len": length}
-    sizes["block_size"] = max(length, case.block_size)
-    still = pair.problem(case.but(attn_pdrop=0.0, resid_pdrop=0.0, training=True, steps="", **sizes))
-    _recovery(still, still.reference, gradients=False).must_open(length)
-    candidate_run(still, lambda m: _recovery(still, m, gradients=False).must_open(length))
+    still = pair.problem(_without_dropout(case.but(block_size=max(length, case.block_size), **sizes)))
+    visible = _visible(pair, still)
+    candidate_run(still, lambda m: must_show(_recovery(still, m, gradients=False), length, visible))
     short = min(case.seq_len, case.head_size)
-    _must_take_masks(pair.problem(case.but(seq_len=short, dtype="float64", training=True, steps="")))
+    problem = pair.problem(case.but(seq_len=short, dtype="float64", training=True, steps=""))
+    _must_take_masks(problem, visible)
 
 
-def _must_take_masks(problem: Problem) -> None:
+def visible_in(pair: Pair, case: Case) -> Visible:
+    """Return the keys that each query of the original sees on a case, over its whole length.
+
+    Raises:
+        NotOpened: They cannot be read off.
+    """
+    case = _without_dropout(case)
+    if pair.traits.within_gpt:
+        case = case.but(batch_size=1)
+        known = pair.memory.visible.known(_key(pair, case))
+        if known is not None:
+            return known
+    return _visible(pair, pair.problem(case))
+
+
+def _without_dropout(case: Case) -> Case:
+    return case.but(attn_pdrop=0.0, resid_pdrop=0.0, training=True, steps="")
+
+
+def _key(pair: Pair, case: Case) -> Hashable:
+    """The key of what the original sees on a case: the sizes of a module, whose inputs are vectors and hide nothing.
+
+    Token ids may be padding, and functions may take a mask from the seed.
+    """
+    sizes = case.but(seed=0, dtype="float32", regime="near_initial", layout="contiguous")
+    return pair.traits.original, sizes if pair.traits.within_gpt else case
+
+
+def _visible(pair: Pair, still: Problem) -> Visible:
+    """The visible keys of the original in a problem without dropout; what another case showed is a guess."""
+    key, memory = _key(pair, still.case), pair.memory.visible
+    known = memory.known(key)
+    visible = read_visible(_recovery(still, still.reference, gradients=False), still.case.seq_len, known)
+    return visible if known is not None else memory.keep(key, visible)
+
+
+def _must_take_masks(problem: Problem, visible: Visible) -> None:
     """Check that the original with its own masks put in gives its own result, and draws no other numbers.
 
     Raises:
@@ -75,8 +115,7 @@ def _must_take_masks(problem: Problem) -> None:
     except Exception as error:
         ensure_foreign(error)
         raise NotOpened(f"the original raises {type(error).__name__} in float64") from error
-    # each query sees the key of its own position
-    dropped = [not bool(keep_mask.diagonal(dim1=-2, dim2=-1).all()) for keep_mask in masks.attention]
+    dropped = [_drops(*both) for both in zip(masks.attention, visible.layers, strict=True)]
     dropped += [not bool(keep_mask.all()) for keep_mask in masks.residual]
     rates = (*injected.attention_rates, *injected.residual_rates)
     ignored = [drops and not rate for drops, rate in zip(dropped, rates, strict=True)]
@@ -85,6 +124,13 @@ def _must_take_masks(problem: Problem) -> None:
     for name, value in reference_results.items():
         if not float((value - results_under_masks[name]).abs().max()) <= _SAME * float(value.abs().max()):
             raise NotOpened("the original with its own masks put in gives another result: it drops in a way of its own")
+
+
+def _drops(keep_mask: Tensor, visible: Tensor) -> bool:
+    """Whether a query does not keep the key of its own position, (B, H, T), which mostly sees it at any length."""
+    length = keep_mask.shape[-1]
+    seen = visible.diagonal(dim1=-2, dim2=-1)[..., :length].all()
+    return bool(seen) and not bool(keep_mask.diagonal(dim1=-2, dim2=-1).all())
 
 
 def _recovery(problem: Problem, module: nn.Module, *, gradients: bool, calls: int = 0) -> Recovery:
@@ -160,7 +206,10 @@ def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult,
     for gradients in (True, False):
         run = partial(problem.run, inputs=problem.inputs, gradients=gradients)
         original = partial(_of_original, problem, run)
-        masks = candidate_run(problem, partial(_masks, problem, candidate, gradients), reference=original)
+        reading = partial(_masks, problem, gradients)
+        masks = candidate_run(
+            problem, partial(_of_candidate, candidate, reading), reference=partial(_of_original, problem, reading)
+        )
         candidate_results = candidate_run(problem, partial(_of_candidate, candidate, run), reference=original)
         # the masks of both runs are mostly the same: then one oracle serves both
         masked = next((m for before, m in seen if before.same(masks)), None) or under_masks(problem, masks)
@@ -169,13 +218,13 @@ def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult,
     return CaseResult.worst(results), seen[0][1]
 
 
-def _masks(problem: Problem, candidate: nn.Module, gradients: bool, _: nn.Module) -> Masks:
-    return read_masks(problem, candidate, gradients=gradients)
+def _masks(problem: Problem, gradients: bool, module: nn.Module) -> Masks:
+    return read_masks(problem, module, gradients=gradients)
 
 
-def _of_candidate(candidate: nn.Module, run: Callable[[nn.Module], Results], _: nn.Module) -> Results:
+def _of_candidate(candidate: nn.Module, run: Callable[[nn.Module], T], _: nn.Module) -> T:
     return run(candidate)
 
 
-def _of_original(problem: Problem, run: Callable[[nn.Module], Results]) -> Results:
+def _of_original(problem: Problem, run: Callable[[nn.Module], T]) -> T:
     return run(problem.make_reference())

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,9 @@ from equivcheck.cases.case import Case
 from equivcheck.checks.dropout.attention_layers import Attention, find_attentions, one_hot
 from equivcheck.errors import NotOpened
 
-__all__ = ["Injected", "Masks", "NotOpened", "Recovery", "inject", "visible_keys"]
+__all__ = ["Injected", "Masks", "NotOpened", "Reading", "Recovery", "inject", "joined"]
 
 _DROPOUTS = (F.dropout, torch.dropout, torch.native_dropout)
-_UNIFORM = 2.0**-6  # of 1 / (number of visible keys): far above rounding in any dtype, far below one key more or less
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +55,18 @@ class Masks:
         )
 
 
-def visible_keys(case: Case, length: int, device: torch.device) -> Tensor:
-    """The keys that each query sees, as a bool mask (T, T)."""
-    visible = torch.ones(length, length, dtype=torch.bool, device=device)
-    return visible.tril() if case.is_causal else visible
+class Reading(NamedTuple):
+    """What one forward pass shows.
+
+    Attributes:
+        weights: The probabilities of some keys by attention layer, (B, H, T, D).
+        left: The mask of the output of each attention layer, (B, T, C); none for functions.
+        outside: The masks of all other dropouts, in the order of the calls.
+    """
+
+    weights: list[Tensor]
+    left: tuple[Tensor, ...]
+    outside: tuple[Tensor, ...]
 
 
 @dataclass
@@ -86,45 +93,39 @@ class Recovery:
         Raises:
             NotOpened: They cannot be read off.
         """
-        readings = [self._read(first, length) for first in range(0, length, self.case.head_size)]
-        weights = zip(*(weights for weights, _, _ in readings), strict=True)  # by attention layer, its parts
+        readings = [self.read(first, length) for first in range(0, length, self.case.head_size)]
         _, left, outside = readings[-1]
-        return Masks(tuple(torch.cat(parts, -1)[..., :length] != 0 for parts in weights), left, outside)
+        return Masks(tuple(weights != 0 for weights in joined(readings, length)), left, outside)
 
-    def must_open(self, length: int) -> None:
-        """Check that uniform attention is read off a module in a mode without dropout.
+    def read(self, first: int, length: int) -> Reading:
+        """Return what a forward pass over T = `length` positions shows, of D keys from `first` on.
 
         Raises:
-            NotOpened: Something else is read off.
+            NotOpened: It shows nothing.
         """
-        weights, left, _ = self._read(0, length)
-        seen = visible_keys(self.case, length, weights[0].device).double()
-        uniform = (seen / seen.sum(-1, keepdim=True))[:, : self.case.head_size]
-        for parts in weights:
-            probabilities = parts[..., : uniform.shape[-1]].double()
-            if not bool(((probabilities - uniform).abs() <= _UNIFORM * uniform).all()):
-                raise NotOpened("with equal scores its probabilities are not equal")
-        if not all(bool(keep_mask.all()) for keep_mask in left):
-            raise NotOpened("what leaves its last linear is not what it returns")
-
-    def _read(self, first: int, length: int) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The probabilities of the keys from `first` on by layer, the masks of outputs, and those of other dropouts."""
         attentions = find_attentions(self.module, self.case)
         if not attentions[0].linears:
-            return [self._of_function(first, length)], (), ()
+            return Reading([self._of_function(first, length)], (), ())
         with ExitStack() as stack:
             taken = [stack.enter_context(attention.read(first, length)) for attention in attentions]
             recording = stack.enter_context(_Recording(attentions))
             self.run(self.inputs)
         if any({"weights", "left"} - set(t) for t in taken):
             raise NotOpened("its linears are not called as modules")
-        return [t["weights"] for t in taken], tuple(t["left"] != 0 for t in taken), tuple(recording.keep_masks)
+        left = tuple(t["left"] != 0 for t in taken)
+        return Reading([t["weights"] for t in taken], left, tuple(recording.keep_masks))
 
     def _of_function(self, first: int, length: int) -> Tensor:
         q, k, v = self.inputs
         hot = one_hot(first, length, v.shape[-1], like=v).expand(v.shape)  # (B, H, T, D)
         results = self.run([torch.zeros_like(q), torch.zeros_like(k), hot.clone(memory_format=torch.contiguous_format)])
         return results["output"].detach()
+
+
+def joined(readings: Sequence[Reading], length: int) -> list[Tensor]:
+    """The probabilities (B, H, T, T) of each attention layer, of readings of one D keys after the other."""
+    by_layer = zip(*(reading.weights for reading in readings), strict=True)
+    return [torch.cat(parts, -1)[..., :length] for parts in by_layer]
 
 
 class _Recording(TorchFunctionMode):

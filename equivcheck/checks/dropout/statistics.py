@@ -40,7 +40,7 @@ def check_mask(
 
     Args:
         keep_mask: The mask, (calls, B, H, T, T) of probabilities or (calls, B, 1, T, C) of outputs; True where kept.
-        visible: The places that are tested, (T, T) or (T, C), bool.
+        visible: The places that are tested, bool; it broadcasts to `keep_mask`.
         rate: The rate at which places must be dropped.
         tail: The chance, at most, with which a right mask fails.
         axes: Names of the dimensions, PROBABILITIES or OUTPUTS.
@@ -170,7 +170,7 @@ def _check_offsets(
         Mismatch: A sum is greater than chance allows and greater than the peers'.
     """
     shape = (math.prod(keep_mask.shape[:3]), *keep_mask.shape[-2:])  # (calls * B * H, T, T)
-    counts = _pairs(shape, visible)
+    counts, visible = _pairs(keep_mask, shape, visible), visible.expand(keep_mask.shape).reshape(shape)
     if counts.view(-1)[0] < 2:
         return "", _INDEPENDENT
 
@@ -258,13 +258,15 @@ def _correlation(x: Tensor, offset: Sequence[int]) -> float:
 _counted: dict[Any, Tensor] = {}
 
 
-def _pairs(shape: tuple[int, ...], visible: Tensor) -> Tensor:
-    """The number of pairs of visible places at each offset; remembered for a few shapes."""
-    key = (shape, visible.device, int(visible.sum()))
+def _pairs(keep_mask: Tensor, shape: tuple[int, ...], visible: Tensor) -> Tensor:
+    """The number of pairs of visible places at each offset; remembered for a few shapes and visibilities."""
+    # the places and not their number: a window and a chunk may have as many
+    key = (shape, visible.device, visible.shape, bytes(visible.flatten().tolist()))
     if key not in _counted:
         if len(_counted) >= _KEPT_SHAPES:
             _counted.clear()
-        _counted[key] = _correlated(visible.expand(shape).float()).round().clamp_min(0).double()
+        seen = visible.expand(keep_mask.shape).reshape(shape)
+        _counted[key] = _correlated(seen.float()).round().clamp_min(0).double()
     return _counted[key]
 
 
