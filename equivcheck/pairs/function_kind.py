@@ -15,6 +15,7 @@ from equivcheck.pairs.forward import Function, unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.sequence_axis import HEADS_LAST, MIXED_DIMENSIONS, heads_last, mixes_along
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime.rng import seeded
@@ -67,7 +68,7 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
     )
     if _refusal(subject, SAMPLE, "reference"):  # it may need an option that the candidate does not take
         subject = replace(subject, reference=normal(original, options[0]))
-    subject = _unwrapped(subject)
+    subject = _turned(_unwrapped(subject))
     ignored = _ignored_options(subject)
     ignored_notes = (
         f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored
@@ -102,6 +103,33 @@ def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
         return take(function(*tensors, **options))
 
     return taken
+
+
+def _turned(subject: Pair) -> Pair:
+    """The pair as functions of (B, H, T, D), whichever of the two layouts the original takes."""
+    mixed = _mixed_along(subject, subject.reference)
+    if mixed == (1,):
+        return replace(
+            subject,
+            reference=heads_last(subject.reference),
+            candidate=heads_last(subject.candidate),
+            heads_last=True,
+            notes=(*subject.notes, HEADS_LAST),
+        )
+    if mixed == MIXED_DIMENSIONS:
+        note = "outputs of the original mix along dimension 1 and along dimension 2: they are taken as (B, H, T, D)"
+        return replace(subject, notes=(*subject.notes, note))
+    return subject
+
+
+def _mixed_along(subject: Pair, function: Callable[..., Any]) -> tuple[int, ...] | None:
+    """The dimensions along which a function mixes its keys; None if it runs on no tensors that are tried."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Any:
+        case = SAMPLE.but(head_size=q.size(-1), is_causal="is_causal" not in subject.options)
+        return subject.as_module(function, case)(q, k, v)
+
+    return mixes_along(run, [subject.device])
 
 
 def _with_features(subject: Pair) -> Pair:

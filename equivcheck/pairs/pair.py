@@ -6,9 +6,9 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from equivcheck.cases.case import Case
+from equivcheck.cases.case import Case, arrange_heads_last
 from equivcheck.cases.tensors import projections_known, randomise, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
@@ -56,6 +56,7 @@ class Pair:
         ignored_options: Of functions: the options that change nothing in the original.
         scale_optional: Of functions: whether both run without a scale.
         learns_mask: Of functions: whether both take an additive mask that is learned.
+        heads_last: Of functions: whether the user's take (B, T, H, D); the pair's take (B, H, T, D) in any case.
         reference_alone: Of functions: the options that the original takes and the candidate does not.
         notes: Facts about the pair for the report.
         adaptation: The user's functions; the factories and the transfer already apply them.
@@ -76,6 +77,7 @@ class Pair:
     ignored_options: frozenset[str] = frozenset()
     scale_optional: bool = False
     learns_mask: bool = False
+    heads_last: bool = False
     reference_alone: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     adaptation: Adaptation = NO_ADAPTATION
@@ -175,12 +177,19 @@ class Pair:
                 carry_over(self.transfer, weights, module, case.config())
                 return module.train(case.training)
 
+    def laid_out(self, x: Tensor, case: Case) -> Tensor:
+        """A tensor (B, H, T, D), arranged by the case's layout as the user's functions get it; others as they are."""
+        return arrange_heads_last(x, case.layout) if self.heads_last and x.dim() == 4 else x
+
     def problem(self, case: Case) -> Problem:
         """The problem of a case; the candidate is built when a check first uses it."""
         beacon.note_case(case.id)
         inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
-        inputs = tuple(to_device(x, self.device) for x in inputs)
-        flowing = {name: to_device(upstream(case, name, shape), self.device) for name, shape in shapes.items()}
+        inputs = tuple(to_device(self.laid_out(x, case), self.device) for x in inputs)
+        flowing = {
+            name: to_device(self.laid_out(upstream(case, name, shape), case), self.device)
+            for name, shape in shapes.items()
+        }
         if self.traits.whole_model:
             # half precision cannot hold the gradients of a mean over B*T tokens: scale the loss as a loss scaler does
             scale = float(case.batch_size * case.seq_len)
@@ -202,6 +211,7 @@ class Pair:
             memory=self.memory,
             memory_key=key,
             guard=guard,
+            heads_last=self.heads_last,
             oracle_device=self.oracle_device if case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE else None,
         )
 

@@ -54,6 +54,7 @@ class Problem:
         guard: Compares inputs and parameters before and after each pass.
         around_reference: Makes a context of each run of the original on a device, which puts dropout masks in.
         oracle_device: The device of the oracle, by default `device`: small cases are quicker on the CPU.
+        heads_last: Whether the user's functions take (B, T, H, D): memory layouts are meant so.
     """
 
     case: Case
@@ -69,6 +70,7 @@ class Problem:
     guard: Guard
     around_reference: Around | None = None
     oracle_device: torch.device | None = None
+    heads_last: bool = False
 
     @property
     def judged_on(self) -> torch.device:
@@ -143,6 +145,12 @@ class Problem:
         for device in {value.device for value in values.values()}:  # the oracle's are mostly on the CPU
             type_of(device).synchronize(device)
         return {name: value.detach().clone() for name, value in values.items()}
+
+    def as_user_sees(self, edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """An edit of how a tensor lies in memory, applied to it as the user's functions get it."""
+        if not self.heads_last:
+            return edit
+        return lambda x: edit(x.transpose(-3, -2)).transpose(-3, -2) if x.dim() == 4 else edit(x)
 
     def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The inputs of a pass by their names in messages."""
