@@ -137,10 +137,10 @@ def _one_buffer(problem: Problem) -> CaseResult:
     if problem.device.type != "cpu":  # torch's kernels take it for granted there that each is aligned (`ALIGNED_BYTES`)
         per_alignment = ALIGNED_BYTES // problem.inputs[0].element_size()
         width = -(-width // per_alignment) * per_alignment
-    turn = (lambda x: x.transpose(1, 2)) if problem.heads_last else (lambda x: x)
-    given = [turn(x) for x in problem.inputs]
+    axes = (1, 2) if problem.heads_last else (1, 1)  # as the user's functions get them
+    given = [x.transpose(*axes) for x in problem.inputs]
     wide = torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in given], dim=-2)
-    inputs = tuple(turn(part[..., : x.shape[-1]]) for part, x in zip(wide.unbind(-2), given, strict=True))
+    inputs = tuple(part[..., : x.shape[-1]].transpose(*axes) for part, x in zip(wide.unbind(-2), given, strict=True))
     return _compare(problem, "inputs: views of one buffer", inputs, problem.upstream)
 
 

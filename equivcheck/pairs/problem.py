@@ -19,7 +19,7 @@ from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.named_outputs import Outputs
 from equivcheck.pairs.perturbed_runs import Oracle, perturbed_runs
-from equivcheck.pairs.reference import Original
+from equivcheck.pairs.reference import Original, oracle_instead
 from equivcheck.pairs.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.pairs.write_guard import Guard
@@ -158,12 +158,14 @@ class Problem:
         return dict(zip(names, inputs, strict=False))
 
     def original_in_float64(self, device: torch.device | None = None) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """A new original and the inputs in float64, on `device`, by default the oracle's.
+        """A new original, or the user's oracle in its place, and the inputs in float64, by default where the oracle is.
 
         An `Original` is built on that device: a copy of weights from a GPU takes longer than a small oracle.
         """
         where, make = device or self.judged_on, self.make_reference
-        return to_float64(make(where) if isinstance(make, Original) else make(), self.inputs, where)
+        with oracle_instead():
+            original = make(where) if isinstance(make, Original) else make()
+        return to_float64(original, self.inputs, where)
 
     def oracle_values(self, *, gradients: bool) -> dict[str, Tensor]:
         """The results of the original in float64."""

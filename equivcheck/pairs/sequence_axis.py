@@ -6,16 +6,18 @@ plain, and in each of two others the keys and values at one index of dimension 1
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.sides import REFERENCE, ensure_foreign, foreign
 from equivcheck.runtime.global_state import preserved
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["HEADS_LAST", "MIXED_DIMENSIONS", "heads_last", "mixes_along"]
+__all__ = ["HEADS_LAST", "MIXED_DIMENSIONS", "heads_last", "mixed_along", "mixes_along", "turned"]
 
 MIXED_DIMENSIONS = (1, 2)
 
@@ -41,12 +43,39 @@ def heads_last(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function, updated=())
-    def turned(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
+    def called(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
         q, k, v = (x.transpose(-3, -2) for x in (q, k, v))  # (B, T, H, D)
         y = function(q, k, v, **options)
         return y.transpose(-3, -2) if isinstance(y, Tensor) and y.dim() > 2 else y  # (B, H, T, D)
 
-    return turned
+    return called
+
+
+def turned(subject: Pair) -> Pair:
+    """The pair of functions as functions of (B, H, T, D), whichever of the two layouts the original takes."""
+    mixed = mixed_along(subject, subject.reference, [subject.device])
+    if mixed == (1,):
+        return replace(
+            subject,
+            reference=heads_last(subject.reference),
+            candidate=heads_last(subject.candidate),
+            heads_last=True,
+            notes=(*subject.notes, HEADS_LAST),
+        )
+    if mixed == MIXED_DIMENSIONS:
+        note = "outputs of the original mix along dimension 1 and along dimension 2: they are taken as (B, H, T, D)"
+        return replace(subject, notes=(*subject.notes, note))
+    return subject
+
+
+def mixed_along(subject: Pair, function: Callable[..., Any], devices: Sequence[torch.device]) -> tuple[int, ...] | None:
+    """The dimensions along which a function with the pair's options mixes; see `mixes_along`."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Any:
+        case = SAMPLE.but(head_size=q.size(-1), is_causal="is_causal" not in subject.options)
+        return subject.as_module(function, case)(q, k, v)
+
+    return mixes_along(run, devices)
 
 
 def mixes_along(
