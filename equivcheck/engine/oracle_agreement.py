@@ -1,6 +1,7 @@
 """Whether a user's oracle computes what the original does: the original is compared with it on cases of its dtypes."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -135,6 +136,7 @@ def _compared(subject: Pair, case: Case) -> tuple[str, str]:
     except Mismatch as mismatch:
         what = f"{mismatch.where} is {mismatch.ratio:.3g} times further from the oracle than rounding explains"
         if math.isinf(mismatch.ratio):
-            what = f"{mismatch.where} cannot be compared: {line_of(mismatch)[:160]}"
+            line = str(mismatch).splitlines()[0].removeprefix(f"{mismatch.where}: ")
+            what = f"{mismatch.where} cannot be compared ({textwrap.shorten(line, 120, placeholder=' ...')})"
         return "", f"on {case.id} {what}"
     return "", ""

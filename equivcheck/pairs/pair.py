@@ -100,6 +100,13 @@ class Pair:
         kind = self.traits.original
         return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None, switched_at_import=())
 
+    def of_oracle(self) -> "Pair":
+        """The same pair with the user's oracle in the place of the original, where it runs; without one, this pair."""
+        if self.oracle is None:
+            return self
+        where = self.oracle_device if self.oracle_elsewhere and self.oracle_device else self.device
+        return replace(self, reference=self.oracle, oracle=None, device=where, oracle_device=None, memory=Memory())
+
     def rebuilt(self, change: Callable[[Any], Any]) -> "Pair":
         """The same pair, built from configs changed by `change`, with an empty memory."""
         reference, candidate, oracle = self.reference, self.candidate, self.oracle

@@ -167,6 +167,11 @@ class Problem:
             original = make(where) if isinstance(make, Original) else make()
         return to_float64(original, self.inputs, where)
 
+    @property
+    def has_users_oracle(self) -> bool:
+        """Whether the truth is not the original's, but that of an oracle that the user gave."""
+        return isinstance(self.make_reference, Original) and self.make_reference.build_oracle is not None
+
     def oracle_values(self, *, gradients: bool) -> dict[str, Tensor]:
         """The results of the original in float64."""
         return self._oracle(gradients).values

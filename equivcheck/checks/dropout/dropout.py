@@ -95,8 +95,12 @@ def _random(problem: Problem) -> tuple[str, ...]:
     case = problem.case
     candidate = candidate_run(problem, lambda m: m, reference=problem.make_reference)
     masks_by_call = [read_masks(problem, candidate, gradients=True, calls=calls) for calls in range(_CALLS)]
-    with inject(masks_by_call[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
-        forward(problem, problem.reference, problem.inputs, gradients=False)
+    original, inputs, masks = problem.reference, problem.inputs, masks_by_call[0]
+    if problem.has_users_oracle:  # masks may not be put into a kernel
+        original, inputs = problem.original_in_float64()
+        masks = masks.to(problem.judged_on)
+    with inject(masks, original, case) as injected, seeded(case.seed, problem.device):
+        forward(problem, original, inputs, gradients=False)
     sides = (
         ("probabilities", injected.attention_rates, PROBABILITIES, visible_keys(case, _LENGTH, problem.device)),
         ("outputs", injected.residual_rates, OUTPUTS, torch.ones(1, 1, dtype=torch.bool, device=problem.device)),
