@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import equivcheck
+from equivcheck.api import replay
 from equivcheck.engine.oracle_agreement import agreement_note
 from equivcheck.errors import UsageError
 from equivcheck.pairs.pair import Pair
@@ -99,7 +100,7 @@ def test_a_report_names_the_oracle_and_a_replay_has_it(source: str) -> None:
     shown = report.results[0].counterexample
     assert shown is not None
     assert shown.replay.endswith(f"--oracle {TOP_LEFT}")
-    [again] = equivcheck.replay(
+    [again] = replay(
         source + "kernel", source + "doubled", shown.case, oracle=TOP_LEFT, device="cpu", checks=["output"]
     )
     assert again.outcome == "different"
