@@ -11,6 +11,7 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, 
 from equivcheck.cases.case import ALIGNED_BYTES, arrange
 from equivcheck.cases.words import LAYOUTS
 from equivcheck.gpt import GPT
+from equivcheck.pairs.oracle_choice import with_oracle_device
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.to_device import to_device
 
