@@ -185,6 +185,7 @@ def replay(
     inputs: Given = None,
     outputs: Given = None,
     transfer: Given = None,
+    oracle: Given = None,
     require_backend: Sequence[str] = (),
     in_process: bool = False,
 ) -> tuple[CheckResult, ...]:
@@ -197,10 +198,11 @@ def replay(
         kind: module, function, model, replacement or auto.
         device: auto, cpu, cuda or cuda:N.
         checks: The names of the checks to run; None for all that apply.
-        config: As in `verify`, and so are `inputs`, `outputs` and `transfer`.
+        config: As in `verify`, and so are `inputs`, `outputs`, `transfer` and `oracle`.
         inputs: See `config`.
         outputs: See `config`.
         transfer: See `config`.
+        oracle: See `config`.
         require_backend: The kernel that must run, as in `verify`.
         in_process: Whether import strings run in this process, too: for debuggers.
 
@@ -210,7 +212,7 @@ def replay(
     Raises:
         UsageError: There is no such case, or the pair cannot be judged.
     """
-    user_functions = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer}
+    user_functions = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer, "oracle": oracle}
     pair = None if in_process else pair_of(reference, candidate, kind, device, user_functions, None)
     if pair is not None:
         return api.replay(pair, case_id, checks=checks, require_backend=require_backend)

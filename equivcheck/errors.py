@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "DeviceLost",
     "Mismatch",
+    "NoOracle",
     "NotOpened",
     "Raised",
     "ReferenceRaises",
@@ -19,6 +20,10 @@ __all__ = [
 
 class UsageError(Exception):
     """The pair could not be judged: the message names the given value, the allowed values and a remedy."""
+
+
+class NoOracle(UsageError):
+    """The original does not run in float64, and no oracle was given."""
 
 
 class DeviceLost(UsageError):

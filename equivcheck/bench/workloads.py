@@ -62,7 +62,8 @@ def makes(subject: Pair, row: Row) -> tuple[Make, Make]:
     """The builders of the reference's and the candidate's action; each builds on the device, from the same seed."""
     if subject.traits.function:
         reference, candidate = (
-            partial(_function, f, row, subject.device) for f in (subject.reference, subject.candidate)
+            partial(_function, f, row, subject.device, subject.heads_last)
+            for f in (subject.reference, subject.candidate)
         )
         return reference, candidate
     config = row.size.config
@@ -123,10 +124,16 @@ def _attention(build: Callable[[], nn.Module], row: Row, device: torch.device) -
     return both
 
 
-def _function(function: Callable[..., Tensor], row: Row, device: torch.device) -> Action:
+def _function(function: Callable[..., Tensor], row: Row, device: torch.device, heads_last: bool) -> Action:
     s = row.size
     shape = (s.B, s.H, s.T, s.C // s.H)
-    inputs = [tuple(_random(shape, row, device) for _ in "qkv") for _ in range(_BUFFERS)]
+
+    def heads() -> Tensor:  # (B, H, T, D), which lie in memory as the function takes them
+        if heads_last:
+            return _random((s.B, s.T, s.H, s.C // s.H), row, device).transpose(1, 2)
+        return _random(shape, row, device)
+
+    inputs = [tuple(heads() for _ in "qkv") for _ in range(_BUFFERS)]
     rate, scale = s.rate if _trains(row) else 0.0, shape[-1] ** -0.5
     if not _trains(row):
 
@@ -135,7 +142,7 @@ def _function(function: Callable[..., Tensor], row: Row, device: torch.device) -
                 return function(*inputs[number % _BUFFERS], is_causal=True, dropout_p=rate, scale=scale)
 
         return forward
-    upstream = [_random(shape, row, device) for _ in range(_BUFFERS)]
+    upstream = [heads() for _ in range(_BUFFERS)]
 
     def both(number: int) -> None:
         q, k, v = (x.detach().requires_grad_() for x in inputs[number % _BUFFERS])

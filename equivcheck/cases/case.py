@@ -14,7 +14,7 @@ from equivcheck.cases.ids import id_of, parse_id
 from equivcheck.errors import UsageError
 from equivcheck.gpt import GPTConfig
 
-__all__ = ["ALIGNED_BYTES", "Case", "arrange", "generator", "tiny_factor"]
+__all__ = ["ALIGNED_BYTES", "Case", "arrange", "arrange_heads_last", "generator", "tiny_factor"]
 
 ALIGNED_BYTES = 16
 """The alignment in bytes that torch's kernels assume on CUDA: at other addresses cuDNN gives wrong results, and flash
@@ -138,3 +138,8 @@ def arrange(x: Tensor, layout: str) -> Tensor:
     if layout == "expanded":
         return x[:1].expand(x.shape)
     return x
+
+
+def arrange_heads_last(x: Tensor, layout: str) -> Tensor:
+    """The same values (B, H, T, D), arranged in a memory layout as (B, T, H, D)."""
+    return arrange(x.transpose(1, 2).contiguous(), layout).transpose(1, 2)

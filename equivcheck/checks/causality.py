@@ -90,7 +90,8 @@ def _replaced(problem: Problem, x: torch.Tensor, split: int) -> torch.Tensor:
         return torch.cat((x[:, :split], other[:, split:]), dim=1)
     size = dtype_row(case.dtype).loud_value if case.seed % 2 and case.regime not in ("tiny", "near_limit") else 1.0
     other = torch.randn(x.shape, generator=rng, dtype=torch.float64).mul_(size).to(x.device, x.dtype)
-    return arrange(torch.cat((x[..., :split, :], other[..., split:, :]), dim=-2), case.layout)
+    replaced = torch.cat((x[..., :split, :], other[..., split:, :]), dim=-2)
+    return problem.as_user_sees(lambda t: arrange(t.contiguous(), case.layout))(replaced)
 
 
 def _no_gradient_after(problem: Problem, split: int) -> None:

@@ -120,10 +120,15 @@ def _same_layout(problem: Problem) -> None:
         if (
             reference_value is not None
             and candidate_value is not None
-            and reference_value.is_contiguous()
-            and not candidate_value.is_contiguous()
+            and _is_contiguous(problem, reference_value)
+            and not _is_contiguous(problem, candidate_value)
         ):
             raise Mismatch(f"{name} is not contiguous, and the original's is: a view of it fails", where=name)
+
+
+def _is_contiguous(problem: Problem, value: Tensor) -> bool:
+    turned = problem.heads_last and value.dim() == 4
+    return (value.transpose(1, 2) if turned else value).is_contiguous()
 
 
 def _same_attributes(reference: nn.Module, candidate: nn.Module) -> list[str]:

@@ -90,6 +90,7 @@ def _edited_problem(problem: Problem, edit_inputs: Edit, edit_upstream: Edit, na
 
 def _edited_inputs(problem: Problem, edit: Edit) -> tuple[Tensor, ...]:
     """The inputs, edited; of a model only the ids, as targets come from a data loader."""
+    edit = problem.as_user_sees(edit)
     if problem.names:
         return tuple(edit(x) for x in problem.inputs)
     return edit(problem.inputs[0]), *problem.inputs[1:]
@@ -97,7 +98,7 @@ def _edited_inputs(problem: Problem, edit: Edit) -> tuple[Tensor, ...]:
 
 def _compare_edited(problem: Problem, what: str, edit_inputs: Edit, edit_upstream: Edit) -> CaseResult:
     inputs = _edited_inputs(problem, edit_inputs)
-    upstream = {name: edit_upstream(value) for name, value in problem.upstream.items()}
+    upstream = {name: problem.as_user_sees(edit_upstream)(value) for name, value in problem.upstream.items()}
     return _compare(problem, what, inputs, upstream)
 
 
@@ -126,7 +127,7 @@ def _one_unlike_the_others(problem: Problem, at: int) -> CaseResult:
     ways = list(_SAME_VALUES)[1:]
     way = ways[(problem.case.seed + at) % len(ways)]
     inputs = list(problem.inputs)
-    inputs[at] = _SAME_VALUES[way](inputs[at])
+    inputs[at] = problem.as_user_sees(_SAME_VALUES[way])(inputs[at])
     return _compare(problem, f"input {at + 1} of {len(inputs)} alone: {way}", tuple(inputs), problem.upstream)
 
 
@@ -136,8 +137,10 @@ def _one_buffer(problem: Problem) -> CaseResult:
     if problem.device.type != "cpu":  # torch's kernels take it for granted there that each is aligned (`ALIGNED_BYTES`)
         per_alignment = ALIGNED_BYTES // problem.inputs[0].element_size()
         width = -(-width // per_alignment) * per_alignment
-    wide = torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in problem.inputs], dim=-2)
-    inputs = tuple(part[..., : x.shape[-1]] for part, x in zip(wide.unbind(-2), problem.inputs, strict=True))
+    axes = (1, 2) if problem.heads_last else (1, 1)  # as the user's functions get them
+    given = [x.transpose(*axes) for x in problem.inputs]
+    wide = torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in given], dim=-2)
+    inputs = tuple(part[..., : x.shape[-1]].transpose(*axes) for part, x in zip(wide.unbind(-2), given, strict=True))
     return _compare(problem, "inputs: views of one buffer", inputs, problem.upstream)
 
 

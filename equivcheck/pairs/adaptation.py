@@ -30,6 +30,7 @@ class Adaptation:
             asks equivcheck to find the transfer.
         oracle: An original that computes the same in float64 and on the CPU, for an original that does not: a function,
             or a factory like the original, whose parameters have the original's names.
+        oracle_name: The oracle in messages, by its import string.
         options: The options of a command line that give the same functions.
     """
 
@@ -38,6 +39,7 @@ class Adaptation:
     outputs: Callable[..., Any] | None = None
     transfer: Callable[..., Any] | Literal["auto"] | None = None
     oracle: Callable[..., Any] | None = None
+    oracle_name: str = ""
     options: str = ""
 
     @classmethod
@@ -64,7 +66,8 @@ class Adaptation:
             # a function without an import string cannot stand on a command line
             if function is not None and "<" not in name_of(value):
                 options += f" --{name} {shlex.quote(name_of(value))}"
-        return cls(**functions, options=options)
+        named = given.get("oracle")
+        return cls(**functions, oracle_name="" if named is None else name_of(named), options=options)
 
     @property
     def given(self) -> tuple[str, ...]:

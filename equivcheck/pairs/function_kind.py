@@ -14,7 +14,9 @@ from equivcheck.errors import UsageError
 from equivcheck.pairs.forward import Function, unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
 from equivcheck.pairs.loading import line_of
+from equivcheck.pairs.oracle_choice import with_oracle_device, with_users_function
 from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.sequence_axis import turned
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime.rng import seeded
@@ -22,6 +24,8 @@ from equivcheck.runtime.rng import seeded
 __all__ = ["as_functions"]
 
 _CASE = Case(batch_size=2, seq_len=8, n_head=2, head_size=4, block_size=8, seed=1)
+_DTYPES = ("float32", "bfloat16", "float16")
+"""The dtypes in which a function is tried, until it runs in one: kernels take half precision alone."""
 _OPTION_CASES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {  # an option: two cases that differ in it alone
     "dropout_p": ({"training": True, "attn_pdrop": 0.5}, {"training": True}),
     "scale": ({"scale": 0.25}, {"scale": 1.0}),
@@ -65,9 +69,11 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
             if (name in options[0]) != (name in options[1])
         ),
     )
+    subject = with_oracle_device(with_users_function(subject, shared))
     if _refusal(subject, SAMPLE, "reference"):  # it may need an option that the candidate does not take
         subject = replace(subject, reference=normal(original, options[0]))
-    subject = _unwrapped(subject)
+        subject = with_oracle_device(with_users_function(subject, frozenset(options[0])))
+    subject = turned(_unwrapped(subject))
     ignored = _ignored_options(subject)
     ignored_notes = (
         f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored
@@ -82,17 +88,19 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
 
 def _unwrapped(subject: Pair) -> Pair:
     """The pair whose results are unwrapped if the original returns the tensor in a tuple; else the pair as it is."""
-    problem = subject.problem(SAMPLE)
-    try:
-        with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
-            result = problem.reference(*problem.inputs)
-    except Exception as error:  # `usable_dtypes` reports an original that does not run
-        ensure_foreign(error)
-        return subject
-    if isinstance(result, Tensor):
-        return subject
-    take = unwrapping(result)
-    return replace(subject, reference=_taking(take, subject.reference), candidate=_taking(take, subject.candidate))
+    for dtype in _DTYPES:
+        problem = subject.problem(SAMPLE.but(dtype=dtype))
+        try:
+            with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
+                result = problem.reference(*problem.inputs)
+        except Exception as error:  # `usable_dtypes` reports an original that does not run
+            ensure_foreign(error)
+            continue
+        if isinstance(result, Tensor):
+            return subject
+        take = unwrapping(result)
+        return replace(subject, reference=_taking(take, subject.reference), candidate=_taking(take, subject.candidate))
+    return subject
 
 
 def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,19 +154,21 @@ def _with_learned_mask(subject: Pair) -> Pair:
 
 
 def _has_gradient(subject: Pair, case: Case) -> bool:
-    problem = subject.problem(case)
-    try:
-        gradient = problem.run(problem.reference, problem.inputs, gradients=True).get("grad attn_mask")
-    except Exception as error:
-        ensure_foreign(error)
-        return False
-    return gradient is not None
+    for dtype in _DTYPES:
+        problem = subject.problem(case.but(dtype=dtype))
+        try:
+            results = problem.run(problem.reference, problem.inputs, gradients=True)
+        except Exception as error:
+            ensure_foreign(error)
+            continue
+        return results.get("grad attn_mask") is not None
+    return False
 
 
 def _refusal(subject: Pair, case: Case, which: str) -> str:
-    """The reason why a side fails on a case in float32 and in bfloat16; empty if it runs in one of them."""
+    """The reason why a side fails on a case in each of `_DTYPES`; empty if it runs in one of them."""
     reason = ""
-    for dtype in ("float32", "bfloat16"):
+    for dtype in _DTYPES:
         try:
             problem = subject.problem(case.but(dtype=dtype))
             with running(CANDIDATE if which == "candidate" else REFERENCE):
@@ -186,12 +196,14 @@ def _ignored_options(subject: Pair) -> list[str]:
 
 
 def _changes_output(subject: Pair, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    outputs = []
-    try:
-        for fields in (one, other):
-            problem = subject.problem(_CASE.but(**fields))
-            outputs.append(problem.run(problem.reference, problem.inputs, gradients=False)["output"])
-    except Exception:
-        return True
-    first_output, second_output = (torch.nan_to_num(value) for value in outputs if value is not None)
-    return not torch.equal(first_output, second_output)
+    for dtype in _DTYPES:
+        outputs = []
+        try:
+            for fields in (one, other):
+                problem = subject.problem(_CASE.but(dtype=dtype, **fields))
+                outputs.append(problem.run(problem.reference, problem.inputs, gradients=False)["output"])
+        except Exception:
+            continue
+        first_output, second_output = (torch.nan_to_num(value) for value in outputs if value is not None)
+        return not torch.equal(first_output, second_output)
+    return True

@@ -1,7 +1,7 @@
 """The kind of a reference that is no function: recognised by its signature and by a trial."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from equivcheck.pairs.forward import (
     three_times,
     unwrapping,
 )
-from equivcheck.pairs.kinds import KINDS, replacement_of
+from equivcheck.pairs.kinds import KINDS, Kind, replacement_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.masks_not_passed import masks_not_passed
 from equivcheck.pairs.pair import SAMPLE, Pair
@@ -49,10 +49,37 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function, tuple[str, ...]]:
     module = _built(subject, subject.reference, subject.reference_name, fits)
     adaptation = subject.adaptation
     inputs = inputs_of(module, subject, subject.reference_name)
-    adapt_module(module.to("cpu"), inputs, adaptation.outputs)
-    errors = []
+    adapt_module(module, inputs, adaptation.outputs)
+    errors: list[str] = []
+    for device, dtype in _placements(subject.device):
+        reasons: list[str] = []
+        recognised = _recognised(subject, module.to(device, dtype), reasons)
+        if recognised is not None:
+            kind, result, value = recognised
+            # `model_outputs` takes the result of a model apart
+            plain = isinstance(result, Tensor) or kind.whole_model
+            notes = masks_not_passed(module, partial(arguments_of, inputs, value))
+            return kind.name, inputs, adaptation.outputs if plain else unwrapping(result), notes
+        errors = errors or reasons  # those in float32 on the CPU say most
+    how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
+    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
+
+
+def _placements(device: torch.device) -> Iterator[tuple[torch.device, torch.dtype]]:
+    """Where an original is tried, in which dtype: kernels run on a GPU alone, and in half precision alone."""
+    yield torch.device("cpu"), torch.float32
+    if device.type != "cpu":
+        yield device, torch.float32
+    yield device, torch.bfloat16
+    yield device, torch.float16
+
+
+def _recognised(subject: Pair, module: nn.Module, errors: list[str]) -> tuple[Kind, Any, Tensor] | None:
+    """The kind that a module fits as it stands on its device, its result and the input; None, and reasons in `errors`."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     tried = [(kind, kind.tried_with()) for kind in KINDS.values() if kind.tried_with is not None]
-    for kind, value in tried:
+    for kind, x in tried:
+        value = x.to(like.device, like.dtype if x.is_floating_point() else None)
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
                 result = module(value)
@@ -67,16 +94,10 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function, tuple[str, ...]]:
         y = tensor_of(result)
         if isinstance(y, Tensor) and kind.fits(value, y):
             replacing = replacement_of(kind)
-            if replacing is not None and _replaces(subject.candidate):
-                kind = replacing
-            # `model_outputs` takes the result of a model apart
-            plain = isinstance(result, Tensor) or kind.whole_model
-            notes = masks_not_passed(module, partial(arguments_of, inputs, value))
-            return kind.name, inputs, adaptation.outputs if plain else unwrapping(result), notes
+            return (replacing if replacing is not None and _replaces(subject.candidate) else kind), result, value
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         errors.append(f"on {kind.name} input it returned {shape}")
-    how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
-    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
+    return None
 
 
 def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:

@@ -6,9 +6,9 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from equivcheck.cases.case import Case
+from equivcheck.cases.case import Case, arrange_heads_last
 from equivcheck.cases.tensors import projections_known, randomise, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
@@ -33,7 +33,6 @@ __all__ = ["SAMPLE", "Pair"]
 Factory = Callable[..., Any]
 
 _MODERATE = 2**18  # scores
-_SAME = 2.0**-40  # of the largest value: two devices round float64 differently
 
 MAX_LAYERS = 8
 """An upper bound on the layers of a case."""
@@ -56,11 +55,15 @@ class Pair:
         ignored_options: Of functions: the options that change nothing in the original.
         scale_optional: Of functions: whether both run without a scale.
         learns_mask: Of functions: whether both take an additive mask that is learned.
+        heads_last: Of functions: whether the user's take (B, T, H, D); the pair's take (B, H, T, D) in any case.
         reference_alone: Of functions: the options that the original takes and the candidate does not.
         notes: Facts about the pair for the report.
         adaptation: The user's functions; the factories and the transfer already apply them.
         memory: The cache of truths and weights.
+        oracle: The user's oracle, of the form of `reference`; None if the original itself runs in float64.
+        oracle_name: The name of the user's oracle in messages.
         oracle_device: The device on which the oracle runs cases of moderate size; None for `device`.
+        oracle_elsewhere: Whether it runs there alone, so that all cases have their oracle there.
         switched_at_import: The settings of the process that the import of the candidate's module switched.
     """
 
@@ -76,11 +79,15 @@ class Pair:
     ignored_options: frozenset[str] = frozenset()
     scale_optional: bool = False
     learns_mask: bool = False
+    heads_last: bool = False
     reference_alone: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     adaptation: Adaptation = NO_ADAPTATION
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    oracle: Factory | None = None
+    oracle_name: str = ""
     oracle_device: torch.device | None = None
+    oracle_elsewhere: bool = False
     switched_at_import: tuple[str, ...] = ()
 
     @property
@@ -93,13 +100,21 @@ class Pair:
         kind = self.traits.original
         return replace(self, candidate=candidate, candidate_name=name, kind=kind, transfer=None, switched_at_import=())
 
+    def of_oracle(self) -> "Pair":
+        """The same pair with the user's oracle in the place of the original, where it runs; without one, this pair."""
+        if self.oracle is None:
+            return self
+        where = self.oracle_device if self.oracle_elsewhere and self.oracle_device else self.device
+        return replace(self, reference=self.oracle, oracle=None, device=where, oracle_device=None, memory=Memory())
+
     def rebuilt(self, change: Callable[[Any], Any]) -> "Pair":
         """The same pair, built from configs changed by `change`, with an empty memory."""
-        reference, candidate = self.reference, self.candidate
+        reference, candidate, oracle = self.reference, self.candidate, self.oracle
         return replace(
             self,
             reference=lambda config: reference(change(config)),
             candidate=candidate if self.traits.replaces else lambda config: candidate(change(config)),
+            oracle=None if oracle is None else lambda config: oracle(change(config)),
             memory=Memory(),
         )
 
@@ -107,11 +122,13 @@ class Pair:
         """The pair of attentions as a pair of GPTs that differ in attention alone; a pair of another kind as it is."""
         if not self.traits.within_gpt:
             return self
+        oracle = self.oracle
         places = tuple(f"blocks.{layer}.attn." for layer in range(MAX_LAYERS))
         return replace(
             self,
             reference=lambda config: GPT(config, attention=self.reference),
             candidate=lambda config: GPT(config, attention=self.candidate),
+            oracle=None if oracle is None else lambda config: GPT(config, attention=oracle),
             kind="model",
             transfer=None if self.transfer is None else self.transfer.inside(places),
         )
@@ -146,6 +163,22 @@ class Pair:
             module = module.to(device=where, non_blocking=True)
         return module.train(case.training)
 
+    def build_oracle(self, case: Case, device: torch.device | None = None) -> nn.Module:
+        """The user's oracle with the original's weights, in the case's dtype and mode, on `device`.
+
+        By default it is on the pair's device, or on the one where it alone runs.
+        """
+        assert self.oracle is not None, "a pair without an oracle of the user has the original in its place"
+        where = device or (self.oracle_device if self.oracle_elsewhere else None) or self.device
+        if self.traits.function:
+            return self.as_module(self.oracle, case).to(where)
+        state = self.build_reference(case, torch.device("cpu")).state_dict()
+        with seeded(case.seed, self.device), foreign(REFERENCE):
+            module: nn.Module = self.oracle(case.config())
+            module = module.to(device="cpu", dtype=case.torch_dtype)
+            module.load_state_dict(state, strict=True)
+        return module.to(where).train(case.training)
+
     def build_candidate(self, case: Case, make_reference: Callable[[], nn.Module]) -> nn.Module:
         """The candidate with an original's weights.
 
@@ -175,12 +208,19 @@ class Pair:
                 carry_over(self.transfer, weights, module, case.config())
                 return module.train(case.training)
 
+    def laid_out(self, x: Tensor, case: Case) -> Tensor:
+        """A tensor (B, H, T, D), arranged by the case's layout as the user's functions get it; others as they are."""
+        return arrange_heads_last(x, case.layout) if self.heads_last and x.dim() == 4 else x
+
     def problem(self, case: Case) -> Problem:
         """The problem of a case; the candidate is built when a check first uses it."""
         beacon.note_case(case.id)
         inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
-        inputs = tuple(to_device(x, self.device) for x in inputs)
-        flowing = {name: to_device(upstream(case, name, shape), self.device) for name, shape in shapes.items()}
+        inputs = tuple(to_device(self.laid_out(x, case), self.device) for x in inputs)
+        flowing = {
+            name: to_device(self.laid_out(upstream(case, name, shape), case), self.device)
+            for name, shape in shapes.items()
+        }
         if self.traits.whole_model:
             # half precision cannot hold the gradients of a mean over B*T tokens: scale the loss as a loss scaler does
             scale = float(case.batch_size * case.seq_len)
@@ -193,7 +233,12 @@ class Pair:
         return Problem(
             case=case,
             device=self.device,
-            make_reference=Original(partial(self.build_reference, case), self.memory, key),
+            make_reference=Original(
+                partial(self.build_reference, case),
+                self.memory,
+                key,
+                None if self.oracle is None else partial(self.build_oracle, case),
+            ),
             make_candidate=partial(self.build_candidate, case),
             inputs=inputs,
             names=names,
@@ -202,26 +247,10 @@ class Pair:
             memory=self.memory,
             memory_key=key,
             guard=guard,
-            oracle_device=self.oracle_device if case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE else None,
+            heads_last=self.heads_last,
+            oracle_device=self.oracle_device if self.oracle_elsewhere or _is_moderate(case) else None,
         )
 
-    def with_oracle_beside(self) -> "Pair":
-        """The same pair, with the oracle on the CPU if the pair is on another device and the results agree.
 
-        A small case launches a few thousand kernels with little work each: the CPU is ten times as quick.
-        """
-        cpu = torch.device("cpu")
-        if self.device == cpu:
-            return self
-        case = self.traits.sample.but(dtype="float64")
-        try:
-            there = self.problem(case).oracle_values(gradients=True)
-            here = replace(self, oracle_device=cpu).problem(case).oracle_values(gradients=True)
-        except Exception:
-            return self  # a kernel for this device only; the checks report other errors
-        # relative to the largest of all: the gradient of a key's bias is zero but for rounding, and has no scale
-        greatest = max(float(value.abs().max()) for value in there.values())
-        same = there.keys() == here.keys() and all(
-            float((value.cpu() - here[name]).abs().max()) <= _SAME * greatest for name, value in there.items()
-        )
-        return replace(self, oracle_device=cpu) if same else self
+def _is_moderate(case: Case) -> bool:
+    return case.batch_size * case.n_head * case.seq_len**2 <= _MODERATE

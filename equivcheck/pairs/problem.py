@@ -19,7 +19,7 @@ from equivcheck.pairs.backward_pass import dense, flow_back
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.named_outputs import Outputs
 from equivcheck.pairs.perturbed_runs import Oracle, perturbed_runs
-from equivcheck.pairs.reference import Original
+from equivcheck.pairs.reference import Original, oracle_instead
 from equivcheck.pairs.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.pairs.write_guard import Guard
@@ -54,6 +54,7 @@ class Problem:
         guard: Compares inputs and parameters before and after each pass.
         around_reference: Makes a context of each run of the original on a device, which puts dropout masks in.
         oracle_device: The device of the oracle, by default `device`: small cases are quicker on the CPU.
+        heads_last: Whether the user's functions take (B, T, H, D): memory layouts are meant so.
     """
 
     case: Case
@@ -69,6 +70,7 @@ class Problem:
     guard: Guard
     around_reference: Around | None = None
     oracle_device: torch.device | None = None
+    heads_last: bool = False
 
     @property
     def judged_on(self) -> torch.device:
@@ -144,18 +146,31 @@ class Problem:
             type_of(device).synchronize(device)
         return {name: value.detach().clone() for name, value in values.items()}
 
+    def as_user_sees(self, edit: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """An edit of how a tensor lies in memory, applied to it as the user's functions get it."""
+        if not self.heads_last:
+            return edit
+        return lambda x: edit(x.transpose(-3, -2)).transpose(-3, -2) if x.dim() == 4 else edit(x)
+
     def named_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The inputs of a pass by their names in messages."""
         names = self.names or ("idx", "targets")
         return dict(zip(names, inputs, strict=False))
 
     def original_in_float64(self, device: torch.device | None = None) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """A new original and the inputs in float64, on `device`, by default the oracle's.
+        """A new original, or the user's oracle in its place, and the inputs in float64, by default where the oracle is.
 
         An `Original` is built on that device: a copy of weights from a GPU takes longer than a small oracle.
         """
         where, make = device or self.judged_on, self.make_reference
-        return to_float64(make(where) if isinstance(make, Original) else make(), self.inputs, where)
+        with oracle_instead():
+            original = make(where) if isinstance(make, Original) else make()
+        return to_float64(original, self.inputs, where)
+
+    @property
+    def has_users_oracle(self) -> bool:
+        """Whether the truth is not the original's, but that of an oracle that the user gave."""
+        return isinstance(self.make_reference, Original) and self.make_reference.build_oracle is not None
 
     def oracle_values(self, *, gradients: bool) -> dict[str, Tensor]:
         """The results of the original in float64."""

@@ -15,6 +15,7 @@ from equivcheck.pairs.given import Given
 from equivcheck.pairs.kind_finding import find_kind
 from equivcheck.pairs.kinds import KINDS, SAMPLE
 from equivcheck.pairs.loading import load, load_candidate, name_of
+from equivcheck.pairs.oracle_choice import with_oracle_device, with_users_factory
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE
 from equivcheck.runtime import beacon, global_state, working_folder
@@ -98,6 +99,9 @@ def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
             "leave --kind out, or give the right one"
         )
     subject = replace(subject, kind=recognised_kind if kind == "auto" else kind)
+    if subject.traits.function:
+        return subject
+    subject = with_users_factory(subject, inputs, outputs)
     if subject.traits.from_config:
         subject = with_candidate_tried(subject, outputs)
-    return subject.with_oracle_beside()
+    return with_oracle_device(subject)

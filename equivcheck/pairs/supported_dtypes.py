@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from equivcheck.cases.case import Case
-from equivcheck.errors import UsageError
+from equivcheck.errors import NoOracle, UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, running
@@ -23,6 +23,12 @@ _PROBES = (  # of several sizes: a candidate refuses a dtype if it refuses all o
 )
 
 
+_HOW = {
+    True: "a function of the same signature that computes the same in float64, on this device or on the CPU",
+    False: "a factory like the original, with the same names of parameters, that computes the same in float64",
+}
+
+
 def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[str], dict[str, str]]:
     """The dtypes in which the pair is judged, and those that the candidate refuses in every size.
 
@@ -37,12 +43,18 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
         The dtypes to judge in, and the reason of each refused dtype.
 
     Raises:
-        UsageError: The original does not run in float64, or in none of the dtypes.
+        NoOracle: The original does not run in float64, and no oracle was given.
+        UsageError: The oracle does not run in float64, or the original in none of the dtypes.
     """
     oracle = [_failure(subject, p.but(**_model_fields(subject)), "oracle") for p in _PROBES]
-    if all(oracle):
+    if all(oracle) and subject.oracle is not None:
         raise UsageError(
-            f"the original {subject.reference_name} does not run in float64, in which the truth is found: {oracle[-1]}"
+            f"the oracle {subject.oracle_name} does not run in float64, in which the truth is computed: {oracle[-1]}"
+        )
+    if all(oracle):
+        raise NoOracle(
+            f"the original {subject.reference_name} does not run in float64, in which the truth is computed "
+            f"({oracle[-1]}): give --oracle, {_HOW[subject.traits.function]}"
         )
     usable, refused = [], {}
     for dtype in asked:

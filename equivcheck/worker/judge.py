@@ -16,17 +16,19 @@ from equivcheck.checks.backend import requiring
 from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
+from equivcheck.engine.oracle_agreement import agreement_note
 from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks, shrink_calls
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
-from equivcheck.errors import Mismatch
+from equivcheck.errors import Mismatch, NoOracle, UsageError
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime import beacon
 from equivcheck.runtime.file_access import Access
 from equivcheck.worker.loaded_pair import LoadedPair
+from equivcheck.worker.offered_oracle import offer
 from equivcheck.worker.plan import dtypes_to_judge, plan_of, refuse_unknown_dtypes, replay_line
 
 __all__ = ["Judge"]
@@ -80,10 +82,16 @@ class Judge(LoadedPair):
         refuse_unknown_dtypes(dtypes)
         self._choose(checks, exclude, require_backend)
         require_a_judging_check(list(self._checks.values()), require_backend)
-        usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
+        try:
+            usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
+        except NoOracle as error:
+            raise UsageError(f"{error}{offer(self.with_oracle, dtypes)}") from None
+        notes = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
         self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
+        plan = plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused)
         return {
-            **plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused),
+            **plan,
+            "notes": [*plan["notes"], *notes],
             "apart": self._loaded_original.notes(
                 self.subject
             ),  # why the original cannot be loaded without the candidate

@@ -26,6 +26,7 @@ class LoadedPair:
         self.access = access
         self._subject: Pair | None = None
         self._original: Original | None = None
+        self._given: dict[str, Any] = {}
 
     @property
     def subject(self) -> Pair:
@@ -37,6 +38,10 @@ class LoadedPair:
     def _loaded_original(self) -> Original:
         assert self._original is not None, "the pair is loaded first"
         return self._original
+
+    def with_oracle(self, oracle: str) -> Pair:
+        """The same pair, loaded once more with an oracle by its import string."""
+        return resolve(**{**self._given, "adaptation": {**self._given["adaptation"], "oracle": oracle}})
 
     # --- questions: each method is one, its arguments and its answer are plain data -----------------------------------
 
@@ -65,15 +70,15 @@ class LoadedPair:
             Its kind, names, device, and facts about an original that is a function.
         """
         self._original = Original(self.access)
-        subject = resolve(
-            reference,
-            candidate,
-            kind=kind,
-            device=device,
-            adaptation=adaptation,
-            between=self._original.loaded,
-            allowed=None if allowed is None else frozenset(allowed),
-        )
+        self._given = {
+            "reference": reference,
+            "candidate": candidate,
+            "kind": kind,
+            "device": device,
+            "adaptation": adaptation,
+            "allowed": None if allowed is None else frozenset(allowed),
+        }
+        subject = resolve(**self._given, between=self._original.loaded)
         subject.memory.shared_by(share)
         self._subject = subject
         return {

@@ -11,6 +11,7 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention, 
 from equivcheck.cases.case import ALIGNED_BYTES, arrange
 from equivcheck.cases.words import LAYOUTS
 from equivcheck.gpt import GPT
+from equivcheck.pairs.oracle_choice import with_oracle_device
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.to_device import to_device
 
@@ -112,7 +113,7 @@ def test_a_model_that_returns_no_logits_raises_what_it_returned() -> None:
 def test_on_the_cpu_the_oracle_is_where_the_pair_is() -> None:
     pair = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
     subject = resolve(*pair, kind="auto", device="cpu")
-    assert subject.with_oracle_beside() is subject
+    assert with_oracle_device(subject) is subject
     problem = subject.problem(CASE)
     assert problem.judged_on == problem.device == torch.device("cpu")
 

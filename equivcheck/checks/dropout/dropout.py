@@ -111,8 +111,12 @@ def _random(pair: Pair, case: Case) -> tuple[str, ...]:
     masks_by_call = candidate_run(
         problem, lambda _: successive(candidate), reference=lambda: successive(problem.make_reference())
     )
-    with inject(masks_by_call[0], problem.reference, case) as injected, seeded(case.seed, problem.device):
-        forward(problem, problem.reference, problem.inputs, gradients=False)
+    original, inputs, masks = problem.reference, problem.inputs, masks_by_call[0]
+    if problem.has_users_oracle:  # masks may not be put into a kernel
+        original, inputs = problem.original_in_float64()
+        masks = masks.to(problem.judged_on)
+    with inject(masks, original, case) as injected, seeded(case.seed, problem.device):
+        forward(problem, original, inputs, gradients=False)
     whole = torch.ones(1, 1, dtype=torch.bool, device=problem.device)
     layers_alike = [
         ("probabilities", PROBABILITIES, _alike(injected.attention_rates, visible.layers)),

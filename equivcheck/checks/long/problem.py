@@ -39,8 +39,8 @@ def long_problem(pair: Pair, longer: Case) -> Problem:
         case=longer,
         make_reference=plain,
         make_candidate=lambda _: _candidate(pair, small.case, longer),
-        inputs=tuple(x.to(pair.device) for x in inputs),
-        upstream={"output": flowing.to(pair.device)},
+        inputs=tuple(pair.laid_out(x, longer).to(pair.device) for x in inputs),
+        upstream={"output": pair.laid_out(flowing, longer).to(pair.device)},
         memory_key=("long", pair.kind, longer),
         oracle_device=None,  # the oracle of a long case is too slow for a CPU
     )
