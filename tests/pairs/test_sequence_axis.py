@@ -130,7 +130,7 @@ def test_right_ones_of_heads_last_are_the_same(check: Callable[..., Any]) -> Non
     )
 
 
-def test_a_kernel_that_needs_contiguous_tensors_of_heads_last_runs_in_every_layout_check() -> None:
+def test_a_kernel_of_heads_last_gets_contiguous_tensors_in_every_check() -> None:
     def strict(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, softmax_scale: float = 1.0) -> Tensor:
         assert q.is_contiguous(), "q must be contiguous"
         return like_flash_attn(q, k, v, causal, softmax_scale)
