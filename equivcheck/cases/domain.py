@@ -1,6 +1,7 @@
 """A domain: the cases that an original is meant for, as an expression of fields of a case or as a function of a case."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,11 @@ from equivcheck.cases.domain_fields import values_of
 from equivcheck.cases.domain_grammar import Node, parse
 from equivcheck.errors import UsageError
 
-__all__ = ["EVERYWHERE", "Domain"]
+__all__ = ["EVERYWHERE", "IMPORTS", "Domain", "require_grammar"]
+
+
+IMPORTS = re.compile(r"(?P<spec>[^\s:'\"()<>=]+:[A-Za-z_][\w.]*)(?: and (?P<rest>.+))?")
+"""The text of a domain that a function makes: its import string, which may stand before an expression."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +64,10 @@ class Domain:
         functions = (*self.functions, *(pair for pair in other.functions if pair not in self.functions))
         known = {node.text for node in self.conditions}
         conditions = (*self.conditions, *(node for node in other.conditions if node.text not in known))
-        joined = replace(self, conditions=conditions, functions=functions, device=self.device or other.device)
-        return replace(joined, text=" and ".join((*(name for name, _ in functions), *joined.expressions)))
+        # a function's name stands first, and what was learned of it is no part of the text
+        texts = (*(name for name, _ in functions), *self._expressions(), *other._expressions())
+        text = " and ".join(dict.fromkeys(texts))
+        return Domain(text, conditions, functions, self.device or other.device)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Domain) and (self.text, self.device) == (other.text, other.device)
@@ -73,9 +80,15 @@ class Domain:
         return bool(self.text)
 
     @property
-    def expressions(self) -> tuple[str, ...]:
-        """The conditions as texts, in brackets where `and` would take them apart."""
-        return tuple(f"({node.text})" if " or " in node.text else node.text for node in self.conditions)
+    def can_be_written(self) -> bool:
+        """Whether its text stands for it on a command line: some case is left out, and each function has a name."""
+        return bool(self.text) and not any("<" in name for name, _ in self.functions)
+
+    def _expressions(self) -> Iterator[str]:
+        """The conditions that the text has, in brackets where `and` would take them apart."""
+        for node in self.conditions:
+            if node.text in self.text:
+                yield f"({node.text})" if " or " in node.text else node.text
 
     def on(self, device: str) -> "Domain":
         """The same domain in a run on a device of this type."""
@@ -123,3 +136,18 @@ class Domain:
 
 EVERYWHERE = Domain()
 """Every case is inside."""
+
+
+def require_grammar(text: str | None) -> None:
+    """Make sure that a text is a domain, before anything is imported: an expression, or an import string.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text is None:
+        return
+    match = IMPORTS.fullmatch(" ".join(text.split()))
+    if match is None:
+        Domain.parse(text)
+    elif match["rest"]:
+        Domain.parse(match["rest"])

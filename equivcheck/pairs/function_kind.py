@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.features import FEATURES, mask_features
+from equivcheck.cases.domain_solving import nearest
+from equivcheck.cases.features import FEATURES, feature_domain, mask_features
 from equivcheck.errors import UsageError
 from equivcheck.pairs.forward import Function, unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
@@ -65,7 +66,7 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
             if (name in options[0]) != (name in options[1])
         ),
     )
-    if _refusal(subject, SAMPLE, "reference"):  # it may need an option that the candidate does not take
+    if _refusal(subject, subject.inside(SAMPLE), "reference"):  # it may need an option that the candidate does not take
         subject = replace(subject, reference=normal(original, options[0]))
     subject = _unwrapped(subject)
     ignored = _ignored_options(subject)
@@ -76,13 +77,13 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
     subject = _with_features(replace(subject, ignored_options=frozenset(ignored), notes=notes))
     subject = _with_learned_mask(subject)
     tried = replace(subject, scale_optional="scale" in subject.options)
-    left_out = SAMPLE.but(seed=1)  # an odd seed leaves the scale out
+    left_out = subject.inside(SAMPLE).but(seed=1)  # an odd seed leaves the scale out
     return subject if any(_refusal(tried, left_out, which) for which in ("reference", "candidate")) else tried
 
 
 def _unwrapped(subject: Pair) -> Pair:
     """The pair whose results are unwrapped if the original returns the tensor in a tuple; else the pair as it is."""
-    problem = subject.problem(SAMPLE)
+    problem = subject.problem(subject.inside(SAMPLE))
     try:
         with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
             result = problem.reference(*problem.inputs)
@@ -120,7 +121,10 @@ def _with_features(subject: Pair) -> Pair:
             name,
         }:
             continue  # a note tells already that it refuses all such masks
-        refused = [_refusal(subject, SAMPLE.but(**fields), which) for which in ("reference", "candidate")]
+        case = _with(subject, fields)
+        if case is None:
+            continue  # it is outside of the domain
+        refused = [_refusal(subject, case, which) for which in ("reference", "candidate")]
         if not any(refused):
             features.append(name)
         elif not refused[0]:
@@ -130,11 +134,21 @@ def _with_features(subject: Pair) -> Pair:
     return replace(subject, features=frozenset(features), notes=(*subject.notes, *notes))
 
 
+def _with(subject: Pair, fields: Mapping[str, Any]) -> Case | None:
+    """A small case in the domain that has a feature; None if there is none."""
+    case = SAMPLE.but(**fields)
+    return (
+        case
+        if not subject.domain
+        else nearest(case, subject.domain & feature_domain(fields), features=frozenset(FEATURES))
+    )
+
+
 def _with_learned_mask(subject: Pair) -> Pair:
     """The pair with a learned additive mask, if the original gives its gradient and the candidate accepts it."""
     additive = [FEATURES[n][1] for n in ("additive", "causal additive", "bias by heads") if n in subject.features]
     tried = replace(subject, learns_mask=True)
-    cases = [SAMPLE.but(**fields) for fields in additive]
+    cases = [case for fields in additive if (case := _with(subject, fields)) is not None]
     if not cases or not all(_has_gradient(tried, case) for case in cases):
         return subject
     refused = next((reason for case in cases if (reason := _refusal(tried, case, "candidate"))), "")
@@ -156,9 +170,11 @@ def _has_gradient(subject: Pair, case: Case) -> bool:
 
 
 def _refusal(subject: Pair, case: Case, which: str) -> str:
-    """The reason why a side fails on a case in float32 and in bfloat16; empty if it runs in one of them."""
+    """The reason why a side fails on a case in its dtype, float32 and bfloat16; empty if it runs in one of them."""
     reason = ""
-    for dtype in ("float32", "bfloat16"):
+    for dtype in dict.fromkeys((case.dtype, "float32", "bfloat16")):
+        if subject.domain and not subject.domain.allows(case.but(dtype=dtype)):
+            continue
         try:
             problem = subject.problem(case.but(dtype=dtype))
             with running(CANDIDATE if which == "candidate" else REFERENCE):
@@ -189,7 +205,10 @@ def _changes_output(subject: Pair, one: Mapping[str, Any], other: Mapping[str, A
     outputs = []
     try:
         for fields in (one, other):
-            problem = subject.problem(_CASE.but(**fields))
+            case = subject.inside(_CASE).but(**fields)
+            if not subject.domain.allows(case):
+                return True  # nothing is asked of it there
+            problem = subject.problem(case)
             outputs.append(problem.run(problem.reference, problem.inputs, gradients=False)["output"])
     except Exception:
         return True

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equivcheck.cases.case import Case
 from equivcheck.errors import UsageError
 from equivcheck.pairs.factories import HOW_TO_BUILD
 from equivcheck.pairs.forward import (
@@ -42,12 +43,14 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function]:
         "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
         "a function takes q, k, v; see the kinds in the README"
     )
+    sample = subject.inside(SAMPLE)
     module = _built(subject, subject.reference, subject.reference_name, fits)
     adaptation = subject.adaptation
     inputs = inputs_of(module, subject, subject.reference_name)
-    adapt_module(module.to("cpu"), inputs, adaptation.outputs)
+    module = module.to("cpu") if sample.dtype == SAMPLE.dtype else module.to("cpu", sample.torch_dtype)
+    adapt_module(module, inputs, adaptation.outputs)
     errors = []
-    tried = [(kind, kind.tried_with()) for kind in KINDS.values() if kind.tried_with is not None]
+    tried = [(kind, kind.tried_with(sample)) for kind in KINDS.values() if kind.tried_with is not None]
     for kind, value in tried:
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
@@ -63,7 +66,7 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function]:
         y = tensor_of(result)
         if isinstance(y, Tensor) and kind.fits(value, y):
             replacing = replacement_of(kind)
-            if replacing is not None and _replaces(subject.candidate):
+            if replacing is not None and _replaces(subject.candidate, sample):
                 kind = replacing
             # `model_outputs` takes the result of a model apart
             plain = isinstance(result, Tensor) or kind.whole_model
@@ -77,7 +80,7 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function]:
 def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
     try:
         with seeded(0, subject.device), foreign(REFERENCE):
-            module = factory(SAMPLE.config())
+            module = factory(subject.inside(SAMPLE).config())
     except UsageError:
         raise
     except Exception as error:
@@ -113,7 +116,7 @@ def _positional(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def _replaces(candidate: Callable[..., Any]) -> bool:
+def _replaces(candidate: Callable[..., Any], sample: Case) -> bool:
     """Whether the candidate takes a model rather than a config: by the name of its parameter, else by a trial."""
     names = _positional(candidate)
     if inspect.isclass(candidate) and issubclass(candidate, nn.Module):
@@ -124,7 +127,7 @@ def _replaces(candidate: Callable[..., Any]) -> bool:
         return True
     try:
         with exits_as_errors(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
-            built: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
+            built: Any = candidate(sample.config())  # type: ignore[call-arg]  # narrowed to object by the test above
             return not isinstance(built, nn.Module)
     except Exception:
         return True

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.domain import EVERYWHERE, Domain
+from equivcheck.cases.domain_solving import nearest
 from equivcheck.cases.tensors import projections_known, randomise, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
@@ -62,6 +64,7 @@ class Pair:
         memory: The cache of truths and weights.
         oracle_device: The device on which the oracle runs cases of moderate size; None for `device`.
         switched_at_import: The settings of the process that the import of the candidate's module switched.
+        domain: The cases that the original is meant for.
     """
 
     reference: Factory
@@ -82,11 +85,21 @@ class Pair:
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
     oracle_device: torch.device | None = None
     switched_at_import: tuple[str, ...] = ()
+    domain: Domain = EVERYWHERE
 
     @property
     def traits(self) -> Kind:
         """The kind, with its properties."""
         return KINDS[self.kind]
+
+    @property
+    def sample(self) -> Case:
+        """A small case of the kind, in the domain."""
+        return self.inside(self.traits.sample)
+
+    def inside(self, case: Case) -> Case:
+        """The case, or one near it that is in the domain; the case itself if the domain has none."""
+        return (nearest(case, self.domain) or case) if self.domain else case
 
     def with_candidate(self, candidate: Factory, name: str) -> "Pair":
         """The same reference with another candidate of the form of the original (a `replacement` becomes a `model`)."""
@@ -122,7 +135,7 @@ class Pair:
         if self.traits.function:
             return False
         with seeded(0, torch.device("cpu")):
-            names = [name for name, _ in self.reference(SAMPLE.config()).named_parameters()]
+            names = [name for name, _ in self.reference(self.inside(SAMPLE).config()).named_parameters()]
         return projections_known(names)
 
     def as_module(self, function: Factory, case: Case) -> FunctionModule:
@@ -213,7 +226,7 @@ class Pair:
         cpu = torch.device("cpu")
         if self.device == cpu:
             return self
-        case = self.traits.sample.but(dtype="float64")
+        case = self.sample.but(dtype="float64")
         try:
             there = self.problem(case).oracle_values(gradients=True)
             here = replace(self, oracle_device=cpu).problem(case).oracle_values(gradients=True)

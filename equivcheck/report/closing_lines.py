@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from equivcheck.report.clean_text import one_line
 from equivcheck.report.model import CheckResult, Report
 
-__all__ = ["counted_checks", "evidence_line", "sensitivity_line", "title", "verdict_line"]
+__all__ = ["counted_checks", "domain_lines", "evidence_line", "sensitivity_line", "title", "verdict_line"]
 
 
 def title(report: Report) -> str:
@@ -27,6 +27,11 @@ def sensitivity_line(report: Report) -> str:
     if of.untried:
         parts.append(f"out of time before {len(of.untried)} more")
     return one_line(f"sensitivity: {'; '.join(parts)}")
+
+
+def domain_lines(report: Report) -> list[str]:
+    """The domain in one line; none if every case is in it."""
+    return [one_line(f"domain: {report.domain}")] if report.domain else []
 
 
 def verdict_line(report: Report) -> str:

@@ -158,6 +158,7 @@ class Report:
     """Facts that make the verdict `different`, whatever the checks say, such as a replaced original."""
     sealed: bool = True  # whether the pair ran in other processes than the one that made the verdict
     strict: bool = False  # whether a loud refusal of the candidate counts as a failure
+    domain: str = ""  # the cases that the original is meant for; empty if every case is
     schema_version: int = SCHEMA_VERSION
 
     @property

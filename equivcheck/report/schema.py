@@ -47,6 +47,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "findings": "Facts that make the verdict `different`, whatever the checks say, such as a replaced original.",
         "sealed": "Whether the pair ran in other processes than the one that made the verdict.",
         "strict": "Whether a loud refusal of the candidate counts as a failure.",
+        "domain": "The cases that the original is meant for: an expression of fields of a case, the import string of a "
+        "function of a case, or both; empty if every case is.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {

@@ -7,7 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from equivcheck.report.clean_text import clean, one_line
-from equivcheck.report.closing_lines import counted_checks, evidence_line, sensitivity_line, title, verdict_line
+from equivcheck.report.closing_lines import (
+    counted_checks,
+    domain_lines,
+    evidence_line,
+    sensitivity_line,
+    title,
+    verdict_line,
+)
 from equivcheck.report.model import CheckResult, Report
 
 if TYPE_CHECKING:  # a slow import
@@ -86,7 +93,7 @@ def plain(report: Report) -> str:
         lines.append("  ".join(cells).rstrip())
     for heading, body in sections(report):
         lines += ["", f"{heading}:", *(f"  {line}".rstrip() for line in body)]
-    lines += ["", sensitivity_line(report), verdict_line(report)]
+    lines += ["", *domain_lines(report), sensitivity_line(report), verdict_line(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -144,7 +151,7 @@ def show(report: Report, file: TextIO | None = None) -> None:
         screen.print(Text(f"\n{heading}:", "bold"))
         for line in body:
             screen.print(Text(f"  {line}"), soft_wrap=True)  # so that a replay command can be copied
-    screen.print(Text(f"\n{sensitivity_line(report)}"), soft_wrap=True)
+    screen.print(Text("\n" + "\n".join([*domain_lines(report), sensitivity_line(report)])), soft_wrap=True)
     screen.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """A pair as it is loaded in this process: both sides, the files they used, and the original as it was before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,7 @@ class LoadedPair:
         adaptation: Mapping[str, Any],
         share: int = 1,
         allowed: Sequence[str] | None = None,
+        domain: str | Callable[..., Any] | None = None,
     ) -> dict[str, Any]:
         """Load the pair.
 
@@ -60,6 +61,7 @@ class LoadedPair:
             adaptation: The user's functions, by name.
             share: The number of processes that share the memory.
             allowed: The options of functions that may be used; None for all.
+            domain: The cases that the original is meant for, as the user declares them; None for all.
 
         Returns:
             Its kind, names, device, and facts about an original that is a function.
@@ -73,6 +75,7 @@ class LoadedPair:
             adaptation=adaptation,
             between=self._original.loaded,
             allowed=None if allowed is None else frozenset(allowed),
+            domain=domain,
         )
         subject.memory.shared_by(share)
         self._subject = subject
