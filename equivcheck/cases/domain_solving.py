@@ -102,7 +102,7 @@ class Solver:
     @staticmethod
     def _nearest(left: Sequence[Any], strict: Sequence[Any]) -> Sequence[Any]:
         low, high = min(strict), max(strict)
-        apart = {value: max(low - value, value - high) for value in left}
+        apart = {value: max(0, low - value, value - high) for value in left}
         most = _TIMES_AS_FAR * min(apart.values())
         return sorted(sorted((value for value in left if apart[value] <= most), key=apart.__getitem__)[:_NEAREST])
 

@@ -81,9 +81,7 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
     ]
     whole = len(groups) * sum(share for _, _, share in lengths)
     if space.domain is not None:
-        # the share of lengths outside of the domain goes to the others; if all are, the nearest inside are drawn
-        by_length = _inside(by_length) or _inside([(space.but(dtypes=group), 1.0) for group in groups])
-        whole = sum(share for _, share in by_length)
+        by_length, whole = _lengths_inside(space, groups, by_length)
     counted = [(one, max(1, round(planned * share / whole))) for one, share in by_length]
     if check.fine:
         counted += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
@@ -102,6 +100,24 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
     if check.extra_case and not subject.traits.whole_model:  # the first case of a class: its simplest
         counted += [(space.but(**check.extra_case, pinned=_LENGTH, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
     return [(cases(one), count) for one, count in _inside(counted)]
+
+
+def _lengths_inside(
+    space: CaseSpace, groups: Sequence[Sequence[str]], by_length: Sequence[tuple[CaseSpace, float]]
+) -> tuple[list[tuple[CaseSpace, float]], float]:
+    """The classes of lengths that have a case in the domain, with their shares, and the sum of these.
+
+    The share of the others goes to the shortest lengths that are left: long cases cost most. Where no length is left,
+    the nearest ones inside are drawn.
+    """
+    shares: list[tuple[CaseSpace, float]] = []
+    for group in groups:
+        of_group = [(one, share) for one, share in by_length if one.dtypes == group]
+        left = _inside(of_group) or _inside([(space.but(dtypes=group), 1.0)])
+        if left:
+            spare = max(0.0, sum(share for _, share in of_group) - sum(share for _, share in left))
+            shares += [(left[0][0], left[0][1] + spare), *left[1:]]
+    return shares, sum(share for _, share in shares)
 
 
 def _inside(counted: Sequence[tuple[CaseSpace, _N]]) -> list[tuple[CaseSpace, _N]]:
