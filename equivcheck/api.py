@@ -131,7 +131,7 @@ def verify(
         domain=domain,
     )
     listener, keep = listener or _Silence(), keep or (lambda report: None)
-    pair = pair_of(reference, candidate, kind, device, user_functions, setup)
+    pair = pair_of(reference, candidate, kind, device, user_functions, setup, domain)
     if pair is not None:
         return api.verify(pair, request, listener=listener, keep=keep)
     if setup is not None:
@@ -150,6 +150,7 @@ def verify(
                 kind=kind,
                 device=device,
                 adaptation=user_functions,
+                domain=domain,
             ),
             reference=str(reference),
             candidate=str(candidate),
@@ -164,13 +165,29 @@ def verify(
 
 
 def pair_of(
-    reference: Any, candidate: Any, kind: str, device: str, user_functions: Mapping[str, Given], setup: str | None
+    reference: Any,
+    candidate: Any,
+    kind: str,
+    device: str,
+    user_functions: Mapping[str, Given],
+    setup: str | None,
+    domain: Given = None,
 ) -> NamedPair | None:
-    """The pair for processes of its own; None if a side or a user function is no import string."""
+    """The pair for processes of its own; None if a side or a user function is no import string.
+
+    Raises:
+        UsageError: The domain of such a pair is a function.
+    """
     given = {name: value for name, value in user_functions.items() if value is not None}
     if not all(isinstance(value, str) for value in (reference, candidate, *given.values())):
         return None
-    return NamedPair(reference, candidate, kind, device, {name: str(value) for name, value in given.items()}, setup)
+    if domain is not None and not isinstance(domain, str):
+        raise UsageError(
+            f"domain={domain!r} is a function, and a pair of import strings runs in processes of its own: "
+            "give the import string of the function, such as 'package.module:function'"
+        )
+    strings = {name: str(value) for name, value in given.items()}
+    return NamedPair(reference, candidate, kind, device, strings, setup, domain)
 
 
 def replay(
@@ -187,6 +204,7 @@ def replay(
     transfer: Given = None,
     oracle: Given = None,
     require_backend: Sequence[str] = (),
+    domain: Given = None,
     in_process: bool = False,
 ) -> tuple[CheckResult, ...]:
     """Run the checks on one case again.
@@ -204,6 +222,7 @@ def replay(
         transfer: See `config`.
         oracle: See `config`.
         require_backend: The kernel that must run, as in `verify`.
+        domain: The domain of the run that found the case, as in `verify`: the pair is loaded with cases in it.
         in_process: Whether import strings run in this process, too: for debuggers.
 
     Returns:
@@ -213,7 +232,7 @@ def replay(
         UsageError: There is no such case, or the pair cannot be judged.
     """
     user_functions = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer, "oracle": oracle}
-    pair = None if in_process else pair_of(reference, candidate, kind, device, user_functions, None)
+    pair = None if in_process else pair_of(reference, candidate, kind, device, user_functions, None, domain)
     if pair is not None:
         return api.replay(pair, case_id, checks=checks, require_backend=require_backend)
     from equivcheck.cases.case import Case  # torch, which a pair of import strings does not need here
@@ -222,7 +241,7 @@ def replay(
     case = Case.parse(case_id)
     with watched() as access:
         judge = Judge(access)
-        judge.load(reference, candidate, kind, device, user_functions)
+        judge.load(reference, candidate, kind, device, user_functions, domain=domain)
         return replayed(judge.replay(case.id, checks, require_backend))
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FEATURES", "MASK_SHAPES", "mask_features"]
+from equivcheck.cases.domain import Domain
+
+__all__ = ["FEATURES", "MASK_SHAPES", "feature_domain", "mask_features"]
 
 FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
@@ -30,3 +32,12 @@ def mask_features(mask: str, *, is_causal: bool) -> set[str]:
     """The features that a mask of a case needs."""
     kind = "additive" if mask in ("additive", "both", "bias") else "boolean"
     return {f"causal {kind}" if is_causal else kind, *(name for name, shape in MASK_SHAPES.items() if shape == mask)}
+
+
+def feature_domain(fields: Mapping[str, Any]) -> Domain:
+    """The cases that have a feature which the case of these fields tries."""
+    other = {"kv_len": "seq_len", "kv_heads": "n_head", "value_size": "head_size"}
+    conditions = [f"{name} != {other[name]}" for name in fields if name in other]
+    conditions.append("is_causal" if fields.get("is_causal", True) else "not is_causal")
+    conditions.append(f"mask == {fields.get('mask', '')!r}")
+    return Domain.parse(" and ".join(conditions))

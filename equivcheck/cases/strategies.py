@@ -5,17 +5,17 @@ the edges of tiles are visited often, and a counterexample still shrinks to the 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.domain_solving import Solver
 from equivcheck.cases.features import mask_features
 from equivcheck.cases.fields import simpler_values
-from equivcheck.cases.words import LAYOUTS, MASKS, REGIMES
-from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.cases.space import CaseSpace, sizes
 
 __all__ = ["LENGTHS", "MODEL_REGIMES", "CaseSpace", "cases", "simpler", "sizes"]
 
@@ -25,27 +25,8 @@ LENGTHS = ((1, 32, 0.45), (33, 128, 0.3), (129, 256, 0.12), (257, 512, 0.13))
 MODEL_REGIMES = ("sharpened", "near_initial", "large_scores", "ties", "same_sign_v", "constant_v")
 """The regimes of values that have an effect on the attentions inside of a model."""
 
-_TILES = (16, 32, 64, 128, 256, 512)
 _SEEDS = 2**16
 _STEPS = 14
-
-
-@cache
-def sizes(largest: int, *, typical: int, smallest: int = 1) -> Sequence[int]:
-    """The sizes `smallest` … `largest`, ascending, each at least once.
-
-    Small sizes, edges of tiles ±1 and sizes up to `typical` are repeated.
-    """
-    edges = {1, 2, 3, *(tile + step for tile in _TILES for step in (-1, 0, 1))}
-    table: list[int] = []
-    for size in range(smallest, largest + 1):
-        weight = 1
-        if size <= typical:
-            weight = max(1, largest // typical)
-        if size in edges:
-            weight = 4 * max(1, largest // max(size, typical))
-        table.extend([size] * weight)
-    return tuple(table)
 
 
 @cache
@@ -70,55 +51,10 @@ def _some(letters: str) -> st.SearchStrategy[list[str]]:
     return st.integers(0, _STEPS).flatmap(lambda size: st.lists(each, min_size=size, max_size=size))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaseSpace:
-    """Limits within which cases are drawn.
-
-    Attributes:
-        rates: Dropout rates in eval mode, where they must have no effect.
-        train_rates: Dropout rates in train mode.
-        training: True for train mode alone, False for eval mode alone, None for both.
-        features: Keys of `features.FEATURES`: how keys and values may differ from queries, and which masks are
-            possible.
-        head_sizes: The only head sizes; empty for all within the limits.
-        max_scores: The greatest B * H * T * T for B * H > 1, so that no case takes long.
-        steps: The letters to draw from.
-        max_chunks: The greatest T / D, the number of runs that reading a mask takes.
-    """
-
-    dtypes: Sequence[str] = DTYPES
-    regimes: Sequence[str] = REGIMES
-    layouts: Sequence[str] = LAYOUTS
-    min_seq_len: int = 1
-    max_seq_len: int = 512
-    min_batch_size: int = 1
-    max_batch_size: int = 4
-    min_heads: int = 1
-    max_heads: int = 8
-    min_head_size: int = 1
-    max_head_size: int = 128
-    training: bool | None = None
-    rates: Sequence[float] = (0.0, 0.1, 0.5)
-    train_rates: Sequence[float] = (0.0,)
-    n_layers: Sequence[int] = (0,)
-    vocab_sizes: Sequence[int] = (2, 17, 73)
-    is_causal: Sequence[bool] = (True,)
-    scales: Sequence[float | None] = (None,)
-    steps: str = ""
-    max_chunks: int | None = None
-    features: frozenset[str] = frozenset()
-    masks: Sequence[str] = MASKS
-    head_sizes: Sequence[int] = ()
-    max_scores: int = 2**17
-
-    def but(self, **changes: Any) -> "CaseSpace":
-        """The same space with some limits changed."""
-        return replace(self, **changes)
-
-
 def cases(space: CaseSpace | None = None, **limits: Any) -> st.SearchStrategy[Case]:
     """Cases of a space, or of the whole space within `limits`, which are fields of `CaseSpace`."""
-    return _cases((space or CaseSpace()).but(**limits))
+    one = (space or CaseSpace()).but(**limits)
+    return _cases(one) if one.domain is None else _cases_inside(Solver(one))
 
 
 @st.composite
@@ -167,6 +103,27 @@ def _cases(draw: st.DrawFn, space: CaseSpace) -> Case:
         steps="".join(draw(_some(space.steps))) if space.steps else "",
         **other,
     )
+
+
+@st.composite
+def _cases_inside(draw: st.DrawFn, solver: Solver) -> Case:
+    """Cases inside of a domain: each value from what the domain leaves of its table."""
+    space = solver.space
+    values: dict[str, Any] = {}
+    for name in solver.order:
+        left = solver.left(name, values)
+        if not left:
+            reject()
+        values[name] = draw(_one_of(left))
+    case = solver.case(
+        values,
+        seed=draw(st.integers(0, _SEEDS - 1)),
+        tokens=draw(_one_of(("random", "text"))) if values["n_layer"] else "random",
+        steps="".join(draw(_some(space.steps))) if space.steps else "",
+    )
+    if not solver.domain.allows(case):
+        reject()
+    return case
 
 
 @st.composite

@@ -202,7 +202,7 @@ _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
 def original_has(pair: Pair, what: str) -> bool:
     """Whether the original itself runs under a transform in a wide dtype: fused kernels have no second derivative."""
     for dtype in ("float64", "float32"):
-        problem = pair.problem(SAMPLE.but(dtype=dtype))
+        problem = pair.problem(pair.inside(SAMPLE).but(dtype=dtype))
 
         def run(problem: Problem = problem) -> None:
             with foreign():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from equivcheck.cases.domain import require_grammar
 from equivcheck.cli import config as configuration
 from equivcheck.cli.options import (
     NOT_JUDGED,
@@ -43,6 +44,9 @@ _STATUS = {
 }  # any other verdict means that the pair could not be judged
 
 
+_DOMAIN = click.option("--domain", metavar="EXPR", help="Where the original is meant to run: 'head_size in (64, 128)'.")
+
+
 @click.command()
 @of_a_pair
 @click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
@@ -59,7 +63,7 @@ _STATUS = {
     metavar="LEVEL[,LEVEL]",
     help="The levels that must be equivalent.  [default: all; values,training for functions]",
 )
-@click.option("--domain", metavar="EXPR", help="Where the original is meant to run: 'head_size in (64, 128)'.")
+@_DOMAIN
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
@@ -103,6 +107,8 @@ def verify(
     """
     config = configuration.load(Path("pyproject.toml"))
     levels = levels_of(require)
+    meant = first(domain, config.domain)
+    require_grammar(meant)
     files = output_files(given)
     functions = user_functions(pair, given, config)
     reference, candidate = pair_of(pair, config)
@@ -129,7 +135,7 @@ def verify(
         nurseries.start()  # in parallel to the lines below
         with follow(streams.current().notes()) as listener:
             report = api.verify(
-                NamedPair(reference, candidate, kind, where, functions, first(setup, config.setup)),
+                NamedPair(reference, candidate, kind, where, functions, first(setup, config.setup), meant),
                 Request(
                     **options,
                     checks=checks or None,
@@ -142,7 +148,7 @@ def verify(
                     case_seconds=first(case_seconds, config.case_seconds),
                     worker_memory=size("--worker-memory", worker_memory),
                     require=first(levels, config.require),
-                    domain=first(domain, config.domain),
+                    domain=meant,
                 ),
                 listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,
@@ -180,10 +186,12 @@ def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> 
 @click.command()
 @click.argument("case_id")
 @click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
+@_DOMAIN
 @of_a_pair
 def replay(
     case_id: str,
     in_process: bool,
+    domain: str | None,
     pair: tuple[str, ...],
     kind: str | None,
     gpu: bool,
@@ -198,6 +206,8 @@ def replay(
     where = device_of(gpu, device, config)
     functions = user_functions(pair, adaptation, config)
     kind = first(kind, config.kind, "auto")
+    meant = first(domain, config.domain)
+    require_grammar(meant)
     import_from_here()
 
     from equivcheck.report import table
@@ -214,6 +224,7 @@ def replay(
                 device=where,
                 checks=checks or None,
                 require_backend=require_backend,
+                domain=meant,
                 in_process=True,
                 **functions,
             )
@@ -222,7 +233,7 @@ def replay(
         from equivcheck.supervisor.sealed import NamedPair
 
         results = api.replay(
-            NamedPair(reference, candidate, kind, where, functions, config.setup),
+            NamedPair(reference, candidate, kind, where, functions, config.setup, meant),
             case_id,
             checks=checks or None,
             require_backend=require_backend,

@@ -121,7 +121,7 @@ def reference_error(subject: Pair) -> float:
 
     An original with its softmax in float32 in every dtype has such an error.
     """
-    case = subject.traits.sample.but(dtype="float64")
+    case = subject.sample.but(dtype="float64")
     problem = subject.problem(case)
     try:
         results = problem.run(problem.reference, problem.inputs, gradients=False)

@@ -73,7 +73,7 @@ class Probes:
 
     def _changes(self, fault: Pair, check: Check, case: Case) -> bool:
         inside = check.name in _IN_A_GPT and self.subject.traits.within_gpt
-        if check.name == "dropout":
+        if check.name == "dropout" and self.subject.domain.allows(case.but(training=True)):
             case = case.but(training=True)
         key = (inside, case)
         if key not in self._reference:

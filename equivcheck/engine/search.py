@@ -219,13 +219,16 @@ class Search:
     def _polish(self, smallest: Case) -> None:
         """Go on shrinking beyond the class that the case was drawn from, for as many calls again."""
         self._calls = 0
+        domain, dtypes = self.subject.domain, set(self.dtypes) & set(self.check.space.dtypes)
         tried: set[Case] = set()
         improved = True
         while improved:
             improved = False
             for case in simpler(smallest):
-                # a dtype that is refused as a whole, or was left out, shows another difference
-                if case in tried or case.dtype not in self.dtypes or self._calls >= self.shrink_calls:
+                # a dtype that is refused as a whole, was left out, or is none of the check's shows another difference
+                if case in tried or case.dtype not in dtypes or self._calls >= self.shrink_calls:
+                    continue
+                if domain and not domain.allows(case):
                     continue
                 tried.add(case)
                 try:

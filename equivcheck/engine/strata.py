@@ -1,8 +1,9 @@
 """The space of a check's cases in classes, each with a sure share: chance alone would leave some of them out."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from equivcheck.cases.domain_solving import is_possible
 from equivcheck.cases.features import MASK_SHAPES, mask_features
 from equivcheck.cases.strategies import LENGTHS, MODEL_REGIMES, CaseSpace, cases
 from equivcheck.checks import Check
@@ -10,6 +11,8 @@ from equivcheck.numerics.dtypes import HALF, WIDE
 from equivcheck.pairs.pair import Pair
 
 __all__ = ["classes"]
+
+_N = TypeVar("_N", int, float)
 
 _FEW = 5
 _SLOW_IN_CLASSES = 9  # from so many cases on, a slow check has three classes
@@ -31,13 +34,28 @@ some versions of Hypothesis, drew no other cases, and the run was insensitive.""
 _DEEP: dict[str, Any] = {"n_layers": (3,)}
 _SMALL_HEADS: dict[str, Any] = {"min_seq_len": 2, "max_seq_len": 8, "max_head_size": 8}
 _BEYOND: tuple[dict[str, Any], ...] = (  # the first case of each, its simplest, is the only one that is drawn
-    {**_SMALL_HEADS, "min_heads": 65, "max_heads": 96, "max_batch_size": 2},
-    {**_SMALL_HEADS, "min_batch_size": 257, "max_batch_size": 300, "max_heads": 2, "max_scores": 2**18},
-    {"min_seq_len": 2, "max_seq_len": 24, "head_sizes": (256,), "max_heads": 2, "max_batch_size": 2},
+    {**_SMALL_HEADS, "min_heads": 65, "max_heads": 96, "max_batch_size": 2, "pinned": frozenset(["n_head"])},
+    {
+        **_SMALL_HEADS,
+        "min_batch_size": 257,
+        "max_batch_size": 300,
+        "max_heads": 2,
+        "max_scores": 2**18,
+        "pinned": frozenset(["batch_size"]),
+    },
+    {
+        "min_seq_len": 2,
+        "max_seq_len": 24,
+        "head_sizes": (256,),
+        "max_heads": 2,
+        "max_batch_size": 2,
+        "pinned": frozenset(["head_size"]),
+    },
 )
 """More heads, more samples and wider heads than in other cases: they show faults from some number on."""
 _ONCE = (*WIDE, HALF[0])  # a narrow dtype and the wide ones: a second each
 _LONGEST_OF_A_MODEL = 130
+_LENGTH = frozenset(["seq_len"])
 _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
 
 
@@ -56,12 +74,15 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
     if check.slow and len(groups) == 1 and planned >= _SLOW_IN_CLASSES:  # processes can share several classes
         wide = [d for d in space.dtypes if d not in HALF]
         groups = [group for group in (wide, *([d] for d in HALF if d in space.dtypes)) if group]
-    whole = len(groups) * sum(share for _, _, share in lengths)
-    counted = [
-        (space.but(dtypes=group, min_seq_len=low, max_seq_len=high), max(1, round(planned * share / whole)))
+    by_length = [
+        (space.but(dtypes=group, min_seq_len=low, max_seq_len=high, pinned=_LENGTH), share)
         for low, high, share in lengths
         for group in groups
     ]
+    whole = len(groups) * sum(share for _, _, share in lengths)
+    if space.domain is not None:
+        by_length, whole = _lengths_inside(space, groups, by_length)
+    counted = [(one, max(1, round(planned * share / whole))) for one, share in by_length]
     if check.fine:
         counted += [(space.but(**_PLAIN, dtypes=group), 1) for group in each]
     if check.deep:
@@ -73,12 +94,35 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
         counted += [(space.but(**beyond, dtypes=group), 1) for beyond in _BEYOND for group in each]
     if {"lengths", "causal lengths"} & space.features:
         # such a function is for a step of decoding, one query and many keys: chance alone would draw few of them
-        counted.append((space.but(max_seq_len=1), max(1, round(planned * _ONE_QUERY))))
+        counted.append((space.but(max_seq_len=1, pinned=_LENGTH), max(1, round(planned * _ONE_QUERY))))
     if space.features:
         counted += _masked(space, max(2, round(planned * _SHAPED)))
     if check.extra_case and not subject.traits.whole_model:  # the first case of a class: its simplest
-        counted += [(space.but(**check.extra_case, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
-    return [(cases(one), count) for one, count in counted]
+        counted += [(space.but(**check.extra_case, pinned=_LENGTH, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
+    return [(cases(one), count) for one, count in _inside(counted)]
+
+
+def _lengths_inside(
+    space: CaseSpace, groups: Sequence[Sequence[str]], by_length: Sequence[tuple[CaseSpace, float]]
+) -> tuple[list[tuple[CaseSpace, float]], float]:
+    """The classes of lengths that have a case in the domain, with their shares, and the sum of these.
+
+    The share of the others goes to the shortest lengths that are left: long cases cost most. Where no length is left,
+    the nearest ones inside are drawn.
+    """
+    shares: list[tuple[CaseSpace, float]] = []
+    for group in groups:
+        of_group = [(one, share) for one, share in by_length if one.dtypes == group]
+        left = _inside(of_group) or _inside([(space.but(dtypes=group), 1.0)])
+        if left:
+            spare = max(0.0, sum(share for _, share in of_group) - sum(share for _, share in left))
+            shares += [(left[0][0], left[0][1] + spare), *left[1:]]
+    return shares, sum(share for _, share in shares)
+
+
+def _inside(counted: Sequence[tuple[CaseSpace, _N]]) -> list[tuple[CaseSpace, _N]]:
+    """The classes that have a case in the domain."""
+    return [(one, count) for one, count in counted if one.domain is None or is_possible(one)]
 
 
 def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:
@@ -114,4 +158,10 @@ def _space(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
             space = space.but(is_causal=(True, False) if subject.features else (True, True, False))
         if check.by_features:
             space = space.but(features=frozenset(subject.features))
+    if not subject.domain:
+        return space
+    space = space.but(domain=subject.domain, dtypes=[d for d in space.dtypes if subject.domain.may_allow({"dtype": d})])
+    if subject.features and not space.features and not is_possible(space):
+        # a check of plain cases takes others if the original is meant for no plain ones
+        space = space.but(features=frozenset(subject.features), is_causal=(True, False))
     return space

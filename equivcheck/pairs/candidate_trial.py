@@ -34,11 +34,11 @@ def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
     Raises:
         UsageError: The candidate builds no module, or the transfer does not fit.
     """
-    adaptation = subject.adaptation
+    adaptation, sample = subject.adaptation, subject.inside(SAMPLE)
     factory = factory_of(subject.candidate, adaptation.config, subject.candidate_name, judged=True)
     try:
         with exits_as_errors(), seeded(0, subject.device), foreign(CANDIDATE):
-            module = factory(SAMPLE.config())
+            module = factory(sample.config())
     except UsageError:
         raise
     except Exception as error:
@@ -53,17 +53,17 @@ def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
     if callable(adaptation.transfer):
         return _with_transfer_tried(replace(subject, transfer=Transfer(adaptation.transfer, declared=True)))
     with seeded(0, subject.device):
-        reference = subject.reference(SAMPLE.config())
+        reference = subject.reference(sample.config())
     if not differs(reference, module):
         return subject
-    transfer = find_transfer(reference, module, SAMPLE.config(), functools.partial(_distance, subject))
+    transfer = find_transfer(reference, module, sample.config(), functools.partial(_distance, subject))
     if adaptation.transfer and transfer is None:
         raise UsageError(f"transfer='auto' found no projection that stands against several: {HOW_TO_TRANSFER}")
     return replace(subject, transfer=transfer and replace(transfer, declared=adaptation.transfer is not None))
 
 
 def _with_transfer_tried(subject: Pair) -> Pair:
-    problem = subject.problem(SAMPLE.but(dtype="float64"))
+    problem = subject.problem(subject.inside(SAMPLE).but(dtype="float64"))
     assert subject.transfer is not None
     try:
         candidate = problem.candidate
@@ -90,7 +90,7 @@ def _distance(subject: Pair, transfer: Transfer) -> tuple[float, float]:
     """The distances of the two under a transfer on one token and on several, relative to the largest value."""
     distances = []
     for length in (1, 5):
-        case = SAMPLE.but(dtype="float64", seq_len=length)
+        case = subject.inside(SAMPLE.but(seq_len=length)).but(dtype="float64")
         problem = replace(subject, transfer=transfer).problem(case)
         name = subject.traits.result
         try:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.features import FEATURES, mask_features
+from equivcheck.cases.domain_solving import nearest
+from equivcheck.cases.features import FEATURES, feature_domain, mask_features
 from equivcheck.errors import UsageError
 from equivcheck.pairs.forward import Function, unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
@@ -70,7 +71,7 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
         ),
     )
     subject = with_oracle_device(with_users_function(subject, shared))
-    if _refusal(subject, SAMPLE, "reference"):  # it may need an option that the candidate does not take
+    if _refusal(subject, subject.inside(SAMPLE), "reference"):  # it may need an option that the candidate does not take
         subject = replace(subject, reference=normal(original, options[0]))
         subject = with_oracle_device(with_users_function(subject, frozenset(options[0])))
     subject = turned(_unwrapped(subject))
@@ -82,14 +83,15 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
     subject = _with_features(replace(subject, ignored_options=frozenset(ignored), notes=notes))
     subject = _with_learned_mask(subject)
     tried = replace(subject, scale_optional="scale" in subject.options)
-    left_out = SAMPLE.but(seed=1)  # an odd seed leaves the scale out
+    left_out = subject.inside(SAMPLE).but(seed=1)  # an odd seed leaves the scale out
     return subject if any(_refusal(tried, left_out, which) for which in ("reference", "candidate")) else tried
 
 
 def _unwrapped(subject: Pair) -> Pair:
     """The pair whose results are unwrapped if the original returns the tensor in a tuple; else the pair as it is."""
-    for dtype in _DTYPES:
-        problem = subject.problem(SAMPLE.but(dtype=dtype))
+    sample = subject.inside(SAMPLE)
+    for dtype in dict.fromkeys((sample.dtype, *_DTYPES)):
+        problem = subject.problem(sample.but(dtype=dtype))
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
                 result = problem.reference(*problem.inputs)
@@ -128,7 +130,10 @@ def _with_features(subject: Pair) -> Pair:
             name,
         }:
             continue  # a note tells already that it refuses all such masks
-        refused = [_refusal(subject, SAMPLE.but(**fields), which) for which in ("reference", "candidate")]
+        case = _with(subject, fields)
+        if case is None:
+            continue  # it is outside of the domain
+        refused = [_refusal(subject, case, which) for which in ("reference", "candidate")]
         if not any(refused):
             features.append(name)
         elif not refused[0]:
@@ -138,11 +143,21 @@ def _with_features(subject: Pair) -> Pair:
     return replace(subject, features=frozenset(features), notes=(*subject.notes, *notes))
 
 
+def _with(subject: Pair, fields: Mapping[str, Any]) -> Case | None:
+    """A small case in the domain that has a feature; None if there is none."""
+    case = SAMPLE.but(**fields)
+    return (
+        case
+        if not subject.domain
+        else nearest(case, subject.domain & feature_domain(fields), features=frozenset(FEATURES))
+    )
+
+
 def _with_learned_mask(subject: Pair) -> Pair:
     """The pair with a learned additive mask, if the original gives its gradient and the candidate accepts it."""
     additive = [FEATURES[n][1] for n in ("additive", "causal additive", "bias by heads") if n in subject.features]
     tried = replace(subject, learns_mask=True)
-    cases = [SAMPLE.but(**fields) for fields in additive]
+    cases = [case for fields in additive if (case := _with(subject, fields)) is not None]
     if not cases or not all(_has_gradient(tried, case) for case in cases):
         return subject
     refused = next((reason for case in cases if (reason := _refusal(tried, case, "candidate"))), "")
@@ -166,9 +181,11 @@ def _has_gradient(subject: Pair, case: Case) -> bool:
 
 
 def _refusal(subject: Pair, case: Case, which: str) -> str:
-    """The reason why a side fails on a case in each of `_DTYPES`; empty if it runs in one of them."""
+    """The reason why a side fails on a case in its dtype and each of `_DTYPES`; empty if it runs in one of them."""
     reason = ""
-    for dtype in _DTYPES:
+    for dtype in dict.fromkeys((case.dtype, *_DTYPES)):
+        if subject.domain and not subject.domain.allows(case.but(dtype=dtype)):
+            continue
         try:
             problem = subject.problem(case.but(dtype=dtype))
             with running(CANDIDATE if which == "candidate" else REFERENCE):
@@ -196,11 +213,15 @@ def _ignored_options(subject: Pair) -> list[str]:
 
 
 def _changes_output(subject: Pair, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    for dtype in _DTYPES:
+    sample = subject.inside(_CASE)
+    for dtype in dict.fromkeys((sample.dtype, *_DTYPES)):
+        cases = [sample.but(dtype=dtype).but(**fields) for fields in (one, other)]
+        if not all(subject.domain.allows(case) for case in cases):
+            continue  # nothing is asked of it there
         outputs = []
         try:
-            for fields in (one, other):
-                problem = subject.problem(_CASE.but(dtype=dtype, **fields))
+            for case in cases:
+                problem = subject.problem(case)
                 outputs.append(problem.run(problem.reference, problem.inputs, gradients=False)["output"])
         except Exception:
             continue

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equivcheck.cases.case import Case
 from equivcheck.errors import UsageError
 from equivcheck.pairs.factories import HOW_TO_BUILD
 from equivcheck.pairs.forward import (
@@ -46,38 +47,39 @@ def find_kind(subject: Pair) -> tuple[str, Function, Function, tuple[str, ...]]:
         "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
         "a function takes q, k, v; see the kinds in the README"
     )
+    sample = subject.inside(SAMPLE)
     module = _built(subject, subject.reference, subject.reference_name, fits)
     adaptation = subject.adaptation
     inputs = inputs_of(module, subject, subject.reference_name)
     adapt_module(module, inputs, adaptation.outputs)
     errors: list[str] = []
-    for device, dtype in _placements(subject.device):
+    for device, dtype in _placements(subject.device, sample.torch_dtype):
         reasons: list[str] = []
-        recognised = _recognised(subject, module.to(device, dtype), reasons)
+        recognised = _recognised(subject, module.to(device, dtype), sample, reasons)
         if recognised is not None:
             kind, result, value = recognised
             # `model_outputs` takes the result of a model apart
             plain = isinstance(result, Tensor) or kind.whole_model
             notes = masks_not_passed(module, partial(arguments_of, inputs, value))
             return kind.name, inputs, adaptation.outputs if plain else unwrapping(result), notes
-        errors = errors or reasons  # those in float32 on the CPU say most
+        errors = errors or reasons  # those in the dtype of the sample on the CPU say most
     how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
     raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
 
 
-def _placements(device: torch.device) -> Iterator[tuple[torch.device, torch.dtype]]:
+def _placements(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[torch.device, torch.dtype]]:
     """Where an original is tried, in which dtype: kernels run on a GPU alone, and in half precision alone."""
-    yield torch.device("cpu"), torch.float32
+    yield torch.device("cpu"), dtype
     if device.type != "cpu":
-        yield device, torch.float32
+        yield device, dtype
     yield device, torch.bfloat16
     yield device, torch.float16
 
 
-def _recognised(subject: Pair, module: nn.Module, errors: list[str]) -> tuple[Kind, Any, Tensor] | None:
+def _recognised(subject: Pair, module: nn.Module, sample: Case, errors: list[str]) -> tuple[Kind, Any, Tensor] | None:
     """The kind that a module fits as it stands on its device, its result and the input; None, and reasons in `errors`."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    tried = [(kind, kind.tried_with()) for kind in KINDS.values() if kind.tried_with is not None]
+    tried = [(kind, kind.tried_with(sample)) for kind in KINDS.values() if kind.tried_with is not None]
     for kind, x in tried:
         value = x.to(like.device, like.dtype if x.is_floating_point() else None)
         try:
@@ -94,7 +96,8 @@ def _recognised(subject: Pair, module: nn.Module, errors: list[str]) -> tuple[Ki
         y = tensor_of(result)
         if isinstance(y, Tensor) and kind.fits(value, y):
             replacing = replacement_of(kind)
-            return (replacing if replacing is not None and _replaces(subject.candidate) else kind), result, value
+            replaces = replacing is not None and _replaces(subject.candidate, sample)
+            return (replacing if replacing is not None and replaces else kind), result, value
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         errors.append(f"on {kind.name} input it returned {shape}")
     return None
@@ -103,7 +106,7 @@ def _recognised(subject: Pair, module: nn.Module, errors: list[str]) -> tuple[Ki
 def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
     try:
         with seeded(0, subject.device), foreign(REFERENCE):
-            module = factory(SAMPLE.config())
+            module = factory(subject.inside(SAMPLE).config())
     except UsageError:
         raise
     except Exception as error:
@@ -139,7 +142,7 @@ def _positional(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def _replaces(candidate: Callable[..., Any]) -> bool:
+def _replaces(candidate: Callable[..., Any], sample: Case) -> bool:
     """Whether the candidate takes a model rather than a config: by the name of its parameter, else by a trial."""
     names = _positional(candidate)
     if inspect.isclass(candidate) and issubclass(candidate, nn.Module):
@@ -150,7 +153,7 @@ def _replaces(candidate: Callable[..., Any]) -> bool:
         return True
     try:
         with exits_as_errors(), seeded(0, torch.device("cpu")), foreign(CANDIDATE):
-            built: Any = candidate(SAMPLE.config())  # type: ignore[call-arg]  # narrowed to object by the test above
+            built: Any = candidate(sample.config())  # type: ignore[call-arg]  # narrowed to object by the test above
             return not isinstance(built, nn.Module)
     except Exception:
         return True

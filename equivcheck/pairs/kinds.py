@@ -1,5 +1,6 @@
 """The kinds of pairs: how each is recognised, and which inputs and results its cases have."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Kind:
         replaces: Whether the candidate takes the original's model and returns it with other parts.
         whole_model: Whether the sides take token ids and return logits and a loss.
         within_gpt: Whether the sides are attentions of x (B, T, C), which are judged inside a GPT as well.
-        tried_with: Makes the input of a trial of the original; None if a trial does not recognise this kind.
+        tried_with: Makes the input of a trial of the original on a case; None if a trial does not recognise this kind.
         fits: Whether an original that was given the first tensor and returned the second is of this kind.
     """
 
@@ -46,7 +47,7 @@ class Kind:
     replaces: bool = False
     whole_model: bool = False
     within_gpt: bool = False
-    tried_with: Callable[[], Tensor] | None = None
+    tried_with: Callable[[Case], Tensor] | None = None
     fits: Callable[[Tensor, Tensor], bool] = lambda x, y: False
 
     @property
@@ -69,6 +70,11 @@ def _token_ids(case: Case, by_name: Callable[[], bool]) -> Inputs:
     return tokens(case), (), {"logits": torch.Size((case.batch_size, case.seq_len, case.vocab_size))}
 
 
+def _line(case: Case) -> Tensor:
+    size = (case.batch_size, case.seq_len, case.n_embd)  # (B, T, C)
+    return torch.linspace(-2, 2, math.prod(size)).view(size).to(case.torch_dtype)
+
+
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -79,7 +85,7 @@ KINDS: dict[str, Kind] = {
             result="output",
             from_config=True,
             within_gpt=True,
-            tried_with=lambda: torch.linspace(-2, 2, 6 * SAMPLE.n_embd).view(2, 3, -1),
+            tried_with=_line,
             fits=lambda x, y: x.shape == y.shape,
         ),
         Kind(
@@ -96,7 +102,7 @@ KINDS: dict[str, Kind] = {
             result="logits",
             from_config=True,
             whole_model=True,
-            tried_with=lambda: torch.zeros(2, 3, dtype=torch.long),
+            tried_with=lambda case: torch.zeros(case.batch_size, case.seq_len, dtype=torch.long),
             fits=lambda x, y: y.dim() == 3,
         ),
         Kind(

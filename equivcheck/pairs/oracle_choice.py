@@ -47,7 +47,7 @@ def with_oracle_device(subject: Pair) -> Pair:
 
 def _values(subject: Pair) -> dict[str, Tensor] | None:
     try:
-        return subject.problem(subject.traits.sample.but(dtype="float64")).oracle_values(gradients=True)
+        return subject.problem(subject.sample.but(dtype="float64")).oracle_values(gradients=True)
     except Exception:
         return None  # a kernel for another device or dtype
 
@@ -72,7 +72,7 @@ def with_users_factory(subject: Pair, inputs: Function, outputs: Function) -> Pa
     taken = subject.adaptation.outputs or (outputs if subject.traits.whole_model else tensor_of)
     subject = replace(subject, oracle=_module_of(adapt(factory, inputs, taken), name), oracle_name=name)
     try:
-        subject.build_oracle(subject.traits.sample)
+        subject.build_oracle(subject.sample)
     except UsageError:
         raise
     except Exception as error:

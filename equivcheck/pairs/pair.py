@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case, arrange_heads_last
+from equivcheck.cases.domain import EVERYWHERE, Domain
+from equivcheck.cases.domain_solving import nearest
 from equivcheck.cases.tensors import projections_known, randomise, upstream
 from equivcheck.errors import UnfitResult
 from equivcheck.gpt import GPT
@@ -65,6 +67,7 @@ class Pair:
         oracle_device: The device on which the oracle runs cases of moderate size; None for `device`.
         oracle_elsewhere: Whether it runs there alone, so that all cases have their oracle there.
         switched_at_import: The settings of the process that the import of the candidate's module switched.
+        domain: The cases that the original is meant for.
     """
 
     reference: Factory
@@ -89,11 +92,21 @@ class Pair:
     oracle_device: torch.device | None = None
     oracle_elsewhere: bool = False
     switched_at_import: tuple[str, ...] = ()
+    domain: Domain = EVERYWHERE
 
     @property
     def traits(self) -> Kind:
         """The kind, with its properties."""
         return KINDS[self.kind]
+
+    @property
+    def sample(self) -> Case:
+        """A small case of the kind, in the domain."""
+        return self.inside(self.traits.sample)
+
+    def inside(self, case: Case) -> Case:
+        """The case, or one near it that is in the domain; the case itself if the domain has none."""
+        return (nearest(case, self.domain) or case) if self.domain else case
 
     def with_candidate(self, candidate: Factory, name: str) -> "Pair":
         """The same reference with another candidate of the form of the original (a `replacement` becomes a `model`)."""
@@ -139,7 +152,7 @@ class Pair:
         if self.traits.function:
             return False
         with seeded(0, torch.device("cpu")):
-            names = [name for name, _ in self.reference(SAMPLE.config()).named_parameters()]
+            names = [name for name, _ in self.reference(self.inside(SAMPLE).config()).named_parameters()]
         return projections_known(names)
 
     def as_module(self, function: Factory, case: Case) -> FunctionModule:

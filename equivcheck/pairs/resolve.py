@@ -7,6 +7,7 @@ from typing import Any
 from equivcheck.errors import UsageError
 from equivcheck.pairs.adaptation import Adaptation
 from equivcheck.pairs.candidate_trial import with_candidate_tried
+from equivcheck.pairs.declared_domain import declared_domain
 from equivcheck.pairs.factories import factory_of
 from equivcheck.pairs.forward import adapt
 from equivcheck.pairs.function_kind import as_functions
@@ -36,6 +37,7 @@ def resolve(
     adaptation: Mapping[str, Given] | None = None,
     between: Callable[[Any], None] = lambda reference: None,
     allowed: frozenset[str] | None = None,
+    domain: str | Callable[..., Any] | None = None,
 ) -> Pair:
     """Load both sides, and make a pair of them.
 
@@ -47,6 +49,7 @@ def resolve(
         adaptation: The arguments of `Adaptation.of`.
         between: Called with the reference after it is loaded and before the candidate is.
         allowed: The only options of functions to use, by default all that both take.
+        domain: The cases that the original is meant for, as the user declares them; None for all.
 
     Raises:
         UsageError: A side cannot be loaded or called, or the pair fits no kind.
@@ -73,9 +76,12 @@ def resolve(
         if not pair:
             between(target)
         pair.append(target)
-    beacon.note_case(SAMPLE.id)
     user_functions = Adaptation.of(root, **adaptation or {})
-    subject = Pair(pair[0], pair[1], kind, where, *names, adaptation=user_functions, switched_at_import=switched)
+    meant = declared_domain(domain, device=where.type, root=root)
+    subject = Pair(
+        pair[0], pair[1], kind, where, *names, adaptation=user_functions, switched_at_import=switched, domain=meant
+    )
+    beacon.note_case(subject.inside(SAMPLE).id)
     with global_state.preserved():  # settings that a candidate switches in its trial must be seen when it is judged
         return _tried(subject, kind, allowed)
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.domain import Domain
+from equivcheck.cases.domain_solving import nearest
 from equivcheck.errors import NoOracle, UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
@@ -46,7 +48,10 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
         NoOracle: The original does not run in float64, and no oracle was given.
         UsageError: The oracle does not run in float64, or the original in none of the dtypes.
     """
-    oracle = [_failure(subject, p.but(**_model_fields(subject)), "oracle") for p in _PROBES]
+    anywhere = [subject.inside(p.but(**_model_fields(subject))) for p in _PROBES]
+    oracle = [_failure(subject, p, "oracle") for p in anywhere]
+    if all(oracle):
+        _refuse_original_that_runs_nowhere(subject, anywhere)
     if all(oracle) and subject.oracle is not None:
         raise UsageError(
             f"the oracle {subject.oracle_name} does not run in float64, in which the truth is computed: {oracle[-1]}"
@@ -58,7 +63,9 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
         )
     usable, refused = [], {}
     for dtype in asked:
-        probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
+        probes = _probes(subject, dtype)
+        if not probes:
+            continue  # no case of this dtype is in the domain
         if all(_failure(subject, p, "reference") for p in probes):
             continue  # the original does not run: there is nothing to compare
         reasons = [_failure(subject, p, "candidate") for p in probes]
@@ -67,11 +74,37 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
         else:
             usable.append(dtype)
     if not usable and not refused:
+        if not any(_probes(subject, dtype) for dtype in asked):
+            raise UsageError(
+                f"domain {subject.domain.text!r} has no case in {', '.join(asked)}: allow one of these dtypes"
+            )
+        _refuse_original_that_runs_nowhere(subject, [p for dtype in asked for p in _probes(subject, dtype)])
         raise UsageError(
             f"the original {subject.reference_name} runs in none of {', '.join(asked)} on {subject.device}: "
-            f"{_failure(subject, _PROBES[0].but(**_model_fields(subject)), 'reference')}"
+            f"{_failure(subject, anywhere[0], 'reference')}"
         )
     return (usable, refused) if usable else (list(refused), {})
+
+
+def _probes(subject: Pair, dtype: str) -> list[Case]:
+    """The probes of a dtype, moved into the domain; none if the domain has no case of it."""
+    probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
+    if not subject.domain:
+        return probes
+    moved = [nearest(p, subject.domain & Domain.parse(f"dtype == {dtype!r}")) for p in probes]
+    return list(dict.fromkeys(p for p in moved if p is not None))
+
+
+def _refuse_original_that_runs_nowhere(subject: Pair, probes: Sequence[Case]) -> None:
+    """Make sure that the original of a pair with a domain runs in some of the probes, by themselves."""
+    if not subject.domain:
+        return
+    reasons = [_failure(subject, p, "reference") for p in probes]
+    if all(reasons):
+        raise UsageError(
+            f"the original {subject.reference_name} refuses every case that was tried in the domain "
+            f"{subject.domain.text!r}, first with {reasons[0]}, on {probes[0].id}: correct the domain or the original"
+        )
 
 
 def _model_fields(subject: Pair) -> dict[str, Any]:

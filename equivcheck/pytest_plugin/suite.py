@@ -74,13 +74,13 @@ def suite(
         "dtypes": list(dtypes),
         "profile": profile,
     }
-    pair = pair_of(reference, candidate, kind, "cpu", user_functions, setup)
+    pair = pair_of(reference, candidate, kind, "cpu", user_functions, setup, domain)
     if pair is not None:
         loaded, cells = api.ask(pair, "cells", **asked)
     else:
         with watched() as access:
             judge = Judge(access)
-            loaded = judge.load(reference, candidate, kind, "cpu", user_functions)
+            loaded = judge.load(reference, candidate, kind, "cpu", user_functions, domain=domain)
             cells = judge.cells(**asked)
 
     @pytest.mark.parametrize(("check", "where", "dtype"), _parameters(cells))

@@ -7,7 +7,15 @@ from equivcheck.report.clean_text import one_line
 from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import CheckResult, Report
 
-__all__ = ["counted_checks", "evidence_line", "levels_line", "sensitivity_line", "title", "verdict_line"]
+__all__ = [
+    "counted_checks",
+    "domain_lines",
+    "evidence_line",
+    "levels_line",
+    "sensitivity_line",
+    "title",
+    "verdict_line",
+]
 
 
 def title(report: Report) -> str:
@@ -38,6 +46,11 @@ def levels_line(report: Report) -> str:
     required = report.required
     parts = [f"{level} {what}{'' if level in required else ' (not required)'}" for level, what in report.levels.items()]
     return f"levels: {', '.join(parts)}"
+
+
+def domain_lines(report: Report) -> list[str]:
+    """The domain in one line; none if every case is in it."""
+    return [one_line(f"domain: {report.domain}")] if report.domain else []
 
 
 def verdict_line(report: Report) -> str:

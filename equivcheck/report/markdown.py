@@ -22,6 +22,7 @@ def render(report: Report) -> str:
         f"- reference: {_code(report.reference)}",
         f"- candidate: {_code(report.candidate)}",
         f"- kind {_code(report.kind)}, profile {_code(report.profile)}, seed {report.seed}, {_code(report.created)}",
+        *([f"- domain: {_code(report.domain)}"] if report.domain else []),
         *([f"- dtypes {_code(', '.join(report.dtypes))}"] if report.dtypes else []),
         "",
         "## Checks",

@@ -205,7 +205,7 @@ class Report:
     sealed: bool = True  # whether the pair ran in other processes than the one that made the verdict
     strict: bool = False  # whether a loud refusal of the candidate counts as a failure
     require: tuple[str, ...] = ()  # the levels that must be equivalent; empty for those of the pair's kind
-    domain: str = ""  # the cases that the original is meant for, as an expression
+    domain: str = ""  # the cases that the original is meant for; empty if every case is
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -57,7 +57,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "sealed": "Whether the pair ran in other processes than the one that made the verdict.",
         "strict": "Whether a loud refusal of the candidate counts as a failure.",
         "require": "The levels that must be equivalent; empty for those of the pair's kind.",
-        "domain": "The cases that the original is meant for, as an expression; empty for all.",
+        "domain": "The cases that the original is meant for: an expression of fields of a case, the import string of a "
+        "function of a case, or both; empty if every case is.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from equivcheck.report.clean_text import clean, one_line
 from equivcheck.report.closing_lines import (
     counted_checks,
+    domain_lines,
     evidence_line,
     levels_line,
     sensitivity_line,
@@ -93,7 +94,7 @@ def plain(report: Report) -> str:
         lines.append("  ".join(cells).rstrip())
     for heading, body in sections(report):
         lines += ["", f"{heading}:", *(f"  {line}".rstrip() for line in body)]
-    lines += ["", levels_line(report), sensitivity_line(report), verdict_line(report)]
+    lines += ["", *domain_lines(report), levels_line(report), sensitivity_line(report), verdict_line(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -153,8 +154,8 @@ def show(report: Report, file: TextIO | None = None) -> None:
         screen.print(Text(f"\n{heading}:", "bold"))
         for line in body:
             screen.print(Text(f"  {line}"), soft_wrap=True)  # so that a replay command can be copied
-    screen.print(Text(f"\n{levels_line(report)}"), soft_wrap=True)
-    screen.print(Text(sensitivity_line(report)), soft_wrap=True)
+    facts = [*domain_lines(report), levels_line(report), sensitivity_line(report)]
+    screen.print(Text("\n" + "\n".join(facts)), soft_wrap=True)
     screen.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
 
 

@@ -62,6 +62,7 @@ class Checking:
             seed=self.request.seed,
             asked=len(self.request.dtypes),
             usable=self._plan["usable"],
+            domain=self._plan["domain"],
         )
 
         def on_case(name: str) -> None:

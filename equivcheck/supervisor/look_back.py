@@ -57,6 +57,7 @@ class LookBack:
             "device": self._loaded["device"],
             "adaptation": {name: value for name, value in pair.adaptation.items() if name != "transfer"},
             "allowed": facts and facts["options"],
+            "domain": pair.domain,
         }
         asks.append(("load", loading))
         if facts:

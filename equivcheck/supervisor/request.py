@@ -59,4 +59,5 @@ class Request:
             "seed": self.seed,
             "dtypes": list(self.dtypes),
             "require_backend": list(self.require_backend),
+            "domain": self.domain,
         }

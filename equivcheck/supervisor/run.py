@@ -79,6 +79,7 @@ class Run:
             deviations=tuple(replace(d, observed=d.name in seen) for d in self._accepted.values()),
             findings=self.findings,
             sealed=self.workers.sealed,
+            domain=p.get("domain", ""),
         )
 
     def execute(self) -> Report:

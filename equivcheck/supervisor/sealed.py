@@ -27,7 +27,7 @@ _WORTH_SHARING = 300  # cases
 
 @dataclass(frozen=True)
 class NamedPair:
-    """A pair by its import strings, with the import strings of the user's functions."""
+    """A pair by its import strings, with the import strings of the user's functions and its domain."""
 
     reference: str
     candidate: str
@@ -35,12 +35,13 @@ class NamedPair:
     device: str = "auto"
     adaptation: Mapping[str, str] = field(default_factory=dict)
     setup: str | None = None
+    domain: str | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """A key that is equal for pairs with the same fields."""
         user_functions = tuple(sorted(self.adaptation.items()))
-        return self.reference, self.candidate, self.kind, self.device, user_functions, self.setup
+        return self.reference, self.candidate, self.kind, self.device, user_functions, self.setup, self.domain
 
 
 def where_it_begins() -> dict[str, Any]:
@@ -118,6 +119,7 @@ class Sealed:
             "device": devices["device"],
             "adaptation": dict(pair.adaptation),
             "share": pool.jobs,
+            "domain": pair.domain,
         }
         pool.context.append(("look", {}))
         if pair.setup is not None:

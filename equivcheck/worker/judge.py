@@ -16,12 +16,14 @@ from equivcheck.checks.backend import requiring
 from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
+from equivcheck.engine.empty_domain import refuse_an_empty_domain
 from equivcheck.engine.oracle_agreement import agreement_note
 from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks, shrink_calls
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch, NoOracle, UsageError
+from equivcheck.pairs.declared_domain import declared_domain
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
 from equivcheck.report.outcomes import CaseOutcome
@@ -77,9 +79,11 @@ class Judge(LoadedPair):
         seed: int,
         dtypes: Sequence[str],
         require_backend: Sequence[str],
+        domain: str | Callable[..., Any] | None = None,
     ) -> dict[str, Any]:
         """The checks that are run, their numbers of cases and classes, and the report's facts about the pair."""
         refuse_unknown_dtypes(dtypes)
+        self._within(domain)
         self._choose(checks, exclude, require_backend)
         require_a_judging_check(list(self._checks.values()), require_backend)
         try:
@@ -88,7 +92,8 @@ class Judge(LoadedPair):
             raise UsageError(f"{error}{offer(self.with_oracle, dtypes)}") from None
         notes = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
         self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
-        plan = plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused)
+        outside = self._leave_out_checks_outside(usable)
+        plan = plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused, outside)
         return {
             **plan,
             "notes": [*plan["notes"], *notes],
@@ -96,6 +101,7 @@ class Judge(LoadedPair):
                 self.subject
             ),  # why the original cannot be loaded without the candidate
             **self.cover(),
+            "domain": self.subject.domain.text,
         }
 
     def prepare(
@@ -106,6 +112,7 @@ class Judge(LoadedPair):
         seed: int,
         asked: int,
         usable: Sequence[str],
+        domain: str | None = None,
     ) -> None:
         """Take a plan that another process has made.
 
@@ -116,13 +123,38 @@ class Judge(LoadedPair):
             seed: The run's seed.
             asked: The number of dtypes that were asked for.
             usable: The dtypes in which the pair is judged.
+            domain: The domain of the run as text; None if this process has made the plan.
         """
+        if domain is not None:
+            self._within(domain)
         self._choose(checks, (), require_backend)
         self._options = {"profile": profile, "seed": seed, "usable": tuple(usable)}
         self._planned = {
             name: planned_cases(check, subject=self.subject, profile=profile, dtypes=asked)
             for name, check in self._checks.items()
         }
+
+    def _within(self, domain: str | Callable[..., Any] | None) -> None:
+        """Set the domain of the run: every case is in it, and trials and probes are, too."""
+        if isinstance(domain, str) and " ".join(domain.split()) == self.subject.domain.text:
+            return
+        meant = declared_domain(domain, device=self.subject.device.type, root=self.access.root)
+        if meant != self.subject.domain:
+            self._subject = replace(self.subject, domain=meant)
+
+    def _leave_out_checks_outside(self, usable: Sequence[str]) -> list[str]:
+        """Leave out the checks that have no case in the domain; a note that names them."""
+        domain = self.subject.domain
+        if not domain:
+            return []
+        refuse_an_empty_domain(self.subject, self._checks.values(), usable, self._planned)
+        outside = [
+            name
+            for name, check in self._checks.items()
+            if not classes(check, self.subject, usable, self._planned[name])
+        ]
+        self._checks = {name: check for name, check in self._checks.items() if name not in outside}
+        return [f"not run, as the domain has no case for them: {', '.join(outside)}"] if outside else []
 
     def _choose(self, checks: Sequence[str] | None, exclude: Sequence[str], require_backend: Sequence[str]) -> None:
         chosen = requiring(select_checks(checks, tuple(exclude), self.subject.kind), require_backend)

@@ -1,6 +1,6 @@
 """A pair as it is loaded in this process: both sides, the files they used, and the original as it was before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +54,7 @@ class LoadedPair:
         adaptation: Mapping[str, Any],
         share: int = 1,
         allowed: Sequence[str] | None = None,
+        domain: str | Callable[..., Any] | None = None,
     ) -> dict[str, Any]:
         """Load the pair.
 
@@ -65,6 +66,7 @@ class LoadedPair:
             adaptation: The user's functions, by name.
             share: The number of processes that share the memory.
             allowed: The options of functions that may be used; None for all.
+            domain: The cases that the original is meant for, as the user declares them; None for all.
 
         Returns:
             Its kind, names, device, and facts about an original that is a function.
@@ -77,6 +79,7 @@ class LoadedPair:
             "device": device,
             "adaptation": adaptation,
             "allowed": None if allowed is None else frozenset(allowed),
+            "domain": domain,
         }
         subject = resolve(**self._given, between=self._original.loaded)
         subject.memory.shared_by(share)

@@ -60,6 +60,7 @@ def plan_of(
     dtypes: Sequence[str],
     usable: Sequence[str],
     refused: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The plan of a run on a pair, as plain data.
 
@@ -71,6 +72,7 @@ def plan_of(
         dtypes: The dtypes that are asked for.
         usable: The dtypes in which the pair is judged.
         refused: Dtype -> the reason why it was left out.
+        notes: Facts about the plan for the report.
     """
     file, line = defined_at(pair.candidate, root) or (None, None)
     sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
@@ -90,11 +92,11 @@ def plan_of(
         "usable": usable,
         "refused": refused,
         "not_run": {
-            dtype: refused.get(dtype, "").removeprefix(f"{dtype}: ") or "the original does not run in it"
+            dtype: refused.get(dtype, "").removeprefix(f"{dtype}: ") or _why_not(pair, dtype)
             for dtype in dtypes
             if dtype not in usable
         },
-        "notes": [*pair.notes, *made_twice(sources)],
+        "notes": [*pair.notes, *notes, *made_twice(sources)],
         "device_name": device_name(pair.device),
         "environment": environment(pair.device),
         "candidate_file": file,
@@ -103,10 +105,16 @@ def plan_of(
     }
 
 
+def _why_not(pair: Pair, dtype: str) -> str:
+    inside = pair.domain.may_allow({"dtype": dtype})
+    return "the original does not run in it" if inside else "it is outside of the domain"
+
+
 def replay_line(pair: Pair, check: Check) -> str:
     """The command that shows a case of the pair again, with `CASE` where the id of the case belongs."""
     words = " ".join((check.name, *check.options))
+    within = f" --domain {shlex.quote(pair.domain.text)}" if pair.domain.can_be_written else ""
     return (
         f"equivcheck replay CASE {shlex.quote(pair.reference_name)} {shlex.quote(pair.candidate_name)} "
-        f"--kind {pair.kind} --device {pair.device} --check {words}{pair.adaptation.options}"
+        f"--kind {pair.kind} --device {pair.device} --check {words}{pair.adaptation.options}{within}"
     )
