@@ -114,3 +114,10 @@ def test_a_replayed_case_shows_the_detail_of_every_check() -> None:
     _, text = table.replayed(CASE, (replace(OUTPUT, detail="error 1e-7\nbudget 2e-7"), BROKEN))
     assert "output: equivalent, ratio 0.412\n  error 1e-7\n  budget 2e-7\n" in text
     assert "output: different, ratio inf\n  3 of 12 values differ\n" in text
+
+
+def test_the_domain_is_a_line_where_there_is_one() -> None:
+    report = replace(sample_report(), domain="head_size in (64, 128)")
+    assert "domain: head_size in (64, 128)" in plain(report).splitlines()
+    assert "domain" not in plain(sample_report())
+    assert "- domain: `head_size in (64, 128)`" in render(report).splitlines()
