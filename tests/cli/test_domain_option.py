@@ -1,12 +1,16 @@
 """The option `--domain`: what arrives at a run, and one line with exit status 2 for each that is wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judged_reports import CASE, Judge, python, the_line
 
 from equivcheck.cli.main import main
+from equivcheck.report.model import Report
 from equivcheck.supervisor import api
+from equivcheck.supervisor.request import Request
+from equivcheck.supervisor.sealed import NamedPair
 
 pytestmark = pytest.mark.usefixtures("judge")
 
@@ -51,11 +55,14 @@ def test_a_wrong_domain_of_the_project_is_one_line_too(capsys: pytest.CaptureFix
 
 
 def test_a_domain_arrives_at_the_run_and_wins_over_the_project(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[tuple[NamedPair, Request]] = []
     answer = api.verify
-    monkeypatch.setattr(
-        api, "verify", lambda pair, request, **rest: (seen.append((pair, request)), answer(pair, request, **rest))[1]
-    )
+
+    def verify(pair: NamedPair, request: Request, **rest: Any) -> Report:
+        seen.append((pair, request))
+        return answer(pair, request, **rest)
+
+    monkeypatch.setattr(api, "verify", verify)
     Path("pyproject.toml").write_text('[tool.equivcheck]\ndomain = "seq_len > 1"\n')
     main(["verify"])
     main(["verify", "--domain", "head_size == 64"])

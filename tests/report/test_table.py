@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sample_reports import BROKEN, CASE, GRADIENTS, OUTPUT, report_of
 
-from equivcheck.report import table
+from equivcheck.report import markdown, table
 from equivcheck.report.model import CheckResult, Report, Sensitivity
 
 
@@ -117,7 +117,7 @@ def test_a_replayed_case_shows_the_detail_of_every_check() -> None:
 
 
 def test_the_domain_is_a_line_where_there_is_one() -> None:
-    report = replace(sample_report(), domain="head_size in (64, 128)")
-    assert "domain: head_size in (64, 128)" in plain(report).splitlines()
-    assert "domain" not in plain(sample_report())
-    assert "- domain: `head_size in (64, 128)`" in render(report).splitlines()
+    report = replace(report_of(OUTPUT), domain="head_size in (64, 128)")
+    assert "domain: head_size in (64, 128)" in table.plain(report).splitlines()
+    assert "domain" not in table.plain(report_of(OUTPUT))
+    assert "- domain: `head_size in (64, 128)`" in markdown.render(report).splitlines()
