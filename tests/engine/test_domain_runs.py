@@ -1,6 +1,8 @@
 """Runs within a declared domain: every case is inside, planted faults are caught there, counterexamples stay there."""
 
 import math
+import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +15,14 @@ from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.cases.domain import Domain
 from equivcheck.checks import CHECKS
+from equivcheck.engine.drawing import draw_cases
 from equivcheck.engine.search import Search
 from equivcheck.engine.strata import classes
 from equivcheck.errors import UsageError
+from equivcheck.gpt import GPT
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
+from equivcheck.worker.plan import replay_line
 
 DOMAIN = "head_size in (16, 32) and seq_len % 16 == 0 and seq_len <= 64 and kv_len == seq_len and dtype == 'bfloat16'"
 BY_NAME = {check.name: check for check in CHECKS}
@@ -67,13 +72,15 @@ def test_a_run_within_a_domain_is_sensitive_and_all_its_cases_are_inside() -> No
 
 
 def test_a_counterexample_is_the_smallest_case_inside() -> None:
-    report = run(wrong, checks=["output"])
-    (result,) = report.results
-    assert result.outcome == "different"
-    case = Case.parse(result.counterexample.case)
-    assert Domain.parse(DOMAIN).allows(case)
+    subject = resolve(picky, wrong, kind="function", device="cpu", domain=DOMAIN)
+    check = BY_NAME["output"]
+    search = Search(check, subject, 16, 60, math.inf, lambda _: None)
+    search.run(classes(check, subject, DTYPES, 16), 0)
+    case = search.minimal
+    assert case is not None
+    assert all(subject.domain.allows(case) for case in (*search.failed, *search.passed))
     assert (case.seq_len, case.head_size, case.batch_size, case.n_head) == (32, 16, 1, 1)
-    assert "--domain" in result.counterexample.replay
+    assert replay_line(subject, check).endswith(f"--domain {shlex.quote(DOMAIN)}")
 
 
 @pytest.mark.parametrize("kind", ["module", "model"])
@@ -81,8 +88,6 @@ def test_a_counterexample_is_the_smallest_case_inside() -> None:
     "text", ["n_embd == 768 and seq_len <= 128", "head_size == 64 and seq_len >= 16", "not training", "n_head == 12"]
 )
 def test_every_class_of_every_check_is_inside(kind: str, text: str) -> None:
-    from equivcheck.gpt import GPT
-
     sides = (CausalSelfAttention, FlashCausalSelfAttention) if kind == "module" else (GPT, GPT)
     subject = resolve(*sides, kind=kind, device="cpu", domain=text)
     for check in CHECKS:
@@ -92,8 +97,6 @@ def test_every_class_of_every_check_is_inside(kind: str, text: str) -> None:
 
         def collect(case: Case) -> None:
             seen.append(case)  # noqa: B023  # called at once
-
-        from equivcheck.engine.drawing import draw_cases
 
         for number, (strategy, _) in enumerate(classes(check, subject, DTYPES, check.cases["quick"])):
             draw_cases(strategy, 2, number, collect)
@@ -108,8 +111,6 @@ def test_polishing_keeps_to_the_dtypes_of_the_check() -> None:
     subject = resolve(F.scaled_dot_product_attention, off_in_bfloat16, kind="function", device="cpu")
     check = BY_NAME["output"]
     space = check.space.but(dtypes=("bfloat16",))
-    from dataclasses import replace
-
     search = Search(replace(check, space=space), subject, 4, 30, math.inf, lambda _: None)
     search.run(classes(search.check, subject, DTYPES, 4), 0)
     assert search.minimal is not None

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sample_reports import BROKEN, CASE, GRADIENTS, OUTPUT, report_of
 
-from equivcheck.report import table
+from equivcheck.report import markdown, table
 from equivcheck.report.model import CheckResult, Report, Sensitivity
 
 
@@ -116,3 +116,10 @@ def test_a_replayed_case_shows_the_detail_of_every_check() -> None:
     _, text = table.replayed(CASE, (replace(OUTPUT, detail="error 1e-7\nbudget 2e-7"), BROKEN))
     assert "output: equivalent, ratio 0.412\n  error 1e-7\n  budget 2e-7\n" in text
     assert "output: different, ratio inf\n  3 of 12 values differ\n" in text
+
+
+def test_the_domain_is_a_line_where_there_is_one() -> None:
+    report = replace(report_of(OUTPUT), domain="head_size in (64, 128)")
+    assert "domain: head_size in (64, 128)" in table.plain(report).splitlines()
+    assert "domain" not in table.plain(report_of(OUTPUT))
+    assert "- domain: `head_size in (64, 128)`" in markdown.render(report).splitlines()
