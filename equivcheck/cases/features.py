@@ -5,7 +5,9 @@ from typing import Any
 
 from equivcheck.cases.domain import Domain
 
-__all__ = ["FEATURES", "MASK_SHAPES", "feature_domain", "mask_features"]
+__all__ = ["FEATURES", "MASK_SHAPES", "feature_domain", "mask_features", "tried_with"]
+
+_SMALL = 4  # the head size of the sample for which the fields of `FEATURES` are written
 
 FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("keys of another number than queries", {"kv_len": 5, "is_causal": False}),
@@ -26,6 +28,19 @@ FEATURES: Mapping[str, tuple[str, dict[str, Any]]] = {
 
 MASK_SHAPES: Mapping[str, str] = {"mask by heads": "heads", "plain mask": "plane", "bias by heads": "bias"}
 """The features that are a shape of masks, and the mask of a case that has it."""
+
+
+def tried_with(sample: Any, fields: Mapping[str, Any]) -> Any:
+    """The case that tries a feature beside a sample; beside one of usual sizes its sizes are usual, too.
+
+    Args:
+        sample: A case with which both sides run.
+        fields: The fields of the feature in `FEATURES`.
+    """
+    usual = {"kv_len": 2 * sample.seq_len, "value_size": sample.head_size // 2}
+    changes = {} if sample.head_size <= _SMALL else {name: usual[name] for name in fields if name in usual}
+    causal = {"is_causal": True} if {"kv_len", "mask"} & fields.keys() else {}  # unless the feature says otherwise
+    return sample.but(**causal | dict(fields) | changes)
 
 
 def mask_features(mask: str, *, is_causal: bool) -> set[str]:

@@ -11,7 +11,7 @@ from equivcheck.checks.base.spaces import TRANSFORMED
 from equivcheck.checks.base.under_transforms import Transform, compare_transformed, plain_pass
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.named_outputs import Shell
-from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import failure, foreign
 from equivcheck.pairs.weight_transfer import named_back, named_over, original_shapes
@@ -202,7 +202,7 @@ _TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
 def original_has(pair: Pair, what: str) -> bool:
     """Whether the original itself runs under a transform in a wide dtype: fused kernels have no second derivative."""
     for dtype in ("float64", "float32"):
-        problem = pair.problem(pair.inside(SAMPLE).but(dtype=dtype))
+        problem = pair.problem(pair.inside(pair.anchor).but(dtype=dtype))
 
         def run(problem: Problem = problem) -> None:
             with foreign():

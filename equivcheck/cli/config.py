@@ -37,6 +37,7 @@ class Config:
     exclude: tuple[str, ...] = ()
     min_profile: str | None = None  # this key and the next are demands of `gate`
     require_dtypes: tuple[str, ...] | None = None
+    require_domain: str | None = None  # the cases that the domain of a report must have, a demand of `gate` as well
     deviations: Mapping[str, str | Deviation] = field(
         default_factory=dict
     )  # check -> the reason why its difference is accepted

@@ -47,6 +47,7 @@ def _dtypes(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option(
     "--strict-environment", is_flag=True, help="Refuse another torch, or other packages of the pair, than are here."
 )
+@click.option("--require-domain", metavar="EXPR", help="Cases that must be in the domain of each report.")
 @click.option("--max-age", metavar="AGE", callback=_age, help="Such as 12h, 30d or 8w.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="OLD", help="Must not fall behind this report.")
 @click.option("--root", type=click.Path(path_type=Path), default=".", help="The folder of the run.  [default: here]")
@@ -59,6 +60,7 @@ def gate(
     require: str | None,
     require_torch: str | None,
     strict_environment: bool,
+    require_domain: str | None,
     max_age: timedelta | None,
     against: Path | None,
     root: Path,
@@ -90,6 +92,7 @@ def gate(
         strict_environment=strict_environment,
         pair=(config.reference, config.candidate) if config.reference and config.candidate else None,
         max_age=max_age,
+        domain=first(require_domain, config.require_domain),
         deviations=config.deviations,
         root=root.resolve(),
     )

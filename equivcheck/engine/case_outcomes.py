@@ -63,6 +63,7 @@ def outcome_of(case: Case, result: CaseResult | Mismatch) -> CaseOutcome:
         data=result.data,
         applies=result.applies,
         reason=result.reason,
+        outside=result.outside,
     )
 
 

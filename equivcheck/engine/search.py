@@ -7,24 +7,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypothesis import reject
+from hypothesis.errors import Unsatisfiable
+
 from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import simpler
 from equivcheck.checks import CaseResult, Check
 from equivcheck.checks.base.candidate_run import first_line, raised
 from equivcheck.engine.case_outcomes import Recorded, origin_of, outcome_of
 from equivcheck.engine.drawing import draw_cases
-from equivcheck.errors import Mismatch, Raised, ReferenceRaises, ToolError, UsageError
+from equivcheck.errors import Mismatch, ReferenceRaises, ToolError, UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import REFERENCE, ensure_foreign, failure, raised_by
-from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.report.outcomes import REFUSES, CaseOutcome
 from equivcheck.runtime.device import ensure_device_alive
 from equivcheck.runtime.global_state import preserved
 
 __all__ = ["Search", "seed_for"]
-
-_WIDE = 128
-"""The widest head that a candidate must take: it may refuse all wider ones."""
 
 
 class _Ended(BaseException):
@@ -108,6 +108,7 @@ class Search:
                 outcome.unsupported,
                 outcome.data,
                 outcome.reason,
+                outcome.outside,
             )
         self.ended(outcome)
         return True
@@ -132,14 +133,11 @@ class Search:
             with preserved():
                 result = self.check.run(self.subject, case)
         except Mismatch as mismatch:
-            if not (isinstance(mismatch, Raised) and case.head_size > _WIDE):
-                self.failed[case] = mismatch
-                self.ended(outcome_of(case, mismatch))
-                return
-            # a loud refusal, usual for kernels that keep a head in registers
-            result = CaseResult(notes=(f"head sizes past {_WIDE} were not judged: {mismatch}",), judged=False)
+            self.failed[case] = mismatch
+            self.ended(outcome_of(case, mismatch))
+            return
         except ReferenceRaises as why:
-            result = _not_judged(why)
+            result = _not_judged(why, outside=_original_raises(self.subject, case) is not None)
         except (UsageError, KeyboardInterrupt):
             raise
         except ToolError as error:
@@ -151,7 +149,7 @@ class Search:
                 self.failed[case] = cause
                 self.ended(outcome_of(case, cause))
                 return
-            result = _not_judged(cause)
+            result = _not_judged(cause, outside=_original_raises(self.subject, case) is not None)
         self.passed[case] = result
         self.ended(outcome_of(case, result))
         if first:
@@ -195,12 +193,18 @@ class Search:
             self.seconds += time.monotonic() - began
 
     def _draw(self, strategy: Any, count: int, seed: int) -> None:
+        redrawn: set[Case] = set()
+
         def property_of(case: Case) -> None:
             kind = self._failure_of(case)
             if kind is not None:
                 raise kind
+            result = self.passed.get(case)
+            if result is not None and result.outside and not self.failed and (case in redrawn or len(redrawn) < count):
+                redrawn.add(case)
+                reject()  # Hypothesis draws another one in the place of a case that the original refuses
 
-        with suppress(_Failure, _Ended):
+        with suppress(_Failure, _Ended, Unsatisfiable):
             draw_cases(strategy, count, seed, property_of)
         if self._error is not None:
             raise self._error
@@ -248,10 +252,10 @@ def _class_of(origin: str) -> type[_Failure]:
     return _classes[origin]
 
 
-def _not_judged(why: Exception) -> CaseResult:
-    """A case that the original cannot run is not judged."""
+def _not_judged(why: Exception, *, outside: bool) -> CaseResult:
+    """A case that the original cannot run is not judged; one outside of its domain gives way to another one."""
     message = str(why) if isinstance(why, ReferenceRaises) else first_line(why)
-    return CaseResult(notes=(f"not judged where the original itself raises {message[:160]}",), judged=False)
+    return CaseResult(notes=(f"{REFUSES}{message[:160]}",), judged=False, outside=outside)
 
 
 def _original_raises(subject: Pair, case: Case) -> Exception | None:

@@ -34,7 +34,7 @@ def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
     Raises:
         UsageError: The candidate builds no module, or the transfer does not fit.
     """
-    adaptation, sample = subject.adaptation, subject.inside(SAMPLE)
+    adaptation, sample = subject.adaptation, subject.inside(subject.anchor)
     factory = factory_of(subject.candidate, adaptation.config, subject.candidate_name, judged=True)
     try:
         with exits_as_errors(), seeded(0, subject.device), foreign(CANDIDATE):
@@ -63,7 +63,7 @@ def with_candidate_tried(subject: Pair, outputs: Function) -> Pair:
 
 
 def _with_transfer_tried(subject: Pair) -> Pair:
-    problem = subject.problem(subject.inside(SAMPLE).but(dtype="float64"))
+    problem = subject.problem(subject.inside(subject.anchor).but(dtype="float64"))
     assert subject.transfer is not None
     try:
         candidate = problem.candidate
@@ -89,8 +89,10 @@ def _with_transfer_tried(subject: Pair) -> Pair:
 def _distance(subject: Pair, transfer: Transfer) -> tuple[float, float]:
     """The distances of the two under a transfer on one token and on several, relative to the largest value."""
     distances = []
-    for length in (1, 5):
-        case = subject.inside(SAMPLE.but(seq_len=length)).but(dtype="float64")
+    anchor = subject.anchor
+    # an original that refuses small sizes may refuse these lengths, too
+    for length in (1, 5) if anchor == SAMPLE else (anchor.seq_len,) * 2:
+        case = subject.inside(anchor.but(seq_len=length)).but(dtype="float64")
         problem = replace(subject, transfer=transfer).problem(case)
         name = subject.traits.result
         try:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.domain_solving import nearest
-from equivcheck.cases.features import FEATURES, feature_domain, mask_features
+from equivcheck.cases.features import FEATURES, feature_domain, mask_features, tried_with
 from equivcheck.errors import UsageError
+from equivcheck.pairs.anchors import samples
 from equivcheck.pairs.forward import Function, unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
 from equivcheck.pairs.loading import line_of
@@ -71,10 +72,13 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
         ),
     )
     subject = with_oracle_device(with_users_function(subject, shared))
-    if _refusal(subject, subject.inside(SAMPLE), "reference"):  # it may need an option that the candidate does not take
+    if _anchor(subject) is None:  # it may need an option that the candidate does not take
         subject = replace(subject, reference=normal(original, options[0]))
         subject = with_oracle_device(with_users_function(subject, frozenset(options[0])))
     subject = turned(_unwrapped(subject))
+    subject = replace(subject, anchor=_anchor(subject, both=True) or _anchor(subject) or SAMPLE)
+    if subject.anchor != SAMPLE:
+        subject = with_oracle_device(subject)
     ignored = _ignored_options(subject)
     ignored_notes = (
         f"changes nothing in the original, and must change nothing in the candidate: {name}" for name in ignored
@@ -83,15 +87,24 @@ def as_functions(subject: Pair, allowed: frozenset[str] | None = None) -> Pair:
     subject = _with_features(replace(subject, ignored_options=frozenset(ignored), notes=notes))
     subject = _with_learned_mask(subject)
     tried = replace(subject, scale_optional="scale" in subject.options)
-    left_out = subject.inside(SAMPLE).but(seed=1)  # an odd seed leaves the scale out
+    left_out = subject.inside(subject.anchor).but(seed=1)  # an odd seed leaves the scale out
     return subject if any(_refusal(tried, left_out, which) for which in ("reference", "candidate")) else tried
+
+
+def _anchor(subject: Pair, *, both: bool = False) -> Case | None:
+    """The first sample with which the original runs, or both sides; None if there is none."""
+    sides = ("reference", "candidate") if both else ("reference",)
+    for causal in (True, False) if "is_causal" in subject.options else (True,):
+        for case in samples(is_causal=causal):
+            if not any(_refusal(subject, subject.inside(case), which) for which in sides):
+                return case
+    return None
 
 
 def _unwrapped(subject: Pair) -> Pair:
     """The pair whose results are unwrapped if the original returns the tensor in a tuple; else the pair as it is."""
-    sample = subject.inside(SAMPLE)
-    for dtype in dict.fromkeys((sample.dtype, *_DTYPES)):
-        problem = subject.problem(sample.but(dtype=dtype))
+    for sample in samples():
+        problem = subject.problem(subject.inside(sample))
         try:
             with seeded(0, subject.device), torch.no_grad(), foreign(REFERENCE):
                 result = problem.reference(*problem.inputs)
@@ -99,7 +112,7 @@ def _unwrapped(subject: Pair) -> Pair:
             ensure_foreign(error)
             continue
         if isinstance(result, Tensor):
-            return subject
+            break
         take = unwrapping(result)
         return replace(subject, reference=_taking(take, subject.reference), candidate=_taking(take, subject.candidate))
     return subject
@@ -118,6 +131,7 @@ def _with_features(subject: Pair) -> Pair:
     """The pair with the features in which both run, and a note on each in which only the original runs."""
     features: list[str] = []
     notes: list[str] = []
+    refusals: list[str] = []
     for name, (words, tried) in FEATURES.items():
         # masks with values of another size: some kernels refuse both together
         fields = tried | ({"value_size": 3} if "mask" in tried and "value size" in features else {})
@@ -137,15 +151,21 @@ def _with_features(subject: Pair) -> Pair:
         if not any(refused):
             features.append(name)
         elif not refused[0]:
+            refusals.append(f"the candidate refuses {words}: {refused[1]}")
             notes.append(
                 f"not judged, because the candidate refuses it and the original does not: {words} ({refused[1]})"
             )
-    return replace(subject, features=frozenset(features), notes=(*subject.notes, *notes))
+    return replace(
+        subject,
+        features=frozenset(features),
+        notes=(*subject.notes, *notes),
+        refused_features=tuple(refusals),
+    )
 
 
 def _with(subject: Pair, fields: Mapping[str, Any]) -> Case | None:
     """A small case in the domain that has a feature; None if there is none."""
-    case = SAMPLE.but(**fields)
+    case = tried_with(subject.anchor, fields)
     return (
         case
         if not subject.domain
@@ -213,9 +233,9 @@ def _ignored_options(subject: Pair) -> list[str]:
 
 
 def _changes_output(subject: Pair, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    sample = subject.inside(_CASE)
-    for dtype in dict.fromkeys((sample.dtype, *_DTYPES)):
-        cases = [sample.but(dtype=dtype).but(**fields) for fields in (one, other)]
+    usual = subject.inside(_CASE if subject.anchor == SAMPLE else subject.anchor.but(seed=1))
+    for dtype in dict.fromkeys((usual.dtype, *_DTYPES)):
+        cases = [usual.but(dtype=dtype).but(**fields) for fields in (one, other)]
         if not all(subject.domain.allows(case) for case in cases):
             continue  # nothing is asked of it there
         outputs = []

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.errors import UsageError
+from equivcheck.pairs.anchors import samples
 from equivcheck.pairs.factories import HOW_TO_BUILD
 from equivcheck.pairs.forward import (
     HOW_TO_CALL,
@@ -25,7 +27,7 @@ from equivcheck.pairs.forward import (
 from equivcheck.pairs.kinds import KINDS, Kind, replacement_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.masks_not_passed import masks_not_passed
-from equivcheck.pairs.pair import SAMPLE, Pair
+from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, foreign
 from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
@@ -33,38 +35,60 @@ from equivcheck.runtime.rng import seeded
 __all__ = ["find_kind", "inputs_of"]
 
 
-def find_kind(subject: Pair) -> tuple[str, Function, Function, tuple[str, ...]]:
+def find_kind(subject: Pair) -> tuple[str, Function, Function, tuple[str, ...], Case]:
     """The kind of the reference, and the functions that adapt its forward to one tensor in and one out.
 
     Returns:
-        The name of the kind; the functions `inputs` and `outputs` of `adapt`, each None if forward needs none; and notes
-        on what forward takes and is not given.
+        The name of the kind; the functions `inputs` and `outputs` of `adapt`, each None if forward needs none; notes on
+        what forward takes and is not given; and a case with which the reference runs.
 
     Raises:
         UsageError: The reference fits no kind.
     """
+    first: UsageError | None = None
+    for anchor in samples():
+        try:
+            return *_kind_on(subject, subject.inside(anchor)), anchor
+        except UsageError as error:
+            first = first or error
+            if error.__cause__ is None:
+                break  # the original raised nothing: another size changes nothing
+    assert first is not None, "there are samples"
+    raise first
+
+
+def _kind_on(subject: Pair, sample: Case) -> tuple[str, Function, Function, tuple[str, ...]]:
+    """The kind of the reference by a trial with one sample."""
     fits = (
         "a factory takes a config and returns an nn.Module of x (B, T, C) or of token ids (B, T), "
         "a function takes q, k, v; see the kinds in the README"
     )
-    sample = subject.inside(SAMPLE)
-    module = _built(subject, subject.reference, subject.reference_name, fits)
+    module = _built(subject, sample, fits)
     adaptation = subject.adaptation
     inputs = inputs_of(module, subject, subject.reference_name)
     adapt_module(module, inputs, adaptation.outputs)
     errors: list[str] = []
+    raised: Exception | None = None
     for device, dtype in _placements(subject.device, sample.torch_dtype):
-        reasons: list[str] = []
-        recognised = _recognised(subject, module.to(device, dtype), sample, reasons)
+        trial = _Trial()
+        recognised = _recognised(subject, module.to(device, dtype), sample, trial)
         if recognised is not None:
             kind, result, value = recognised
             # `model_outputs` takes the result of a model apart
             plain = isinstance(result, Tensor) or kind.whole_model
             notes = masks_not_passed(module, partial(arguments_of, inputs, value))
             return kind.name, inputs, adaptation.outputs if plain else unwrapping(result), notes
-        errors = errors or reasons  # those in the dtype of the sample on the CPU say most
+        errors, raised = errors or trial.errors, raised or trial.raised  # those on the CPU say most
     how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
-    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}")
+    raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}") from raised
+
+
+@dataclass
+class _Trial:
+    """Why a module fits no kind on a device: what each kind of input gave, and the first exception."""
+
+    errors: list[str] = field(default_factory=list)
+    raised: Exception | None = None
 
 
 def _placements(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[torch.device, torch.dtype]]:
@@ -76,8 +100,8 @@ def _placements(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[torc
     yield device, torch.float16
 
 
-def _recognised(subject: Pair, module: nn.Module, sample: Case, errors: list[str]) -> tuple[Kind, Any, Tensor] | None:
-    """The kind that a module fits as it stands on its device, its result and the input; None, and reasons in `errors`."""
+def _recognised(subject: Pair, module: nn.Module, sample: Case, trial: _Trial) -> tuple[Kind, Any, Tensor] | None:
+    """The kind that a module fits as it stands on its device, its result and the input; None, with reasons in `trial`."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     tried = [(kind, kind.tried_with(sample)) for kind in KINDS.values() if kind.tried_with is not None]
     for kind, x in tried:
@@ -91,7 +115,8 @@ def _recognised(subject: Pair, module: nn.Module, sample: Case, errors: list[str
             continue
         except Exception as error:
             ensure_foreign(error)
-            errors.append(f"on {kind.name} input it raised {type(error).__name__}: {line_of(error)}")
+            trial.raised = trial.raised or error
+            trial.errors.append(f"on {kind.name} input it raised {type(error).__name__}: {line_of(error)}")
             continue
         y = tensor_of(result)
         if isinstance(y, Tensor) and kind.fits(value, y):
@@ -99,14 +124,15 @@ def _recognised(subject: Pair, module: nn.Module, sample: Case, errors: list[str
             replaces = replacing is not None and _replaces(subject.candidate, sample)
             return (replacing if replacing is not None and replaces else kind), result, value
         shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        errors.append(f"on {kind.name} input it returned {shape}")
+        trial.errors.append(f"on {kind.name} input it returned {shape}")
     return None
 
 
-def _built(subject: Pair, factory: Callable[..., Any], name: str, fits: str) -> nn.Module:
+def _built(subject: Pair, sample: Case, fits: str) -> nn.Module:
+    name = subject.reference_name
     try:
         with seeded(0, subject.device), foreign(REFERENCE):
-            module = factory(subject.inside(SAMPLE).config())
+            module = subject.reference(sample.config())
     except UsageError:
         raise
     except Exception as error:

@@ -68,6 +68,8 @@ class Pair:
         oracle_elsewhere: Whether it runs there alone, so that all cases have their oracle there.
         switched_at_import: The settings of the process that the import of the candidate's module switched.
         domain: The cases that the original is meant for.
+        refused_features: Of functions: what the candidate alone refuses of masks and sizes of keys and values, in words.
+        anchor: A case with which the original runs, and the candidate if there is one.
     """
 
     reference: Factory
@@ -93,6 +95,8 @@ class Pair:
     oracle_elsewhere: bool = False
     switched_at_import: tuple[str, ...] = ()
     domain: Domain = EVERYWHERE
+    anchor: Case = SAMPLE
+    refused_features: tuple[str, ...] = ()
 
     @property
     def traits(self) -> Kind:
@@ -102,7 +106,7 @@ class Pair:
     @property
     def sample(self) -> Case:
         """A small case of the kind, in the domain."""
-        return self.inside(self.traits.sample)
+        return self.inside(self.anchor if self.traits.whole_model else self.anchor.but(n_layer=0))
 
     def inside(self, case: Case) -> Case:
         """The case, or one near it that is in the domain; the case itself if the domain has none."""
@@ -152,7 +156,7 @@ class Pair:
         if self.traits.function:
             return False
         with seeded(0, torch.device("cpu")):
-            names = [name for name, _ in self.reference(self.inside(SAMPLE).config()).named_parameters()]
+            names = [name for name, _ in self.reference(self.inside(self.anchor).config()).named_parameters()]
         return projections_known(names)
 
     def as_module(self, function: Factory, case: Case) -> FunctionModule:

@@ -96,9 +96,10 @@ def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
             raise UsageError(f"{adaptation.given[0]}= is for modules and models, and {names[0]} is a function")
     else:
         subject = replace(subject, reference=factory_of(subject.reference, adaptation.config, names[0]))
-        recognised_kind, inputs, outputs, notes = find_kind(subject)
+        recognised_kind, inputs, outputs, notes, anchor = find_kind(subject)
         beacon.note_kind(recognised_kind)
-        subject = replace(subject, reference=adapt(subject.reference, inputs, outputs), notes=(*subject.notes, *notes))
+        notes = (*subject.notes, *notes)
+        subject = replace(subject, reference=adapt(subject.reference, inputs, outputs), notes=notes, anchor=anchor)
     if kind not in ("auto", recognised_kind) and not all(KINDS[name].whole_model for name in (kind, recognised_kind)):
         raise UsageError(
             f"kind {kind!r} was asked for, and {names[0]} looks like a {recognised_kind}: "

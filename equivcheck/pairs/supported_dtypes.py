@@ -8,7 +8,7 @@ from equivcheck.cases.domain import Domain
 from equivcheck.cases.domain_solving import nearest
 from equivcheck.errors import NoOracle, UsageError
 from equivcheck.numerics.dtypes import DTYPES
-from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.pair import SAMPLE, Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, running
 from equivcheck.pairs.write_guard import Overwritten
 from equivcheck.runtime import global_state
@@ -48,10 +48,10 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
         NoOracle: The original does not run in float64, and no oracle was given.
         UsageError: The oracle does not run in float64, or the original in none of the dtypes.
     """
-    anywhere = [subject.inside(p.but(**_model_fields(subject))) for p in _PROBES]
+    anywhere = [subject.inside(p.but(**_model_fields(subject))) for p in _sizes(subject)]
     oracle = [_failure(subject, p, "oracle") for p in anywhere]
     if all(oracle):
-        _refuse_original_that_runs_nowhere(subject, anywhere)
+        _refuse_original_that_runs_nowhere(subject, [*anywhere, *(p for d in asked for p in _probes(subject, d))])
     if all(oracle) and subject.oracle is not None:
         raise UsageError(
             f"the oracle {subject.oracle_name} does not run in float64, in which the truth is computed: {oracle[-1]}"
@@ -86,9 +86,15 @@ def usable_dtypes(subject: Pair, asked: Sequence[str] = DTYPES) -> tuple[list[st
     return (usable, refused) if usable else (list(refused), {})
 
 
+def _sizes(subject: Pair) -> tuple[Case, ...]:
+    """The sizes of the probes; the first is the anchor of an original that refuses small ones."""
+    anchor = subject.anchor.but(training=False, n_layer=0, vocab_size=1, dtype="float32")
+    return _PROBES if subject.anchor == SAMPLE else (anchor, *_PROBES)
+
+
 def _probes(subject: Pair, dtype: str) -> list[Case]:
     """The probes of a dtype, moved into the domain; none if the domain has no case of it."""
-    probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _PROBES]
+    probes = [p.but(dtype=dtype, **_model_fields(subject)) for p in _sizes(subject)]
     if not subject.domain:
         return probes
     moved = [nearest(p, subject.domain & Domain.parse(f"dtype == {dtype!r}")) for p in probes]
@@ -96,14 +102,13 @@ def _probes(subject: Pair, dtype: str) -> list[Case]:
 
 
 def _refuse_original_that_runs_nowhere(subject: Pair, probes: Sequence[Case]) -> None:
-    """Make sure that the original of a pair with a domain runs in some of the probes, by themselves."""
-    if not subject.domain:
-        return
+    """Make sure that the original runs in some of the probes, by themselves."""
     reasons = [_failure(subject, p, "reference") for p in probes]
     if all(reasons):
+        where, what = (f" in the domain {subject.domain.text!r}", "the domain or ") if subject.domain else ("", "")
         raise UsageError(
-            f"the original {subject.reference_name} refuses every case that was tried in the domain "
-            f"{subject.domain.text!r}, first with {reasons[0]}, on {probes[0].id}: correct the domain or the original"
+            f"the original {subject.reference_name} refuses every case that was tried{where}, "
+            f"first with {reasons[0]}, on {probes[0].id}: correct {what}the original"
         )
 
 

@@ -14,6 +14,8 @@ from equivcheck.report.model import CheckResult, Counterexample, Finding, Outcom
 __all__ = [
     "DTYPES",
     "NOTHING_JUDGED",
+    "OUTSIDE",
+    "REFUSES",
     "CaseOutcome",
     "Searched",
     "check_result",
@@ -25,6 +27,8 @@ ORIGINAL_RAISES = "original-raises"
 """The usual reason why nothing is compared in a case."""
 
 NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
+OUTSIDE = "not run, as the domain has no case for them: "
+REFUSES = "not judged where the original itself raises "
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
 _PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where two of these meet
 
@@ -47,6 +51,7 @@ class CaseOutcome:
         failed: The difference in words; None if there is none.
         origin: The kind of the failure: failures of different kinds are not shrunk into each other.
         data: The kernels that ran, by dtype; only of the check `backend`.
+        outside: Whether the original refuses the case in a plain call, so that another one was drawn.
         died: The way in which the process of the case ended: `died`, `hang`, `memory`, or `""` if it did not end.
     """
 
@@ -64,6 +69,7 @@ class CaseOutcome:
     applies: bool = True
     reason: str = ""
     finding: str = ""
+    outside: bool = False
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
@@ -130,7 +136,8 @@ def check_result(
         refused: Dtype -> why it was left out.
         further: The cases of further rounds, in which the findings of earlier ones are passed over.
     """
-    passed = list(searched.passed.values())
+    outside = [outcome for outcome in searched.passed.values() if outcome.outside]
+    passed = [outcome for outcome in searched.passed.values() if not outcome.outside] or outside
     measured = [(outcome.ratio, outcome) for outcome in passed if outcome.ratio is not None]
     worst = max(measured, key=lambda m: m[0], default=None)
     notes = Counter(note for outcome in passed for note in outcome.notes)
@@ -143,9 +150,9 @@ def check_result(
     if nothing:
         detail = detail or NOTHING_JUDGED
     common: dict[str, Any] = {
-        "cases": searched.cases,
+        "cases": len(passed) + len(searched.failed),
         "seconds": searched.seconds,
-        "notes": tuple(f"{note} ({count} cases)" for note, count in notes.most_common()),
+        "notes": (*(f"{note} ({count} cases)" for note, count in notes.most_common()), *_refused(outside, passed)),
         "unsupported": (*refused.values(), *(f"{what} ({count} cases)" for what, count in refusals.most_common())),
         "visited": _visited((*passed, *searched.failed.values())),
         "by_dtype": _by_dtype((*passed, *searched.failed.values())),
@@ -204,6 +211,15 @@ def levels_with(check: str, findings: Sequence[Finding]) -> dict[str, str]:
 
 def _listed_level(check: str) -> str:
     return listed(check).level if is_listed(check) else ""
+
+
+def _refused(outside: Sequence[CaseOutcome], passed: Sequence[CaseOutcome]) -> list[str]:
+    """A note on the cases that the original refuses and in whose place others were drawn; empty if there are none."""
+    if not outside or outside == passed:
+        return []
+    first = min(outside, key=lambda outcome: len(outcome.case))
+    why = first.notes[0].removeprefix(REFUSES) if first.notes else "an exception"
+    return [f"the original refuses {len(outside)} drawn cases, and others were drawn; first: {why} on {first.case}"]
 
 
 def kernels_by_dtype(backend: Searched | None) -> dict[str, str]:

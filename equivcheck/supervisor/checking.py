@@ -62,7 +62,7 @@ class Checking:
             seed=self.request.seed,
             asked=len(self.request.dtypes),
             usable=self._plan["usable"],
-            domain=self._plan["domain"],
+            domain=self._plan["drawn_from"],
         )
 
         def on_case(name: str) -> None:

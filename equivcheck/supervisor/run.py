@@ -111,7 +111,7 @@ class Run:
             loaded = self.workers.open()
             self.kind, self.device = loaded["kind"], loaded["device"]
             self.reference, self.candidate = loaded["reference"], loaded["candidate"]
-            self._plan = self.workers.answer("plan", **self.request.of_plan)
+            self._plan = self._planned()
         except Lost as lost:
             pair = self.reference, self.candidate
             self.results.append(death_result(lost, *pair, kind=self.kind, device=self.device))
@@ -119,6 +119,24 @@ class Run:
         self._accepted = parse_deviations(self.request.deviations)
         self.keep(self.report(complete=False))  # nothing is left of an older report from here on
         return True
+
+    def _planned(self) -> Mapping[str, Any]:
+        """The plan; a side whose trials end a process is not tried: the checks see what it does.
+
+        Raises:
+            Lost: The process of the plan died without trials, too.
+        """
+        for tried in ("both", "original"):
+            try:
+                return self._asked_for_plan(tried)
+            except Lost as lost:
+                if lost.death.importing:
+                    raise
+        return self._asked_for_plan("none")
+
+    def _asked_for_plan(self, tried: str) -> Mapping[str, Any]:
+        plan: Mapping[str, Any] = self.workers.answer("plan", **self.request.of_plan, tried=tried)
+        return plan
 
     def _look_back(self) -> None:
         covering = ("files", "packages", "not_covered")

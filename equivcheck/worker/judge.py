@@ -26,10 +26,11 @@ from equivcheck.errors import Mismatch, NoOracle, UsageError
 from equivcheck.pairs.declared_domain import declared_domain
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
-from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.report.outcomes import OUTSIDE, CaseOutcome
 from equivcheck.runtime import beacon
 from equivcheck.runtime.file_access import Access
 from equivcheck.worker.loaded_pair import LoadedPair
+from equivcheck.worker.narrowing import Tried, narrowed
 from equivcheck.worker.offered_oracle import offer
 from equivcheck.worker.plan import dtypes_to_judge, plan_of, refuse_unknown_dtypes, replay_line
 
@@ -80,8 +81,12 @@ class Judge(LoadedPair):
         dtypes: Sequence[str],
         require_backend: Sequence[str],
         domain: str | Callable[..., Any] | None = None,
+        tried: Tried = "both",
     ) -> dict[str, Any]:
-        """The checks that are run, their numbers of cases and classes, and the report's facts about the pair."""
+        """The checks that are run, their numbers of cases and classes, and the report's facts about the pair.
+
+        The pair gets the domain that is declared, or the one in which the `tried` sides run.
+        """
         refuse_unknown_dtypes(dtypes)
         self._within(domain)
         self._choose(checks, exclude, require_backend)
@@ -90,18 +95,20 @@ class Judge(LoadedPair):
             usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
         except NoOracle as error:
             raise UsageError(f"{error}{offer(self.with_oracle, dtypes)}") from None
-        notes = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
+        where = narrowed(self.subject, usable, tried=tried)
+        self._subject = where.subject
+        agreement = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
         self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
-        outside = self._leave_out_checks_outside(usable)
-        plan = plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused, outside)
+        notes = [*where.notes, *agreement, *self._leave_out_checks_outside(usable)]
+        refused = refused | where.refused
         return {
-            **plan,
-            "notes": [*plan["notes"], *notes],
+            **plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused, notes),
             "apart": self._loaded_original.notes(
                 self.subject
             ),  # why the original cannot be loaded without the candidate
             **self.cover(),
-            "domain": self.subject.domain.text,
+            "domain": where.domain,
+            "drawn_from": self.subject.domain.text,
         }
 
     def prepare(
@@ -154,7 +161,7 @@ class Judge(LoadedPair):
             if not classes(check, self.subject, usable, self._planned[name])
         ]
         self._checks = {name: check for name, check in self._checks.items() if name not in outside}
-        return [f"not run, as the domain has no case for them: {', '.join(outside)}"] if outside else []
+        return [OUTSIDE + ", ".join(outside)] if outside else []
 
     def _choose(self, checks: Sequence[str] | None, exclude: Sequence[str], require_backend: Sequence[str]) -> None:
         chosen = requiring(select_checks(checks, tuple(exclude), self.subject.kind), require_backend)

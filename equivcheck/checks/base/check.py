@@ -24,6 +24,7 @@ class CaseResult:
         reason: Why nothing was compared although it has one, in one word.
         unsupported: The transforms that the original supports and the candidate refuses loudly.
         data: The kernels that ran, by dtype; from the check `backend` alone.
+        outside: Whether the original refuses the case in a plain call, so that another one is drawn.
     """
 
     ratio: float | None = None
@@ -34,6 +35,7 @@ class CaseResult:
     unsupported: tuple[str, ...] = ()
     data: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    outside: bool = False
 
     @staticmethod
     def worst(results: Iterable["CaseResult"]) -> "CaseResult":

@@ -12,6 +12,7 @@ from equivcheck.engine.gate.coverage import (
     too_few_cases,
     without_judgement,
 )
+from equivcheck.engine.gate.domain import narrowed, too_narrow
 from equivcheck.engine.gate.environment import differences, edited, other_torch
 from equivcheck.engine.gate.history import fallen_behind
 from equivcheck.engine.gate.sources import AGAIN, stale, uncovered
@@ -39,6 +40,7 @@ class GatePolicy:
     strict_environment: bool = False  # whether another version of torch or of a package is refused
     pair: tuple[str, str] | None = None
     max_age: timedelta | None = None
+    domain: str | None = None  # the cases that the domain of a report must have
     deviations: Mapping[str, str | Deviation] = field(default_factory=dict)
     root: Path = field(default_factory=Path.cwd)
     package: Path = Path(__file__).parents[2]
@@ -75,6 +77,8 @@ def notes(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
     """Facts that are no violations: gaps in the evidence, another environment, checks that judged nothing."""
     for name, report in reports.items():
         of_one = [*uncovered(report, policy.root)]
+        if policy.domain is None:
+            of_one += narrowed(report)
         if not policy.strict_environment:
             of_one += differences(report)
         of_one += without_judgement(report, required_checks(report, policy.checks, policy.exclude))
@@ -98,6 +102,8 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
         yield from other_torch(report, policy.torch)
     if policy.max_age is not None:
         yield from _aged(report, policy.max_age, policy.now)
+    if policy.domain is not None:
+        yield from too_narrow(report, policy.domain)
     yield from profile_too_small(report, policy.min_profile)
     if report.schema_version == SCHEMA_VERSION:  # an older one is stale, and recorded none
         yield from dtypes_missing(report, policy.dtypes)

@@ -1,0 +1,138 @@
+"""Trials show where an original runs, what a candidate may refuse, and what remains a difference of the candidate."""
+
+from typing import Any
+
+import pytest
+import torch
+from narrow_originals import attention, candidate_where, function_where, head_size_of, where
+from torch import Tensor, nn
+
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.engine.discovery.discovered import Discovered, discover
+from equivcheck.pairs.resolve import resolve
+from equivcheck.pairs.supported_dtypes import usable_dtypes
+
+
+def discovered(reference: Any, candidate: Any, *, candidate_tried: bool = False) -> Discovered:
+    subject = resolve(reference, candidate, kind="auto", device="cpu")
+    dtypes, _ = usable_dtypes(subject)
+    return discover(subject, dtypes, candidate=candidate_tried)
+
+
+def rules_of_module(original: type[nn.Module]) -> list[str]:
+    return [rule.rule for rule in discovered(original, original).original]
+
+
+def test_an_original_that_runs_everywhere_has_no_rule() -> None:
+    assert discovered(CausalSelfAttention, FlashCausalSelfAttention, candidate_tried=True) == Discovered()
+    assert discovered(attention, attention, candidate_tried=True) == Discovered()
+
+
+@pytest.mark.parametrize(
+    ("condition", "rule"),
+    [
+        (lambda m, x: head_size_of(m, x) in (16, 32, 64, 128), "head_size in (16, 32, 64, 128)"),
+        (lambda m, x: head_size_of(m, x) == 80, "head_size == 80"),
+        (lambda m, x: x.size(1) % 64 == 0, "seq_len % 64 == 0"),
+        (lambda m, x: x.size(1) >= 32, "seq_len >= 32"),
+        (lambda m, x: x.dtype == torch.float64 or x.size(1) <= 64, "dtype == 'float64' or seq_len <= 64"),
+        (lambda m, x: head_size_of(m, x) * m.n_head <= 128, "n_head * head_size <= 128"),
+        (lambda m, x: not m.training, "not training"),
+    ],
+)
+def test_the_rule_of_a_module_is_as_it_was_written(condition: Any, rule: str) -> None:
+    assert rules_of_module(where(condition)) == [rule]
+
+
+def test_two_rules_of_one_field_each_are_seen_together() -> None:
+    both = where(lambda m, x: head_size_of(m, x) == 64 and x.size(1) % 128 == 0)
+    assert rules_of_module(both) == ["head_size == 64", "seq_len % 128 == 0"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "rules"),
+    [
+        (lambda q, k, causal: q.size(-1) in (64, 128), ["head_size in (64, 128)"]),
+        (lambda q, k, causal: causal, ["is_causal"]),
+        (lambda q, k, causal: k.size(2) >= q.size(2), ["kv_len >= seq_len"]),
+    ],
+)
+def test_the_rule_of_a_function_is_as_it_was_written(condition: Any, rules: list[str]) -> None:
+    assert [rule.rule for rule in discovered(function_where(condition), attention).original] == rules
+
+
+def test_an_original_of_equal_lengths_has_no_other_cases() -> None:
+    equal = function_where(lambda q, k, causal: q.size(2) == k.size(2))
+    subject = resolve(equal, attention, kind="auto", device="cpu")
+    assert not {"lengths", "causal lengths"} & subject.features
+    assert discovered(equal, attention, candidate_tried=True) == Discovered()
+
+
+@pytest.mark.parametrize(
+    ("condition", "rules"),
+    [
+        (lambda m, x: head_size_of(m, x) in (16, 32, 64, 128, 256), ["head_size in (16, 32, 64, 128, 256)"]),
+        (lambda m, x: head_size_of(m, x) <= 64, ["head_size <= 64"]),
+        (lambda m, x: x.size(1) % 16 == 0, ["seq_len % 16 == 0"]),
+        (lambda m, x: x.size(1) > 1, []),
+        (lambda m, x: x.size(1) <= 64, []),
+        (lambda m, x: x.size(0) > 1, []),
+        (lambda m, x: x.size(1) % 2 == 0, []),
+    ],
+    ids=["sizes", "a bound", "a block", "one position", "past 64 positions", "one sample", "odd lengths"],
+)
+def test_a_candidate_may_refuse_what_one_rule_of_kernels_says(condition: Any, rules: list[str]) -> None:
+    pair = discovered(CausalSelfAttention, candidate_where(condition), candidate_tried=True)
+    assert [rule.rule for rule in pair.candidate] == rules
+    assert all(rule.reason == "ValueError: not supported" for rule in pair.candidate)
+
+
+def test_a_candidate_is_asked_for_nothing_that_the_original_refuses() -> None:
+    original = where(lambda m, x: head_size_of(m, x) % 8 == 0)
+    candidate = candidate_where(lambda m, x: head_size_of(m, x) % 8 == 0 and head_size_of(m, x) <= 64)
+    pair = discovered(original, candidate, candidate_tried=True)
+    assert [rule.rule for rule in pair.original] == ["head_size % 8 == 0"]
+    assert [rule.rule for rule in pair.candidate] == ["head_size <= 64"]
+
+
+class Rotary(CausalSelfAttention):
+    """Turns pairs of channels; at odd sizes one half broadcasts against the other, or raises."""
+
+    turned = 1.0  # the share of channels
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super()._heads(x)
+        return self._turn(q), self._turn(k), v
+
+    def _turn(self, x: Tensor) -> Tensor:
+        size = int(x.size(-1) * self.turned)
+        x, rest = x[..., :size], x[..., size:]
+        half = size // 2
+        angle = torch.arange(x.size(-2))[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        a, b = x[..., :half], x[..., half:]
+        turned = torch.cat((a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()), -1)
+        return torch.cat((turned.to(x.dtype), rest), -1)
+
+
+class PartlyRotary(Rotary):
+    turned = 0.5
+
+
+class Sinusoidal(CausalSelfAttention):
+    """Uses sine without turning pairs: odd head sizes mean something."""
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return super()._heads(x + torch.arange(x.size(1))[:, None].sin().to(x.dtype))
+
+
+@pytest.mark.parametrize(
+    ("original", "rules"),
+    [(Rotary, ["head_size % 2 == 0"]), (PartlyRotary, ["head_size % 4 == 0 or head_size % 4 == 1"]), (Sinusoidal, [])],
+)
+def test_head_sizes_under_rotary_positions_are_those_that_mean_something(
+    original: type[nn.Module], rules: list[str]
+) -> None:
+    if original is PartlyRotary:
+        assert any("head_size" in rule for rule in rules_of_module(original))
+    else:
+        assert rules_of_module(original) == rules
