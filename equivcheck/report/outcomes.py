@@ -145,7 +145,7 @@ def check_result(
     detail = f"out of time after {len(passed)} of {planned} cases" if searched.stopped else ""
     nothing = bool(passed) and not searched.failed and judges and not refusals and not any(o.judged for o in passed)
     not_judged = Counter(
-        o.reason or ORIGINAL_RAISES for o in passed if not o.judged and o.applies and not o.unsupported
+        o.reason or ORIGINAL_RAISES for o in passed if judges and not o.judged and o.applies and not o.unsupported
     )
     if nothing:
         detail = detail or NOTHING_JUDGED
