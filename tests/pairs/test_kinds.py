@@ -29,7 +29,7 @@ def test_a_sample_of_a_kind_has_its_inputs_and_results(kind: Kind) -> None:
 
 
 def test_an_original_is_tried_as_the_kinds_that_say_how() -> None:
-    tried = {kind.name: kind.tried_with() for kind in KINDS.values() if kind.tried_with is not None}
+    tried = {kind.name: kind.tried_with(SAMPLE) for kind in KINDS.values() if kind.tried_with is not None}
     assert {name: tuple(x.shape) for name, x in tried.items()} == {"module": (2, 3, SAMPLE.n_embd), "model": (2, 3)}
     assert replacement_of(KINDS["model"]) is KINDS["replacement"]
     assert replacement_of(KINDS["module"]) is None
