@@ -7,8 +7,12 @@ import torch
 from narrow_originals import attention, candidate_where, function_where, head_size_of, where
 from torch import Tensor, nn
 
+from equivcheck.api import verify
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.cases.domain import Domain
 from equivcheck.engine.discovery.discovered import Discovered, discover
+from equivcheck.engine.discovery.in_words import rule_in_words
+from equivcheck.errors import UsageError
 from equivcheck.pairs.resolve import resolve
 from equivcheck.pairs.supported_dtypes import usable_dtypes
 
@@ -125,14 +129,67 @@ class Sinusoidal(CausalSelfAttention):
         return super()._heads(x + torch.arange(x.size(1))[:, None].sin().to(x.dtype))
 
 
-@pytest.mark.parametrize(
-    ("original", "rules"),
-    [(Rotary, ["head_size % 2 == 0"]), (PartlyRotary, ["head_size % 4 == 0 or head_size % 4 == 1"]), (Sinusoidal, [])],
-)
+@pytest.mark.parametrize(("original", "rules"), [(Rotary, ["head_size % 2 == 0"]), (Sinusoidal, [])])
 def test_head_sizes_under_rotary_positions_are_those_that_mean_something(
     original: type[nn.Module], rules: list[str]
 ) -> None:
-    if original is PartlyRotary:
-        assert any("head_size" in rule for rule in rules_of_module(original))
-    else:
-        assert rules_of_module(original) == rules
+    assert rules_of_module(original) == rules
+
+
+def test_a_part_of_a_head_that_is_turned_must_be_even() -> None:
+    (rule,) = rules_of_module(PartlyRotary)
+    inside = [size for size in range(2, 65) if Domain.parse(rule).may_allow({"head_size": size})]
+    assert inside == [size for size in range(2, 65) if size // 2 % 2 == 0]
+
+
+def test_a_side_that_compiles_for_each_shape_is_given_few_sizes() -> None:
+    each = torch.compile(attention, backend="eager", dynamic=False)
+
+    def compiled(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
+        return each(q, k, v, is_causal=is_causal)
+
+    few = discovered(attention, compiled, candidate_tried=True).few_sizes
+    assert few.startswith("seq_len in (1, 16, 33, 64, 128, 256) and head_size in (32, 64)")
+
+
+@pytest.mark.parametrize(
+    ("original", "domain"),
+    [
+        (where(lambda m, x: head_size_of(m, x) in (16, 32, 64)), "head_size in (16, 32, 64)"),
+        (where(lambda m, x: x.size(1) % 16 == 0), "seq_len % 16 == 0"),
+    ],
+    ids=["head sizes", "a block"],
+)
+def test_a_right_candidate_is_equivalent_where_the_original_runs(original: Any, domain: str) -> None:
+    report = verify(original, FlashCausalSelfAttention, device="cpu", profile="quick", checks=["output", "gradients"])
+    assert report.verdict == "equivalent", report
+    assert report.domain == domain
+    assert not report.sensitivity.survived
+    assert f"the original runs for {rule_in_words(domain)}" in report.results[0].notes
+    assert not any("original refuses" in note for result in report.results for note in result.notes)
+
+
+def test_a_refusal_that_is_a_bug_is_different() -> None:
+    report = verify(
+        CausalSelfAttention,
+        candidate_where(lambda m, x: x.size(1) <= 64),
+        device="cpu",
+        profile="quick",
+        checks=["output"],
+    )
+    (result,) = report.results
+    assert report.verdict == "different"
+    assert report.domain == ""
+    assert "-T65-" in result.counterexample.case
+
+
+def test_an_original_that_refuses_everything_is_a_line_with_its_exception() -> None:
+    with pytest.raises(UsageError, match="ValueError: not supported") as refusal:
+        verify(where(lambda m, x: False), FlashCausalSelfAttention, device="cpu", profile="quick", checks=["output"])
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_case_that_the_original_refuses_now_and_then_is_drawn_again() -> None:
+    odd = where(lambda m, x: x.size(0) != 3 or x.size(1) < 10 or m.n_head != 2)
+    report = verify(odd, FlashCausalSelfAttention, device="cpu", profile="quick", checks=["output"])
+    assert report.verdict == "equivalent", report
