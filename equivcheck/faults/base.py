@@ -10,7 +10,6 @@ from torch import nn
 
 from equivcheck.numerics.dtypes import DTYPES, WIDE
 from equivcheck.report.catalogue import listed
-from equivcheck.report.levels import VALUES
 
 __all__ = ["NOT_BFLOAT16", "WIDE", "Factory", "Fault", "Put", "Right", "inside", "name_of", "rights_of"]
 
@@ -55,8 +54,8 @@ class Fault:
 
     @property
     def level(self) -> str:
-        """The level at which it is wrong: by default that of the first check that should see it."""
-        return self.wrong_at or listed(self.seen_by[0]).level or VALUES
+        """The level at which it is wrong, by default that of the first check that should see it; empty for a kernel."""
+        return self.wrong_at or listed(self.seen_by[0]).level
 
     @classmethod
     def of(cls, wrong: Callable[..., Any], around: Mapping[str, Put], **fields: Any) -> "Fault":

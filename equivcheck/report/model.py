@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from equivcheck.report.catalogue import is_listed, listed
-from equivcheck.report.levels import LEVELS, VALUES, outcome_at, required_of
+from equivcheck.report.levels import LEVELS, outcome_at, required_of
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -229,13 +229,13 @@ class Report:
         if self.require:
             return self.require
         seen = {level for result in self.results for level in result.levels}
-        return tuple(level for level in required_of(self.kind) if level in seen) if seen else required_of(self.kind)
+        return tuple(level for level in required_of(self.kind) if level in seen or not self.results)
 
     @property
     def survived(self) -> tuple[str, ...]:
-        """The planted faults of required levels that no check saw."""
+        """The planted faults of required levels that no check saw, and those of a kernel that is required."""
         of = self.sensitivity
-        return tuple(fault for fault in of.survived if of.levels.get(fault, VALUES) in self.required)
+        return tuple(fault for fault in of.survived if of.levels.get(fault, "") in ("", *self.required))
 
     @property
     def verdict(self) -> str:
