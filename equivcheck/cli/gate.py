@@ -79,6 +79,7 @@ def gate(
         raise UsageError(f"--root {root}: there is no such folder; give the one in which verify was run")
     if not all(device.strip() for device in devices):
         raise UsageError("--require-device '': a device such as cuda, or a part of a GPU's name, is allowed; name one")
+    levels = levels_of(require)
     config = configuration.load(root / "pyproject.toml")
     reports = {str(file): codec.read(file) for file in files}
     policy = GatePolicy(
@@ -87,7 +88,7 @@ def gate(
         devices=devices,
         min_profile=first(min_profile, config.min_profile, "gate"),
         dtypes=first(require_dtypes, config.require_dtypes),
-        require=first(levels_of(require), config.require),
+        require=first(levels, config.require),
         torch=None if require_torch is None else required_torch(require_torch),
         strict_environment=strict_environment,
         pair=(config.reference, config.candidate) if config.reference and config.candidate else None,

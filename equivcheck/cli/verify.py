@@ -29,6 +29,7 @@ from equivcheck.cli.options import (
 )
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.levels import levels_of
 from equivcheck.report.outputs import Outputs
 
@@ -107,6 +108,8 @@ def verify(
     """
     config = configuration.load(Path("pyproject.toml"))
     levels = levels_of(require)
+    declared = {**config.deviations, **dict(map(configuration.deviation, deviations))}
+    parse_deviations(declared)  # a wrong one is refused before anything is loaded
     meant = first(domain, config.domain)
     require_grammar(meant)
     files = output_files(given)
@@ -142,7 +145,7 @@ def verify(
                     exclude=exclude or config.exclude,
                     dtypes=configuration.DTYPES,
                     require_backend=require_backend,
-                    deviations={**config.deviations, **dict(map(configuration.deviation, deviations))},
+                    deviations=declared,
                     max_seconds=first(max_seconds, config.max_seconds),
                     jobs=jobs,
                     case_seconds=first(case_seconds, config.case_seconds),
