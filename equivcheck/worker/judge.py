@@ -95,7 +95,7 @@ class Judge(LoadedPair):
             usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
         except NoOracle as error:
             raise UsageError(f"{error}{offer(self.with_oracle, dtypes)}") from None
-        where = narrowed(self.subject, usable, tried=tried)
+        where = narrowed(self.subject, usable, tried=tried, given=self.given)
         self._subject = where.subject
         agreement = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
         self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)

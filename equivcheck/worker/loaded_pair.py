@@ -1,6 +1,6 @@
 """A pair as it is loaded in this process: both sides, the files they used, and the original as it was before."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,17 @@ class LoadedPair:
     def _loaded_original(self) -> Original:
         assert self._original is not None, "the pair is loaded first"
         return self._original
+
+    @property
+    def given(self) -> Hashable:
+        """The pair as it was given, to be known again in this process; None if that is no key."""
+        of = self._given
+        key = (of["reference"], of["candidate"], of["kind"], of["device"], *sorted(of["adaptation"].items()))
+        try:
+            hash(key)
+        except TypeError:
+            return None
+        return key
 
     def with_oracle(self, oracle: str) -> Pair:
         """The same pair, loaded once more with an oracle by its import string."""

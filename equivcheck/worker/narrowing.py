@@ -1,15 +1,18 @@
 """The domain of a run: the one that is declared, or the one that trials of both sides show."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from equivcheck.cases.domain import Domain
-from equivcheck.engine.discovery.discovered import discover, joined
+from equivcheck.engine.discovery.discovered import Discovered, discover, joined
 from equivcheck.engine.discovery.in_words import outside_in_words, rule_in_words
 from equivcheck.pairs.pair import Pair
 
 __all__ = ["Narrowed", "Tried", "narrowed"]
+
+_known: dict[Hashable, Discovered] = {}
+_MOST_KNOWN = 64  # a suite asks for each check in each dtype
 
 Tried = Literal["both", "original", "none"]
 """The sides that are tried: fewer after one has ended the process of its trials."""
@@ -32,19 +35,27 @@ class Narrowed:
     notes: tuple[str, ...]
 
 
-def narrowed(subject: Pair, dtypes: Sequence[str], *, tried: Tried = "both") -> Narrowed:
+def narrowed(subject: Pair, dtypes: Sequence[str], *, tried: Tried = "both", given: Hashable = None) -> Narrowed:
     """The pair with a domain that has no case which the original refuses, or which the candidate alone may refuse.
 
     Args:
         subject: The pair, with the domain that the user declared; then its original is not tried.
         dtypes: The dtypes in which it is judged.
         tried: The sides that are tried.
+        given: The pair as the user gave it: the same one is not tried again in this process; None to try it anyway.
     """
     refused = {words: words for words in subject.refused_features}
     if tried == "none" or not dtypes:
         return Narrowed(subject, subject.domain.text, refused, ())
     declared = subject.domain if subject.domain else None
-    discovered = discover(subject, dtypes, declared=declared, candidate=tried == "both")
+    key = (given, tuple(dtypes), subject.domain.text, tried)
+    discovered = None if given is None else _known.get(key)
+    if discovered is None:
+        discovered = discover(subject, dtypes, declared=declared, candidate=tried == "both")
+    if given is not None:
+        _known[key] = discovered
+        while len(_known) > _MOST_KNOWN:
+            _known.pop(next(iter(_known)))
     rules = [rule.rule for rule in discovered.original]
     notes = [f"the original runs for {', '.join(map(rule_in_words, rules))}"] if rules else []
     for rule in discovered.candidate:
