@@ -64,7 +64,7 @@ def test_a_wrong_candidate_of_this_folder_is_different_and_replays() -> None:
     pair = ["equivcheck.attention:CausalSelfAttention", "mine:Wrong"]
     done = python("-m", "equivcheck", "verify", *pair, "--profile", "quick", "--check", "output", "--json", "x.json")
     assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("different: output")
+    assert done.stdout.splitlines()[-1].startswith("different at values: output")
     found = Report.load("x.json").results[0].counterexample
     assert found is not None
     assert f"    replay: {found.replay}\n" in done.stdout
