@@ -103,6 +103,7 @@ def _probes(subject: Pair, dtype: str) -> list[Case]:
 
 def _refuse_original_that_runs_nowhere(subject: Pair, probes: Sequence[Case]) -> None:
     """Make sure that the original runs in some of the probes, by themselves."""
+    probes = [p for p in probes if subject.domain.allows(p)] or probes
     reasons = [_failure(subject, p, "reference") for p in probes]
     if all(reasons):
         where, what = (f" in the domain {subject.domain.text!r}", "the domain or ") if subject.domain else ("", "")

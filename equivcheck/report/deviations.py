@@ -73,13 +73,14 @@ def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> C
 
 def observed(results: Iterable[CheckResult]) -> set[str]:
     """The names under which declared differences were seen: of their findings, checks and families."""
-    return {
-        name
-        for result in results
-        for finding in result.shown
-        if finding.outcome == "deviation"
-        for name in _names(result, finding)
-    }
+    names: set[str] = set()
+    for result in results:
+        if result.outcome == "deviation":
+            names |= {result.name, result.name.partition(".")[0]}
+        for finding in result.findings:
+            if finding.outcome == "deviation":
+                names.update(_names(result, finding))
+    return names
 
 
 def _names(result: CheckResult, finding: Finding) -> tuple[str, ...]:

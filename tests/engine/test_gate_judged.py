@@ -78,9 +78,14 @@ def test_a_check_of_no_cases_has_a_reason_where_its_dtypes_do_not_run(tree: Path
 
 
 def test_a_check_that_judged_nothing_is_a_note(tree: Path) -> None:
-    report = changed(green(tree), "long", detail="nothing was judged: the check has nothing to say on this pair")
+    report = changed(green(tree), "long", outcome="not applicable", notes=("the original is not plain",))
     assert reasons_of(tree, report) == []
-    assert noted(tree, report) == ["report0: check long: nothing was judged: the check has nothing to say on this pair"]
+    assert noted(tree, report) == ["report0: check long is not applicable: the original is not plain"]
+    nothing = changed(green(tree), "long", outcome="not judged", not_judged={"memory": 2})
+    assert any(
+        "level values is required and was not judged: nothing was compared in long" in r
+        for r in reasons_of(tree, nothing)
+    )
 
 
 # with what it was judged -----------------------------------------------------------------------------------------------
