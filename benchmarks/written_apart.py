@@ -1,6 +1,6 @@
 """Attentions written apart from the code, through the command line: the outcome at each level against what is expected.
 
-    python benchmarks/rights.py [--only TEXT] [--expected right] [--profile gate] [--seed 0] [--device cpu] [--jobs 2]
+    python benchmarks/written_apart.py [--only TEXT] [--expected right] [--profile gate] [--seed 0] [--device cpu] [--jobs 2]
 
 Prints a row each: whether it is as expected, the outcome at each level, the seconds, and the last line of the run. Exit
 status 1 where one is not: a right one that is different at `values` or `training`, or not equivalent there; a wrong one
