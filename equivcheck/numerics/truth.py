@@ -61,6 +61,16 @@ class Truth:
             self._overflows.append(self.may_overflow())
         return self._overflows[0]
 
+    @property
+    def undefined(self) -> bool:
+        """Whether some results of the forward pass are not finite, as those of a query that sees no key.
+
+        Right implementations have other gradients through such a result: some are 0, and some are NaN.
+        """
+        return any(
+            not bool(value.isfinite().all()) for name, value in self.values.items() if not name.startswith("grad ")
+        )
+
     def sample(self, *, refined: bool) -> Sample:
         """A sample of few perturbed runs, enough for a pass; or, if `refined`, of many, enough for a failure."""
         count = self.many if refined else self.first

@@ -48,7 +48,7 @@ def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> C
     declared = {n: d for n, d in accepted.items() if n in (result.name, family) or n.startswith(f"{result.name}.")}
     if not declared:
         return result
-    findings = tuple(_declared(result, finding, declared) for finding in result.findings)
+    findings = tuple(_declared(result, finding, declared) for finding in result.shown)
     gone = [d for n, d in declared.items() if n != family and not any(n in _names(result, f) for f in findings)]
     if result.name == family and family in declared and not findings:
         gone = [declared[family]]

@@ -65,7 +65,7 @@ from equivcheck.gpt import GPT, GPTConfig
 
 CHECKS = {
     "output", "gradients", "logits", "causality", "dropout", "modes", "interface",
-    "checkpoint", "purity", "errors", "bias",
+    "checkpoint", "purity", "errors", "limits", "bias",
 }  # fmt: skip
 
 

@@ -66,8 +66,8 @@ def test_a_right_pair_is_green_check_by_check_and_cuda_waits_for_gpu(pytester: p
     result.assert_outcomes(passed=8, deselected=8)
     result.stdout.fnmatch_lines(
         [
-            "*TestFlash::test_holds?interface-cpu-float32? PASSED*",
-            "*TestFlash::test_holds?checkpoint-cpu-bfloat16? PASSED*",
+            "*TestFlash::test_holds?drop-in-interface-cpu-float32? PASSED*",
+            "*TestFlash::test_holds?drop-in-checkpoint-cpu-bfloat16? PASSED*",
         ]
     )
 
@@ -84,7 +84,12 @@ def test_there_is_no_test_where_no_fault_could_show() -> None:
         checks=["bias", "training"],
     )
     ids = [cell.id for mark in tests.pytestmark for cell in mark.args[1] if "cpu" in cell.id]  # type: ignore[attr-defined]
-    assert sorted(ids) == ["bias-cpu-bfloat16", "bias-cpu-float16", "training-cpu-float32", "training-cpu-float64"]
+    assert sorted(ids) == [
+        "training-training-cpu-float32",
+        "training-training-cpu-float64",
+        "values-bias-cpu-bfloat16",
+        "values-bias-cpu-float16",
+    ]
 
 
 def test_each_worker_of_xdist_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +105,7 @@ def test_each_worker_of_xdist_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyP
 def test_a_check_that_has_nothing_to_say_is_skipped_with_its_reason(pytester: pytest.Pytester) -> None:
     result = run(pytester, NOT_CAUSAL, "-rs")
     result.assert_outcomes(skipped=1, deselected=1)
-    result.stdout.fnmatch_lines(["*SKIPPED*causality has nothing to say on this pair: the original is not causal*"])
+    result.stdout.fnmatch_lines(["*SKIPPED*causality is not applicable: the original is not causal*"])
 
 
 def test_a_wrong_pair_is_red_with_the_line_that_replays_it(pytester: pytest.Pytester) -> None:
@@ -108,7 +113,7 @@ def test_a_wrong_pair_is_red_with_the_line_that_replays_it(pytester: pytest.Pyte
     result.assert_outcomes(passed=1, failed=1, deselected=2)
     result.stdout.fnmatch_lines(
         [
-            "output: output (*) is * times further from the oracle than rounding in * explains",
+            "output at values: output (*) is * times further from the oracle than rounding in * explains",
             "case B1-T1-H1-*",
             "equivcheck replay B1-T1-H1-* --kind module --device cpu --check output",
         ]

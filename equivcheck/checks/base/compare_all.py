@@ -71,7 +71,8 @@ def compare_all(
             comparison = _compare(name, value, truth, problem, reference_value, select, certain=True)
             if not comparison.problem:
                 comparison = _compare(name, value, truth, problem, reference_value, select, certain=True, refined=True)
-        if not comparison.passes and not comparison.finite and truth.overflows:
+        undefined = name.startswith("grad ") and truth.undefined
+        if not comparison.passes and not comparison.finite and (undefined or truth.overflows):
             comparison = _compare(
                 name, value, truth, problem, reference_value, select, certain=True, refined=True, overflows=True
             )
