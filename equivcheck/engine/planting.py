@@ -10,6 +10,7 @@ from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import AROUND, FAULTS, Fault
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.sides import failure
 from equivcheck.report.levels import VALUES
 
 __all__ = ["PlantedFault", "planted", "reference_error"]
@@ -113,7 +114,15 @@ def _present(subject: Pair) -> Set[str]:
     masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
     present = options | (subject.features if "attn_mask" in options else subject.features - masks)
     present |= {"learned mask"} if subject.learns_mask and "attn_mask" in options else set()
+    present |= {"empty batch"} if _takes_an_empty_batch(subject) else set()
     return present | ({"scale left out"} if subject.scale_optional and "scale" in options else set())
+
+
+def _takes_an_empty_batch(subject: Pair) -> bool:
+    """Whether the original runs without samples, at a case of which it runs."""
+    problem = subject.problem(subject.sample)
+    inputs = tuple(x[:0] for x in problem.inputs)  # (0, ...)
+    return failure(lambda: problem.run(problem.reference, inputs, gradients=False)) is None
 
 
 def reference_error(subject: Pair) -> float:

@@ -126,6 +126,13 @@ class OutputsKeptForEver:
         return y
 
 
+def empty_batch_refused(y: Tensor) -> Tensor:
+    """A batch without samples is an error."""
+    if not y.size(0):
+        raise ValueError("planted: a batch has samples")
+    return y
+
+
 def around_result(function: Callable[..., Tensor], wrong: Callable[..., Any]) -> Callable[..., Tensor]:
     """A function whose results go through an edit."""
     return edited_result(function, _edit_of(wrong))
@@ -180,6 +187,7 @@ CHANGES = (
     Fault.of(batch_of_one_off, _EVERYWHERE, seen_by=("batching",), shows_in=NOT_BFLOAT16),
     Fault.of(expanded_gradient_read_once, _TENSORS, seen_by=("layouts",)),  # of a model only ids have a layout
     Fault.of(nan_refused, _EVERYWHERE, seen_by=("extremes",)),
+    Fault.of(empty_batch_refused, _EVERYWHERE, seen_by=("limits",), needs="empty batch"),
     Fault.of(OutputsKeptForEver, _EVERYWHERE, seen_by=("purity",), wrong_at=DROP_IN),
 )
 """Edits of the outputs of any original; a class makes a new edit for each module."""
