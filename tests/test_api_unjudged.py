@@ -51,9 +51,7 @@ def test_an_original_that_runs_nowhere_cannot_be_judged() -> None:
                 raise NotImplementedError("nowhere")
             return super().forward(x)
 
-    with pytest.raises(
-        UsageError, match="runs in none of float32, float64, bfloat16, float16 on cpu: NotImplementedError"
-    ):
+    with pytest.raises(UsageError, match="refuses every case that was tried, first with NotImplementedError"):
         quick(Nowhere)
 
 

@@ -90,7 +90,7 @@ def test_a_domain_in_which_nothing_can_be_judged_is_one_line(tmp_path: Path, tex
     assert "Traceback" not in done.stderr
 
 
-def test_the_import_string_of_a_function_is_a_domain_and_stands_in_the_report(tmp_path: Path) -> None:
+def test_the_import_string_of_a_function_is_a_domain_and_stands_in_the(tmp_path: Path) -> None:
     (tmp_path / "picky.py").write_text(PICKY)
     pair = ["picky:original", "picky:original", "--device", "cpu", "--profile", "quick", "--check", "interface"]
     done = python("-m", "equivcheck", "verify", *pair, "--domain", "picky:inside and seq_len <= 32", cwd=tmp_path)

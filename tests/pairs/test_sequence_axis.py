@@ -66,7 +66,7 @@ def test_attention_mixes_along_its_sequence(function: Callable[..., Any], mixed:
     assert mixes_along(function, CPU) == mixed
 
 
-def test_a_function_of_heads_last_is_judged_in_that_layout_and_a_note_says_so() -> None:
+def test_a_function_of_heads_last_is_judged_in_that_layout_and_a_note() -> None:
     pair = pair_of(like_flash_attn)
     assert pair.heads_last
     assert HEADS_LAST in pair.notes
@@ -81,7 +81,7 @@ def test_a_function_of_heads_first_is_judged_as_before() -> None:
     assert pair.notes == ()
 
 
-def test_one_that_mixes_heads_as_well_is_judged_as_before_and_a_note_says_so() -> None:
+def test_one_that_mixes_heads_as_well_is_judged_as_before_and_a_note() -> None:
     pair = pair_of(over_heads_too)
     assert not pair.heads_last
     assert any("dimension 1 and along dimension 2" in note for note in pair.notes)

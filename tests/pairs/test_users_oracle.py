@@ -100,7 +100,7 @@ def test_an_oracle_without_an_option_of_the_original_is_refused() -> None:
         pair_of(kernel, kernel, without_options)
 
 
-def test_an_option_that_the_original_does_not_take_is_not_given_to_its_oracle() -> None:
+def test_an_option_that_the_original_does_not_take_is_not_given_to_its() -> None:
     pair = pair_of(without_options, without_options, softmax_attention)
     problem = pair.problem(CASE.but(dtype="float64", is_causal=True))
     torch.testing.assert_close(problem.oracle_values(gradients=False)["output"], without_options(*problem.inputs))
