@@ -11,4 +11,4 @@ def test_a_right_function_is_equivalent() -> None:
 
 def test_a_right_module_with_one_projection_is_equivalent() -> None:
     report = equivcheck.assert_equivalent(OneProjection, OneProjectionFused, device="cpu", profile="quick")
-    assert "tokens-past-1024-off" not in report.sensitivity.planted  # its long sequences were not judged
+    assert "tokens-past-1024-off" in report.sensitivity.planted  # its long sequences are judged whole

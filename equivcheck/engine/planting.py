@@ -59,7 +59,7 @@ def planted(
         seed: The run's seed: it chooses the faults of the inside, and the order of all.
         dtypes: The dtypes in which the pair is judged.
     """
-    present = _present(subject)
+    present = _present(subject, checks)
     error = reference_error(subject)
     without = subject.with_candidate(subject.reference, "the original")
 
@@ -107,14 +107,14 @@ def _with_fault(subject: Pair, fault: Fault) -> Pair:
     return subject.with_candidate(fault.put_around(subject.reference, subject.kind), fault.name)
 
 
-def _present(subject: Pair) -> Set[str]:
+def _present(subject: Pair, checks: Set[str]) -> Set[str]:
     """The needs of faults that the pair meets: options that both sides take, and features in which both run."""
     # a fault in the use of an option does not show around an original that ignores the option
     options = subject.options - subject.ignored_options
     masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
     present = options | (subject.features if "attn_mask" in options else subject.features - masks)
     present |= {"learned mask"} if subject.learns_mask and "attn_mask" in options else set()
-    present |= {"empty batch"} if _takes_an_empty_batch(subject) else set()
+    present |= {"empty batch"} if "limits" in checks and _takes_an_empty_batch(subject) else set()
     return present | ({"scale left out"} if subject.scale_optional and "scale" in options else set())
 
 

@@ -64,6 +64,7 @@ def compare(
     spread: Spread | None = None,
     values: Tensor | None = None,
     overflows: bool = False,
+    undefined: Tensor | None = None,
 ) -> Comparison:
     """Compare a candidate's tensor with the oracle's: shape, dtype, device and finiteness first, then values.
 
@@ -82,6 +83,7 @@ def compare(
         values: The candidate's values on the oracle's device, if they are there already.
         overflows: Whether a right implementation may overflow on the way: then elements that are not finite are left
             out.
+        undefined: The elements of which the same is true, because they have no meaning; broadcasts to the tensor.
     """
     shape = tuple(truth.shape)
     if candidate is None:
@@ -105,6 +107,9 @@ def compare(
     judged = _judged(candidate_values, truth, error, reference_values, spread, dtype)
     if overflows and judged is not None:
         judged &= torch.isfinite(candidate_values)
+    if undefined is not None:
+        meant = torch.isfinite(candidate_values) | ~undefined
+        judged = meant if judged is None else judged & meant
     unjudged = 0
     if judged is not None:
         not_finite = judged & ~torch.isfinite(candidate_values)

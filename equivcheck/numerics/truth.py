@@ -61,15 +61,30 @@ class Truth:
             self._overflows.append(self.may_overflow())
         return self._overflows[0]
 
-    @property
-    def undefined(self) -> bool:
-        """Whether some results of the forward pass are not finite, as those of a query that sees no key.
+    def undefined(self, name: str) -> Tensor | None:
+        """The elements of a gradient that has no meaning: it comes through a result that is not finite.
 
-        Right implementations have other gradients through such a result: some are 0, and some are NaN.
+        A query that sees no key has such a result. Right implementations have 0 or NaN as the gradient through it, by
+        the way in which they hide a key. The other samples of the batch have their gradients.
+
+        Args:
+            name: The name of a tensor.
+
+        Returns:
+            A mask that broadcasts to the tensor, True for such elements; None if there are none.
         """
-        return any(
-            not bool(value.isfinite().all()) for name, value in self.values.items() if not name.startswith("grad ")
-        )
+        if not name.startswith("grad "):
+            return None
+        for result, value in self.values.items():
+            if result.startswith("grad ") or not value.dim():
+                continue
+            samples = ~value.isfinite().flatten(1).all(1)  # (B,)
+            if bool(samples.any()):
+                gradient = self.values[name]
+                if gradient.dim() and gradient.size(0) == samples.numel():
+                    return samples.view(-1, *[1] * (gradient.dim() - 1))  # (B, 1, ...)
+                return samples.any()  # of a parameter, or of a mask for all samples
+        return None
 
     def sample(self, *, refined: bool) -> Sample:
         """A sample of few perturbed runs, enough for a pass; or, if `refined`, of many, enough for a failure."""

@@ -12,6 +12,7 @@ from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.given import Given
 from equivcheck.report.catalogue import listed
+from equivcheck.report.deviations import of_check
 from equivcheck.report.levels import levels_of, required_of
 from equivcheck.report.model import CheckResult, Deviation, Finding, Report
 from equivcheck.runtime.device import DEVICE_TYPES, GPU
@@ -96,7 +97,7 @@ def suite(
                 dtypes=[dtype],
                 seed=seed,
                 max_seconds=max_seconds,
-                deviations=_of_check(check, deviations or {}),
+                deviations=of_check(check, deviations or {}),
                 setup=setup,
                 domain=domain,
                 shared=True,
@@ -105,12 +106,6 @@ def suite(
             _judge(report, required or required_of(report.kind))
 
     return TestEquivalence
-
-
-def _of_check(check: str, deviations: Mapping[str, str | Deviation]) -> dict[str, str | Deviation]:
-    """The deviations that are declared for a check, for its family or for one of its findings."""
-    family = check.partition(".")[0]
-    return {n: why for n, why in deviations.items() if n in (check, family) or n.startswith(f"{check}.")}
 
 
 def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:

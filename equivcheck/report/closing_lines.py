@@ -127,12 +127,12 @@ def _apart(report: Report) -> list[str]:
         elif outcome in ("not judged", "not applicable"):
             facts.append(f"{level} is {outcome}")
     facts += [f"{level} is not applicable" for level in report.required if report.levels[level] == "not applicable"]
-    count = sum(number for result in report.results for number in result.not_judged.values())
-    if count:
-        reasons = Counter[str]()
-        for result in report.results:
-            reasons.update(result.not_judged)
-        facts.append(f"{_count(count, 'case')} not judged ({', '.join(f'{n} {r}' for r, n in reasons.most_common())})")
+    reasons = Counter[str]()
+    for result in report.results:
+        reasons.update(result.not_judged)
+    if reasons:
+        by_reason = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        facts.append(f"{_count(reasons.total(), 'case')} not judged ({by_reason})")
     return facts
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import deviation_names
 from equivcheck.report.model import CheckResult, Deviation, Finding
 from equivcheck.report.outcomes import levels_with
 
-__all__ = ["apply_deviation", "observed", "parse_deviations"]
+__all__ = ["apply_deviation", "observed", "of_check", "parse_deviations", "undeclared"]
+
+D = TypeVar("D")
 
 
 def parse_deviations(deviations: Mapping[str, str | Deviation] | None) -> dict[str, Deviation]:
@@ -45,7 +48,7 @@ def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> C
         accepted: The declared deviations, by name.
     """
     family = result.name.partition(".")[0]
-    declared = {n: d for n, d in accepted.items() if n in (result.name, family) or n.startswith(f"{result.name}.")}
+    declared = of_check(result.name, accepted)
     if not declared:
         return result
     findings = tuple(_declared(result, finding, declared) for finding in result.shown)
@@ -71,16 +74,29 @@ def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> C
     )
 
 
+def of_check(check: str, declared: Mapping[str, D]) -> dict[str, D]:
+    """The declarations for a check, for its family, and for one of its findings."""
+    family = check.partition(".")[0]
+    return {name: d for name, d in declared.items() if name in (check, family) or name.startswith(f"{check}.")}
+
+
+def undeclared(results: Iterable[CheckResult], declared: Iterable[str]) -> list[str]:
+    """The deviations in results that no declaration is for, each under its narrowest name."""
+    known = set(declared)
+    return [names[0] for result in results for names in _deviating(result) if not known & set(names)]
+
+
 def observed(results: Iterable[CheckResult]) -> set[str]:
     """The names under which declared differences were seen: of their findings, checks and families."""
-    names: set[str] = set()
-    for result in results:
-        if result.outcome == "deviation":
-            names |= {result.name, result.name.partition(".")[0]}
-        for finding in result.findings:
-            if finding.outcome == "deviation":
-                names.update(_names(result, finding))
-    return names
+    return {name for result in results for names in _deviating(result) for name in names}
+
+
+def _deviating(result: CheckResult) -> list[tuple[str, ...]]:
+    """The names of each declared difference of a result; a report of an earlier version has no findings."""
+    of_findings = [_names(result, finding) for finding in result.shown if finding.outcome == "deviation"]
+    if of_findings or result.outcome != "deviation":
+        return of_findings
+    return [(result.name, result.name.partition(".")[0])]
 
 
 def _names(result: CheckResult, finding: Finding) -> tuple[str, ...]:

@@ -47,22 +47,20 @@ _IN_ORDER = ("different", "not judged", "equivalent", "unsupported", "deviation"
 """Of several checks the first of these is the outcome of the level: a refusal or a deviation leaves it equivalent."""
 
 
-def outcome_at(level: str, results: Sequence["CheckResult"], kind: str) -> str:
+def outcome_at(level: str, results: Sequence["CheckResult"], *, applies: bool) -> str:
     """The outcome of a run at a level.
 
     Args:
         level: The level.
         results: The results of the checks.
-        kind: The kind of the pair.
+        applies: Whether some check of a pair of this kind looks at the level.
 
     Returns:
-        The first of `_IN_ORDER` that some check has at this level. Without such a check it is `not applicable` if no
-        check of this kind looks at the level, and else `not judged`.
+        The first of `_IN_ORDER` that some check has at this level. Without such a check it is `not judged`, or
+        `not applicable` if the level does not apply.
     """
-    from equivcheck.report.catalogue import levels_known  # the catalogue imports this module
-
     outcomes = {result.levels[level] for result in results if level in result.levels}
     for outcome in _IN_ORDER:
         if outcome in outcomes:
             return outcome
-    return "not judged" if level in levels_known(kind) else "not applicable"
+    return "not judged" if applies else "not applicable"

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from equivcheck.report.catalogue import is_listed, listed
+from equivcheck.report.catalogue import is_listed, levels_known, listed
 from equivcheck.report.levels import LEVELS, outcome_at, required_of
 
 __all__ = [
@@ -221,7 +221,8 @@ class Report:
     @property
     def levels(self) -> Mapping[str, str]:
         """The outcome at each level: the worst of the checks that looked at it."""
-        return {level: outcome_at(level, self.results, self.kind) for level in LEVELS}
+        known = levels_known(self.kind)
+        return {level: outcome_at(level, self.results, applies=level in known) for level in LEVELS}
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from equivcheck.report.model import CheckResult, Counterexample, Finding, Outcom
 
 __all__ = [
     "DTYPES",
-    "NOTHING_JUDGED",
     "OUTSIDE",
     "REFUSES",
     "CaseOutcome",
@@ -26,7 +25,6 @@ __all__ = [
 ORIGINAL_RAISES = "original-raises"
 """The usual reason why nothing is compared in a case."""
 
-NOTHING_JUDGED = "nothing was judged: the check has nothing to say on this pair"
 OUTSIDE = "not run, as the domain has no case for them: "
 REFUSES = "not judged where the original itself raises "
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
@@ -147,8 +145,6 @@ def check_result(
     not_judged = Counter(
         o.reason or ORIGINAL_RAISES for o in passed if judges and not o.judged and o.applies and not o.unsupported
     )
-    if nothing:
-        detail = detail or NOTHING_JUDGED
     common: dict[str, Any] = {
         "cases": len(passed) + len(searched.failed),
         "seconds": searched.seconds,
@@ -168,7 +164,6 @@ def check_result(
         return CheckResult(
             name,
             outcome,
-            levels={main: outcome} if (main := _listed_level(name)) else {},
             worst_ratio=worst[0] if worst else None,
             worst_case=worst[1].case if worst else None,
             worst_where=worst[1].where if worst else None,
@@ -200,17 +195,29 @@ def _finding(check: str, searched: Searched, replay: str) -> Finding:
 
 
 def levels_with(check: str, findings: Sequence[Finding]) -> dict[str, str]:
-    """The outcome at each level of a check that has findings: those at which it has none are equivalent."""
-    main = _listed_level(check)
-    levels = {main: "equivalent"} if main else {}
+    """The outcome at each level of a check that has findings.
+
+    The main level is equivalent if no finding is at it. Nothing is known of the other levels of a check that ended at
+    its main finding, which cannot be passed over, nor of the level that a finding would have if an ordinary call did
+    not show it as well.
+    """
+    levels: dict[str, str] = {}
     for finding in findings:
         if finding.level and levels.get(finding.level) != "different":
             levels[finding.level] = finding.outcome
+    if not is_listed(check):
+        return levels
+    known = listed(check)
+    if any(not finding.name for finding in findings):
+        unknown = set(known.levels)
+    else:
+        unknown = {known.level_of(f.name) for f in findings if f.level != known.level_of(f.name)}
+    for level in known.levels:
+        if level in unknown:
+            levels.setdefault(level, "not judged")
+    if known.level:
+        levels.setdefault(known.level, "equivalent")
     return levels
-
-
-def _listed_level(check: str) -> str:
-    return listed(check).level if is_listed(check) else ""
 
 
 def _refused(outside: Sequence[CaseOutcome], passed: Sequence[CaseOutcome]) -> list[str]:

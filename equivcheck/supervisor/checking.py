@@ -78,7 +78,9 @@ class Checking:
             self.listener.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
             pieces = self._pieces[check["name"]]
             spent = self._finish(pieces, spent)
-            self._take(check, pieces, self._further_rounds(check, pieces, spent))
+            rounds = self._further_rounds(check, pieces, spent)
+            self.complete = self.complete and not any(one.stopped for one in rounds)
+            self._take(check, pieces, [one for one in rounds if one.minimal is not None])
             self.listener.finished(self.results[-1])
             finished()
         notes = self._plan["notes"]
@@ -113,7 +115,7 @@ class Checking:
             last = _together(again)
             self._explain(check["name"], last)
             rounds.append(last)
-        return [one for one in rounds if one.minimal is not None]
+        return rounds
 
     def _explain(self, name: str, searched: Searched) -> None:
         """Add to a difference its explanation, and what an ordinary call shows on the same case."""
@@ -139,10 +141,7 @@ class Checking:
         self._searched[name] = searched
         if not pieces:
             refused = tuple(self._plan["refused"].values())
-            levels = {listed(name).level: "unsupported"} if is_listed(name) and listed(name).level else {}
-            self.results.append(
-                CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused, levels=levels)
-            )
+            self.results.append(CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused))
             return
         self._explain(name, searched)
         self._add_result(check, searched, further)

@@ -1,4 +1,4 @@
-"""The questions about a pair that a process answers: make a plan, run a class of a check's cases, plant a fault.
+"""The questions about a pair that a process answers: run a class of a check's cases, explain a difference, plant a fault.
 
 Questions and answers are plain data, so that they can be asked of a process of its own or of the caller's.
 """
@@ -12,33 +12,27 @@ from typing import Any
 
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, CaseResult, Check
-from equivcheck.checks.backend import requiring
 from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
-from equivcheck.engine.empty_domain import refuse_an_empty_domain
-from equivcheck.engine.oracle_agreement import agreement_note
-from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks, shrink_calls
+from equivcheck.engine.plan import select_checks, shrink_calls
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
-from equivcheck.errors import Mismatch, NoOracle, UsageError
-from equivcheck.pairs.declared_domain import declared_domain
+from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
-from equivcheck.report.outcomes import OUTSIDE, CaseOutcome
+from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime import beacon
 from equivcheck.runtime.file_access import Access
-from equivcheck.worker.loaded_pair import LoadedPair
-from equivcheck.worker.narrowing import Tried, narrowed
-from equivcheck.worker.offered_oracle import offer
-from equivcheck.worker.plan import dtypes_to_judge, plan_of, refuse_unknown_dtypes, replay_line
+from equivcheck.worker.plan import replay_line
+from equivcheck.worker.planned import Planned
 
 __all__ = ["Judge"]
 
 
-class Judge(LoadedPair):
-    """One pair, and the questions about it: those of `LoadedPair`, and those on checks and planted faults.
+class Judge(Planned):
+    """One pair, and the questions about it: those of `Planned`, and those on checks and planted faults.
 
     Attributes:
         access: The record of what foreign code uses.
@@ -59,9 +53,6 @@ class Judge(LoadedPair):
         """
         super().__init__(access)
         self._began, self._ended = began, ended
-        self._checks: dict[str, Check] = {}
-        self._planned: dict[str, int] = {}
-        self._options: dict[str, Any] = {}
         self._plants: Plants | None = None
 
     def _begin(self, case: Case) -> None:
@@ -71,101 +62,6 @@ class Judge(LoadedPair):
         self._began(case.id, float(work * max(1, case.n_layer)))
 
     # --- questions: each method is one, its arguments and its answer are plain data -----------------------------------
-
-    def plan(
-        self,
-        checks: Sequence[str] | None,
-        exclude: Sequence[str],
-        profile: str,
-        seed: int,
-        dtypes: Sequence[str],
-        require_backend: Sequence[str],
-        domain: str | Callable[..., Any] | None = None,
-        tried: Tried = "both",
-    ) -> dict[str, Any]:
-        """The checks that are run, their numbers of cases and classes, and the report's facts about the pair.
-
-        The pair gets the domain that is declared, or the one in which the `tried` sides run.
-        """
-        refuse_unknown_dtypes(dtypes)
-        self._within(domain)
-        self._choose(checks, exclude, require_backend)
-        require_a_judging_check(list(self._checks.values()), require_backend)
-        try:
-            usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
-        except NoOracle as error:
-            raise UsageError(f"{error}{offer(self.with_oracle, dtypes)}") from None
-        where = narrowed(self.subject, usable, tried=tried, given=self.given)
-        self._subject = where.subject
-        agreement = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
-        self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
-        notes = [*where.notes, *agreement, *self._leave_out_checks_outside(usable)]
-        refused = refused | where.refused
-        return {
-            **plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused, notes),
-            "apart": self._loaded_original.notes(
-                self.subject
-            ),  # why the original cannot be loaded without the candidate
-            **self.cover(),
-            "domain": where.domain,
-            "drawn_from": self.subject.domain.text,
-        }
-
-    def prepare(
-        self,
-        checks: Sequence[str],
-        require_backend: Sequence[str],
-        profile: str,
-        seed: int,
-        asked: int,
-        usable: Sequence[str],
-        domain: str | None = None,
-    ) -> None:
-        """Take a plan that another process has made.
-
-        Args:
-            checks: The names of the checks.
-            require_backend: The kernels that must run.
-            profile: The run's profile.
-            seed: The run's seed.
-            asked: The number of dtypes that were asked for.
-            usable: The dtypes in which the pair is judged.
-            domain: The domain of the run as text; None if this process has made the plan.
-        """
-        if domain is not None:
-            self._within(domain)
-        self._choose(checks, (), require_backend)
-        self._options = {"profile": profile, "seed": seed, "usable": tuple(usable)}
-        self._planned = {
-            name: planned_cases(check, subject=self.subject, profile=profile, dtypes=asked)
-            for name, check in self._checks.items()
-        }
-
-    def _within(self, domain: str | Callable[..., Any] | None) -> None:
-        """Set the domain of the run: every case is in it, and trials and probes are, too."""
-        if isinstance(domain, str) and " ".join(domain.split()) == self.subject.domain.text:
-            return
-        meant = declared_domain(domain, device=self.subject.device.type, root=self.access.root)
-        if meant != self.subject.domain:
-            self._subject = replace(self.subject, domain=meant)
-
-    def _leave_out_checks_outside(self, usable: Sequence[str]) -> list[str]:
-        """Leave out the checks that have no case in the domain; a note that names them."""
-        domain = self.subject.domain
-        if not domain:
-            return []
-        refuse_an_empty_domain(self.subject, self._checks.values(), usable, self._planned)
-        outside = [
-            name
-            for name, check in self._checks.items()
-            if not classes(check, self.subject, usable, self._planned[name])
-        ]
-        self._checks = {name: check for name, check in self._checks.items() if name not in outside}
-        return [OUTSIDE + ", ".join(outside)] if outside else []
-
-    def _choose(self, checks: Sequence[str] | None, exclude: Sequence[str], require_backend: Sequence[str]) -> None:
-        chosen = requiring(select_checks(checks, tuple(exclude), self.subject.kind), require_backend)
-        self._checks = {check.name: check for check in chosen}
 
     def _round(self, name: str) -> Check:
         """The check of a round, in which findings of earlier rounds are passed over."""

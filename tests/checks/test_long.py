@@ -151,9 +151,9 @@ def test_a_module_that_is_wrong_from_1025_on_is_seen() -> None:
 
 
 @pytest.mark.parametrize("reference", [windowed, "not a module we know"])
-def test_an_original_that_is_not_plain_is_not_judged(reference: Any) -> None:
+def test_an_original_that_is_not_plain_is_judged_whole(reference: Any) -> None:
     if reference is windowed:
-        held = long(pair(fused, windowed), SMALL)
+        held = long(pair(windowed, windowed), SMALL)
     else:
 
         class Renamed(CausalSelfAttention):
@@ -167,8 +167,10 @@ def test_an_original_that_is_not_plain_is_not_judged(reference: Any) -> None:
                 return self.out(y.transpose(1, 2).reshape(B, T, nh * hs))
 
         held = long(pair(Renamed, Renamed, "module"), SMALL)
-    assert held.ratio is None
-    assert held.notes[0].startswith("long sequences were not judged: the original")
+    assert held.judged
+    assert held.ratio is not None
+    assert held.ratio <= 1
+    assert held.notes[-1].startswith("T=1025, judged whole: ")
 
 
 def test_an_original_that_looks_both_ways_is_not_plain() -> None:

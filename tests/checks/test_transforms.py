@@ -64,7 +64,7 @@ def test_plants_for_transforms_are_seen_around_functions_and_models_too(kind: st
     faults = [f for f in planted(subject, set(BY_NAME), "quick", 0) if f.name in {change.name for change in CHANGES}]
     assert len(faults) >= len(CHANGES) - 2
     for fault in faults:
-        if subject.kind in BY_NAME[fault.seen_by[0]].kinds:
+        if subject.kind in BY_NAME[fault.seen_by[0]].kinds and not fault.doubtful:
             with pytest.raises(Mismatch):
                 BY_NAME[fault.seen_by[0]].run(fault.subject, case_for(fault.seen_by[0]).but(**case))
 

@@ -9,11 +9,16 @@ from torch import Tensor, nn
 
 from equivcheck.api import verify
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.cases.case import Case
 from equivcheck.cases.domain import Domain
-from equivcheck.engine.discovery.discovered import Discovered, discover
+from equivcheck.engine.discovery.discovered import Discovered, _not_too_narrow, discover
 from equivcheck.engine.discovery.in_words import rule_in_words
+from equivcheck.engine.discovery.single_fields import Refused
+from equivcheck.engine.discovery.trials import Trials
 from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.resolve import resolve
+from equivcheck.pairs.sides import REFERENCE
 from equivcheck.pairs.supported_dtypes import usable_dtypes
 
 
@@ -193,3 +198,26 @@ def test_a_case_that_the_original_refuses_now_and_then_is_drawn_again() -> None:
     odd = where(lambda m, x: x.size(0) != 3 or x.size(1) < 10 or m.n_head != 2)
     report = verify(odd, FlashCausalSelfAttention, device="cpu", profile="quick", checks=["output"])
     assert report.verdict == "equivalent", report
+
+
+def test_a_mask_of_equal_lengths_leaves_causal_cases_of_every_length() -> None:
+    def square(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
+        s = q @ k.mT * q.size(-1) ** -0.5
+        if is_causal:
+            T = q.size(-2)
+            s = s.masked_fill(torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1), -torch.inf)
+        return s.softmax(-1) @ v
+
+    subject = resolve(square, square, kind="function", device="cpu")
+    for rule in discover(subject, DTYPES).original:
+        domain = Domain.parse(rule.rule)
+        assert all(domain.allows(Case(seq_len=n, block_size=n, head_size=8)) for n in range(1, 300)), rule
+
+
+def test_a_rule_that_keeps_out_what_the_side_runs_is_dropped() -> None:
+    subject = resolve(CausalSelfAttention, CausalSelfAttention, kind="module", device="cpu")
+    trials = Trials(subject, REFERENCE)
+    narrow = Refused("seq_len == 16", "planted", ("seq_len",))
+    wide = Refused("seq_len <= 9999", "planted", ("seq_len",))
+    drawn = [Case(seq_len=n, block_size=n, head_size=8) for n in (3, 16)]
+    assert _not_too_narrow(trials, [narrow, wide], drawn) == [wide]

@@ -10,11 +10,12 @@ from equivcheck.faults import AROUND, FAULTS
 from equivcheck.report.catalogue import CATALOGUE
 from equivcheck.report.closing_lines import verdict_line
 from equivcheck.report.codec import dumps, loads
-from equivcheck.report.deviations import apply_deviation, observed, parse_deviations
+from equivcheck.report.deviations import apply_deviation, observed, parse_deviations, undeclared
 from equivcheck.report.github import annotations
 from equivcheck.report.junit import render
 from equivcheck.report.levels import LEVELS, levels_of, required_of
 from equivcheck.report.model import CheckResult, Counterexample, Finding, Sensitivity
+from equivcheck.report.outcomes import levels_with
 
 EXAMPLE = Counterexample("B1", "attribute 'n_head' of the original is missing", "equivcheck replay B1 a:A b:B")
 ATTRIBUTES, HOOKS = (Finding(name, "drop-in", "different", EXAMPLE) for name in ("attributes", "hooks"))
@@ -116,3 +117,22 @@ def test_every_check_that_judges_and_every_fault_has_a_level() -> None:
     assert all(set(check.findings.values()) <= set(LEVELS) for check in CATALOGUE)
     assert all(fault.level in LEVELS or fault.seen_by == ("backend",) for fault in (*AROUND, *FAULTS))
     assert {fault.level for fault in AROUND if set(fault.around) == {"replacement"}} == {"drop-in"}
+
+
+def test_what_a_finding_hides_is_not_judged() -> None:
+    values = Finding("", "values", "different", EXAMPLE)
+    assert levels_with("purity", [values]) == {"values": "different", "drop-in": "not judged", "training": "not judged"}
+    settings = Finding("settings", "drop-in", "different", EXAMPLE)
+    assert levels_with("purity", [settings]) == {"drop-in": "different", "values": "equivalent"}
+    by_numbers = Finding("hooks", "values", "different", EXAMPLE)  # an ordinary call shows it as well
+    assert levels_with("interface", [by_numbers]) == {"values": "different", "drop-in": "not judged"}
+    assert levels_with("interface", [by_numbers, ATTRIBUTES]) == {"values": "different", "drop-in": "different"}
+
+
+def test_a_deviation_without_a_declaration_is_named_under_its_own_name() -> None:
+    one = apply_deviation(INTERFACE, parse_deviations({"interface.attributes": "renamed"}))
+    assert undeclared([one], ["interface.attributes"]) == []
+    assert undeclared([one], ["interface.hooks"]) == ["interface.attributes"]
+    old = CheckResult("replacement.modes", "deviation", 3)  # of an earlier version: no findings
+    assert undeclared([old], ["replacement.hooks"]) == ["replacement.modes"]
+    assert undeclared([old], ["replacement"]) == []

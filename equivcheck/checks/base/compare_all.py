@@ -71,11 +71,21 @@ def compare_all(
             comparison = _compare(name, value, truth, problem, reference_value, select, certain=True)
             if not comparison.problem:
                 comparison = _compare(name, value, truth, problem, reference_value, select, certain=True, refined=True)
-        undefined = name.startswith("grad ") and truth.undefined
-        if not comparison.passes and not comparison.finite and (undefined or truth.overflows):
-            comparison = _compare(
-                name, value, truth, problem, reference_value, select, certain=True, refined=True, overflows=True
-            )
+        if not comparison.passes and not comparison.finite:
+            undefined = truth.undefined(name) if select is None else None
+            if undefined is not None or truth.overflows:
+                comparison = _compare(
+                    name,
+                    value,
+                    truth,
+                    problem,
+                    reference_value,
+                    select,
+                    certain=True,
+                    refined=True,
+                    overflows=truth.overflows,
+                    undefined=undefined,
+                )
         if not comparison.passes:
             failed.append(comparison)
         if comparison.reference_ratio <= 1.0:  # else both leave their budget, and were compared with each other
@@ -159,11 +169,12 @@ def _compare(
     refined: bool = False,
     values: Tensor | None = None,
     overflows: bool = False,
+    undefined: Tensor | None = None,
 ) -> Comparison:
     sample = truth.sample(refined=refined)
     deviations = sample.deviations[name]
     options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
-    options["overflows"] = overflows
+    options |= {"overflows": overflows, "undefined": undefined}
     if candidate_value is not None and candidate_value.shape != truth.values[name].shape:
         return compare(name, candidate_value, truth.values[name], deviations, reference=None, **options)
     if select is None:

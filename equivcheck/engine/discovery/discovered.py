@@ -100,8 +100,9 @@ def discover(
         return Discovered(rules, few_sizes=few_sizes(original, anchor))
     anchor = made_small(anchor, lambda case: inside(case) and trials.runs(case))
     tried = rules_of_fields(trials, factors_of(subject, candidate=True), anchor, inside)
-    refused = tuple(rule for rule in tried if allowed_to_candidates(rule.fields[0], rule.rule))
-    return Discovered(rules, refused)
+    refused = [rule for rule in tried if allowed_to_candidates(rule.fields[0], rule.rule)]
+    asked = [case for case in _at_random(subject, dtypes, domain, _ROUNDS) if inside(case)] if refused else []
+    return Discovered(rules, tuple(_not_too_narrow(trials, refused, asked)))
 
 
 def _anchor_of_candidate(
@@ -133,7 +134,19 @@ def _of_original(trials: Trials, dtypes: Sequence[str], anchor: Case) -> tuple[R
             break
         # a wider look at one field replaces the rule of a look that was too narrow
         rules = [known for known in rules if known.fields != added.fields] + [added]
-    return tuple(rule for rule in _without_twins(rules) if not _implied(rule, rules))
+    rules = [rule for rule in _without_twins(rules) if not _implied(rule, rules)]
+    anywhere = _at_random(subject, dtypes, EVERYWHERE, _ROUNDS) if rules else []
+    return tuple(_not_too_narrow(trials, rules, anywhere))
+
+
+def _not_too_narrow(trials: Trials, rules: Sequence[Refused], drawn: Sequence[Case]) -> list[Refused]:
+    """The rules that exclude none of these cases with which the side runs.
+
+    A rule that is too narrow would keep cases from a run that must be judged; without a rule, a case that the original
+    refuses is drawn again, and one that the candidate refuses is a difference.
+    """
+    domains = {rule: Domain.parse(rule.rule) for rule in rules}
+    return [rule for rule, domain in domains.items() if not any(trials.runs(c) for c in drawn if not domain.allows(c))]
 
 
 def _without_twins(rules: Sequence[Refused]) -> list[Refused]:

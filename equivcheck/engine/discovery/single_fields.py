@@ -9,7 +9,7 @@ from equivcheck.engine.discovery.factors import Factor, put
 from equivcheck.engine.discovery.rules import condition
 from equivcheck.engine.discovery.trials import Trials
 
-__all__ = ["Refused", "rule_of_field", "rules_of_fields"]
+__all__ = ["Refused", "rule_of_field", "rules_of_fields", "simplest"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,21 @@ def rule_of_field(
         case = put(anchor, factor.name, value)
         if inside(case) and trials.refusal(case) is not None:
             runs[value] = trials.runs(case)
-    rule = _related(factor.name, runs, anchor)
-    if factor.name != "block_size":  # its values are distances to another field
-        rule = rule or condition(factor.name, runs)
+    rule = simplest(factor.name, runs, anchor)
     return Refused(rule, reason, (factor.name,)) if rule else None
+
+
+def simplest(name: str, runs: dict[Any, bool], case: Case) -> str:
+    """The simplest condition on a field that explains every value: a relation to another field, or one on it alone.
+
+    Args:
+        name: The field's name.
+        runs: Value -> whether the side runs with it.
+        case: The case in which the field was varied.
+    """
+    related = _related(name, runs, case)
+    # the values of `block_size` are distances to another field
+    return related or ("" if name == "block_size" else condition(name, runs))
 
 
 def _related(name: str, runs: dict[Any, bool], anchor: Case) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from equivcheck.cases.case import Case
 from equivcheck.engine.discovery.factors import Factor, put
-from equivcheck.engine.discovery.rules import condition, product_bound, rounded
-from equivcheck.engine.discovery.single_fields import Refused, rule_of_field
+from equivcheck.engine.discovery.rules import product_bound, rounded
+from equivcheck.engine.discovery.single_fields import Refused, rule_of_field, simplest
 from equivcheck.engine.discovery.trials import Trials
 
 __all__ = ["made_of_two", "rule_from", "value_of"]
@@ -156,5 +156,5 @@ def _of_either(trials: Trials, refused: Case, one: Factor, other: Factor) -> str
                 runs[value] = trials.runs(case)
         if not any(runs.values()) or all(runs.values()):
             return ""
-        conditions.append(condition(factor.name, runs))
+        conditions.append(simplest(factor.name, runs, refused))
     return " or ".join(f"({text})" if " and " in text else text for text in conditions)

@@ -18,7 +18,7 @@ from equivcheck.engine.gate.history import fallen_behind
 from equivcheck.engine.gate.sources import AGAIN, stale, uncovered
 from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import CATALOGUE
-from equivcheck.report.deviations import observed, parse_deviations
+from equivcheck.report.deviations import observed, parse_deviations, undeclared
 from equivcheck.report.model import SCHEMA_VERSION, Deviation, Report
 
 __all__ = ["GatePolicy", "notes", "violations"]
@@ -173,7 +173,6 @@ def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
     for name, given in policy.deviations.items():
         declared[name] = given if isinstance(given, Deviation) else Deviation(name, given)
     seen = {name for r in reports.values() for name in observed(r.results)}
-    accepted = {result.name for r in reports.values() for result in r.results if result.outcome == "deviation"}
     for name, deviation in declared.items():
         if deviation.expired(policy.now.date()):
             yield (
@@ -182,7 +181,7 @@ def _of_all(reports: Mapping[str, Report], policy: GatePolicy) -> Iterator[str]:
             )
         if name not in seen:
             yield f"deviation {name} is declared and no longer observed ({deviation.reason}); take the declaration away"
-    for name in sorted(n for n in accepted if not any(d.partition(".")[0] == n.partition(".")[0] for d in declared)):
+    for name in sorted({n for r in reports.values() for n in undeclared(r.results, declared)}):
         yield f"deviation {name} has no reason in the report; {AGAIN} with the declaration"
 
 
