@@ -4,21 +4,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from parts_of_functions import result_dtype, scale_of, shared_heads
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 LOG2_E = math.log2(math.e)
-
-
-def _scale(q: Tensor, scale: float | None) -> float:
-    return q.size(-1) ** -0.5 if scale is None else scale
-
-
-def _result_dtype(t: Tensor) -> torch.dtype:
-    """What a matmul of `t` would return: autocast's dtype, where it is on."""
-    if t.dtype != torch.float64 and torch.is_autocast_enabled(t.device.type):
-        return torch.get_autocast_dtype(t.device.type)
-    return t.dtype
 
 
 def _additive(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
@@ -36,12 +26,6 @@ def _keep(p: Tensor, dropout_p: float) -> Tensor:
     if dropout_p >= 1:
         return torch.zeros_like(p)
     return torch.empty_like(p).bernoulli_(1 - dropout_p) / (1 - dropout_p)
-
-
-def _shared(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> tuple[Tensor, Tensor]:
-    if not enable_gqa:
-        return k, v
-    return tuple(t.repeat_interleave(q.size(1) // t.size(1), dim=1) for t in (k, v))
 
 
 sdpa = F.scaled_dot_product_attention  # right: it is what `documented` writes out
@@ -68,21 +52,21 @@ def sdpa_heads_last(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False) ->
 
 def upcast(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: everything in float32 (float64 stays), rounded once at the end to what a matmul would return."""
-    k, v = _shared(q, k, v, enable_gqa)
-    result, wide = _result_dtype(q), torch.promote_types(q.dtype, torch.float32)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    result, wide = result_dtype(q), torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = (t.to(wide) for t in (q, k, v))
         bias = _additive(q, k, attn_mask, is_causal)
-        s = torch.matmul(q, k.mT) * _scale(q, scale)
+        s = torch.matmul(q, k.mT) * scale_of(q, scale)
         p = (s if bias is None else s + bias.to(wide)).softmax(-1)
         return torch.matmul(F.dropout(p, dropout_p) if dropout_p else p, v).to(result)
 
 
 def base_two(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: powers of two, as GPUs have them; log2(e) goes into the scale and the mask."""
-    k, v = _shared(q, k, v, enable_gqa)
+    k, v = shared_heads(q, k, v, enable_gqa)
     wide = torch.promote_types(q.dtype, torch.float32)
-    s = torch.matmul(q, k.mT).to(wide) * (_scale(q, scale) * LOG2_E)
+    s = torch.matmul(q, k.mT).to(wide) * (scale_of(q, scale) * LOG2_E)
     bias = _additive(q, k, attn_mask, is_causal)
     if bias is not None:
         s = s + bias.to(wide) * LOG2_E
@@ -105,18 +89,18 @@ def _core(q, k, v, bias, factor, dropout_p):
 
 def checkpointed(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: the probabilities are not kept but computed again in backward, with the same dropout."""
-    k, v = _shared(q, k, v, enable_gqa)
+    k, v = shared_heads(q, k, v, enable_gqa)
     bias = _additive(q, k, attn_mask, is_causal)
     if not torch.is_grad_enabled():
-        return _core(q, k, v, bias, _scale(q, scale), dropout_p)
-    return checkpoint(_core, q, k, v, bias, _scale(q, scale), dropout_p, use_reentrant=False)
+        return _core(q, k, v, bias, scale_of(q, scale), dropout_p)
+    return checkpoint(_core, q, k, v, bias, scale_of(q, scale), dropout_p, use_reentrant=False)
 
 
 def einsum(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: two einsums around the softmax, heads shared inside of them."""
-    groups, result = q.size(1) // k.size(1) if enable_gqa else 1, _result_dtype(q)
+    groups, result = q.size(1) // k.size(1) if enable_gqa else 1, result_dtype(q)
     q = q.unflatten(1, (-1, groups))
-    s = torch.einsum("bngid,bnjd->bngij", q, k) * _scale(q, scale)
+    s = torch.einsum("bngid,bnjd->bngij", q, k) * scale_of(q, scale)
     bias = _additive(q[:, 0], k, attn_mask, is_causal)
     if bias is not None:
         s = (s.flatten(1, 2) + bias).unflatten(1, (-1, groups))
@@ -128,38 +112,38 @@ def einsum(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=Non
 
 def scale_in_q(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: the queries are scaled, not the scores."""
-    k, v = _shared(q, k, v, enable_gqa)
-    s = (q * _scale(q, scale)) @ k.mT
+    k, v = shared_heads(q, k, v, enable_gqa)
+    s = (q * scale_of(q, scale)) @ k.mT
     bias = _additive(q, k, attn_mask, is_causal)
     return F.dropout((s if bias is None else s + bias).softmax(-1), dropout_p) @ v
 
 
 def baddbmm(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: batch and heads as one dimension, the mask added by the same call that multiplies."""
-    k, v = _shared(q, k, v, enable_gqa)
+    k, v = shared_heads(q, k, v, enable_gqa)
     B, H, Q, K = *q.shape[:3], k.size(2)
     bias = _additive(q, k, attn_mask, is_causal)
     start = q.new_zeros(1, 1, 1) if bias is None else bias.expand(B, H, Q, K).reshape(B * H, Q, K)
     q, k, v = (t.reshape(B * H, t.size(2), t.size(3)) for t in (q, k, v))
-    s = torch.baddbmm(start, q, k.mT, beta=0 if bias is None else 1, alpha=_scale(q, scale))
+    s = torch.baddbmm(start, q, k.mT, beta=0 if bias is None else 1, alpha=scale_of(q, scale))
     return torch.bmm(F.dropout(s.softmax(-1), dropout_p), v).unflatten(0, (B, H))
 
 
 def additive(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: every mask is added, none is filled in."""
-    k, v = _shared(q, k, v, enable_gqa)
-    s = q @ k.mT * _scale(q, scale)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    s = q @ k.mT * scale_of(q, scale)
     bias = _additive(q, k, attn_mask, is_causal)
     return F.dropout(F.softmax(s if bias is None else s + bias, dim=-1), dropout_p) @ v
 
 
 def decode(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: one query has a path of its own, a sum over keys and no matmul of matrices."""
-    k, v = _shared(q, k, v, enable_gqa)
+    k, v = shared_heads(q, k, v, enable_gqa)
     if q.size(2) != 1:
         return additive(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
-    result, wide = _result_dtype(q), torch.promote_types(q.dtype, torch.float32)
-    s = (q.to(wide) * k.to(wide)).sum(-1) * _scale(q, scale)
+    result, wide = result_dtype(q), torch.promote_types(q.dtype, torch.float32)
+    s = (q.to(wide) * k.to(wide)).sum(-1) * scale_of(q, scale)
     bias = _additive(q, k, attn_mask, is_causal)
     if bias is not None:
         s = (s.unsqueeze(2) + bias).squeeze(2)
@@ -178,8 +162,8 @@ def score_mod(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=
         return torch.where(whole, score, -math.inf) if whole.dtype == torch.bool else score + whole
 
     mods = [causal] * bool(is_causal) + [masked] * (attn_mask is not None)
-    k, v = _shared(q, k, v, enable_gqa)
-    score = q @ k.mT * _scale(q, scale)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    score = q @ k.mT * scale_of(q, scale)
     places = torch.meshgrid(*(torch.arange(n, device=q.device) for n in score.shape), indexing="ij")
     for mod in mods:
         score = mod(score, *places)
@@ -191,7 +175,7 @@ def gqa_view(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=N
     shape = (q.size(0), q.size(1), q.size(2), k.size(2))
     n = k.size(1) if enable_gqa else q.size(1)
     groups = q.size(1) // n
-    s = q.unflatten(1, (n, groups)) @ k.unsqueeze(2).mT * _scale(q, scale)
+    s = q.unflatten(1, (n, groups)) @ k.unsqueeze(2).mT * scale_of(q, scale)
     bias = _additive(q, k, attn_mask, is_causal)
     if bias is not None:
         s = s + bias.expand(shape).unflatten(1, (n, groups))
@@ -200,8 +184,8 @@ def gqa_view(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=N
 
 def own_bernoulli(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: dropout is drawn by hand; where it drops and how it rescales are the same."""
-    k, v = _shared(q, k, v, enable_gqa)
-    s = q @ k.mT * _scale(q, scale)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    s = q @ k.mT * scale_of(q, scale)
     bias = _additive(q, k, attn_mask, is_causal)
     p = (s if bias is None else s + bias).softmax(-1)
     return (p * _keep(p, dropout_p) if dropout_p else p) @ v
@@ -224,7 +208,7 @@ def folded_groups(q, k, v, *, is_causal=False, scale=None, enable_gqa=False) -> 
     n = k.size(1) if enable_gqa else q.size(1)
     Q, K = q.size(2), k.size(2)
     rows = q.reshape(q.size(0), n, -1, q.size(3))
-    s = rows @ k.mT * _scale(q, scale)
+    s = rows @ k.mT * scale_of(q, scale)
     if is_causal:
         i = torch.arange(rows.size(2), device=q.device) % Q
         s = s.masked_fill(i[:, None] < torch.arange(K, device=q.device), -math.inf)

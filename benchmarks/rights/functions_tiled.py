@@ -3,22 +3,12 @@
 import math
 
 import torch
+from parts_of_functions import result_dtype, scale_of, shared_heads
 from torch import Tensor
 
 TILE = 16
 WINDOW = 8
 CAP = 4.0
-
-
-def _scale(q: Tensor, scale: float | None) -> float:
-    return q.size(-1) ** -0.5 if scale is None else scale
-
-
-def _result_dtype(t: Tensor) -> torch.dtype:
-    """What a matmul of `t` would return: autocast's dtype, where it is on."""
-    if t.dtype != torch.float64 and torch.is_autocast_enabled(t.device.type):
-        return torch.get_autocast_dtype(t.device.type)
-    return t.dtype
 
 
 def _wide(*tensors: Tensor) -> list[Tensor]:
@@ -43,12 +33,6 @@ def _keep(q: Tensor, k: Tensor, dropout_p: float) -> Tensor | None:
         return None
     keep = torch.zeros(q.size(0), q.size(1), q.size(2), k.size(2), dtype=q.dtype, device=q.device)
     return keep if dropout_p >= 1 else keep.bernoulli_(1 - dropout_p) / (1 - dropout_p)
-
-
-def _shared(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> tuple[Tensor, Tensor]:
-    if not enable_gqa:
-        return k, v
-    return tuple(t.repeat_interleave(q.size(1) // t.size(1), dim=1) for t in (k, v))
 
 
 def _tiles(n: int, size: int = TILE) -> list[slice]:
@@ -125,39 +109,39 @@ class _Flash(torch.autograd.Function):
 
 def flash(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: tiles of keys with a running maximum, backward written by hand, float32 in between."""
-    k, v = _shared(q, k, v, enable_gqa)
-    result = _result_dtype(q)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    result = result_dtype(q)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = _wide(q, k, v)
         bias, keep = _bias(q, k, attn_mask, is_causal), _keep(q, k, dropout_p)
-        out, _ = _Flash.apply(q, k, v, bias, keep, _scale(q, scale))
+        out, _ = _Flash.apply(q, k, v, bias, keep, scale_of(q, scale))
         return out.to(result)
 
 
 def flash_autograd(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: tiles of queries and of keys, backward left to autograd; the maximum needs no gradient."""
-    k, v = _shared(q, k, v, enable_gqa)
-    result = _result_dtype(q)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    result = result_dtype(q)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = _wide(q, k, v)
         bias, keep = _bias(q, k, attn_mask, is_causal), _keep(q, k, dropout_p)
         parts = []
         for rows in _tiles(q.size(2)):
             some = (None if t is None else t[:, :, rows] for t in (bias, keep))
-            parts.append(_running(q[:, :, rows], k, v, *some, _scale(q, scale)))
+            parts.append(_running(q[:, :, rows], k, v, *some, scale_of(q, scale)))
         return torch.cat(parts, 2).to(result)
 
 
 def split_keys(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: three parts of the keys are attended to apart, their results merged by log-sum-exp."""
-    k, v = _shared(q, k, v, enable_gqa)
-    result = _result_dtype(q)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    result = result_dtype(q)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = _wide(q, k, v)
         bias, keep = _bias(q, k, attn_mask, is_causal), _keep(q, k, dropout_p)
         outs, sums = [], []
         for at in _tiles(k.size(2), -(-k.size(2) // 3)):
-            s = q @ k[:, :, at].mT * _scale(q, scale)
+            s = q @ k[:, :, at].mT * scale_of(q, scale)
             s = s if bias is None else s + bias[..., at]
             m = _finite(s.detach().amax(-1, keepdim=True))
             e = torch.exp(s - m)
@@ -172,11 +156,11 @@ def split_keys(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale
 
 def online(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: the softmax in two passes, the first only for the maximum and the sum, four keys at a time."""
-    k, v = _shared(q, k, v, enable_gqa)
-    result = _result_dtype(q)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    result = result_dtype(q)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = _wide(q, k, v)
-        s = q @ k.mT * _scale(q, scale)
+        s = q @ k.mT * scale_of(q, scale)
         bias, keep = _bias(q, k, attn_mask, is_causal), _keep(q, k, dropout_p)
         if bias is not None:
             s = s + bias
@@ -191,13 +175,13 @@ def online(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=Non
 
 def query_chunks(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: sixteen queries at a time; causal ones are shown no key after their last."""
-    k, v = _shared(q, k, v, enable_gqa)
+    k, v = shared_heads(q, k, v, enable_gqa)
     if attn_mask is not None:
         attn_mask = attn_mask.expand(q.size(0), q.size(1), q.size(2), k.size(2))
     parts = []
     for rows in _tiles(q.size(2)):
         seen = slice(0, min(rows.stop, k.size(2)) if is_causal else k.size(2))
-        s = q[:, :, rows] @ k[:, :, seen].mT * _scale(q, scale)
+        s = q[:, :, rows] @ k[:, :, seen].mT * scale_of(q, scale)
         if is_causal:
             i = torch.arange(rows.start, rows.stop, device=q.device)
             s = s.masked_fill(i[:, None] < torch.arange(seen.stop, device=q.device), -math.inf)
@@ -215,7 +199,7 @@ def head_chunks(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scal
         attn_mask = attn_mask.expand(q.size(0), q.size(1), q.size(2), k.size(2))
     outs = []
     for h in range(q.size(1)):
-        s = torch.bmm(q[:, h], k[:, h // groups].mT) * _scale(q, scale)
+        s = torch.bmm(q[:, h], k[:, h // groups].mT) * scale_of(q, scale)
         if is_causal:
             s = s.masked_fill(torch.ones_like(s, dtype=torch.bool).triu(1), -math.inf)
         if attn_mask is not None:
@@ -234,7 +218,7 @@ def banded(q, k, v, *, dropout_p=0.0, scale=None) -> Tensor:
         seen = slice(max(0, rows.start - WINDOW + 1), rows.stop)
         i = torch.arange(rows.start, rows.stop, device=q.device)[:, None]
         j = torch.arange(seen.start, seen.stop, device=q.device)
-        s = q[:, :, rows] @ k[:, :, seen].mT * _scale(q, scale)
+        s = q[:, :, rows] @ k[:, :, seen].mT * scale_of(q, scale)
         s = s.masked_fill((j > i) | (j <= i - WINDOW), -math.inf)
         parts.append(torch.dropout(s.softmax(-1), dropout_p, True) @ v[:, :, seen])
     return torch.cat(parts, 2)
@@ -242,21 +226,21 @@ def banded(q, k, v, *, dropout_p=0.0, scale=None) -> Tensor:
 
 def capped_tiles(q, k, v, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
     """Right: the soft cap is taken inside of each tile, before its part of the mask."""
-    k, v = _shared(q, k, v, enable_gqa)
-    result = _result_dtype(q)
+    k, v = shared_heads(q, k, v, enable_gqa)
+    result = result_dtype(q)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = _wide(q, k, v)
         bias, keep = _bias(q, k, attn_mask, is_causal), _keep(q, k, dropout_p)
-        return _running(q, k, v, bias, keep, _scale(q, scale), cap=CAP).to(result)
+        return _running(q, k, v, bias, keep, scale_of(q, scale), cap=CAP).to(result)
 
 
 def alibi_tiles(q, k, v, *, dropout_p=0.0, is_causal=False, scale=None) -> Tensor:
     """Right: the bias of a head is drawn in float32, and the tiles run over the keys with it."""
-    result = _result_dtype(q)
+    result = result_dtype(q)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = _wide(q, k, v)
         i = torch.arange(q.size(2), device=q.device)[:, None]
         distance = (i - torch.arange(k.size(2), device=q.device)).abs()
         slopes = 0.5 ** (torch.arange(1, q.size(1) + 1, device=q.device, dtype=q.dtype) * (8.0 / q.size(1)))
         bias = _bias(q, k, slopes[:, None, None] * -distance, is_causal)
-        return _running(q, k, v, bias, _keep(q, k, dropout_p), _scale(q, scale), size=32).to(result)
+        return _running(q, k, v, bias, _keep(q, k, dropout_p), scale_of(q, scale), size=32).to(result)

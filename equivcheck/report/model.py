@@ -120,11 +120,6 @@ class Sensitivity:
         """The number of planted faults that were caught."""
         return len(self.planted) - len(self.survived)
 
-    @property
-    def sensitive(self) -> bool:
-        """Whether faults were planted, and none of them survived."""
-        return bool(self.planted) and not self.survived
-
 
 @dataclass(frozen=True)
 class Deviation:

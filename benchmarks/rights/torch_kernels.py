@@ -18,6 +18,7 @@ def original(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False, scale:
 
 
 def _by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float | None) -> Tensor:
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))  # the kernels read whole heads
     with sdpa_kernel(backend):
         return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=scale)
 
