@@ -58,6 +58,8 @@ def verify(
     listener: Listener | None = None,
     keep: Callable[[Report], None] | None = None,
     shared: bool = False,
+    all_cases: bool = False,
+    fail_fast: bool = False,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
@@ -94,9 +96,12 @@ def verify(
             so far.
         worker_memory: How many bytes a process may use; by default 80 % of what is free.
         setup: The import string of a function that each process calls first.
-        listener: Its methods are called with the progress of the run. An exception of theirs ends the run.
+        listener: Its methods are called with the progress of the run and, if it has `differs`, with the first difference
+            at each level at once. An exception of theirs ends the run.
         keep: A function that is given a partial report before the first check and after every one.
         shared: Whether the process of a pair of import strings is kept for the next such call: tests share one.
+        all_cases: Whether every check runs all of its cases although its levels are different without it.
+        fail_fast: Whether the run ends at the first difference at a required level.
 
     Raises:
         UsageError: The pair cannot be judged.
@@ -129,6 +134,8 @@ def verify(
         shared=shared,
         require=levels_of(require, "require"),
         domain=domain,
+        all_cases=all_cases,
+        fail_fast=fail_fast,
     )
     listener, keep = listener or _Silence(), keep or (lambda report: None)
     pair = pair_of(reference, candidate, kind, device, user_functions, setup, domain)

@@ -34,12 +34,15 @@ def causality(pair: Pair, case: Case) -> CaseResult:
     split = 1 + int(torch.randint(max(case.seq_len - 1, 1), (), generator=generator(case, "split")))
     if split >= case.seq_len:
         return CaseResult(0.0, judged=False, applies=False)  # a single position has nothing after it
-    later = [_replaced(problem, x, split) for x in problem.inputs]
+    loud = dtype_row(case.dtype).loud_value if case.seed % 2 and case.regime not in ("tiny", "near_limit") else 1.0
+    later = [_replaced(problem, x, split, loud) for x in problem.inputs]
     truth = problem.truth(gradients=False)
     names = [name for name in truth.values if name != "loss"]
     changed = replace(problem, inputs=tuple(later), memory_key=(problem.memory_key, "later"))
     if not _causal(changed, truth, names, split):
-        result = _compare_on_later_input(changed)
+        # loud values are for what a mask must keep out: where nothing does, they are beyond what either side is for
+        usual = tuple(_replaced(problem, x, split, 1.0) for x in problem.inputs)
+        result = _compare_on_later_input(replace(changed, inputs=usual, memory_key=(problem.memory_key, "usual")))
         return replace(result, notes=("the original is not causal", *result.notes), judged=False, applies=False)
     reference_later = problem.run(problem.reference, later, gradients=False)
     earlier = [value[..., :split, :] for name in names if (value := reference_later[name]) is not None]
@@ -81,14 +84,13 @@ def _causal(changed: Problem, truth: Truth, names: Sequence[str], split: int) ->
     return True
 
 
-def _replaced(problem: Problem, x: torch.Tensor, split: int) -> torch.Tensor:
-    """The input with everything from position `split` on replaced, in the case's layout."""
+def _replaced(problem: Problem, x: torch.Tensor, split: int, size: float) -> torch.Tensor:
+    """The input with everything from position `split` on replaced by values of this size, in the case's layout."""
     case = problem.case
     rng = generator(case, "later")
     if not x.is_floating_point():
         other = torch.randint(case.vocab_size, x.shape, generator=rng).to(x.device)
         return torch.cat((x[:, :split], other[:, split:]), dim=1)
-    size = dtype_row(case.dtype).loud_value if case.seed % 2 and case.regime not in ("tiny", "near_limit") else 1.0
     other = torch.randn(x.shape, generator=rng, dtype=torch.float64).mul_(size).to(x.device, x.dtype)
     replaced = torch.cat((x[..., :split, :], other[..., split:, :]), dim=-2)
     return problem.as_user_sees(lambda t: arrange(t.contiguous(), case.layout))(replaced)

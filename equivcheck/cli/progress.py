@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from equivcheck.report.clean_text import clean
+from equivcheck.report.clean_text import clean, one_line
 from equivcheck.report.model import CheckResult
 from equivcheck.report.table import console
 from equivcheck.supervisor.listener import Listener
@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # rich is a slow import, and a pipe does not need it
     from rich.progress import Progress, TaskID
 
 __all__ = ["follow", "follow_rows"]
+
+_MOST_LETTERS = 200  # of the message of a difference
 
 
 @contextmanager
@@ -70,6 +72,9 @@ class _Lines:
         ratio = "" if result.worst_ratio is None else f", worst ratio {result.worst_ratio:.3g}"
         self._say(f"{result.name}: {result.outcome}, {result.cases} cases{ratio}, {result.seconds:.1f} s")
 
+    def differs(self, check: str, level: str, case: str, message: str) -> None:
+        self._say(_difference(check, level, case, message))
+
     def _say(self, line: str) -> None:
         with suppress(BrokenPipeError):  # the reader has closed the pipe: no reason to stop the run
             print(clean(line), file=self._stream, flush=True)
@@ -89,7 +94,15 @@ class _Bars:
         self._bars.update(task, description=clean(f"{result.name}: {result.outcome}"), completed=total, total=total)
         self._bars.stop_task(task)
 
+    def differs(self, check: str, level: str, case: str, message: str) -> None:
+        self._bars.console.print(_difference(check, level, case, message), markup=False, soft_wrap=True)
+
     def _task(self, stage: str) -> "TaskID":
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(clean(stage), total=None)
         return self._tasks[stage]
+
+
+def _difference(check: str, level: str, case: str, message: str) -> str:
+    at = f" at {level}" if level else ""
+    return clean(one_line(f"different{at}: {check} on {case}: {message.strip().partition(chr(10))[0][:_MOST_LETTERS]}"))

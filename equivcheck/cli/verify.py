@@ -66,6 +66,8 @@ _DOMAIN = click.option("--domain", metavar="EXPR", help="Where the original is m
 )
 @_DOMAIN
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
+@click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
+@click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
@@ -96,6 +98,8 @@ def verify(
     setup: str | None,
     deviations: tuple[str, ...],
     strict: bool,
+    all_cases: bool,
+    fail_fast: bool,
     require: str | None,
     domain: str | None,
     folder: Path | None,
@@ -152,6 +156,8 @@ def verify(
                     worker_memory=size("--worker-memory", worker_memory),
                     require=first(levels, config.require),
                     domain=meant,
+                    all_cases=all_cases,
+                    fail_fast=fail_fast,
                 ),
                 listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,

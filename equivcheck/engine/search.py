@@ -1,6 +1,7 @@
 """One check's search: it draws cases, runs them in order, and makes a failing one small."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +46,7 @@ class Search:
         planned: How many cases the check has in all of its classes.
         shrink_calls: How many more cases are run to make a failing one small, and as many again beyond its class.
         until: The time of `time.monotonic` at which the search ends.
+        most: The number of cases after which it ends; the first ones of a class stay the same.
         on_progress: A function that is given the number of cases that are done.
         known: Case id -> its outcome in an earlier process: such a case is not run again.
         began: A function that is given each case before it is run.
@@ -70,6 +72,7 @@ class Search:
     passed: dict[Case, CaseResult] = field(default_factory=dict)
     failed: dict[Case, Mismatch] = field(default_factory=dict)
     minimal: Case | None = None
+    most: float = math.inf
     stopped: bool = False
     seconds: float = 0.0
     _calls: int = 0
@@ -122,6 +125,8 @@ class Search:
             self._calls += 1
         elif late:
             self.stopped = True
+            raise _Ended
+        elif len(self.passed) >= self.most:
             raise _Ended
         return False
 

@@ -10,7 +10,7 @@ from equivcheck.checks import Check
 from equivcheck.numerics.dtypes import HALF, WIDE
 from equivcheck.pairs.pair import Pair
 
-__all__ = ["classes"]
+__all__ = ["classes", "first_look"]
 
 _N = TypeVar("_N", int, float)
 
@@ -57,10 +57,36 @@ _ONCE = (*WIDE, HALF[0])  # a narrow dtype and the wide ones: a second each
 _LONGEST_OF_A_MODEL = 130
 _LENGTH = frozenset(["seq_len"])
 _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
+_LOOKS, _LONGEST_OF_A_FIRST_LOOK = 2, 128
 
 
 def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
     """The case space in classes of dtype and length, short ones first, each with its sure number of cases."""
+    return [(cases(space), count) for space, count in _counted(check, subject, dtypes, planned)]
+
+
+def first_look(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[int]:
+    """The numbers of the classes whose first cases are run before any others: a typical one, and a longer one.
+
+    Of a check with one class it is that number twice, for two cases.
+
+    The first case of a class is its simplest, in a wide dtype where there is one: what differs there is no rounding.
+    """
+    spaces = [space for space, _ in _counted(check, subject, dtypes, planned)]
+
+    def merit(number: int) -> tuple[bool, int, bool]:
+        space = spaces[number]
+        usual = space.min_seq_len <= _LONGEST_OF_A_FIRST_LOOK
+        return bool(set(space.dtypes[:1]) & set(WIDE)), usual * space.min_seq_len, "float32" in space.dtypes
+
+    in_order = sorted(range(len(spaces)), key=merit, reverse=True)
+    typical = [n for n in in_order if spaces[n].min_heads > 1 and spaces[n].min_batch_size > 1]
+    others = [n for n in in_order if n not in typical]
+    best = [*typical[:1], *others[:1], *typical[1:], *others[1:]]
+    return [*best, *best][:_LOOKS]
+
+
+def _counted(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[CaseSpace, int]]:
     space = _space(check, subject, dtypes)
     longest, shortest = space.max_seq_len, space.min_seq_len
     lengths = [
@@ -99,7 +125,7 @@ def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) ->
         counted += _masked(space, max(2, round(planned * _SHAPED)))
     if check.extra_case and not subject.traits.whole_model:  # the first case of a class: its simplest
         counted += [(space.but(**check.extra_case, pinned=_LENGTH, dtypes=[d]), 1) for d in space.dtypes if d in _ONCE]
-    return [(cases(one), count) for one, count in _inside(counted)]
+    return _inside(counted)
 
 
 def _lengths_inside(

@@ -20,6 +20,7 @@ __all__ = [
     "deviation_names",
     "is_listed",
     "least_cases",
+    "level_at",
     "levels_known",
     "listed",
     "main_check",
@@ -149,6 +150,11 @@ def listed(name: str) -> Listed:
 def is_listed(name: str) -> bool:
     """Whether there is a check of this name."""
     return name in _BY_NAME
+
+
+def level_at(name: str, finding: str) -> str:
+    """The level of a finding of this check; empty if there is no such check, or if it only records."""
+    return _BY_NAME[name].level_of(finding) if name in _BY_NAME else ""
 
 
 def levels_known(kind: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ __all__ = [
     "evidence_line",
     "levels_line",
     "sensitivity_line",
+    "shortened_lines",
     "title",
     "verdict_line",
 ]
@@ -51,6 +52,15 @@ def levels_line(report: Report) -> str:
 def domain_lines(report: Report) -> list[str]:
     """The domain in one line; none if every case is in it."""
     return [one_line(f"domain: {report.domain}")] if report.domain else []
+
+
+def shortened_lines(report: Report) -> list[str]:
+    """The checks of which only the first cases were run, in one line; none if every check ran all of its cases."""
+    names = [result.name for result in report.results if result.shortened]
+    if not names:
+        return []
+    reason = "what they look at is different without them, and --all runs the rest"
+    return [one_line(f"shortened: of {', '.join(names)} only the first cases were run: {reason}")]
 
 
 def verdict_line(report: Report) -> str:
@@ -95,7 +105,10 @@ def _different(report: Report) -> tuple[str, str]:
     levels = report.levels
     at = [level for level in LEVELS if levels[level] == "different"]
     same = [level for level in LEVELS if levels[level] in ("equivalent", "deviation", "unsupported")]
-    names = [name for result in report.results for name in result.differing] + list(report.findings)
+    names = [name for result in report.results if not result.shortened for name in result.differing]
+    names += report.findings
+    if repeated := sum(result.shortened and result.outcome == "different" for result in report.results):
+        names.append(f"and so {'is' if repeated == 1 else 'are'} {_count(repeated, 'more check')}")
     if not at:
         return "different", ", ".join(names)
     equivalent = f"{_listed(same)} {'is' if len(same) == 1 else 'are'} equivalent; " if same else ""

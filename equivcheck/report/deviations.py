@@ -10,7 +10,7 @@ from equivcheck.report.catalogue import deviation_names
 from equivcheck.report.model import CheckResult, Deviation, Finding
 from equivcheck.report.outcomes import levels_with
 
-__all__ = ["apply_deviation", "observed", "of_check", "parse_deviations", "undeclared"]
+__all__ = ["apply_deviation", "is_declared", "observed", "of_check", "parse_deviations", "undeclared"]
 
 D = TypeVar("D")
 
@@ -52,7 +52,9 @@ def apply_deviation(result: CheckResult, accepted: Mapping[str, Deviation]) -> C
     if not declared:
         return result
     findings = tuple(_declared(result, finding, declared) for finding in result.shown)
-    gone = [d for n, d in declared.items() if n != family and not any(n in _names(result, f) for f in findings)]
+    gone = [
+        d for n, d in declared.items() if n != family and not any(n in _names(result.name, f.name) for f in findings)
+    ]
     if result.name == family and family in declared and not findings:
         gone = [declared[family]]
     notes = (*result.notes, *(f"the declared deviation no longer shows: {d.reason}" for d in gone))
@@ -93,20 +95,25 @@ def observed(results: Iterable[CheckResult]) -> set[str]:
 
 def _deviating(result: CheckResult) -> list[tuple[str, ...]]:
     """The names of each declared difference of a result; a report of an earlier version has no findings."""
-    of_findings = [_names(result, finding) for finding in result.shown if finding.outcome == "deviation"]
+    of_findings = [_names(result.name, finding.name) for finding in result.shown if finding.outcome == "deviation"]
     if of_findings or result.outcome != "deviation":
         return of_findings
     return [(result.name, result.name.partition(".")[0])]
 
 
-def _names(result: CheckResult, finding: Finding) -> tuple[str, ...]:
+def is_declared(check: str, finding: str, accepted: Mapping[str, Deviation]) -> bool:
+    """Whether a finding of a check is accepted today; the empty finding is the main one."""
+    deviation = next((accepted[name] for name in _names(check, finding) if name in accepted), None)
+    return deviation is not None and not deviation.expired(datetime.now(UTC).date())
+
+
+def _names(check: str, finding: str) -> tuple[str, ...]:
     """The names under which a finding may be declared, the narrowest first."""
-    family = result.name.partition(".")[0]
-    return (*((f"{result.name}.{finding.name}",) if finding.name else ()), result.name, family)
+    return (*((f"{check}.{finding}",) if finding else ()), check, check.partition(".")[0])
 
 
 def _declared(result: CheckResult, finding: Finding, accepted: Mapping[str, Deviation]) -> Finding:
-    deviation = next((accepted[name] for name in _names(result, finding) if name in accepted), None)
+    deviation = next((accepted[name] for name in _names(result.name, finding.name) if name in accepted), None)
     if deviation is None:
         return finding
     if deviation.expired(datetime.now(UTC).date()):

@@ -30,6 +30,7 @@ def annotations(report: Report) -> list[str]:
             _with_replay(finding.counterexample.message, finding.counterexample.replay),
         )
         for result in report.results
+        if not result.shortened
         for finding in result.shown
         if finding.outcome == "different" and (not finding.level or finding.level in report.required)
     ]

@@ -3,7 +3,7 @@
 import re
 
 from equivcheck.report.clean_text import clean
-from equivcheck.report.closing_lines import levels_line, sensitivity_line, verdict_line
+from equivcheck.report.closing_lines import levels_line, sensitivity_line, shortened_lines, verdict_line
 from equivcheck.report.model import Counterexample, Report
 from equivcheck.report.table import HEADINGS, remarks, rows
 
@@ -37,6 +37,7 @@ def render(report: Report) -> str:
     counterexamples = [
         (f"{result.name_of(finding)}{f' at {finding.level}' if finding.level else ''}", finding.counterexample)
         for result in report.results
+        if not result.shortened
         for finding in result.shown
     ]
     if counterexamples:
@@ -52,6 +53,7 @@ def render(report: Report) -> str:
         ]
     if report.not_covered:
         lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
+    lines += [line for text in shortened_lines(report) for line in ("", f"{_prose(text)}.")]
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
     if report.environment:
         lines += ["", "## Environment", "", "| | |", "| --- | --- |"]

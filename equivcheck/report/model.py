@@ -75,6 +75,7 @@ class CheckResult:
     levels: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     not_judged: Mapping[str, int] = field(default_factory=dict)  # reason -> cases in which nothing was compared
+    shortened: bool = False  # whether only its first cases were run: what they show is different without it
 
     def __post_init__(self) -> None:
         """Put the outcome at the level of the check, unless findings give levels: so in reports of earlier versions."""

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from equivcheck.numerics.dtypes import DTYPES
-from equivcheck.report.catalogue import is_listed, listed
+from equivcheck.report.catalogue import is_listed, level_at, listed
 from equivcheck.report.model import CheckResult, Counterexample, Finding, Outcome
 
 __all__ = [
@@ -189,7 +189,7 @@ def _finding(check: str, searched: Searched, replay: str) -> Finding:
     assert searched.minimal is not None, "the round has failed"
     smallest = searched.failed[searched.minimal]
     message = f"{smallest.failed}\n  {searched.explained}" if searched.explained else str(smallest.failed)
-    level = searched.level or (listed(check).level_of(smallest.finding) if is_listed(check) else "")
+    level = searched.level or level_at(check, smallest.finding)
     example = Counterexample(smallest.case, message, replay.replace("CASE", smallest.case), smallest.ratio)
     return Finding(smallest.finding, level, "different", example)
 

@@ -143,6 +143,7 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "counterexamples": [
             (clean(_titled(r, finding)), clean(c.case), clean(c.message), clean(c.replay), _ratio(c.ratio).text)
             for r in report.results
+            if not r.shortened
             for finding in r.shown
             if (c := finding.counterexample)
         ],

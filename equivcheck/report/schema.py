@@ -78,6 +78,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "levels": "The outcome at each level that the check has looked at.",
         "findings": "The differences, one for each part of the property that fails.",
         "not_judged": "The number of cases in which nothing was compared, by reason.",
+        "shortened": "Whether only its first cases were run, as what they show is different without it.",
         "by_dtype": "The worst ratio in each dtype, over all cases, with the search for a small counterexample.",
     },
     Finding: {

@@ -13,6 +13,7 @@ from equivcheck.report.closing_lines import (
     evidence_line,
     levels_line,
     sensitivity_line,
+    shortened_lines,
     title,
     verdict_line,
 )
@@ -58,7 +59,7 @@ def rows(report: Report) -> list[tuple[str, ...]]:
 
 def sections(report: Report) -> list[tuple[str, list[str]]]:
     """The text under the table, as headings with lines: counterexamples, `remarks`, and the limits of the evidence."""
-    counterexamples = [line for result in report.results for line in _counterexample(result)]
+    counterexamples = [line for result in report.results if not result.shortened for line in _counterexample(result)]
     bodies = [("counterexamples", counterexamples)]
     for heading, items in remarks(report):
         bodies.append((heading, [one_line(f"{name}: {remark}") for name, remark in items]))
@@ -67,7 +68,7 @@ def sections(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The remarks under their headings (findings, deviations, notes, unsupported), as pairs of a check and a remark."""
+    """The remarks under their headings (findings, also different, deviations, notes, unsupported), by check."""
     deviations: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     unsupported: list[tuple[str, str]] = []
@@ -77,7 +78,20 @@ def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
         notes += [(result.name, note) for note in result.notes]
         unsupported += [(result.name, what) for what in result.unsupported]
     findings = [("the run", finding) for finding in report.findings]
-    by_heading = [("findings", findings), ("deviations", deviations), ("notes", notes), ("unsupported", unsupported)]
+    again = [
+        (result.name_of(finding), f"{finding.counterexample.case}, not made small")
+        for result in report.results
+        if result.shortened
+        for finding in result.shown
+        if finding.outcome == "different"
+    ]
+    by_heading = [
+        ("findings", findings),
+        ("also different", again),
+        ("deviations", deviations),
+        ("notes", notes),
+        ("unsupported", unsupported),
+    ]
     return [(heading, items) for heading, items in by_heading if items]
 
 
@@ -94,7 +108,14 @@ def plain(report: Report) -> str:
         lines.append("  ".join(cells).rstrip())
     for heading, body in sections(report):
         lines += ["", f"{heading}:", *(f"  {line}".rstrip() for line in body)]
-    lines += ["", *domain_lines(report), levels_line(report), sensitivity_line(report), verdict_line(report)]
+    lines += [
+        "",
+        *domain_lines(report),
+        *shortened_lines(report),
+        levels_line(report),
+        sensitivity_line(report),
+        verdict_line(report),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -154,9 +175,13 @@ def show(report: Report, file: TextIO | None = None) -> None:
         screen.print(Text(f"\n{heading}:", "bold"))
         for line in body:
             screen.print(Text(f"  {line}"), soft_wrap=True)  # so that a replay command can be copied
-    facts = [*domain_lines(report), levels_line(report), sensitivity_line(report)]
-    screen.print(Text("\n" + "\n".join(facts)), soft_wrap=True)
+    screen.print(Text("\n" + "\n".join(_facts(report))), soft_wrap=True)
     screen.print(Text(verdict_line(report), _style(report.verdict)), soft_wrap=True)
+
+
+def _facts(report: Report) -> list[str]:
+    """The lines above the verdict."""
+    return [*domain_lines(report), *shortened_lines(report), levels_line(report), sensitivity_line(report)]
 
 
 def _counterexample(result: CheckResult) -> Iterator[str]:

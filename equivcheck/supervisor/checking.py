@@ -1,17 +1,16 @@
 """The checks of a run: workers get pieces, and outcomes are collected in the order of the plan."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from equivcheck.report.catalogue import is_listed, listed, passing_over, round_of
-from equivcheck.report.deviations import apply_deviation
-from equivcheck.report.levels import VALUES
+from equivcheck.report.catalogue import is_listed, level_at, listed, round_of
+from equivcheck.report.deviations import apply_deviation, is_declared
 from equivcheck.report.model import CheckResult, Deviation
-from equivcheck.report.outcomes import Searched, check_result, kernels_by_dtype
-from equivcheck.supervisor.deaths import Lost
+from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
+from equivcheck.supervisor.checked import Checked
+from equivcheck.supervisor.differences import Differences, copied, together
+from equivcheck.supervisor.first_difference import FirstDifference
 from equivcheck.supervisor.listener import Listener
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.request import Request
@@ -21,40 +20,53 @@ __all__ = ["Checking"]
 
 
 @dataclass
-class Checking:
+class Checking(Checked):
     """The checks of one run, and their results.
+
+    Each check's first cases are run before any other. A check that differs there is run first, and so on in the order of
+    the plan. Once a level is different, of the checks that look at no other level the first cases are all that counts.
 
     Attributes:
         workers: The processes that run the pair.
         request: The user's request.
         listener: Its methods are called after each case and each check.
-        results: The results of the finished checks, in the order of the plan.
-        complete: Whether none of them ran out of time.
+        complete: Whether all of them were run, and none ran out of time.
     """
 
     workers: Workers
     request: Request
     listener: Listener
-    results: list[CheckResult]
     complete: bool = True
-    _plan: Mapping[str, Any] = field(default_factory=dict)
     _accepted: Mapping[str, Deviation] = field(default_factory=dict)
-    _searched: dict[str, Searched] = field(default_factory=dict)
     _pieces: dict[str, list[Piece]] = field(default_factory=dict)
+    _first: dict[str, Searched] = field(default_factory=dict)
+    _queued: set[str] = field(default_factory=set)
+    _different: set[str] = field(default_factory=set)  # levels
     _counts: dict[str, int] = field(default_factory=dict)
 
-    def run(self, plan: Mapping[str, Any], accepted: Mapping[str, Deviation], finished: Callable[[], None]) -> None:
+    def __post_init__(self) -> None:
+        self._differences = Differences(self.workers)
+
+    def run(
+        self,
+        plan: Mapping[str, Any],
+        accepted: Mapping[str, Deviation],
+        required: Collection[str],
+        finished: Callable[[], None],
+    ) -> None:
         """Run the checks.
 
         Args:
             plan: The answer to the question `plan`.
             accepted: Name of a check -> the difference that is accepted.
+            required: The levels at which a difference ends a run that is to end at the first one.
             finished: A function that is called after every check.
         """
         self._plan, self._accepted = plan, accepted
         checks = self._plan["checks"]
-        self._pieces = {c["name"]: [Piece(c["name"], number) for number in range(c["classes"])] for c in checks}
-        planned = {c["name"]: c["planned"] for c in checks}
+        self._pieces = {
+            c["name"]: [Piece(c["name"], n, c["first"].count(n) or None) for n in range(c["classes"])] for c in checks
+        }
         self.workers.ready(
             checks=[c["name"] for c in checks],
             require_backend=list(self.request.require_backend),
@@ -64,90 +76,130 @@ class Checking:
             usable=self._plan["usable"],
             domain=self._plan["drawn_from"],
         )
-
-        def on_case(name: str) -> None:
-            check, _ = round_of(name)
-            self._counts[check] = self._counts.get(check, 0) + 1
-            self.listener.progress(check, min(self._counts[check], planned[check]), planned[check])
-
-        # slow checks must not start last
-        in_order = sorted(checks, key=lambda c: not c["slow"])
-        self.workers.begin([piece for c in in_order for piece in self._pieces[c["name"]]], on_case)
-        spent = False
-        for check in checks:
-            self.listener.progress(check["name"], self._counts.get(check["name"], 0), check["planned"])
-            pieces = self._pieces[check["name"]]
-            spent = self._finish(pieces, spent)
-            rounds = self._further_rounds(check, pieces, spent)
-            self.complete = self.complete and not any(one.stopped for one in rounds)
-            self._take(check, pieces, [one for one in rounds if one.minimal is not None])
-            self.listener.finished(self.results[-1])
+        for check in self._after_first_cases(checks):
+            self._judge(check)
+            self.listener.finished(self._result_of(check["name"]))
             finished()
+            if self.request.fail_fast and self._different & set(required):
+                self.complete = self.complete and len(self.results) == len(checks)
+                break
         notes = self._plan["notes"]
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 
-    def _finish(self, pieces: Sequence[Piece], spent: bool) -> bool:
-        """Finish pieces, with a counterexample made small; whether deaths have been spent on one by now."""
-        self.workers.finish(pieces)
-        failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
-        if failing is None:
-            return spent
-        died = next(iter(failing.searched.failed.values())).died
-        self.workers.make_small(failing, spend=not spent)
-        return spent or bool(died)
+    def _result_of(self, name: str) -> CheckResult:
+        return next(result for result in self.results if result.name == name)
 
-    def _further_rounds(self, check: Mapping[str, Any], pieces: Sequence[Piece], spent: bool) -> list[Searched]:
-        """Run a check again for as long as it has another finding, with the earlier ones passed over.
+    def _after_first_cases(self, checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Run the first cases of each check; the checks in the order in which the rest of them is run."""
+        planned = {c["name"]: c["planned"] for c in checks}
+        first_difference = FirstDifference(self.listener, self._accepted)
 
-        A finding at one level must not hide one at another. The main finding of a check cannot be passed over.
+        def on_case(name: str, outcome: CaseOutcome) -> None:
+            check, _ = round_of(name)
+            self._counts[check] = self._counts.get(check, 0) + 1
+            self.listener.progress(check, min(self._counts[check], planned[check]), planned[check])
+            first_difference.of(check, outcome)
+
+        pieces = {c["name"]: [self._pieces[c["name"]][number] for number in dict.fromkeys(c["first"])] for c in checks}
+        self.workers.begin([piece for of_check in pieces.values() for piece in of_check], on_case)
+        for name, of_check in pieces.items():
+            for piece in of_check:
+                self.workers.finish([piece])
+            self._first[name] = copied(of_check)
+        failing = [c for c in checks if self._first[c["name"]].failed]
+        likely = {
+            level
+            for c in failing
+            for outcome in self._first[c["name"]].failed.values()
+            if (level := level_at(c["name"], outcome.finding))
+            and not is_declared(c["name"], outcome.finding, self._accepted)
+        }
+        in_order = sorted(checks, key=lambda c: not c["slow"])  # slow checks must not start last
+        waiting = [c for c in in_order if c not in failing and not self._decided(c["name"], likely)]
+        self._queue(waiting)
+        return [*failing, *(c for c in checks if c not in failing)]
+
+    def _decided(self, name: str, different: Collection[str]) -> bool:
+        """Whether all levels that a check looks at are different without it, so that the rest of its cases is left."""
+        levels = listed(name).levels if is_listed(name) else ()
+        return bool(levels) and set(levels) <= set(different) and not self.request.all_cases
+
+    def _queue(self, checks: Sequence[Mapping[str, Any]]) -> None:
+        """Give the workers all cases of checks, those first that are known to differ."""
+        pieces: list[Piece] = []
+        for check in checks:
+            of_check = self._pieces[check["name"]]
+            of_check.sort(key=lambda piece: (not piece.searched.failed, piece.number))
+            for piece in of_check:
+                piece.done, piece.most = piece.done and piece.most is None, None
+            pieces += of_check
+            self._queued.add(check["name"])
+        self.workers.add(pieces)
+
+    def _judge(self, check: Mapping[str, Any]) -> None:
+        """Make the result of a check: of all its cases, or of the first ones if its levels are different already."""
+        name = check["name"]
+        self.listener.progress(name, self._counts.get(name, 0), check["planned"])
+        if self._same_reason(name):
+            self._take_first(check)
+        else:
+            if name not in self._queued:
+                self._queue([check])
+            pieces = self._pieces[name]
+            self._differences.finish(pieces)
+            rounds = self._differences.further_rounds(name, pieces)
+            self.complete = self.complete and not any(one.stopped for one in rounds)
+            self._take(check, pieces, [one for one in rounds if one.minimal is not None])
+        position = [c["name"] for c in self._plan["checks"]].index
+        self.results.sort(key=lambda result: position(result.name))
+        self._different |= {level for level, outcome in self._result_of(name).levels.items() if outcome == "different"}
+        for other in self._queued:
+            if all(result.name != other for result in self.results) and self._decided(other, self._different):
+                for piece in self._pieces[other]:
+                    piece.dropped = True
+
+    def _same_reason(self, name: str) -> bool:
+        """Whether the first cases of a check are enough: what they show, if anything, is different without it.
+
+        So is a difference of a property that an ordinary call shows as well, once the values are different.
         """
-        rounds: list[Searched] = []
-        over: list[str] = []
-        last = _together(pieces)
-        while (smallest := last.failed.get(last.minimal or "")) is not None:
-            if not smallest.finding or smallest.finding in over or smallest.died:
-                break
-            over.append(smallest.finding)
-            again = [Piece(passing_over(check["name"], over), piece.number) for piece in pieces]
-            self.workers.add(again)
-            self._finish(again, spent)
-            last = _together(again)
-            self._explain(check["name"], last)
-            rounds.append(last)
-        return rounds
+        first = self._first[name]
+        first.minimal = next(iter(first.failed), None)
+        if first.minimal is None or self.request.all_cases:
+            return self._decided(name, self._different)
+        self._differences.explain(name, first, in_words=False)
+        level = first.level or level_at(name, first.failed[first.minimal].finding)
+        return level in self._different and (bool(first.level) or self._decided(name, self._different))
 
-    def _explain(self, name: str, searched: Searched) -> None:
-        """Add to a difference its explanation, and what an ordinary call shows on the same case."""
-        if searched.minimal is None or searched.failed[searched.minimal].died:
-            return
-        smallest = searched.failed[searched.minimal]
-        others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
-        searched.explained = self._explained(name, [searched.minimal, *others])
-        level = listed(name).level_of(smallest.finding) if is_listed(name) else ""
-        numbers = math.isfinite(math.inf if smallest.ratio is None else smallest.ratio)
-        if level in ("", VALUES) or not (numbers or smallest.origin.startswith("Raised")):
-            return
-        with suppress(Lost):
-            if plainly := str(self.workers.answer("plainly", case=searched.minimal)):
-                searched.level = VALUES
-                lines = [searched.explained, f"in an ordinary call, too: {plainly}"]
-                searched.explained = "\n  ".join(line for line in lines if line)
+    def _take_first(self, check: Mapping[str, Any]) -> None:
+        """Make a result of the first cases of a check, with the first one that fails as it is."""
+        searched = self._first[check["name"]]
+        self._searched[check["name"]] = searched
+        self.complete = self.complete and not searched.stopped
+        self._add_result(check, searched, shortened=True)
 
     def _take(self, check: Mapping[str, Any], pieces: Sequence[Piece], further: Sequence[Searched]) -> None:
         """Make the result of a check of the outcomes of its pieces."""
         name = check["name"]
-        searched = _together(pieces)
+        searched = together(pieces)
         self._searched[name] = searched
         if not pieces:
             refused = tuple(self._plan["refused"].values())
             self.results.append(CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused))
             return
-        self._explain(name, searched)
+        self._differences.explain(name, searched)
         self._add_result(check, searched, further)
         self.complete = self.complete and not searched.stopped
 
-    def _add_result(self, check: Mapping[str, Any], searched: Searched, further: Sequence[Searched] = ()) -> None:
+    def _add_result(
+        self,
+        check: Mapping[str, Any],
+        searched: Searched,
+        further: Sequence[Searched] = (),
+        *,
+        shortened: bool = False,
+    ) -> None:
         result = check_result(
             check["name"],
             searched,
@@ -157,13 +209,8 @@ class Checking:
             refused=self._plan["refused"],
             further=further,
         )
+        result = replace(result, shortened=shortened)
         self.results.append(apply_deviation(result, self._accepted))
-
-    def _explained(self, check: str, cases: Sequence[str]) -> str:
-        try:
-            return str(self.workers.answer("explain", check=check, cases=cases))
-        except Lost:
-            return ""
 
     def rescue(self) -> None:
         """Make a result of each difference that was already seen when the run is cut short."""
@@ -178,40 +225,3 @@ class Checking:
                     searched.take(piece.searched)
                 self._searched[check["name"]] = searched
                 self._add_result(check, searched)
-
-    def kernels(self) -> dict[str, str]:
-        """The kernels that ran, by dtype."""
-        return kernels_by_dtype(self._searched.get("backend"))
-
-    def judged(self) -> dict[str, dict[str, Any]]:
-        """Name of a check -> the number of planned cases, the judged and failed cases, and whether one failed."""
-        planned = {c["name"]: c["planned"] for c in self._plan["checks"]}
-        # a check with a declared deviation stops at its difference: it cannot show which faults it would detect
-        ran = {
-            result.name: {
-                "planned": planned[result.name],
-                "cases": [*(o.case for o in s.passed.values() if o.judged), *s.failed],
-                "failed": bool(s.failed),
-            }
-            for result in self.results
-            if result.outcome != "deviation" and (s := self._searched[result.name]).cases
-        }
-        return {name: of for name, of in ran.items() if of["cases"]}
-
-    def cases_of_original(self) -> list[str]:
-        """Three cases on which the original is run again: the first, the middle and the last that passed by value."""
-        for name in ("gradients", "logits", "output", *self._searched):
-            passed = list(self._searched[name].passed) if name in self._searched else []
-            if passed:
-                return [passed[at] for at in sorted({0, len(passed) // 2, len(passed) - 1})]
-        return []
-
-
-def _together(pieces: Sequence[Piece]) -> Searched:
-    """The cases of pieces, up to the first that fails."""
-    searched = Searched()
-    for piece in pieces:
-        searched.take(piece.searched)
-        if piece.searched.minimal is not None:
-            break
-    return searched

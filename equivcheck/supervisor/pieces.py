@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from equivcheck.report.outcomes import CaseOutcome, Searched
@@ -11,6 +11,7 @@ from equivcheck.supervisor.deaths import death_of
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.pool import Pool
 from equivcheck.supervisor.workers import Asked, Worker, result_of
+from equivcheck.supervisor.workers_interface import OnCase
 
 __all__ = ["Pieces"]
 
@@ -29,7 +30,7 @@ class Pieces:
         self.pool = pool
         self._confirmation = Confirmation(pool)
         self.gaps = self._confirmation.gaps
-        self._on_case: Callable[[str], None] = lambda check: None
+        self._on_case: OnCase = lambda check, outcome: None
         self._queue: deque[Piece] = deque()
         self._running: dict[Worker, tuple[Piece, Asked]] = {}
 
@@ -43,10 +44,10 @@ class Pieces:
             piece.searched.minimal = outcome.case
             worker.shrinking = True
         if not piece.dropped:
-            self._on_case(piece.check)
+            self._on_case(piece.check, outcome)
 
-    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
-        """Take all pieces of a run; `on_case` is called with the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
+        """Take the first pieces of a run; `on_case` is called with the check and outcome of each case that is done."""
         self._queue = deque(pieces)
         self._running.clear()
         self._confirmation.begin()
@@ -95,7 +96,7 @@ class Pieces:
     def _hand(self, worker: Worker, piece: Piece) -> None:
         first = next((outcome for outcome in piece.journal.values() if outcome.failed is not None), None)
         # a case that ends its process is made small only after all checks have run, and for one check only
-        unwanted = first is not None and bool(first.died) and not piece.shrinking
+        unwanted = piece.most is not None or (first is not None and bool(first.died) and not piece.shrinking)
         shrinks = 0 if unwanted or piece.deaths >= _MOST_DEATHS else math.inf
         piece.searched = Searched(seconds=piece.searched.seconds)
         worker.history.append(piece)
@@ -106,6 +107,7 @@ class Pieces:
             known=[outcome.plain() for outcome in piece.journal.values()],
             shrinks=shrinks,
             seconds=min(1e9, self.pool.left_s),
+            most=piece.most,
         )
         worker.check, worker.shrinking = piece.check, False
         self._running[worker] = piece, asked

@@ -29,6 +29,8 @@ class Request:
         worker_memory: How many bytes a process may use; None for the default.
         shared: Whether the processes are kept for the next run of the same pair.
         require: The levels that must be equivalent; None for those of the pair's kind.
+        all_cases: Whether every check runs all of its cases after a difference, too.
+        fail_fast: Whether the run ends at the first difference at a required level.
         domain: The cases that the original is meant for: an expression, or the import string of a function of a case; a
             function itself if the pair runs in this process. None if that is to be discovered.
     """
@@ -48,6 +50,8 @@ class Request:
     shared: bool = False
     require: Sequence[str] | None = None
     domain: str | Callable[..., Any] | None = None
+    all_cases: bool = False
+    fail_fast: bool = False
 
     @property
     def of_plan(self) -> dict[str, Any]:

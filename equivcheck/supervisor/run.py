@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from equivcheck.report.deviations import observed, parse_deviations
+from equivcheck.report.levels import required_of
 from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
@@ -45,7 +46,7 @@ class Run:
     _accepted: Mapping[str, Deviation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._checking = Checking(self.workers, self.request, self.listener, self.results)
+        self._checking = Checking(self.workers, self.request, self.listener, results=self.results)
 
     def report(self, complete: bool) -> Report:
         """The report of the results so far."""
@@ -86,7 +87,8 @@ class Run:
         """Run all stages and return the report: a partial one after `until`, or if the run is interrupted."""
         try:
             if self._load():
-                self._checking.run(self._plan, self._accepted, lambda: self.keep(self.report(complete=False)))
+                required = self.request.require or required_of(self.kind)
+                self._checking.run(self._plan, self._accepted, required, self._keep_so_far)
                 self.workers.look_at_original(self._checking.cases_of_original())
                 self.sensitivity = self._sensitivity()
                 self._look_back()
@@ -96,6 +98,9 @@ class Run:
             self._checking.rescue()
             self.complete = False
         return self.report(self.complete)
+
+    def _keep_so_far(self) -> None:
+        self.keep(self.report(complete=False))
 
     def _sensitivity(self) -> Sensitivity:
         """The faults that this run would have seen; a run that is different where that counts plants none."""
@@ -117,7 +122,7 @@ class Run:
             self.results.append(death_result(lost, *pair, kind=self.kind, device=self.device))
             return False
         self._accepted = parse_deviations(self.request.deviations)
-        self.keep(self.report(complete=False))  # nothing is left of an older report from here on
+        self._keep_so_far()  # nothing is left of an older report from here on
         return True
 
     def _planned(self) -> Mapping[str, Any]:

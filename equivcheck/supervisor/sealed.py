@@ -16,6 +16,7 @@ from equivcheck.supervisor.pieces import Pieces
 from equivcheck.supervisor.pool import CONFIRMING, Pool
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.workers import Asked, Worker, result_of
+from equivcheck.supervisor.workers_interface import OnCase
 
 __all__ = ["NamedPair", "Sealed", "where_it_begins"]
 
@@ -170,8 +171,8 @@ class Sealed:
         """Prepare every worker for the checks of the plan."""
         self.pool.add_context("prepare", **arguments)
 
-    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
-        """Take all pieces; `on_case` is called with the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
+        """Take the first pieces; `on_case` is called with the check and outcome of each case that is done."""
         self._pieces.begin(pieces, on_case)
 
     def add(self, pieces: Sequence[Piece]) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.supervisor.piece import Piece
 
-__all__ = ["Workers"]
+__all__ = ["OnCase", "Workers"]
+
+OnCase = Callable[[str, CaseOutcome], None]
+"""Is called with the check and the outcome of each case that is done."""
 
 
 class Workers(Protocol):
@@ -26,8 +30,8 @@ class Workers(Protocol):
     def ready(self, **arguments: Any) -> None:
         """Prepare every process for the checks of the plan."""
 
-    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
-        """Take all pieces; `on_case` is called with the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
+        """Take the first pieces."""
 
     def add(self, pieces: Sequence[Piece]) -> None: ...
     def finish(self, pieces: Sequence[Piece]) -> None:

@@ -1,12 +1,14 @@
 """The process of the caller as the one that runs the pair: for objects that no import string names."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.report.outcomes import CaseOutcome, Searched
 from equivcheck.runtime.file_access import Access
 from equivcheck.supervisor.piece import Piece
+from equivcheck.supervisor.workers_interface import OnCase
 from equivcheck.worker.judge import Judge
 
 __all__ = ["InProcess"]
@@ -29,12 +31,12 @@ class InProcess:
         self._judge = Judge(access, ended=self._ended)
         self._until, self._loading = until, loading
         self._piece: Piece | None = None
-        self._on_case: Callable[[str], None] = lambda check: None
+        self._on_case: OnCase = lambda check, outcome: None
 
     def _ended(self, outcome: CaseOutcome) -> None:
         if self._piece is not None:
             self._piece.searched.add(outcome)
-            self._on_case(self._piece.check)
+            self._on_case(self._piece.check, outcome)
 
     def open(self) -> Mapping[str, Any]:
         """Load the pair; its kind, names and device."""
@@ -47,8 +49,8 @@ class InProcess:
     def ready(self, **arguments: Any) -> None:
         """Do nothing: the process that has made the plan is the one that runs it."""
 
-    def begin(self, pieces: Sequence[Piece], on_case: Callable[[str], None]) -> None:
-        """Take the function to call with the check of each case that is done."""
+    def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
+        """Take the function to call with the check and outcome of each case that is done."""
         self._on_case = on_case
 
     def add(self, pieces: Sequence[Piece]) -> None:
@@ -57,11 +59,18 @@ class InProcess:
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Run these, up to the first that fails."""
         for piece in pieces:
-            self._piece = piece
-            answer = self._judge.piece(piece.check, piece.number, seconds=self._until - time.monotonic())
+            if piece.done:
+                if piece.searched.minimal is not None:
+                    return
+                continue
+            known = [outcome.plain() for outcome in (*piece.searched.passed.values(), *piece.searched.failed.values())]
+            left_s, spent_s = self._until - time.monotonic(), piece.searched.seconds
+            shrinks = math.inf if piece.most is None else 0
+            piece.searched, self._piece = Searched(), piece
+            answer = self._judge.piece(piece.check, piece.number, known, shrinks, left_s, piece.most)
             self._piece = None
             piece.searched.minimal, piece.searched.stopped = answer["minimal"], answer["stopped"]
-            piece.searched.seconds, piece.done = answer["seconds"], True
+            piece.searched.seconds, piece.done = spent_s + answer["seconds"], True
             if piece.searched.minimal is not None:
                 return
 

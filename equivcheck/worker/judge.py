@@ -83,6 +83,7 @@ class Judge(Planned):
         known: Sequence[Mapping[str, Any]] = (),
         shrinks: float = math.inf,
         seconds: float = math.inf,
+        most: int | None = None,
     ) -> dict[str, Any]:
         """Draw and run one class of a check's cases; cases with `known` outcomes are not run again.
 
@@ -92,6 +93,7 @@ class Judge(Planned):
             known: Outcomes of cases, as plain data.
             shrinks: The most cases that are run to make a failing one small.
             seconds: The time that is left, in s.
+            most: The greatest number of cases; None for all of the class.
 
         Returns:
             The id of the smallest failing case or None, whether time ran out, and the seconds that it took.
@@ -108,10 +110,10 @@ class Judge(Planned):
             began=self._begin,
             ended=self._ended,
             dtypes=options["usable"],
+            most=math.inf if most is None else most,
         )
-        search.run(
-            classes(one, self.subject, options["usable"], planned), seed_for(options["seed"], one.name), only=number
-        )
+        drawn_from = classes(one, self.subject, options["usable"], planned)
+        search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
         minimal = None if search.minimal is None else search.minimal.id
         return {"minimal": minimal, "stopped": search.stopped, "seconds": search.seconds}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.checks import CHECKS, Check
-from equivcheck.engine.strata import classes
+from equivcheck.engine.strata import classes, first_look
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
@@ -82,6 +82,7 @@ def plan_of(
                 "name": name,
                 "planned": planned[name],
                 "classes": len(classes(check, pair, usable, planned[name])),
+                "first": first_look(check, pair, usable, planned[name]),
                 "judges": check.judges,
                 "slow": check.slow,
                 "replay": replay_line(pair, check),

@@ -7,7 +7,7 @@ import torch
 from searches import CASE, different, eager, fused
 from torch import Tensor
 
-from equivcheck.checks import values
+from equivcheck.checks import causality, values
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.resolve import resolve
 
@@ -57,3 +57,17 @@ def test_two_that_leave_their_budget_together_are_the_same() -> None:
 
     subject = resolve(off_in_bfloat16, again, kind="function", device="cpu")
     values.output(subject, CASE.but(dtype="bfloat16", regime="near_initial"))
+
+
+def test_loud_later_values_are_not_asked_of_what_masks_nothing() -> None:
+    def spelled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return eager(q, k, v, is_causal=False)
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return fused(q, k, v, is_causal=False)
+
+    subject = resolve(spelled, kernel, kind="function", device="cpu")
+    for seed in range(4):
+        result = causality.causality(subject, CASE.but(seq_len=13, block_size=13, seed=seed))
+        assert "the original is not causal" in result.notes
+        assert result.ratio is not None

@@ -1,0 +1,99 @@
+"""The differences of a check: each is made small, explained, and looked behind for further ones."""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+
+from equivcheck.report.catalogue import level_at, passing_over
+from equivcheck.report.levels import VALUES
+from equivcheck.report.outcomes import Searched
+from equivcheck.supervisor.deaths import Lost
+from equivcheck.supervisor.piece import Piece
+from equivcheck.supervisor.workers_interface import Workers
+
+__all__ = ["Differences", "copied", "together"]
+
+
+class Differences:
+    """Asks the workers for what a report says about the differences of a check."""
+
+    def __init__(self, workers: Workers) -> None:
+        """Know of no difference yet.
+
+        Args:
+            workers: The processes that run the pair.
+        """
+        self.workers = workers
+        self._spent = False  # processes have died for a small counterexample
+
+    def finish(self, pieces: Sequence[Piece]) -> None:
+        """Finish pieces, up to the first that fails, with its counterexample made small."""
+        self.workers.finish(pieces)
+        failing = next((piece for piece in pieces if piece.done and piece.searched.minimal is not None), None)
+        if failing is None:
+            return
+        died = next(iter(failing.searched.failed.values())).died
+        self.workers.make_small(failing, spend=not self._spent)
+        self._spent = self._spent or bool(died)
+
+    def further_rounds(self, check: str, pieces: Sequence[Piece]) -> list[Searched]:
+        """Run a check again for as long as it has another finding, with the earlier ones passed over.
+
+        A finding at one level must not hide one at another. The main finding of a check cannot be passed over.
+        """
+        rounds: list[Searched] = []
+        over: list[str] = []
+        last = together(pieces)
+        while (smallest := last.failed.get(last.minimal or "")) is not None:
+            if not smallest.finding or smallest.finding in over or smallest.died:
+                break
+            over.append(smallest.finding)
+            again = [Piece(passing_over(check, over), piece.number) for piece in pieces]
+            self.workers.add(again)
+            self.finish(again)
+            last = together(again)
+            self.explain(check, last)
+            rounds.append(last)
+        return rounds
+
+    def explain(self, name: str, searched: Searched, *, in_words: bool = True) -> None:
+        """Add to a difference its explanation, if that is asked for, and what an ordinary call shows on its case."""
+        if searched.minimal is None or searched.failed[searched.minimal].died:
+            return
+        smallest = searched.failed[searched.minimal]
+        others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
+        if in_words:
+            searched.explained = self._explained(name, [searched.minimal, *others])
+        level = level_at(name, smallest.finding)
+        numbers = math.isfinite(math.inf if smallest.ratio is None else smallest.ratio)
+        if level in ("", VALUES) or not (numbers or smallest.origin.startswith("Raised")):
+            return
+        with suppress(Lost):
+            if plainly := str(self.workers.answer("plainly", case=searched.minimal)):
+                searched.level = VALUES
+                lines = [searched.explained, f"in an ordinary call, too: {plainly}"]
+                searched.explained = "\n  ".join(line for line in lines if line)
+
+    def _explained(self, check: str, cases: Sequence[str]) -> str:
+        try:
+            return str(self.workers.answer("explain", check=check, cases=cases))
+        except Lost:
+            return ""
+
+
+def together(pieces: Sequence[Piece]) -> Searched:
+    """The cases of pieces, up to the first that fails."""
+    searched = Searched()
+    for piece in pieces:
+        searched.take(piece.searched)
+        if piece.searched.minimal is not None:
+            break
+    return searched
+
+
+def copied(pieces: Sequence[Piece]) -> Searched:
+    """The cases of pieces as they are now: the rest of the pieces is run later."""
+    searched = Searched()
+    for piece in pieces:
+        searched.take(piece.searched)
+    return searched
