@@ -25,18 +25,19 @@ def batching(pair: Pair, case: Case) -> CaseResult:
     problem = pair.problem(case)
     order = torch.randperm(case.batch_size, generator=generator(case, "order")).to(problem.device)
     inverse = torch.argsort(order)
-    half = max(1, case.seq_len // 2)
-    return CaseResult.together(
-        (
-            _compare(problem, "each example alone", _alone),
-            _compare(
-                problem,
-                "the batch in another order",
-                lambda p, m: _edited(_run(p, m, lambda x: x[order]), lambda y: y[inverse]),
-            ),
-            _prefix(problem, half),
+    half = problem.part_of_length(max(1, case.seq_len // 2))
+    results = [
+        _compare(
+            problem,
+            "the batch in another order",
+            lambda p, m: _edited(_run(p, m, lambda x: x[order]), lambda y: y[inverse]),
         )
-    )
+    ]
+    if problem.allows(batch_size=1):
+        results.insert(0, _compare(problem, "each example alone", _alone))
+    if half < case.seq_len:
+        results.append(_prefix(problem, half))
+    return CaseResult.together(results)
 
 
 def _run(problem: Problem, module: nn.Module, edit: Edit) -> dict[str, Tensor]:

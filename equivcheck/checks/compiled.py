@@ -80,7 +80,7 @@ def _calls(problem: Problem) -> list[_Call]:
     """The whole; the whole under no_grad; the first half, which makes sizes symbolic; the whole in the other mode."""
     calls = [_Call(problem), _Call(problem, " and no_grad", gradients=False)]
     case = problem.case
-    half = max(1, case.seq_len // 2)
+    half = problem.part_of_length(max(1, case.seq_len // 2))
     calls.append(_Call(first_positions(problem, half), f", called with {half} positions after {case.seq_len}"))
     if not case.attn_pdrop and not case.resid_pdrop:
         other = replace(problem, case=case.but(training=not case.training))

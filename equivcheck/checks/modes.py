@@ -122,8 +122,8 @@ def _problem_now(whole: Problem, done: str) -> Problem:
     """The problem after the steps `done`: cut, or in float64."""
     case = whole.case
     halved = done.rfind("h") > done.rfind("l")
-    length = max(1, case.seq_len // 2) if halved else case.seq_len
-    samples = 1 if "s" in done else case.batch_size
+    length = whole.part_of_length(max(1, case.seq_len // 2)) if halved else case.seq_len
+    samples = 1 if "s" in done and whole.allows(batch_size=1) else case.batch_size
     dtype = "float64" if "d" in done else case.dtype
 
     def cut(x: Tensor) -> Tensor:

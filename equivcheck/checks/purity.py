@@ -252,4 +252,4 @@ def _overlapping(pair: Pair, problem: Problem) -> CaseResult:
     return CaseResult.worst(results)
 
 
-CHECKS = (Check.of("purity", purity, SMALL),)
+CHECKS = (Check.of("purity", purity, SMALL, by_features=True),)

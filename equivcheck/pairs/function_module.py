@@ -14,7 +14,7 @@ __all__ = ["FunctionModule"]
 class FunctionModule(nn.Module):
     """A function of q, k, v as a module, so that every kind runs in the same way.
 
-    With `learned`, an additive mask is a parameter in every second case, and its gradient is a result. In the other
+    The mask is a buffer, which passes must not change. With `learned`, an additive mask is a parameter in every second case, and its gradient is a result. In the other
     cases it is no parameter: some kernels take no mask that requires a gradient.
     """
 
@@ -28,7 +28,10 @@ class FunctionModule(nn.Module):
             mask = mask.to(case.torch_dtype)  # the same numbers in the oracle as in the case's dtype
             if learned and case.seed // 2 % 2 == 0:  # independent of the seeds that leave `scale` out
                 mask = nn.Parameter(mask)
-        self.attn_mask = mask
+        if isinstance(mask, nn.Parameter):
+            self.attn_mask: Tensor | None = mask
+        else:
+            self.register_buffer("attn_mask", mask, persistent=False)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:
         rate = self.case.attn_pdrop if self.training else 0.0
@@ -44,4 +47,10 @@ class FunctionModule(nn.Module):
         return self.function(q, k, v, **options)
 
     def __deepcopy__(self, memo: Any) -> "FunctionModule":
-        return FunctionModule(self.function, self.case, self.scale_optional, self.learned).train(self.training)
+        copied = FunctionModule(self.function, self.case, self.scale_optional, self.learned).train(self.training)
+        return copied if self.attn_mask is None else copied.to(self.attn_mask.device)
+
+    @property
+    def arguments(self) -> dict[str, Tensor]:
+        """What the function is given besides q, k, v, by name."""
+        return {} if self.attn_mask is None else {"attn_mask": self.attn_mask}

@@ -265,6 +265,7 @@ class Pair:
             memory_key=key,
             guard=guard,
             heads_last=self.heads_last,
+            domain=self.domain,
             oracle_device=self.oracle_device if self.oracle_elsewhere or _is_moderate(case) else None,
         )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.domain import EVERYWHERE, Domain
 from equivcheck.cases.words import REPEATING
 from equivcheck.numerics.detached_max import Maxima, same_without
 from equivcheck.numerics.error_model import ErrorModel
@@ -55,6 +56,7 @@ class Problem:
         around_reference: Makes a context of each run of the original on a device, which puts dropout masks in.
         oracle_device: The device of the oracle, by default `device`: small cases are quicker on the CPU.
         heads_last: Whether the user's functions take (B, T, H, D): memory layouts are meant so.
+        domain: Parts of the case that are run by themselves stay inside of it.
     """
 
     case: Case
@@ -71,6 +73,17 @@ class Problem:
     around_reference: Around | None = None
     oracle_device: torch.device | None = None
     heads_last: bool = False
+    domain: Domain = EVERYWHERE
+
+    def part_of_length(self, length: int) -> int:
+        """The length inside of the domain that is nearest to this one; the whole length if no shorter one is inside."""
+        whole = self.case.seq_len
+        near = sorted(range(1, whole), key=lambda other: (abs(other - length), other))
+        return next((other for other in near if self.allows(seq_len=other)), whole)
+
+    def allows(self, **fields: int) -> bool:
+        """Whether the case with these fields is in the domain."""
+        return not self.domain or self.domain.allows(self.case.but(**fields))
 
     @property
     def judged_on(self) -> torch.device:

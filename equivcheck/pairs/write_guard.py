@@ -109,7 +109,8 @@ class Guard:
         return list(copies.values())
 
     def _of_weights(self, module: nn.Module) -> list[_Copy]:
-        named = {_place(p): (name, p) for name, p in module.named_parameters() if p.numel() and _readable(p)}
+        tensors = dict(module.named_parameters()) | getattr(module, "arguments", {})
+        named = {_place(p): (name, p) for name, p in tensors.items() if p.numel() and _readable(p)}
         known = self._weights.get(module)
         if known is not None and len(known) == len(named):
             # torch counts changes through the tensor, as an optimizer's, in its version

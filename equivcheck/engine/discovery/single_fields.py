@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from equivcheck.cases.case import Case
+from equivcheck.cases.domain import Domain
 from equivcheck.engine.discovery.factors import Factor, put
 from equivcheck.engine.discovery.rules import condition
 from equivcheck.engine.discovery.trials import Trials
 
 __all__ = ["Refused", "rule_of_field", "rules_of_fields", "simplest"]
+
+_OTHERS = {"kv_len": "seq_len", "value_size": "head_size"}
+_TIMES = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,29 @@ def rule_of_field(
         case = put(anchor, factor.name, value)
         if inside(case) and trials.refusal(case) is not None:
             runs[value] = trials.runs(case)
-    rule = simplest(factor.name, runs, anchor)
+    rule = _decided(trials, factor, anchor, inside, simplest(factor.name, runs, anchor), condition(factor.name, runs))
     return Refused(rule, reason, (factor.name,)) if rule else None
+
+
+def _decided(
+    trials: Trials, factor: Factor, anchor: Case, inside: Callable[[Case], bool], related: str, alone: str
+) -> str:
+    """The relation to another field, or the condition on the field alone that explains what other lengths show.
+
+    At one anchor both explain every value. With another value of the other field they do not.
+    """
+    other = _OTHERS.get(factor.name)
+    if not related or not alone or related == alone or other is None:
+        return related
+    domains = Domain.parse(related), Domain.parse(alone)
+    for times in _TIMES:
+        moved = put(anchor, other, times * getattr(anchor, other))
+        for value in dict.fromkeys((*factor.look, *factor.table)):
+            case = put(moved, factor.name, value)
+            of_relation, of_field = (domain.allows(case) for domain in domains)
+            if of_relation != of_field and inside(case) and trials.refusal(case) is not None:
+                return related if trials.runs(case) == of_relation else alone
+    return related
 
 
 def simplest(name: str, runs: dict[Any, bool], case: Case) -> str:
