@@ -45,6 +45,10 @@ def generation(pair: Pair, case: Case) -> CaseResult:
     """The tokens that are generated, greedily and sampled from the same generator state, are the original's."""
     inside = pair.within_gpt()
     problem = inside.problem(case.but(training=False, attn_pdrop=0.0, resid_pdrop=0.0))
+    longest = min(case.seq_len + _NEW, case.block_size)
+    if not all(problem.allows(seq_len=length) for length in range(case.seq_len, longest)):
+        note = "the lengths of a growing sequence are outside of the domain"
+        return CaseResult(notes=(note,), judged=False, applies=False)
     prompt = problem.inputs[0].clone()
     ties = 0
     for way in _WAYS:

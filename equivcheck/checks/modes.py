@@ -166,7 +166,7 @@ def _stepped_through(pair: Pair, case: Case) -> CaseResult:
             must_open(pair, case)
             return _after(pair.problem(case), _exactly)
         except NotOpened as error:
-            result = _after(pair.problem(case.but(**small_sizes(case))), _by_moments)
+            result = _after(pair.problem(pair.inside(case.but(**small_sizes(case)))), _by_moments)
             note = f"masks cannot be read off, and modes were judged by distributions alone: {error}"
             return replace(result, notes=(*result.notes, note))
 

@@ -8,6 +8,7 @@ from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.features import FEATURES
 from equivcheck.checks.derivatives import original_has
 from equivcheck.faults import AROUND, FAULTS, Fault
+from equivcheck.faults.around.transforms import BAND
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import failure
@@ -115,6 +116,8 @@ def _present(subject: Pair, checks: Set[str]) -> Set[str]:
     present = options | (subject.features if "attn_mask" in options else subject.features - masks)
     present |= {"learned mask"} if subject.learns_mask and "attn_mask" in options else set()
     present |= {"empty batch"} if "limits" in checks and _takes_an_empty_batch(subject) else set()
+    if not subject.domain or any(subject.domain.may_allow({"seq_len": length}) for length in BAND):
+        present |= {"a length of the band"}
     return present | ({"scale left out"} if subject.scale_optional and "scale" in options else set())
 
 

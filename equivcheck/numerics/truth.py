@@ -34,7 +34,9 @@ class Truth:
         perturbed: Makes a sample of this many perturbed runs.
         first: The number of runs that is enough for a pass.
         many: The number of runs that is enough for a failure.
-        coarse: Whether the original's code rounds to a narrower dtype than the case's.
+        narrower: The same values with the rounding of the narrowest dtype that the original's code asks for; None if
+            that is the case's dtype. It counts where the original itself shows such rounding.
+        rounds_to: The name of that dtype, in such a truth.
         may_overflow: Whether intermediate numbers exceed the dtype.
         reference_ratios: The original's error over its budget, by tensor; None if it was not computed.
     """
@@ -43,7 +45,8 @@ class Truth:
     perturbed: Callable[[int], Sample]
     first: int = 4
     many: int = 32
-    coarse: bool = False
+    narrower: "Truth | None" = None
+    rounds_to: str = ""
     may_overflow: Callable[[], bool] = lambda: False
     reference_ratios: dict[str, float] | None = None
     _overflows: list[bool] = field(default_factory=list)

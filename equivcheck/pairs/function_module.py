@@ -14,8 +14,9 @@ __all__ = ["FunctionModule"]
 class FunctionModule(nn.Module):
     """A function of q, k, v as a module, so that every kind runs in the same way.
 
-    The mask is a buffer, which passes must not change. With `learned`, an additive mask is a parameter in every second case, and its gradient is a result. In the other
-    cases it is no parameter: some kernels take no mask that requires a gradient.
+    The mask is a buffer, which passes must not change. With `learned`, an additive mask is a parameter in every second
+    case, and its gradient is a result. In the other cases it is no parameter: some kernels take no mask that requires a
+    gradient.
     """
 
     def __init__(

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,7 @@ class Problem:
         oracle_device: The device of the oracle, by default `device`: small cases are quicker on the CPU.
         heads_last: Whether the user's functions take (B, T, H, D): memory layouts are meant so.
         domain: Parts of the case that are run by themselves stay inside of it.
+        rounds_to: The dtype of the rounding in perturbed runs, if that is not the case's.
     """
 
     case: Case
@@ -74,6 +76,7 @@ class Problem:
     oracle_device: torch.device | None = None
     heads_last: bool = False
     domain: Domain = EVERYWHERE
+    rounds_to: torch.dtype | None = None
 
     def part_of_length(self, length: int) -> int:
         """The length inside of the domain that is nearest to this one; the whole length if no shorter one is inside."""
@@ -228,26 +231,40 @@ class Problem:
         maxima = Maxima()
         widened = Widened()
         oracle = self._oracle(gradients, maxima, widened)
-        coarse = any(torch.finfo(d).eps > torch.finfo(self.case.torch_dtype).eps for d in widened.asked)
         detached = False
         if maxima.met:
             detached = same_without(oracle.values, self._oracle(gradients, Maxima(detached=True)).values)
 
-        def perturbed(count: int) -> Sample:
+        def perturbed(problem: Problem, count: int) -> Sample:
             detaching = Maxima(detached=True) if detached else nullcontext()
             with finding_truth("a perturbed run"), running(REFERENCE), math_backend(), detaching:
-                return perturbed_runs(self, oracle, count, gradients=gradients)
+                return perturbed_runs(problem, oracle, count, gradients=gradients)
 
         c = self.case
         large = c.batch_size * c.n_head * c.seq_len**2 > _LARGE
-        first = _FEW if large else Truth.first
-        return Truth(oracle.values, perturbed, first=first, coarse=coarse, may_overflow=self.may_overflow)
+        options: dict[str, Any] = {"first": _FEW if large else Truth.first, "may_overflow": self.may_overflow}
+        truth = Truth(oracle.values, partial(perturbed, self), **options)
+        if (narrower := self.narrower(widened)) is not None:
+            truth.narrower = Truth(
+                oracle.values, partial(perturbed, narrower), rounds_to=narrower.rounding_in, **options
+            )
+        return truth
+
+    def narrower(self, widened: Widened) -> "Problem | None":
+        """The problem with the rounding of the narrowest dtype that the original's code asks for; None if none is."""
+        narrowest = max((self.case.torch_dtype, *widened.asked), key=lambda dtype: torch.finfo(dtype).eps)
+        return None if narrowest is self.case.torch_dtype else replace(self, rounds_to=narrowest)
+
+    @property
+    def rounding_in(self) -> str:
+        """The name of the dtype in whose rounding runs are perturbed."""
+        return str(self.rounds_to or self.case.torch_dtype).removeprefix("torch.")
 
     def rounding(self, noise: torch.Generator, runs: int) -> Rounding:
         """The mode that perturbs `runs` runs at once as rounding in the case's dtype may perturb them."""
         case = self.case
         model = ErrorModel(
-            case.torch_dtype,
+            self.rounds_to or case.torch_dtype,
             self.device,
             noise,
             subnormal=case.regime == "tiny",

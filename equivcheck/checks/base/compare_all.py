@@ -96,13 +96,15 @@ def compare_all(
             )
         if comparison.ratio >= worst.ratio:
             worst = comparison
+    if failed and truth.narrower is not None and _rounds_to_narrower(problem, truth, run_reference()):
+        return compare_all(problem, truth.narrower, candidate_results, run_reference, names, select=select)
     if failed:
         failed.sort(key=lambda c: -c.ratio)
-        message = "\n".join(describe(c, dtype=problem.case.dtype) for c in failed[:_SHOWN])
+        message = "\n".join(describe(c, dtype=truth.rounds_to or problem.case.dtype) for c in failed[:_SHOWN])
         if len(failed) > _SHOWN:
             message += "\nand so are: " + ", ".join(c.name for c in failed[_SHOWN:])
         raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
-    if reference is not None and not truth.coarse:
+    if reference is not None and truth.narrower is None:
         _compare_reference(problem, truth, reference, ratios)
     return CaseResult(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
 
@@ -121,6 +123,11 @@ def _compare_reference(problem: Problem, truth: Truth, reference: Results, ratio
                 ratio=reference_ratio,
                 where=name,
             )
+
+
+def _rounds_to_narrower(problem: Problem, truth: Truth, reference: Results) -> bool:
+    """Whether the original leaves the budget of the case's dtype, as its code rounds to a narrower one."""
+    return any(_reference_ratio(name, problem, truth, reference) > 1.0 for name in truth.values)
 
 
 def _reference_ratio(name: str, problem: Problem, truth: Truth, reference: Results) -> float:

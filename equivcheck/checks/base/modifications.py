@@ -173,6 +173,8 @@ def _compare_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> 
     plain = pair.problem(case)
     unchanged_results = _result(plain, plain.reference)
     for value in values:
+        if not _inside(pair, case, name, value):
+            continue
         rebuilt = pair.rebuilt(partial(with_field, vars(case.config()), name, value))
         try:
             changed = rebuilt.problem(case)
@@ -193,6 +195,15 @@ def _compare_field(pair: Pair, case: Case, name: str, values: Sequence[Any]) -> 
                 candidate_results,
             )
     return CaseResult()
+
+
+def _inside(pair: Pair, case: Case, name: str, value: Any) -> bool:
+    """Whether the case is in the domain with the heads that another value of a field of its config makes."""
+    width, heads = case.n_head * case.head_size, case.n_head
+    heads, width = (value if name == "n_head" else heads), (value if name == "n_embd" else width)
+    if not pair.domain or name not in ("n_head", "n_embd") or width % heads:
+        return True
+    return pair.domain.allows(case.but(n_head=heads, head_size=width // heads))
 
 
 def with_field(given: dict[str, Any], name: str, value: Any, config: Any) -> Any:

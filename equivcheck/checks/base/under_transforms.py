@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -152,11 +153,16 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
         with problem.within(module, on), seeded(problem.case.seed, problem.device), around:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
+    widened = Widened()
     with math_backend():
-        values = oracle(Widened())
+        values = oracle(widened)
 
-    def perturbed(count: int) -> Sample:
+    def perturbed(rounded: Problem, count: int) -> Sample:
         with math_backend():
-            return in_turn(problem, values, count, lambda noise: oracle(problem.rounding(noise, 1)))
+            return in_turn(problem, values, count, lambda noise: oracle(rounded.rounding(noise, 1)))
 
-    return Truth(values, perturbed, first=_FEW, many=_MANY)
+    truth = Truth(values, partial(perturbed, problem), first=_FEW, many=_MANY)
+    if (narrower := problem.narrower(widened)) is not None:
+        of_narrower = partial(perturbed, narrower)
+        truth.narrower = Truth(values, of_narrower, first=_FEW, many=_MANY, rounds_to=narrower.rounding_in)
+    return truth

@@ -66,7 +66,7 @@ def dropout(pair: Pair, case: Case) -> CaseResult:
             notes = _random(pair, problem.case.but(**_LARGE, batch_size=samples))
             result = replace(result, notes=(*result.notes, *notes))
     except NotOpened as why:
-        small = pair.problem(problem.case.but(**small_sizes(case)))
+        small = pair.problem(pair.inside(problem.case.but(**small_sizes(case))))
         result = CaseResult(
             compare_moments(small, small.reference, candidate_run(small, lambda m: m, reference=small.make_reference)),
             "the distribution over masks",

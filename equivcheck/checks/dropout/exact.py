@@ -52,11 +52,16 @@ def must_open(pair: Pair, case: Case) -> None:
     # at least two heads and channels: with one, any order of channels looks right
     length = max(3, case.seq_len)
     sizes = {"n_head": max(2, case.n_head), "head_size": max(2, case.head_size), "seq_len": length}
-    still = pair.problem(_without_dropout(case.but(block_size=max(length, case.block_size), **sizes)))
+    still = pair.problem(pair.inside(_without_dropout(case.but(block_size=max(length, case.block_size), **sizes))))
     visible = _visible(pair, still)
+    length = still.case.seq_len
     candidate_run(still, lambda m: must_show(_recovery(still, m, gradients=False), length, visible))
-    short = min(case.seq_len, case.head_size)
-    problem = pair.of_oracle().problem(case.but(seq_len=short, dtype="float64", training=True, steps=""))
+    short = pair.inside(case.but(seq_len=min(case.seq_len, case.head_size))).seq_len
+    wide = max(case.head_size, short)
+    if pair.domain and not pair.domain.allows(case.but(seq_len=short, head_size=wide)):
+        wide = case.head_size
+    plain = case.but(seq_len=short, head_size=wide, dtype="float64", training=True, steps="")
+    problem = pair.of_oracle().problem(plain)
     _must_take_masks(problem, visible)
 
 
