@@ -221,3 +221,21 @@ def test_a_rule_that_keeps_out_what_the_side_runs_is_dropped() -> None:
     wide = Refused("seq_len <= 9999", "planted", ("seq_len",))
     drawn = [Case(seq_len=n, block_size=n, head_size=8) for n in (3, 16)]
     assert _not_too_narrow(trials, [narrow, wide], drawn) == [wide]
+
+
+@pytest.mark.parametrize(("name", "rule"), [("least", "kv_len >= 16"), ("related", "kv_len >= seq_len")])
+def test_a_bound_on_the_keys_is_told_from_a_relation_to_the_queries(name: str, rule: str) -> None:
+    def attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+    def least(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
+        assert min(q.size(2), k.size(2)) >= 16
+        return attention(q, k, v, is_causal=is_causal)
+
+    def related(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
+        assert k.size(2) >= q.size(2) >= 16
+        return attention(q, k, v, is_causal=is_causal)
+
+    original = {"least": least, "related": related}[name]
+    subject = resolve(original, original, kind="function", device="cpu")
+    assert rule in [known.rule for known in discover(subject, DTYPES).original]
