@@ -4,7 +4,8 @@
 
 Prints a row each: whether it is as expected, the outcome at each level, the seconds, and the last line of the run. Exit
 status 1 where one is not: a right one that is different at `values` or `training`, or not equivalent there; a wrong one
-that is equivalent; one that is wrong at a level of its own and different elsewhere.
+that is equivalent; one that is wrong at a level of its own and different elsewhere; one without an oracle, for which none
+is offered.
 """
 
 import argparse
@@ -62,17 +63,19 @@ def main() -> int:
     first, step = map(int, args.part.split("/"))
     chosen = [p for p in PAIRS if args.only in p[0] and args.expected in ("", p[4])][first::step]
     off = 0
-    for name, kind, reference, candidate, expected in chosen:
+    for name, kind, reference, candidate, expected, *options in chosen:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "report.json"
             command = [sys.executable, "-m", "equivcheck", "verify", reference, candidate, "--kind", kind]
             command += ["--profile", args.profile, "--seed", args.seed, "--device", args.device, "--jobs", args.jobs]
-            command += ["--require", "values,training", "--json", str(file)]
+            command += ["--require", "values,training", "--json", str(file), *options]
             done = subprocess.run(command, cwd=_PAIRS, capture_output=True, text=True, check=False)
             report = Report.load(file) if file.exists() else None
         lines = (done.stdout or done.stderr).strip().splitlines()
         said = "NO REPORT" if report is None else verdict_on(expected, report, done.returncode)
+        if expected == "no oracle":
+            said = "" if done.returncode == 2 and "--oracle" in lines[-1] else "NOT OFFERED"
         shown = "" if report is None else " ".join(_SHORT[report.levels[level]] for level in LEVELS)
         off += bool(said)
         seconds = time.monotonic() - began

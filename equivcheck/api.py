@@ -97,7 +97,7 @@ def verify(
         worker_memory: How many bytes a process may use; by default 80 % of what is free.
         setup: The import string of a function that each process calls first.
         listener: Its methods are called with the progress of the run and, if it has `differs`, with the first difference
-            at each level at once. An exception of theirs ends the run.
+            at each required level at once. An exception of theirs ends the run.
         keep: A function that is given a partial report before the first check and after every one.
         shared: Whether the process of a pair of import strings is kept for the next such call: tests share one.
         all_cases: Whether every check runs all of its cases although its levels are different without it.

@@ -1,4 +1,4 @@
-"""Pairs of an original and a candidate, as (name, kind, original, candidate, what is expected of the verdict)."""
+"""Pairs of an original and a candidate, as (name, kind, original, candidate, what is expected of the verdict, options...)."""
 
 PAIRS = [
     # functions that are right
@@ -135,14 +135,32 @@ PAIRS = [
         "function",
         "restricted.py:original_halves",
         "restricted.py:tiled",
+        "no oracle",
+    ),
+    (
+        "restricted original halves by tiled with an oracle",
+        "function",
+        "restricted.py:original_halves",
+        "restricted.py:tiled",
         "right",
+        "--oracle",
+        "restricted.py:reference",
     ),
     (
         "restricted original no double by kernel",
         "function",
         "restricted.py:original_no_double",
         "restricted.py:kernel",
+        "no oracle",
+    ),
+    (
+        "restricted original no double by kernel with an oracle",
+        "function",
+        "restricted.py:original_no_double",
+        "restricted.py:kernel",
         "right",
+        "--oracle",
+        "restricted.py:reference",
     ),
     (
         "restricted original casts by casts as well",

@@ -59,7 +59,7 @@ class Checking(Checked):
         Args:
             plan: The answer to the question `plan`.
             accepted: Name of a check -> the difference that is accepted.
-            required: The levels at which a difference ends a run that is to end at the first one.
+            required: The levels that the verdict rests on.
             finished: A function that is called after every check.
         """
         self._plan, self._accepted = plan, accepted
@@ -76,7 +76,7 @@ class Checking(Checked):
             usable=self._plan["usable"],
             domain=self._plan["drawn_from"],
         )
-        for check in self._after_first_cases(checks):
+        for check in self._after_first_cases(checks, required):
             self._judge(check)
             self.listener.finished(self._result_of(check["name"]))
             finished()
@@ -90,10 +90,12 @@ class Checking(Checked):
     def _result_of(self, name: str) -> CheckResult:
         return next(result for result in self.results if result.name == name)
 
-    def _after_first_cases(self, checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _after_first_cases(
+        self, checks: Sequence[Mapping[str, Any]], required: Collection[str]
+    ) -> list[Mapping[str, Any]]:
         """Run the first cases of each check; the checks in the order in which the rest of them is run."""
         planned = {c["name"]: c["planned"] for c in checks}
-        first_difference = FirstDifference(self.listener, self._accepted)
+        first_difference = FirstDifference(self.listener, self._accepted, required)
 
         def on_case(name: str, outcome: CaseOutcome) -> None:
             check, _ = round_of(name)

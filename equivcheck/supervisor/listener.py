@@ -11,7 +11,7 @@ class Listener(Protocol):
     """Receives the progress of a run; `stage` is the name of a check, or `sensitivity`.
 
     If it has a method `differs(check, level, case, message)` as well, that is called with the first difference at each
-    level as soon as it is seen, before it is made small.
+    required level as soon as it is seen, before it is made small.
     """
 
     def progress(self, stage: str, done: int, total: int) -> None: ...

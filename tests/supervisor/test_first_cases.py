@@ -98,6 +98,11 @@ def test_the_first_difference_is_given_before_it_is_made_small() -> None:
     assert [event[2] for event in listener.events if event[0] == "differs"] == ["values", "training"]
 
 
+def test_a_difference_at_a_level_that_is_not_required_is_not_given() -> None:
+    _, listener = judged(Slanted, require="training")
+    assert [event[2] for event in listener.events if event[0] == "differs"] == ["training"]
+
+
 def test_a_listener_of_two_methods_is_enough() -> None:
     class Old:
         def progress(self, stage: str, done: int, total: int) -> None: ...
