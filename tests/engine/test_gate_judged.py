@@ -10,7 +10,7 @@ from green_reports import APPLYING, DTYPES, changed, green
 
 from equivcheck.report.catalogue import least_cases
 from equivcheck.report.installed_packages import content_of, version_of
-from equivcheck.report.model import Package
+from equivcheck.report.model import Counterexample, Package
 from equivcheck.report.provenance import digests
 from equivcheck.runtime.source_files import CHANGED, hash_of
 
@@ -155,3 +155,15 @@ def test_a_module_or_a_data_file_that_was_used_is_compared_too(tree: Path) -> No
 def test_a_report_of_an_older_equivcheck_is_one_line(tree: Path) -> None:
     old = green(tree, schema_version=2, dtypes=())
     assert "stale: an older equivcheck wrote it (schema version 2)" in the_reason(tree, old)
+
+
+def test_few_cases_of_a_shortened_check_are_no_reason_where_its_level_is_different(tree: Path) -> None:
+    asked = {"require": ("values", "training", "transforms")}
+    example = Counterexample("B1", "differs", "equivcheck replay B1")
+    apart = replace(
+        changed(green(tree), "checkpoint", outcome="different", counterexample=example),
+        **asked,  # type: ignore[arg-type]
+    )
+    assert reasons_of(tree, changed(apart, "errors", cases=2, shortened=True), **asked) == []
+    assert "check errors ran on 2 cases" in the_reason(tree, changed(apart, "errors", cases=2), **asked)
+    assert "check output ran on 2 cases" in the_reason(tree, changed(apart, "output", cases=2, shortened=True), **asked)

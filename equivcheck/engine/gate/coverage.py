@@ -99,5 +99,7 @@ def _excused(report: Report, check: Listed, result: CheckResult, dtypes: Sequenc
     """Whether few cases have a reason: the check stopped at a difference, or no dtype of it runs on both sides."""
     if result.outcome in ("different", "deviation"):
         return True
+    if result.shortened and all(report.levels[level] == "different" for level in result.levels):
+        return True  # the rest of its cases was left, and what is held against these levels is that they are different
     drawn = [dtype for dtype in check.dtypes if dtype in (dtypes or DTYPES)]
     return all(dtype in report.dtypes_not_run for dtype in drawn)
