@@ -106,6 +106,7 @@ class Checking(Checked):
         pieces = {c["name"]: [self._pieces[c["name"]][number] for number in dict.fromkeys(c["first"])] for c in checks}
         self.workers.begin([piece for of_check in pieces.values() for piece in of_check], on_case)
         for name, of_check in pieces.items():
+            self.listener.progress(name, self._counts.get(name, 0), planned[name])
             for piece in of_check:
                 self.workers.finish([piece])
             self._first[name] = copied(of_check)

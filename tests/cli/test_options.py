@@ -59,6 +59,8 @@ def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> N
         "deviations": {},
         "require_backend": (),
         "strict": False,
+        "all_cases": False,
+        "fail_fast": False,
         "case_seconds": None,
         "worker_memory": None,
         "setup": None,
@@ -71,7 +73,7 @@ def test_every_option_arrives(judge: Judge) -> None:
     line = (
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
-    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict"]
+    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict", "--all", "--fail-fast"]
     more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
     more += ["--require", "drop-in,values", "--domain", "head_size == 64"]
     main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
@@ -89,6 +91,8 @@ def test_every_option_arrives(judge: Judge) -> None:
         "deviations": {"logits": "on purpose"},
         "require_backend": ("bfloat16=flash",),
         "strict": True,
+        "all_cases": True,
+        "fail_fast": True,
         "case_seconds": 7.0,
         "worker_memory": 2.0**31,
         "setup": "s:S",
