@@ -73,7 +73,15 @@ def test_every_option_arrives(judge: Judge) -> None:
     line = (
         "verify a:A b:B --kind module --device cuda:1 --profile quick --check output --check logits --exclude causality"
     )
-    more = ["--deviation", "logits=on purpose", "--require-backend", "bfloat16=flash", "--strict", "--all", "--fail-fast"]
+    more = [
+        "--deviation",
+        "logits=on purpose",
+        "--require-backend",
+        "bfloat16=flash",
+        "--strict",
+        "--all",
+        "--fail-fast",
+    ]
     more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
     more += ["--require", "drop-in,values", "--domain", "head_size == 64"]
     main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
