@@ -38,6 +38,7 @@ _NOISE = 2.0**-40
 """Share of the largest number of all. A smaller truth is a zero with rounding in float64, such as the gradient of a
 key's bias. A candidate that gives zero there, or computes in float64 too, errs by all of it, and has no bias."""
 
+_TIMES_THE_ORIGINAL = 2.0
 _LONGEST = 512  # positions: with more, 24 problems take longer than all other checks
 _BEYOND = 1.5  # times the number of terms at which a sum stands still: a third of them is lost
 _WIDTH = 8
@@ -78,7 +79,36 @@ def lengthened(case: Case) -> Case | None:
 
 
 def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
-    """Judge the errors of many problems; the mean over a whole tensor may be `share` unit roundoffs."""
+    """Judge the errors of many problems; the mean over a whole tensor may be `share` unit roundoffs.
+
+    Where the original has such a mean itself, twice that is allowed to the candidate: a truth may be no more than the
+    rounding of float64, such as the gradient of a norm's weight over a width of one.
+    """
+    # all exponentials may err to one side, each by its whole budget: float32's are not rounded correctly
+    exponentials = dtype_row(case.dtype).exp_ulps
+    shares = max(share, exponentials), max(float(ROUNDINGS), exponentials)
+    of_candidate = _statistics(pair, case, of_reference=False)
+    try:
+        return _judged(of_candidate, shares, case)
+    except Mismatch:
+        return _judged(of_candidate, shares, case, _statistics(pair, case, of_reference=True))
+
+
+_Statistics = tuple[
+    dict[str, Tensor], dict[str, Tensor]
+]  # of whole tensors (replicas, 1), of slices (replicas, slices)
+
+
+def _judged(
+    statistics: _Statistics, shares: tuple[float, float], case: Case, originals: _Statistics = ({}, {})
+) -> CaseResult:
+    tests = sum(stacked.shape[1] for part in statistics for stacked in part.values())
+    parts = zip(statistics, shares, originals, strict=True)
+    return CaseResult.worst([_worst(part, share, tests, case, original) for part, share, original in parts])
+
+
+def _statistics(pair: Pair, case: Case, *, of_reference: bool) -> _Statistics:
+    """Slopes and means of the errors of one side, in unit roundoffs."""
     errors: dict[str, list[Tensor]] = defaultdict(list)  # in unit roundoffs, a tensor per problem
     truths: dict[str, list[Tensor]] = defaultdict(list)
     noise: list[float] = []
@@ -90,20 +120,16 @@ def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
         def run(module: nn.Module, problem: Problem = problem) -> Results:
             return problem.run(module, problem.inputs, gradients=True)
 
-        candidate_results = candidate_run(problem, run)
+        results = run(problem.reference) if of_reference else candidate_run(problem, run)
         noise.append(_NOISE * max(float(true.abs().max()) for true in values.values() if true.numel()))
         for name, true in values.items():
-            candidate_value = candidate_results.get(name)
-            if (
-                candidate_value is None
-                or candidate_value.shape != true.shape
-                or not true.numel()
-                or not bool(candidate_value.isfinite().all())
-            ):
+            value = results.get(name)
+            if value is None or value.shape != true.shape or not true.numel() or not bool(value.isfinite().all()):
                 continue
-            errors[name].append((candidate_value.to(true.device, torch.float64) - true) / u)
+            errors[name].append((value.to(true.device, torch.float64) - true) / u)
             truths[name].append(true)
-    whole, sliced = {}, {}  # (replicas, 1) and (replicas, slices)
+    whole: dict[str, Tensor] = {}
+    sliced: dict[str, Tensor] = {}
     for name, samples in errors.items():
         if len(samples) < _REPLICAS:
             continue
@@ -124,15 +150,7 @@ def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
                 sliced[f"{what} along dimension {dim - 1}"] = _ratio(
                     numerator.sum(others), denominator.sum(others), floor * (elements / true.shape[dim])
                 )
-    # all exponentials may err to one side, each by its whole budget: float32's are not rounded correctly
-    exponentials = dtype_row(case.dtype).exp_ulps
-    tests = sum(stacked.shape[1] for statistics in (whole, sliced) for stacked in statistics.values())
-    return CaseResult.worst(
-        (
-            _worst(whole, max(share, exponentials), tests, case),
-            _worst(sliced, max(float(ROUNDINGS), exponentials), tests, case),
-        )
-    )
+    return whole, sliced
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, noise: Tensor) -> Tensor:
@@ -140,7 +158,9 @@ def _ratio(numerator: Tensor, denominator: Tensor, noise: Tensor) -> Tensor:
     return torch.where(denominator > noise, numerator / denominator, math.nan)
 
 
-def _worst(statistics: dict[str, Tensor], share: float, tests: int, case: Case) -> CaseResult:
+def _worst(
+    statistics: dict[str, Tensor], share: float, tests: int, case: Case, originals: dict[str, Tensor]
+) -> CaseResult:
     """The mean nearest to the limit of chance and `share` roundoffs; raises Mismatch for a mean beyond its limit."""
     quantile = student_quantile(FALSE_ALARM / max(1, tests), _REPLICAS - 1)
     worst = CaseResult(0.0)
@@ -148,6 +168,8 @@ def _worst(statistics: dict[str, Tensor], share: float, tests: int, case: Case) 
         judged = stacked.isfinite().all(0)  # a truth of zero has no slope
         mean, deviation = stacked.mean(0), stacked.std(0)
         allowed = quantile * deviation / math.sqrt(_REPLICAS) + share
+        if name in originals:
+            allowed = torch.maximum(allowed, _TIMES_THE_ORIGINAL * originals[name].mean(0).abs().nan_to_num())
         ratios = torch.where(judged, mean.abs() / allowed, 0.0)
         at = int(ratios.argmax())
         ratio, where = float(ratios[at]), name if len(ratios) == 1 else f"{name}, at {at}"
