@@ -32,6 +32,7 @@ from equivcheck.report import streams
 from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.levels import levels_of
 from equivcheck.report.outputs import Outputs
+from equivcheck.runtime.import_strings import refuse_misspelt
 
 if TYPE_CHECKING:
     from equivcheck.report.model import Report
@@ -139,6 +140,7 @@ def verify(
 
     kind, where = options.pop("kind"), options.pop("device")
     try:
+        refuse_misspelt(reference, candidate)
         nurseries.start()  # in parallel to the lines below
         with follow(streams.current().notes()) as listener:
             report = api.verify(

@@ -8,6 +8,7 @@ from typing import Any
 from equivcheck.errors import UsageError
 from equivcheck.runtime import global_state
 from equivcheck.runtime.file_modules import module_of
+from equivcheck.runtime.import_strings import parts_of
 
 __all__ = ["line_of", "load", "load_candidate", "name_of"]
 
@@ -39,12 +40,7 @@ def load(spec: str, root: Path | None = None) -> Any:
     Raises:
         UsageError: The import string has another form, or there is no such object.
     """
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise UsageError(
-            f"{spec!r} is no import string: write 'package.module:name' or 'path/to/file.py:name', "
-            "with a colon before the name"
-        )
+    place, name = parts_of(spec)
     try:
         module = (
             module_of((root or Path()) / Path(place).expanduser())

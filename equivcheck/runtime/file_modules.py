@@ -15,7 +15,20 @@ from equivcheck.errors import UsageError
 from equivcheck.runtime.folder_imports import FileLoader, join
 from equivcheck.runtime.module_files import made_of
 
-__all__ = ["imported_as", "module_of"]
+__all__ = ["existing", "imported_as", "module_of"]
+
+
+def existing(path: Path) -> Path:
+    """The path of a file, with the links in its folder resolved.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    path = path.expanduser()
+    path = Path(os.path.realpath(path.parent), path.name)
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}: give the path of a Python file before the colon")
+    return path
 
 
 def module_of(path: Path) -> ModuleType:
@@ -28,10 +41,7 @@ def module_of(path: Path) -> ModuleType:
         UsageError: There is no such file, or it has two modules already.
         BaseException: The file raised it when it ran.
     """
-    path = path.expanduser()
-    path = Path(os.path.realpath(path.parent), path.name)
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}: give the path of a Python file before the colon")
+    path = existing(path)
     known = made_of(str(path))
     if len(known) > 1:
         names = " and as ".join(module.__name__ for module in known)
