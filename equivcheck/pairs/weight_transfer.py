@@ -164,11 +164,12 @@ class Weights:
 def carry_over(transfer: Transfer | None, weights: Weights, candidate: nn.Module, config: Any) -> None:
     """Give the candidate the reference's weights; exceptions of loading propagate.
 
-    Buffers of the candidate without a counterpart in the reference keep their values.
+    Buffers of the candidate without a counterpart in the reference keep their values, and those that the reference
+    alone has, such as a mask, are left out: what that means for checkpoints is what the check `checkpoint` looks at.
     """
     state, shapes = weights.state, weights.shapes
     if transfer is None:
-        candidate.load_state_dict(state, strict=True)
+        candidate.load_state_dict(_with_buffers_of(candidate, state, shapes), strict=True)
         return
     candidate_state = {name: value.detach() for name, value in transfer(state, config).items()}
     initial_state = candidate.state_dict()
@@ -183,6 +184,21 @@ def carry_over(transfer: Transfer | None, weights: Weights, candidate: nn.Module
     candidate.load_state_dict(candidate_state, strict=True)
     rest = {name: value.shape for name, value in state.items() if name not in shapes}
     vars(candidate)[_KEY] = _Carried(transfer, config, shapes, rest)
+
+
+def _with_buffers_of(candidate: nn.Module, state: dict[str, Any], shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+    """The state with the buffers that the candidate has, as far as the two have not the same ones."""
+    buffers = {name for name, _ in candidate.named_buffers()}
+    initial_state = candidate.state_dict()
+    left_out = {name for name in state if name not in shapes and name not in initial_state}
+    added = {name for name in initial_state if name not in state and name in buffers}
+    if not left_out and not added:
+        return state
+    changed = copy.copy(state)  # with the attributes that torch sets on it
+    for name in left_out:
+        del changed[name]
+    changed.update((name, initial_state[name]) for name in added)
+    return changed
 
 
 def named_back(module: nn.Module, values: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:

@@ -157,7 +157,7 @@ def test_a_report_of_an_older_equivcheck_is_one_line(tree: Path) -> None:
     assert "stale: an older equivcheck wrote it (schema version 2)" in the_reason(tree, old)
 
 
-def test_few_cases_of_a_shortened_check_are_no_reason_where_its_level_is_different(tree: Path) -> None:
+def test_few_cases_of_a_shortened_check_are_allowed_at_a_different_level(tree: Path) -> None:
     asked = {"require": ("values", "training", "transforms")}
     example = Counterexample("B1", "differs", "equivcheck replay B1")
     apart = replace(

@@ -7,6 +7,8 @@ import torch
 from one_projection import OneProjection, OneProjectionFused, spelled_out
 from torch import Tensor, nn
 
+import equivcheck
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.errors import Mismatch
@@ -86,3 +88,25 @@ def test_a_weight_that_gets_no_gradient_where_it_alone_is_trained_is_seen() -> N
 
     with pytest.raises(Mismatch, match="alone need a gradient"):
         BY_NAME["gradients"].run(pair(Frozen), CASE.but(seed=1))
+
+
+class WithTable(CausalSelfAttention):
+    """With a buffer that no result depends on."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.register_buffer("table", torch.arange(4.0))
+
+
+class FlashWithTable(FlashCausalSelfAttention, WithTable):
+    """The same in the candidate."""
+
+
+@pytest.mark.parametrize(
+    ("original", "candidate"), [(WithTable, FlashCausalSelfAttention), (CausalSelfAttention, FlashWithTable)]
+)
+def test_a_buffer_that_one_side_has_does_not_hinder_the_weights(original: Any, candidate: Any) -> None:
+    options: dict[str, Any] = {"kind": "module", "device": "cpu", "profile": "quick"}
+    report = equivcheck.verify(original, candidate, checks=["output", "checkpoint"], **options)
+    assert report.levels["values"] == "equivalent"
+    assert report.levels["drop-in"] == "different"
