@@ -119,7 +119,14 @@ _SPIN = "while True: pass"
 _SEGV = "ctypes.string_at(0)"
 
 CANDIDATES = (
-    Hostile("exit at import", "os._exit(0)\n", statuses=(2,), says="cannot import", report=False, short=True),
+    Hostile(
+        "exit at import",
+        "os._exit(0)\nCandidate = Right\n",
+        statuses=(2,),
+        says="cannot import",
+        report=False,
+        short=True,
+    ),
     Hostile("exit in the constructor", _in_constructor("os._exit(0)"), says="status 0", short=True),
     Hostile("exit in forward", _in_forward("os._exit(0)"), says="status 0"),
     Hostile("exit in forward where long", _in_forward("os._exit(0)", where="x.size(1) > 64"), says="-T", short=True),
@@ -129,7 +136,7 @@ CANDIDATES = (
     Hostile(
         "exit at exit of a right one", "atexit.register(os._exit, 0)\nclass Candidate(Right): pass\n", says="atexit"
     ),
-    Hostile("hang at import", f"{_SPIN}\n", statuses=(2,), says="cannot import", report=False),
+    Hostile("hang at import", f"{_SPIN}\nCandidate = Right\n", statuses=(2,), says="cannot import", report=False),
     Hostile("hang in the constructor", _in_constructor(_FOREVER), says="did not answer"),
     Hostile("hang in forward", _in_forward(_SPIN), says="did not answer", short=True),
     Hostile("hang in forward where long", _in_forward(_SPIN, where="x.size(1) > 64"), says="did not answer"),
