@@ -15,7 +15,7 @@ import time
 import warnings
 from typing import Any
 
-from parts import share
+from parts import of_part, takes_parts
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
@@ -60,12 +60,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="gate")
     parser.add_argument("--whole", type=int, default=0, metavar="N", help="run every N-th fault to its end, too")
-    parser.add_argument("--part", default="0/1", help="I/N: every N-th fault from the I-th on")
-    parser.add_argument("--only", default="", help="those with this text in their names")
+    takes_parts(parser)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    part, parts = share(args.part)
-    chosen = [fault for fault in FAULTS if args.only in fault.name][part::parts]
+    chosen = of_part(FAULTS, args)
     _, right_s = run(FlashCausalSelfAttention, args.profile, fail_fast=False)
     print(f"the right pair: {right_s:.1f} s", flush=True)
     shares: dict[str, float] = {}

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 
-from parts import share
+from parts import of_part, takes_parts
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention
@@ -23,12 +23,10 @@ def main() -> int:
     parser.add_argument("--profile", default="gate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="those with this text in their names")
-    parser.add_argument("--part", default="0/1", help="I/N: every N-th fault from the I-th on")
+    takes_parts(parser)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    part, parts = share(args.part)
-    chosen = [fault for fault in FAULTS if args.only in fault.name][part::parts]
+    chosen = of_part(FAULTS, args)
     off = 0
     for fault in chosen:
         began = time.monotonic()

@@ -1,16 +1,17 @@
 """Studies that run in parts, on one machine or several: what a part has reached is on disk whole at any moment, and adds up."""
 
+import argparse
 import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from equivcheck.report.files import write_whole
 
-__all__ = ["Kept", "dumped", "reached", "share", "write"]
+__all__ = ["Kept", "dumped", "of_part", "reached", "share", "takes_parts", "write"]
 
 
 def share(part: str) -> tuple[int, int]:
@@ -19,6 +20,18 @@ def share(part: str) -> tuple[int, int]:
     if not 0 <= number < parts:
         raise SystemExit(f"--part {part}: I is one of 0 to N - 1")
     return number, parts
+
+
+def takes_parts(parser: argparse.ArgumentParser) -> None:
+    """Give a study of named things the options --only and --part."""
+    parser.add_argument("--only", default="", help="those with this text in their names")
+    parser.add_argument("--part", default="0/1", help="I/N: every N-th of them from the I-th on")
+
+
+def of_part(named: Sequence[Any], args: argparse.Namespace) -> Sequence[Any]:
+    """The things that these options choose."""
+    part, parts = share(args.part)
+    return [one for one in named if args.only in one.name][part::parts]
 
 
 def write(path: Path, text: str) -> None:

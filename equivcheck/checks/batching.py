@@ -26,17 +26,22 @@ def batching(pair: Pair, case: Case) -> CaseResult:
     order = torch.randperm(case.batch_size, generator=generator(case, "order")).to(problem.device)
     inverse = torch.argsort(order)
     half = problem.part_of_length(max(1, case.seq_len // 2))
-    results = [
+    results = []
+    if problem.allows(batch_size=1):
+        results.append(_compare(problem, "each example alone", _alone))
+    else:
+        results.append(CaseResult(notes=("each example alone is outside of the domain",)))
+    results.append(
         _compare(
             problem,
             "the batch in another order",
             lambda p, m: _edited(_run(p, m, lambda x: x[order]), lambda y: y[inverse]),
         )
-    ]
-    if problem.allows(batch_size=1):
-        results.insert(0, _compare(problem, "each example alone", _alone))
+    )
     if half < case.seq_len:
         results.append(_prefix(problem, half))
+    else:
+        results.append(CaseResult(notes=("every prefix is outside of the domain",)))
     return CaseResult.together(results)
 
 

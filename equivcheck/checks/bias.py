@@ -94,9 +94,8 @@ def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
         return _judged(of_candidate, shares, case, _statistics(pair, case, of_reference=True))
 
 
-_Statistics = tuple[
-    dict[str, Tensor], dict[str, Tensor]
-]  # of whole tensors (replicas, 1), of slices (replicas, slices)
+_Statistics = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Of whole tensors, (replicas, 1), and of slices, (replicas, slices), by name."""
 
 
 def _judged(

@@ -81,7 +81,8 @@ def _calls(problem: Problem) -> list[_Call]:
     calls = [_Call(problem), _Call(problem, " and no_grad", gradients=False)]
     case = problem.case
     half = problem.part_of_length(max(1, case.seq_len // 2))
-    calls.append(_Call(first_positions(problem, half), f", called with {half} positions after {case.seq_len}"))
+    if half < case.seq_len:
+        calls.append(_Call(first_positions(problem, half), f", called with {half} positions after {case.seq_len}"))
     if not case.attn_pdrop and not case.resid_pdrop:
         other = replace(problem, case=case.but(training=not case.training))
         calls.append(_Call(other, f", switched to {'eval' if case.training else 'train'}()"))

@@ -38,8 +38,8 @@ def lengths(pair: Pair, case: Case) -> CaseResult:
     truth = problem.truth(gradients=bool(problem.names))
     names = [name for name in truth.values if name != "loss" and not name.startswith("grad ")]
     cut_lengths = [length for length in lengths_of(case) if problem.allows(seq_len=length)]
-    short = min(case.seq_len, _BEGINNINGS[case.seed % len(_BEGINNINGS)])
-    beginning = first_positions(problem, problem.part_of_length(short))
+    short = problem.part_of_length(_BEGINNINGS[case.seed % len(_BEGINNINGS)])
+    beginning = first_positions(problem, short)
     if not _is_causal(beginning, truth, names):
         return CaseResult(
             notes=("the original's outputs depend on what follows: prefixes were not compared",),

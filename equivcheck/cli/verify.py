@@ -220,6 +220,7 @@ def replay(
     meant = first(domain, config.domain)
     require_grammar(meant)
     import_from_here()
+    refuse_misspelt(reference, candidate)
 
     from equivcheck.report import table
 

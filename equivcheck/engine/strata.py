@@ -10,7 +10,7 @@ from equivcheck.checks import Check
 from equivcheck.numerics.dtypes import HALF, WIDE
 from equivcheck.pairs.pair import Pair
 
-__all__ = ["classes", "first_look"]
+__all__ = ["classes", "first_look", "spaces_of"]
 
 _N = TypeVar("_N", int, float)
 
@@ -62,17 +62,15 @@ _LOOKS, _LONGEST_OF_A_FIRST_LOOK = 2, 128
 
 def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
     """The case space in classes of dtype and length, short ones first, each with its sure number of cases."""
-    return [(cases(space), count) for space, count in _counted(check, subject, dtypes, planned)]
+    return [(cases(space), count) for space, count in spaces_of(check, subject, dtypes, planned)]
 
 
-def first_look(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[int]:
+def first_look(spaces: Sequence[CaseSpace]) -> list[int]:
     """The numbers of the classes whose first cases are run before any others: a typical one, and a longer one.
 
-    Of a check with one class it is that number twice, for two cases.
-
-    The first case of a class is its simplest, in a wide dtype where there is one: what differs there is no rounding.
+    Of a check with one class it is that number twice, for two cases. The first case of a class is its simplest, in a
+    wide dtype where there is one: what differs there is no rounding.
     """
-    spaces = [space for space, _ in _counted(check, subject, dtypes, planned)]
 
     def merit(number: int) -> tuple[bool, int, bool]:
         space = spaces[number]
@@ -86,7 +84,8 @@ def first_look(check: Check, subject: Pair, dtypes: Sequence[str], planned: int)
     return [*best, *best][:_LOOKS]
 
 
-def _counted(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[CaseSpace, int]]:
+def spaces_of(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[CaseSpace, int]]:
+    """The spaces of the classes of a check, in their order, each with its number of cases."""
     space = _space(check, subject, dtypes)
     longest, shortest = space.max_seq_len, space.min_seq_len
     lengths = [

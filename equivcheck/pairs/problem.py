@@ -81,6 +81,8 @@ class Problem:
     def part_of_length(self, length: int) -> int:
         """The length inside of the domain that is nearest to this one; the whole length if no shorter one is inside."""
         whole = self.case.seq_len
+        if length >= whole:
+            return whole
         near = sorted(range(1, whole), key=lambda other: (abs(other - length), other))
         return next((other for other in near if self.allows(seq_len=other)), whole)
 

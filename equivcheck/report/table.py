@@ -108,14 +108,7 @@ def plain(report: Report) -> str:
         lines.append("  ".join(cells).rstrip())
     for heading, body in sections(report):
         lines += ["", f"{heading}:", *(f"  {line}".rstrip() for line in body)]
-    lines += [
-        "",
-        *domain_lines(report),
-        *shortened_lines(report),
-        levels_line(report),
-        sensitivity_line(report),
-        verdict_line(report),
-    ]
+    lines += ["", *_facts(report), verdict_line(report)]
     return "\n".join(lines) + "\n"
 
 

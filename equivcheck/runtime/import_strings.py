@@ -42,7 +42,7 @@ def refuse_misspelt(*specs: str) -> None:
         specs: Import strings, with modules as `sys.path` has them and files from the current folder.
 
     Raises:
-        UsageError: The form is another one, there is no such file or module, or its source binds no such name.
+        UsageError: The form is another one, there is no such file or module, or its source has no such name.
     """
     for spec in specs:
         place, name = parts_of(spec)
@@ -77,7 +77,7 @@ def _file_of(module: str) -> Path | None:
 
 
 def _names_in(file: Path) -> tuple[set[str], list[str]] | None:
-    """The names that a source binds anywhere, and the callables among those of its first level.
+    """The names in a source, bound or used, and the callables among those of its first level.
 
     None if that is not certain, or if it has no callable: then its import says more.
     """
@@ -85,22 +85,22 @@ def _names_in(file: Path) -> tuple[set[str], list[str]] | None:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
-    bound: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name):
-            bound.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Attribute) and node.attr in _DYNAMIC:
             return None
         elif isinstance(node, ast.alias):
             if node.name == "*":
                 return None
-            bound.add((node.asname or node.name).partition(".")[0])
+            names.add((node.asname or node.name).partition(".")[0])
     callables = [
         node.name
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
-    certain = callables and not bound & set(_DYNAMIC)
-    return (bound, sorted(callables)) if certain else None
+    certain = callables and not names & set(_DYNAMIC)
+    return (names, sorted(callables)) if certain else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.checks import CHECKS, Check
-from equivcheck.engine.strata import classes, first_look
+from equivcheck.engine.strata import first_look, spaces_of
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
@@ -76,13 +76,16 @@ def plan_of(
     """
     file, line = defined_at(pair.candidate, root) or (None, None)
     sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
+    spaces = {
+        name: [space for space, _ in spaces_of(check, pair, usable, planned[name])] for name, check in checks.items()
+    }
     return {
         "checks": [
             {
                 "name": name,
                 "planned": planned[name],
-                "classes": len(classes(check, pair, usable, planned[name])),
-                "first": first_look(check, pair, usable, planned[name]),
+                "classes": len(spaces[name]),
+                "first": first_look(spaces[name]),
                 "judges": check.judges,
                 "slow": check.slow,
                 "replay": replay_line(pair, check),

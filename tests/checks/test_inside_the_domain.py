@@ -11,6 +11,7 @@ from torch import Tensor
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.engine.planting import planted
+from equivcheck.errors import Mismatch
 from equivcheck.gpt import GPT
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
@@ -117,7 +118,7 @@ def test_beyond_that_rounding_a_candidate_is_different(check: str) -> None:
     def off(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
         return single(q, k, v, is_causal=is_causal) * (1 + 2e-5)
 
-    with pytest.raises(Exception, match="than rounding in float32 explains"):
+    with pytest.raises(Mismatch, match="than rounding in float32 explains"):
         BY_NAME[check].run(resolve(single, off, kind="function", device="cpu"), WIDE)
 
 
@@ -129,8 +130,20 @@ def test_an_exact_original_lends_a_coarse_candidate_nothing() -> None:
             s = s.masked_fill(torch.ones_like(hidden, dtype=torch.bool).triu(1), -torch.inf)
         return s.softmax(-1) @ v
 
-    with pytest.raises(Exception, match="than rounding in float64 explains"):
+    with pytest.raises(Mismatch, match="than rounding in float64 explains"):
         BY_NAME["output"].run(resolve(exact, single, kind="function", device="cpu"), WIDE)
+
+
+def test_an_original_a_little_beyond_its_budget_lends_nothing() -> None:
+    def slanted(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
+        rounded = q.float().to(q.dtype) - q  # zero in the oracle
+        s = (q + 2.0**-20 * rounded) @ k.mT * q.size(-1) ** -0.5  # (B, H, T, S)
+        if is_causal:
+            s = s.masked_fill(torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1), -torch.inf)
+        return s.softmax(-1) @ v
+
+    with pytest.raises(Mismatch, match="than rounding in float64 explains"):
+        BY_NAME["output"].run(resolve(slanted, single, kind="function", device="cpu"), WIDE)
 
 
 def masked(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
@@ -156,5 +169,5 @@ def test_a_mask_that_a_pass_overwrites_is_a_difference(check: str) -> None:
     pair = resolve(masked, masked_in_place, kind="function", device="cpu")
     case = CASE.but(mask="additive", seed=2)
     BY_NAME[check].run(resolve(masked, masked, kind="function", device="cpu"), case)
-    with pytest.raises(Exception, match=r"attn_mask was overwritten|modified by an inplace"):
+    with pytest.raises(Mismatch, match=r"attn_mask was overwritten|modified by an inplace"):
         BY_NAME[check].run(pair, case)

@@ -1,5 +1,6 @@
 """The comparison of all named results of a candidate with the oracle, and of the original's with the same oracle."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -126,8 +127,15 @@ def _compare_reference(problem: Problem, truth: Truth, reference: Results, ratio
 
 
 def _rounds_to_narrower(problem: Problem, truth: Truth, reference: Results) -> bool:
-    """Whether the original leaves the budget of the case's dtype, as its code rounds to a narrower one."""
-    return any(_reference_ratio(name, problem, truth, reference) > 1.0 for name in truth.values)
+    """Whether the original's error is nearer to a roundoff of the narrower dtype than to one of the case's dtype.
+
+    An original that only names a narrower dtype, and errs by a little more than its budget, lends nothing.
+    """
+    assert truth.narrower is not None, "the original asks for a narrower dtype"
+    narrower = torch.finfo(getattr(torch, truth.narrower.rounds_to)).eps
+    halfway = math.sqrt(narrower / torch.finfo(problem.case.torch_dtype).eps)
+    ratios = (_reference_ratio(name, problem, truth, reference) for name in truth.values)
+    return any(halfway < ratio < math.inf for ratio in ratios)
 
 
 def _reference_ratio(name: str, problem: Problem, truth: Truth, reference: Results) -> float:
