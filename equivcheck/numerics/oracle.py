@@ -14,6 +14,18 @@ from equivcheck.numerics.dtypes import DTYPES
 __all__ = ["Greatest", "Widened", "math_backend", "to_float64"]
 
 _NARROW = frozenset(getattr(torch, name) for name in DTYPES if name != "float64")
+_aten = torch.ops.aten
+_UNINITIALIZED = frozenset(
+    (
+        _aten.empty,
+        _aten.empty_like,
+        _aten.empty_permuted,
+        _aten.empty_strided,
+        _aten.new_empty,
+        _aten.new_empty_strided,
+    )
+)
+"""Operations whose result has what was in memory before."""
 
 
 class Widened(TorchDispatchMode):
@@ -59,6 +71,8 @@ class Greatest(Widened):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
+        if func.overloadpacket in _UNINITIALIZED and result.is_floating_point():
+            result.zero_()  # what was in memory before may be a large number, and views of it are results as well
         for value in result if isinstance(result, tuple | list) else (result,):
             if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
                 size = float(torch.nan_to_num(value.detach(), posinf=0.0, neginf=0.0).abs().max())

@@ -1,5 +1,6 @@
 """The oracle: float64 whatever the original's own code asks for, and nothing of the original changed by the way."""
 
+import ctypes
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
-from equivcheck.numerics.oracle import Widened, math_backend, to_float64
+from equivcheck.numerics.oracle import Greatest, Widened, math_backend, to_float64
 from equivcheck.pairs.resolve import resolve
 
 f64 = torch.float64
@@ -135,3 +136,17 @@ def test_asking_for_the_truth_leaves_the_problem_alone() -> None:
     assert problem.reference.key.weight is weight
     assert weight.dtype is torch.float32
     assert weight.grad is None
+
+
+def test_what_was_in_memory_before_is_no_number_of_the_original() -> None:
+    with Greatest() as mode:
+        left = [torch.zeros(4096, dtype=f64) for _ in range(50)]
+        places = {memory.data_ptr() for memory in left}
+        for memory in left:
+            ctypes.memset(memory.data_ptr(), 0x7E, memory.nbytes)  # past the mode: numbers of 1e301
+        del memory, left
+        again = [torch.empty(4096, dtype=f64) for _ in range(50)]
+        for memory in again:
+            memory[:1].fill_(3.0)  # a view of it is a result as well
+    assert places & {memory.data_ptr() for memory in again}
+    assert mode.greatest == 3.0

@@ -81,13 +81,13 @@ NOT_WRITTEN = "cannot be written ({reason}); redirect it to a place that can be 
 
 
 def run(does: str, *options: str, **given: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "command.py", "verify", "a:A", f"candidate:{does}", "--jobs", "1", *options]
+    command = [sys.executable, "command.py", "verify", "candidate:silent", f"candidate:{does}", "--jobs", "1", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, **given)
 
 
 def shell(line: str, does: str = "silent") -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which RUN is the command, and what it writes is kept apart from what bash does."""
-    line = line.replace("RUN", f"{sys.executable} command.py verify a:A candidate:{does} --jobs 1")
+    line = line.replace("RUN", f"{sys.executable} command.py verify candidate:silent candidate:{does} --jobs 1")
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
 
 

@@ -104,7 +104,7 @@ def test_nobody_is_asked_anything() -> None:
 
 
 def test_a_replay_is_captured_too() -> None:
-    command = [sys.executable, "command.py", "replay", "CASE", "a:A", "candidate:prints"]
+    command = [sys.executable, "command.py", "replay", "CASE", "candidate:silent", "candidate:prints"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr.startswith("printed by the pair (1 line):\n| one\n")
@@ -118,7 +118,8 @@ def test_the_streams_are_left_alone_for_a_debugger() -> None:
 
 def test_a_call_from_python_gets_its_streams_back() -> None:
     code = (
-        "import command, os, sys; out = sys.stdout; status = command.main(['verify', 'a:A', 'candidate:prints', '--jobs', '1'])\n"
+        "import command, os, sys; out = sys.stdout\n"
+        "status = command.main(['verify', 'candidate:silent', 'candidate:prints', '--jobs', '1'])\n"
         "assert sys.stdout is out; print('after', status, flush=True); os.write(2, b'after\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -156,7 +157,7 @@ def test_a_folder_that_is_gone_from_the_beginning_is_no_traceback(tmp_path: Path
     shutil.copytree(".", "../elsewhere")
     line = (
         f"mkdir gone && cd gone && rmdir ../gone; PYTHONPATH={tmp_path}${{PYTHONPATH:+:$PYTHONPATH}} "
-        f"{sys.executable} {tmp_path}/command.py verify a:A candidate:silent"
+        f"{sys.executable} {tmp_path}/command.py verify candidate:silent candidate:silent"
     )  # it starts a process of Python's own, which asks where it is
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
