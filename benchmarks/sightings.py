@@ -63,7 +63,7 @@ def sight(
             continue
         search = _Timed(check, subject, check.cases[profile], shrinks, began + max_s)
         search.started = began
-        search.run(classes(check, subject, DTYPES, search.planned), seed_for(seed, check.name))
+        search.run(classes(check, subject, DTYPES, search.planned, profile=profile), seed_for(seed, check.name))
         if search.minimal is not None:
             mismatch = search.failed[search.minimal]
             return {

@@ -11,7 +11,7 @@ from equivcheck.runtime.device import type_of
 
 __all__ = ["estimated_cases", "planned_cases", "require_a_judging_check", "select_checks", "shrink_calls"]
 
-_SHRINK_CALLS = {"quick": 100, "gate": 200, "thorough": 1000}
+_SHRINK_CALLS = {"screen": 100, "quick": 100, "gate": 200, "thorough": 1000}
 _FEWEST_CALLS, _TIMES_PLANNED = 8, 4
 _TIMES_ON_AN_ACCELERATOR = 8  # as many times the cases of cheap checks: a GPU has time for them
 

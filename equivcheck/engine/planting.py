@@ -17,6 +17,7 @@ from equivcheck.report.levels import VALUES
 __all__ = ["PlantedFault", "planted", "reference_error"]
 
 _FROM_INSIDE = {
+    "screen": 0,
     "quick": 0,
     "gate": 12,
     "thorough": len(FAULTS),

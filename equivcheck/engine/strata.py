@@ -7,8 +7,10 @@ from equivcheck.cases.domain_solving import is_possible
 from equivcheck.cases.features import MASK_SHAPES, mask_features
 from equivcheck.cases.strategies import LENGTHS, MODEL_REGIMES, CaseSpace, cases
 from equivcheck.checks import Check
+from equivcheck.engine.screening import screened
 from equivcheck.numerics.dtypes import HALF, WIDE
 from equivcheck.pairs.pair import Pair
+from equivcheck.report.catalogue import SCREEN
 
 __all__ = ["classes", "first_look", "spaces_of"]
 
@@ -60,9 +62,11 @@ _ONE_QUERY, _SHAPED = 0.1, 0.03  # of the planned cases, more
 _LOOKS, _LONGEST_OF_A_FIRST_LOOK = 2, 128
 
 
-def classes(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[Any, int]]:
+def classes(
+    check: Check, subject: Pair, dtypes: Sequence[str], planned: int, *, profile: str = ""
+) -> list[tuple[Any, int]]:
     """The case space in classes of dtype and length, short ones first, each with its sure number of cases."""
-    return [(cases(space), count) for space, count in spaces_of(check, subject, dtypes, planned)]
+    return [(cases(space), count) for space, count in spaces_of(check, subject, dtypes, planned, profile=profile)]
 
 
 def first_look(spaces: Sequence[CaseSpace]) -> list[int]:
@@ -84,9 +88,13 @@ def first_look(spaces: Sequence[CaseSpace]) -> list[int]:
     return [*best, *best][:_LOOKS]
 
 
-def spaces_of(check: Check, subject: Pair, dtypes: Sequence[str], planned: int) -> list[tuple[CaseSpace, int]]:
+def spaces_of(
+    check: Check, subject: Pair, dtypes: Sequence[str], planned: int, *, profile: str = ""
+) -> list[tuple[CaseSpace, int]]:
     """The spaces of the classes of a check, in their order, each with its number of cases."""
     space = _space(check, subject, dtypes)
+    if profile == SCREEN:
+        return [(one, 1) for one in screened(check.name, space)] if space.dtypes else []
     longest, shortest = space.max_seq_len, space.min_seq_len
     lengths = [
         (max(low, shortest), longest if high == LENGTHS[-1][1] else min(high, longest), share)

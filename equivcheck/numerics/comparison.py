@@ -191,14 +191,14 @@ def _judged(
     """A mask of the elements that are judged; None if all are judged and all are finite.
 
     Beyond the largest number of the dtype infinity is the right answer, and the original itself may overflow by
-    rounding. Elements whose truth is NaN are not judged either.
+    rounding: where it does, the candidate may. Elements whose truth is NaN are not judged either.
     """
     largest = float(torch.finfo(dtype).max)
     if math.isfinite(_greatest(error)) and _greatest(truth) + 8 * spread.reach <= largest:
         return None
     judged = truth.abs() + 8 * spread.farthest <= largest
     if reference_values is not None and not bool(torch.isfinite(reference_values).all()):
-        judged &= torch.isfinite(candidate_values)
+        judged &= torch.isfinite(candidate_values) | torch.isfinite(reference_values)
     return judged
 
 

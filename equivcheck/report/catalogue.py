@@ -16,6 +16,7 @@ __all__ = [
     "MODELS",
     "PARTS",
     "PROFILES",
+    "SCREEN",
     "Listed",
     "deviation_names",
     "is_listed",
@@ -33,7 +34,9 @@ KINDS = ("module", "function", "model", "replacement")
 PARTS, MODELS = ("module", "function"), ("model", "replacement")
 """The kinds of which a pair is a part of a model, and of which it is a whole one."""
 
-PROFILES = ("quick", "gate", "thorough")
+SCREEN = "screen"
+PROFILES = (SCREEN, "quick", "gate", "thorough")
+"""A screen has each check's first cases alone, in which most faults are seen: it refutes, and never says equivalent."""
 _ENOUGH = 8
 _ALL, _MODULES = KINDS, ("module", *MODELS)
 
@@ -72,8 +75,8 @@ class Listed:
         return self.findings.get(finding, self.level)
 
 
-def _cases(quick: int, gate: int, thorough: int) -> dict[str, int]:
-    return dict(zip(PROFILES, (quick, gate, thorough), strict=True))
+def _cases(quick: int, gate: int, thorough: int, *, screen: int = 1) -> dict[str, int]:
+    return dict(zip(PROFILES, (screen, quick, gate, thorough), strict=True))
 
 
 def _of_a_replacement(module: str, *names: str) -> tuple[Listed, ...]:

@@ -87,6 +87,8 @@ def verdict_line(report: Report) -> str:
         case "not judged":
             nothing = [r.name for r in report.results if "not judged" in r.levels.values()]
             facts.insert(0, f"nothing was compared in {', '.join(nothing) or 'a required level'}")
+        case "not refuted":
+            facts.insert(0, "a screen shows differences, and never that there is none: run --profile gate")
         case _:
             word = _equivalent(report)
             facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")

@@ -43,7 +43,7 @@ def levels_of(names: str | Iterable[str] | None, option: str = "--require") -> t
     return tuple(level for level in LEVELS if level in asked)
 
 
-_IN_ORDER = ("different", "not judged", "equivalent", "unsupported", "deviation", "not applicable")
+_IN_ORDER = ("different", "not judged", "not refuted", "equivalent", "unsupported", "deviation", "not applicable")
 """Of several checks the first of these is the outcome of the level: a refusal or a deviation leaves it equivalent."""
 
 

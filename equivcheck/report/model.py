@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from equivcheck.report.catalogue import is_listed, levels_known, listed
+from equivcheck.report.catalogue import SCREEN, is_listed, levels_known, listed
 from equivcheck.report.levels import LEVELS, outcome_at, required_of
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
 SCHEMA_VERSION = 5
 """4 had no levels; 3 had no `sealed` either; 2 had no `dtypes`, `packages` and `not_covered` either; 1 is not read."""
 
-Outcome = Literal["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable"]
+Outcome = Literal["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable", "not refuted"]
 
 
 @dataclass(frozen=True)
@@ -248,6 +248,8 @@ class Report:
             return "unsupported"
         if "not judged" in required:
             return "not judged"
+        if self.profile == SCREEN:
+            return "not refuted"
         return "equivalent" if self.sensitivity.planted and not self.survived else "insensitive"
 
     def save(self, path: str | Path) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_result",
     "kernels_by_dtype",
     "levels_with",
+    "not_refuted",
 ]
 
 ORIGINAL_RAISES = "original-raises"
@@ -182,6 +183,13 @@ def check_result(
         levels=levels_with(name, findings),
         **common,
     )
+
+
+def not_refuted(result: CheckResult) -> CheckResult:
+    """The result of a check in a screen: where it is equivalent elsewhere, a screen has refuted nothing."""
+    levels = {level: "not refuted" if outcome == "equivalent" else outcome for level, outcome in result.levels.items()}
+    outcome: Outcome = "not refuted" if result.outcome == "equivalent" else result.outcome
+    return replace(result, outcome=outcome, levels=levels)
 
 
 def _finding(check: str, searched: Searched, replay: str) -> Finding:

@@ -65,6 +65,8 @@ def sentence(report: Report) -> str:
             text = f"No difference was seen between {candidate} and {reference}, which proves nothing: {proof}."
         case "not judged":
             text = f"Of {candidate} against {reference} a required level was not judged, which proves nothing."
+        case "not refuted":
+            text = f"A screen of {candidate} against {reference} has shown no difference, which proves nothing."
         case "partial":
             text = f"The run of {candidate} against {reference} was cut short and proves nothing."
         case verdict:

@@ -64,7 +64,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
     CheckResult: {
         "name": "The check.",
         "outcome": "equivalent, different, unsupported (refused loudly), deviation (different, but declared), not judged "
-        "(no comparison came about) or not applicable (the property has no meaning for the original).",
+        "(no comparison came about), not applicable (the property has no meaning for the original) or not refuted (of a screen).",
         "cases": "The number of cases that were compared.",
         "seconds": "How long that took.",
         "worst_ratio": "Greatest error / budget; up to 1 passes. If there is a counterexample, the ratio of that case.",
@@ -117,13 +117,13 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
 }
 _DERIVED = {
     "verdict": {
-        "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged"],
+        "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged", "not refuted"],
         "description": "Derived: the verdict.",
     },
     "levels": {
         "type": "object",
         "additionalProperties": {
-            "enum": ["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable"]
+            "enum": ["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable", "not refuted"]
         },
         "description": "Derived: the outcome at each level, the worst of the checks that looked at it.",
     },

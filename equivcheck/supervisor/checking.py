@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from equivcheck.report.catalogue import is_listed, level_at, listed, round_of
+from equivcheck.report.catalogue import SCREEN, is_listed, level_at, listed, round_of
 from equivcheck.report.deviations import apply_deviation, is_declared
 from equivcheck.report.model import CheckResult, Deviation
-from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
+from equivcheck.report.outcomes import CaseOutcome, Searched, check_result, not_refuted
 from equivcheck.supervisor.checked import Checked
 from equivcheck.supervisor.differences import Differences, copied, together
 from equivcheck.supervisor.first_difference import FirstDifference
@@ -87,6 +87,11 @@ class Checking(Checked):
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*notes, *self.results[0].notes))
 
+    @property
+    def _screens(self) -> bool:
+        """Whether the first cases are all that is run."""
+        return self.request.profile == SCREEN
+
     def _result_of(self, name: str) -> CheckResult:
         return next(result for result in self.results if result.name == name)
 
@@ -120,6 +125,8 @@ class Checking(Checked):
         }
         in_order = sorted(checks, key=lambda c: not c["slow"])  # slow checks must not start last
         waiting = [c for c in in_order if c not in failing and not self._decided(c["name"], likely)]
+        if self._screens:
+            waiting = []
         self._queue(waiting)
         return [*failing, *(c for c in checks if c not in failing)]
 
@@ -133,6 +140,8 @@ class Checking(Checked):
         pieces: list[Piece] = []
         for check in checks:
             of_check = self._pieces[check["name"]]
+            if self._screens:
+                of_check[:] = [piece for piece in of_check if piece.searched.failed]
             of_check.sort(key=lambda piece: (not piece.searched.failed, piece.number))
             for piece in of_check:
                 piece.done, piece.most = piece.done and piece.most is None, None
@@ -169,6 +178,8 @@ class Checking(Checked):
         """
         first = self._first[name]
         first.minimal = next(iter(first.failed), None)
+        if self._screens and first.minimal is None:
+            return True
         if first.minimal is None or self.request.all_cases:
             return self._decided(name, self._different)
         self._differences.explain(name, first, in_words=False)
@@ -180,7 +191,7 @@ class Checking(Checked):
         searched = self._first[check["name"]]
         self._searched[check["name"]] = searched
         self.complete = self.complete and not searched.stopped
-        self._add_result(check, searched, shortened=True)
+        self._add_result(check, searched, shortened=not self._screens or bool(searched.failed))
 
     def _take(self, check: Mapping[str, Any], pieces: Sequence[Piece], further: Sequence[Searched]) -> None:
         """Make the result of a check of the outcomes of its pieces."""
@@ -212,8 +223,8 @@ class Checking(Checked):
             refused=self._plan["refused"],
             further=further,
         )
-        result = replace(result, shortened=shortened)
-        self.results.append(apply_deviation(result, self._accepted))
+        result = apply_deviation(replace(result, shortened=shortened), self._accepted)
+        self.results.append(not_refuted(result) if self._screens else result)
 
     def rescue(self) -> None:
         """Make a result of each difference that was already seen when the run is cut short."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from equivcheck.report.catalogue import SCREEN
 from equivcheck.report.deviations import observed, parse_deviations
 from equivcheck.report.levels import required_of
 from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
@@ -106,6 +107,8 @@ class Run:
         """The faults that this run would have seen; a run that is different where that counts plants none."""
         if self.report(complete=True).verdict == "different":
             return Sensitivity(skipped="the run is different")
+        if self.request.profile == SCREEN:
+            return Sensitivity(skipped="a screen plants none")
         return measure_sensitivity(
             self.workers, self._checking.judged(), self.listener, run_began=self.began, run_until=self.until
         )

@@ -112,7 +112,7 @@ class Judge(Planned):
             dtypes=options["usable"],
             most=math.inf if most is None else most,
         )
-        drawn_from = classes(one, self.subject, options["usable"], planned)
+        drawn_from = classes(one, self.subject, options["usable"], planned, profile=options["profile"])
         search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
         minimal = None if search.minimal is None else search.minimal.id
         return {"minimal": minimal, "stopped": search.stopped, "seconds": search.seconds}

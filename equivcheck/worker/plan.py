@@ -11,6 +11,7 @@ from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.supported_dtypes import usable_dtypes
+from equivcheck.report.catalogue import SCREEN
 from equivcheck.report.implementation_files import defined_at, modules_of
 from equivcheck.report.provenance import environment
 from equivcheck.runtime.device import device_name
@@ -61,6 +62,8 @@ def plan_of(
     usable: Sequence[str],
     refused: Mapping[str, str],
     notes: Sequence[str] = (),
+    *,
+    profile: str,
 ) -> dict[str, Any]:
     """The plan of a run on a pair, as plain data.
 
@@ -73,19 +76,21 @@ def plan_of(
         usable: The dtypes in which the pair is judged.
         refused: Dtype -> the reason why it was left out.
         notes: Facts about the plan for the report.
+        profile: The profile of the run.
     """
     file, line = defined_at(pair.candidate, root) or (None, None)
     sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
     spaces = {
-        name: [space for space, _ in spaces_of(check, pair, usable, planned[name])] for name, check in checks.items()
+        name: [space for space, _ in spaces_of(check, pair, usable, planned[name], profile=profile)]
+        for name, check in checks.items()
     }
     return {
         "checks": [
             {
                 "name": name,
-                "planned": planned[name],
+                "planned": len(spaces[name]) if profile == SCREEN else planned[name],
                 "classes": len(spaces[name]),
-                "first": first_look(spaces[name]),
+                "first": list(range(len(spaces[name]))) if profile == SCREEN else first_look(spaces[name]),
                 "judges": check.judges,
                 "slow": check.slow,
                 "replay": replay_line(pair, check),

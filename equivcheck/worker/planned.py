@@ -68,7 +68,17 @@ class Planned(LoadedPair):
         notes = [*where.notes, *agreement, *self._leave_out_checks_outside(usable)]
         refused = refused | where.refused
         return {
-            **plan_of(self.subject, self.access.root, self._checks, self._planned, dtypes, usable, refused, notes),
+            **plan_of(
+                self.subject,
+                self.access.root,
+                self._checks,
+                self._planned,
+                dtypes,
+                usable,
+                refused,
+                notes,
+                profile=profile,
+            ),
             "apart": self._loaded_original.notes(
                 self.subject
             ),  # why the original cannot be loaded without the candidate
@@ -124,7 +134,7 @@ class Planned(LoadedPair):
         outside = [
             name
             for name, check in self._checks.items()
-            if not classes(check, self.subject, usable, self._planned[name])
+            if not classes(check, self.subject, usable, self._planned[name], profile=self._options["profile"])
         ]
         self._checks = {name: check for name, check in self._checks.items() if name not in outside}
         return [OUTSIDE + ", ".join(outside)] if outside else []

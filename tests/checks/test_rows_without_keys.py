@@ -75,3 +75,29 @@ def test_a_gradient_of_another_sample_that_is_not_finite_is_different() -> None:
     for case in cases_with_a_row():
         with pytest.raises(Mismatch, match="not finite"):
             BY_NAME["gradients"].run(subject, case)
+
+
+def leaking(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """An original whose rows in bfloat16 are not finite where the next one is not, as of a product on some processors."""
+    y = filled(q, k, v, **options)  # (B, H, T, D)
+    if y.dtype != torch.bfloat16:
+        return y
+    after = y.detach().roll(-1, -2) * 0.0
+    after[..., -1, :] = 0.0
+    return y + after
+
+
+BESIDE = [HIDDEN.but(seq_len=6, block_size=6, mask="rows", dtype="bfloat16", seed=seed) for seed in range(6)]
+
+
+def test_a_right_candidate_need_not_be_worse_beside_a_row_without_keys() -> None:
+    subject = resolve(leaking, filled, kind="function", device="cpu")
+    for case in BESIDE:
+        assert BY_NAME["output"].run(subject, case).judged
+
+
+def test_a_candidate_with_more_rows_that_are_not_finite_is_different() -> None:
+    subject = resolve(filled, leaking, kind="function", device="cpu")
+    for case in BESIDE:
+        with pytest.raises(Mismatch, match="not finite"):
+            BY_NAME["output"].run(subject, case)

@@ -11,6 +11,7 @@ from equivcheck.checks.base.check import CaseResult
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import Comparison, compare
 from equivcheck.numerics.mismatch_words import describe
+from equivcheck.numerics.neighbouring_rows import before_rows_not_finite, product_reaches_neighbours
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.problem import Problem, Results
 
@@ -73,7 +74,7 @@ def compare_all(
             if not comparison.problem:
                 comparison = _compare(name, value, truth, problem, reference_value, select, certain=True, refined=True)
         if not comparison.passes and not comparison.finite:
-            undefined = truth.undefined(name) if select is None else None
+            undefined = _undefined(name, problem, truth) if select is None else None
             if undefined is not None or truth.overflows:
                 comparison = _compare(
                     name,
@@ -110,6 +111,16 @@ def compare_all(
     return CaseResult(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
 
 
+def _undefined(name: str, problem: Problem, truth: Truth) -> Tensor | None:
+    """The elements of a tensor that may be not finite: they have no meaning, or the processor mixes them with others."""
+    undefined = truth.undefined(name)
+    value = truth.values[name]
+    if undefined is not None or value.dim() < 2 or bool(value.isfinite().all()):
+        return undefined
+    reaches = product_reaches_neighbours(problem.case.torch_dtype, problem.device)
+    return before_rows_not_finite(value) if reaches else None
+
+
 def _compare_reference(problem: Problem, truth: Truth, reference: Results, ratios: Mapping[str, float]) -> None:
     """Compare the original's results with the oracle, in the tensors in which the candidate is within its budget."""
     if truth.reference_ratios is None:
@@ -139,14 +150,17 @@ def _rounds_to_narrower(problem: Problem, truth: Truth, reference: Results) -> b
 
 
 def _reference_ratio(name: str, problem: Problem, truth: Truth, reference: Results) -> float:
-    """The original's error over its budget; 0 if it is missing. It may overflow if the oracle says so."""
+    """The original's error over its budget; 0 if it is missing. It may overflow if the oracle says so.
+
+    In a tensor that is not finite in the oracle, other elements of the original may be not finite either.
+    """
     value = reference.get(name)
     if value is None:
         return 0.0
     comparison = _compare(name, value, truth, problem, None, None, certain=False)
     if comparison.passes:
         return comparison.ratio
-    overflows = not comparison.finite and truth.overflows
+    overflows = not comparison.finite and (truth.overflows or not bool(truth.values[name].isfinite().all()))
     # more perturbed runs do not make a value finite
     if overflows:
         comparison = _compare(name, value, truth, problem, None, None, certain=False, overflows=overflows)

@@ -118,7 +118,7 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
         yield f"insensitive: planted faults survived ({', '.join(survived)}); {AGAIN} with more cases (--profile gate)"
     elif not report.sensitivity.planted:
         yield f"insensitive: no fault was planted; {AGAIN} with all checks"
-    if report.verdict not in ("equivalent", "different", "insensitive", "partial", "not judged"):
+    if report.verdict not in ("equivalent", "different", "insensitive", "partial", "not judged", "not refuted"):
         yield f"its verdict is {report.verdict}; see equivcheck report on the file"
 
 
