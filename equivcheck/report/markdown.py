@@ -55,6 +55,10 @@ def render(report: Report) -> str:
         lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
     lines += [line for text in shortened_lines(report) for line in ("", f"{_prose(text)}.")]
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
+    if report.time_spent is not None:
+        lines += ["", "## Time spent, all processes", "", "| part | share | seconds |", "| --- | ---: | ---: |"]
+        lines += [f"| {part} | {share} | {seconds} |" for part, share, seconds in report.time_spent.rows]
+        lines += ["", _prose(report.time_spent.longest) + "."] if report.time_spent.stages else []
     if report.environment:
         lines += ["", "## Environment", "", "| | |", "| --- | --- |"]
         lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in sorted(report.environment.items())]
