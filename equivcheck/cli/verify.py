@@ -135,7 +135,7 @@ def verify(
     import_from_here()
 
     from equivcheck.cli.progress import follow
-    from equivcheck.report import github, table
+    from equivcheck.report import github, table, time_table
     from equivcheck.supervisor import api, nurseries
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
@@ -174,7 +174,7 @@ def verify(
     failure = outputs.write(report)  # before the table: the files are there even if a reader closes the pipe early
     show(partial(table.show, report))
     if report.time_spent is not None:
-        show_text("".join(f"{line}\n" for line in ["", *report.time_spent.lines]))
+        show_text("".join(f"{line}\n" for line in ["", *time_table.lines(report.time_spent)]))
     failure = failure or outputs.summary(report)
     if outputs.on_github:
         show_text("".join(f"{line}\n" for line in github.annotations(report)))

@@ -2,6 +2,7 @@
 
 import re
 
+from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import levels_line, sensitivity_line, shortened_lines, verdict_line
 from equivcheck.report.model import Counterexample, Report
@@ -57,8 +58,8 @@ def render(report: Report) -> str:
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
     if report.time_spent is not None:
         lines += ["", "## Time spent, all processes", "", "| part | share | seconds |", "| --- | ---: | ---: |"]
-        lines += [f"| {part} | {share} | {seconds} |" for part, share, seconds in report.time_spent.rows]
-        lines += ["", _prose(report.time_spent.longest) + "."] if report.time_spent.stages else []
+        lines += [f"| {part} | {share} | {seconds} |" for part, share, seconds in time_table.rows(report.time_spent)]
+        lines += ["", _prose(time_table.longest(report.time_spent)) + "."]
     if report.environment:
         lines += ["", "## Environment", "", "| | |", "| --- | --- |"]
         lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in sorted(report.environment.items())]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, title, verdict_line
 from equivcheck.report.model import CheckResult, Finding, Report, Timing
@@ -210,8 +211,8 @@ def _timing(name: str, timing: Timing) -> tuple[str, ...]:
 
 def _time(spent: TimeSpent) -> list[tuple[str, str]]:
     """The rows of its table, and after them the longest stages."""
-    rows = [(part, f"{seconds} s ({share})") for part, share, seconds in spent.rows]
-    return [*rows, *((clean(stage), f"{seconds:.1f} s") for stage, seconds in spent.by_stage)]
+    rows = [(part, f"{seconds} s ({share})") for part, share, seconds in time_table.rows(spent)]
+    return [*rows, *((stage, f"{seconds:.1f} s") for stage, seconds in time_table.by_stage(spent))]
 
 
 def _ms(value: float | None) -> str:

@@ -1,16 +1,13 @@
-"""The time that a run spent, by part of the judging and by check, as data and as lines of text."""
+"""The time that a run spent, by part of the judging and by check, and its sum over the processes."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from equivcheck.report.clean_text import one_line
 from equivcheck.runtime.clock import PARTS
 
 __all__ = ["Account", "TimeSpent"]
-
-_MOST_STAGES = 5  # that are named in the text
 
 
 @dataclass(frozen=True)
@@ -24,37 +21,6 @@ class TimeSpent:
     def total_s(self) -> float:
         """The seconds of all parts together."""
         return sum(self.parts.values())
-
-    @property
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Part, share and seconds as text, in the order of `PARTS`; the last row is the whole."""
-        total = self.total_s
-        known = [(part, self.parts[part]) for part in PARTS if part in self.parts]
-        cells = [(part, _share(seconds, total), f"{seconds:.1f}") for part, seconds in known]
-        return [*cells, ("all", _share(total, total), f"{total:.1f}")]
-
-    @property
-    def by_stage(self) -> list[tuple[str, float]]:
-        """The stages with their seconds, the longest first."""
-        sums = {stage: sum(parts.values()) for stage, parts in self.stages.items()}
-        return sorted(sums.items(), key=lambda item: (-item[1], item[0]))
-
-    @property
-    def lines(self) -> list[str]:
-        """A short table in aligned lines, and a line that names the longest stages."""
-        table = [("time spent, all processes", "share", "seconds"), *self.rows]
-        widths = [max(len(row[column]) for row in table) for column in range(3)]
-        lines = [
-            f"{part.ljust(widths[0])}  {share.rjust(widths[1])}  {seconds.rjust(widths[2])}"
-            for part, share, seconds in table
-        ]
-        return [*lines, *([self.longest] if self.stages else [])]
-
-    @property
-    def longest(self) -> str:
-        """The longest stages in one line."""
-        named = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.by_stage[:_MOST_STAGES])
-        return one_line(f"longest: {named}")
 
 
 class Account:
@@ -81,7 +47,3 @@ class Account:
         stages = {stage: dict(parts) for stage, parts in self._stages.items()}
         parts = {part: sum(of_stage.get(part, 0.0) for of_stage in stages.values()) for part in PARTS}
         return TimeSpent(parts, stages)
-
-
-def _share(seconds: float, total: float) -> str:
-    return f"{100 * seconds / total:.0f} %" if total > 0 else "-"

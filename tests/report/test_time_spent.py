@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from sample_reports import FULL, OUTPUT, report_of
 
-from equivcheck.report import codec, html, markdown, schema
+from equivcheck.report import codec, html, markdown, schema, time_table
 from equivcheck.report.time_spent import Account, TimeSpent
 
 SPENT = TimeSpent(
@@ -24,7 +24,7 @@ KEPT = report_of(OUTPUT, time_spent=SPENT)
 
 
 def test_the_table_has_share_and_seconds_of_each_part() -> None:
-    assert SPENT.lines == [
+    assert time_table.lines(SPENT) == [
         "time spent, all processes  share  seconds",
         "reference                   10 %      1.0",
         "candidate                   20 %      2.0",
@@ -36,7 +36,7 @@ def test_the_table_has_share_and_seconds_of_each_part() -> None:
 
 
 def test_a_run_without_time_has_no_share() -> None:
-    assert TimeSpent().lines == [
+    assert time_table.lines(TimeSpent()) == [
         "time spent, all processes  share  seconds",
         "all                            -      0.0",
     ]
