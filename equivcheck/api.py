@@ -10,6 +10,7 @@ from equivcheck.report.catalogue import PROFILES
 from equivcheck.report.levels import levels_of
 from equivcheck.report.model import CheckResult, Deviation, Report
 from equivcheck.report.outcomes import DTYPES
+from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
 from equivcheck.supervisor.listener import Listener
@@ -60,6 +61,7 @@ def verify(
     shared: bool = False,
     all_cases: bool = False,
     fail_fast: bool = False,
+    profile_run: bool = False,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
@@ -102,6 +104,8 @@ def verify(
         shared: Whether the process of a pair of import strings is kept for the next such call: tests share one.
         all_cases: Whether every check runs all of its cases although its levels are different without it.
         fail_fast: Whether the run ends at the first difference at a required level.
+        profile_run: Whether the report says where the time went (`time_spent`). On a GPU the clock then waits for it
+            often, which makes the run slower.
 
     Raises:
         UsageError: The pair cannot be judged.
@@ -136,6 +140,7 @@ def verify(
         domain=domain,
         all_cases=all_cases,
         fail_fast=fail_fast,
+        profile_run=profile_run,
     )
     listener, keep = listener or _Silence(), keep or (lambda report: None)
     pair = pair_of(reference, candidate, kind, device, user_functions, setup, domain)
@@ -147,7 +152,7 @@ def verify(
 
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
-    with watched() as access:
+    with watched() as access, clock.kept(profile_run):
         return Run(
             workers=InProcess(
                 access,

@@ -18,6 +18,7 @@ from equivcheck.pairs.forward import is_adapted, tensor_of
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import ensure_foreign, foreign
+from equivcheck.runtime import clock
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["decoding"]
@@ -40,7 +41,7 @@ def decoding(pair: Pair, case: Case) -> CaseResult:
     for how, chunks in _plans(case.seq_len):
         oracle, inputs = problem.original_in_float64()  # on the oracle's device
         try:
-            with math_backend(), Widened():
+            with clock.in_part(clock.ORACLE), math_backend(), Widened():
                 cached_logits = _decoded(problem, oracle, inputs[0], chunks, name)["logits"]
         except Exception as error:  # the candidate need not do it either
             ensure_foreign(error)

@@ -32,6 +32,7 @@ from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import foreign
 from equivcheck.pairs.weight_transfer import gradients_of, named_back
+from equivcheck.runtime import clock
 from equivcheck.runtime.rng import seeded
 
 __all__ = ["training"]
@@ -123,7 +124,7 @@ def _truth(problem: Problem, batches: Batches) -> Truth:
     def oracle() -> nn.Module:
         return problem.original_in_float64()[0]
 
-    with math_backend(), Widened():
+    with clock.in_part(clock.ORACLE), math_backend(), Widened():
         values = _trained(problem, oracle(), batches)
     # a frozen weight has no norm
     values = {name: value for name, value in values.items() if name.replace(_MOVED, _NORMS) in values}

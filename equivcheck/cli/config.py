@@ -51,6 +51,7 @@ class Config:
     transfer: str | None = None
     oracle: str | None = None
     require: tuple[str, ...] | None = None  # the levels that must be equivalent
+    profile_run: bool | None = None  # whether the report says where the time went
     domain: str | None = None  # the cases that the original is meant for, `equivcheck.cases.domain`
 
 
@@ -103,6 +104,10 @@ def _value(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, list) or not value or not all(name in DTYPES for name in value):
             raise _refusal(where, key, value, f"a list of {_list(DTYPES)}")
         return tuple(value)
+    if key == "profile_run":
+        if not isinstance(value, bool):
+            raise _refusal(where, key, value, "true or false")
+        return value
     if key == "deviations":
         if not isinstance(value, dict):
             raise _refusal(where, key, value, f"a table of {_DEVIATION}")

@@ -69,6 +69,7 @@ _DOMAIN = click.option("--domain", metavar="EXPR", help="Where the original is m
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
 @click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
+@click.option("--profile-run/--no-profile-run", default=None, help="Say where the time of the run went.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
@@ -101,6 +102,7 @@ def verify(
     strict: bool,
     all_cases: bool,
     fail_fast: bool,
+    profile_run: bool | None,
     require: str | None,
     domain: str | None,
     folder: Path | None,
@@ -133,7 +135,7 @@ def verify(
     import_from_here()
 
     from equivcheck.cli.progress import follow
-    from equivcheck.report import github, table
+    from equivcheck.report import github, table, time_table
     from equivcheck.supervisor import api, nurseries
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
@@ -160,6 +162,7 @@ def verify(
                     domain=meant,
                     all_cases=all_cases,
                     fail_fast=fail_fast,
+                    profile_run=first(profile_run, config.profile_run, False),
                 ),
                 listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,
@@ -170,6 +173,8 @@ def verify(
         raise
     failure = outputs.write(report)  # before the table: the files are there even if a reader closes the pipe early
     show(partial(table.show, report))
+    if report.time_spent is not None:
+        show_text("".join(f"{line}\n" for line in ["", *time_table.lines(report.time_spent)]))
     failure = failure or outputs.summary(report)
     if outputs.on_github:
         show_text("".join(f"{line}\n" for line in github.annotations(report)))

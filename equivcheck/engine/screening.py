@@ -20,19 +20,39 @@ _SEVERAL: dict[str, Any] = {
 """Several samples, heads and layers, and more positions than a tile has: the first case of such a space is no trivial one."""
 _NARROW: dict[str, Any] = {**_SEVERAL, "min_seq_len": 130, "min_head_size": 64, "dtypes": ("bfloat16",)}
 _RECTANGULAR: dict[str, Any] = {**_SEVERAL, "is_causal": (False,), "masks": ("additive",)}
+_SMALL_AND_WIDE: dict[str, Any] = {"max_seq_len": 2, "max_head_size": 256, "head_sizes": (256,)}
+_MANY_HEADS: dict[str, Any] = {"max_seq_len": 2, "max_heads": 65, "min_heads": 65, "max_head_size": 2}
+_MANY_SAMPLES: dict[str, Any] = {"max_seq_len": 2, "max_batch_size": 257, "min_batch_size": 257, "max_head_size": 2}
+_SATURATED: dict[str, Any] = {**_SEVERAL, "regimes": ("large_scores",)}
+_TIED: dict[str, Any] = {**_SEVERAL, "min_batch_size": 3, "min_heads": 6, "regimes": ("ties",)}
+_DEEP: dict[str, Any] = {**_SEVERAL, "n_layers": (3,)}
 
-_CASES: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    "output": (_SEVERAL, _NARROW),
-    "gradients": (_SEVERAL, _RECTANGULAR),
-    "long": ({},),
+_CASES: Mapping[str, Sequence[tuple[Mapping[str, Any], int]]] = {
+    "output": (
+        (_SEVERAL, 1),
+        (_NARROW, 1),
+        (_SATURATED, 1),
+        (_TIED, 1),
+        ({"dtypes": ("float64",)}, 1),
+        (_MANY_HEADS | {"dtypes": ("float16",)}, 1),
+        (_MANY_SAMPLES, 1),
+        (_SMALL_AND_WIDE, 1),
+        (_RECTANGULAR, 1),
+    ),
+    "gradients": ((_SEVERAL, 1), (_RECTANGULAR, 1), (_SMALL_AND_WIDE, 1), (_NARROW, 1)),
+    "modes": ((_SEVERAL, 4),),
+    "dropout": ((_SEVERAL, 1), ({}, 1)),
+    "logits": ((_DEEP, 1),),
+    "bias": ((_SEVERAL | {"dtypes": ("bfloat16",)}, 1), (_SEVERAL | {"dtypes": ("float16",)}, 1)),
+    "long": (({}, 1),),
 }
-"""Check -> limits of the spaces of its cases; the first case of a space, its simplest, is the one that is run.
+"""Check -> limits of the spaces of its cases, each with a number of cases; the first case of a space is its simplest.
 
 `benchmarks/sightings.py --profile screen` measures which faults they see."""
 
 
-def screened(name: str, space: CaseSpace) -> list[CaseSpace]:
-    """The spaces of a check in a screen, one case each.
+def screened(name: str, space: CaseSpace) -> list[tuple[CaseSpace, int]]:
+    """The spaces of a check in a screen, each with its number of cases.
 
     Args:
         name: The name of the check.
@@ -40,18 +60,23 @@ def screened(name: str, space: CaseSpace) -> list[CaseSpace]:
     """
     wide = [dtype for dtype in WIDE if dtype in space.dtypes]
     plain = space.but(dtypes=(wide or list(space.dtypes))[:1])
-    spaces = [_within(plain, space, limits) for limits in _CASES.get(name, (_SEVERAL,))]
-    possible = [one for at, one in enumerate(spaces) if one not in spaces[:at] and (not one.domain or is_possible(one))]
-    return possible or [plain]
+    possible: list[tuple[CaseSpace, int]] = []
+    for limits, count in _CASES.get(name, ((_SEVERAL, 1),)):
+        one = _within(plain, space, limits)
+        if (one, count) not in possible and (one.domain is None or is_possible(one)):
+            possible.append((one, count))
+    return possible or [(plain, 1)]
 
 
 def _within(plain: CaseSpace, space: CaseSpace, limits: Mapping[str, Any]) -> CaseSpace:
-    """A space with these limits, as far as the check's space reaches."""
-    changes: dict[str, Any] = {}
+    """A space with these limits, as far as the check's space reaches; many heads, samples and features go beyond."""
+    changes: dict[str, Any] = {name: limit for name, limit in limits.items() if name.startswith("max_")}
     for name, limit in limits.items():
-        if name.startswith("min_"):
-            size = name.removeprefix("min_")
-            changes[name] = max(getattr(space, name), min(limit, getattr(space, f"max_{size}")))
-        elif kept := tuple(value for value in limit if value in getattr(space, name)):
+        if name == "head_sizes":
+            changes[name] = limit
+        elif name.startswith("min_"):
+            most = f"max_{name.removeprefix('min_')}"
+            changes[name] = max(getattr(space, name), min(limit, changes.get(most, getattr(space, most))))
+        elif not name.startswith("max_") and (kept := tuple(v for v in limit if v in getattr(space, name))):
             changes[name] = kept
     return plain.but(**changes)

@@ -22,6 +22,7 @@ from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import REFERENCE, ensure_foreign, failure, raised_by
 from equivcheck.report.outcomes import REFUSES, CaseOutcome
+from equivcheck.runtime import clock
 from equivcheck.runtime.device import ensure_device_alive
 from equivcheck.runtime.global_state import preserved
 
@@ -87,7 +88,8 @@ class Search:
         if case not in self.failed and case not in self.passed and not self._recall(case):
             if self._spent():
                 return
-            self._run(case)
+            with clock.in_part(clock.REST):
+                self._run(case)
         if case in self.failed:
             self.minimal = case
             raise self.failed[case]
@@ -209,7 +211,7 @@ class Search:
                 redrawn.add(case)
                 reject()  # Hypothesis draws another one in the place of a case that the original refuses
 
-        with suppress(_Failure, _Ended, Unsatisfiable):
+        with suppress(_Failure, _Ended, Unsatisfiable), clock.in_part(clock.DRAWING):
             draw_cases(strategy, count, seed, property_of)
         if self._error is not None:
             raise self._error

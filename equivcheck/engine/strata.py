@@ -94,7 +94,7 @@ def spaces_of(
     """The spaces of the classes of a check, in their order, each with its number of cases."""
     space = _space(check, subject, dtypes)
     if profile == SCREEN:
-        return [(one, 1) for one in screened(check.name, space)] if space.dtypes else []
+        return screened(check.name, space) if space.dtypes else []
     longest, shortest = space.max_seq_len, space.min_seq_len
     lengths = [
         (max(low, shortest), longest if high == LENGTHS[-1][1] else min(high, longest), share)

@@ -25,7 +25,7 @@ from equivcheck.pairs.sides import CANDIDATE, REFERENCE, foreign
 from equivcheck.pairs.to_device import to_device
 from equivcheck.pairs.weight_transfer import Transfer, Weights, carry_over
 from equivcheck.pairs.write_guard import Guard
-from equivcheck.runtime import beacon
+from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.patch_guard import classes_restored
 from equivcheck.runtime.rng import seeded
@@ -173,7 +173,8 @@ class Pair:
         # weights are drawn in float64 and rounded once, on the CPU, whatever dtype and device the factory used
         with foreign(REFERENCE):
             module = module.to(device="cpu", dtype=case.torch_dtype)
-        randomise(module, case)
+        with clock.in_part(clock.DRAWING):
+            randomise(module, case)
         where = device or self.device
         if where.type != "cpu":
             # a copy to a GPU without blocking has read its source when this returns
@@ -232,12 +233,13 @@ class Pair:
     def problem(self, case: Case) -> Problem:
         """The problem of a case; the candidate is built when a check first uses it."""
         beacon.note_case(case.id)
-        inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
-        inputs = tuple(to_device(self.laid_out(x, case), self.device) for x in inputs)
-        flowing = {
-            name: to_device(self.laid_out(upstream(case, name, shape), case), self.device)
-            for name, shape in shapes.items()
-        }
+        with clock.in_part(clock.DRAWING):
+            inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
+            inputs = tuple(to_device(self.laid_out(x, case), self.device) for x in inputs)
+            flowing = {
+                name: to_device(self.laid_out(upstream(case, name, shape), case), self.device)
+                for name, shape in shapes.items()
+            }
         if self.traits.whole_model:
             # half precision cannot hold the gradients of a mean over B*T tokens: scale the loss as a loss scaler does
             scale = float(case.batch_size * case.seq_len)

@@ -11,6 +11,7 @@ from equivcheck.errors import NotOpened
 from equivcheck.numerics.truth import Sample
 from equivcheck.pairs.named_outputs import Shell
 from equivcheck.pairs.sides import REFERENCE, running
+from equivcheck.runtime import clock
 from equivcheck.runtime.rng import seeded
 
 if TYPE_CHECKING:  # `Problem` imports this module
@@ -53,8 +54,9 @@ def in_turn(
         results = run(noise)
         return {name: _present(results[name]) - value for name, value in values.items()}
 
-    runs = [deviations() for _ in range(count)]
-    return Sample(count, {name: torch.stack([each[name] for each in runs]) for name in values})
+    with clock.in_part(clock.PERTURBED):
+        runs = [deviations() for _ in range(count)]
+        return Sample(count, {name: torch.stack([each[name] for each in runs]) for name in values})
 
 
 def perturbed_runs(problem: "Problem", oracle: Oracle, count: int, *, gradients: bool) -> Sample:
@@ -73,7 +75,8 @@ def perturbed_runs(problem: "Problem", oracle: Oracle, count: int, *, gradients:
         NotOpened: Dropout masks cannot be put into the original.
     """
     try:
-        return oracle_together(problem, oracle, count, gradients=gradients)
+        with clock.in_part(clock.PERTURBED):
+            return oracle_together(problem, oracle, count, gradients=gradients)
     except NotOpened:
         raise
     except Exception:

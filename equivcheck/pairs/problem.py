@@ -25,6 +25,7 @@ from equivcheck.pairs.reference import Original, oracle_instead
 from equivcheck.pairs.sides import REFERENCE, finding_truth, foreign, running
 from equivcheck.pairs.weight_transfer import gradients_of
 from equivcheck.pairs.write_guard import Guard
+from equivcheck.runtime import clock
 from equivcheck.runtime.device import type_of
 from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
@@ -181,9 +182,9 @@ class Problem:
         An `Original` is built on that device: a copy of weights from a GPU takes longer than a small oracle.
         """
         where, make = device or self.judged_on, self.make_reference
-        with oracle_instead():
+        with clock.in_part(clock.ORACLE), oracle_instead():
             original = make(where) if isinstance(make, Original) else make()
-        return to_float64(original, self.inputs, where)
+            return to_float64(original, self.inputs, where)
 
     @property
     def has_users_oracle(self) -> bool:
@@ -212,6 +213,7 @@ class Problem:
             oracle, self.named_inputs(inputs) | {f"upstream {n}": g for n, g in upstream.items()}
         )
         with (
+            clock.in_part(clock.ORACLE),
             finding_truth("the oracle"),
             running(REFERENCE),
             unchanged,

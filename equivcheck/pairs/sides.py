@@ -15,7 +15,7 @@ import torch
 
 from equivcheck.errors import Mismatch, ReferenceRaises, ToolError
 from equivcheck.pairs.loading import line_of
-from equivcheck.runtime import beacon
+from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.exits import as_error
 
 __all__ = [
@@ -78,7 +78,8 @@ def foreign(side: str | None = None) -> Iterator[None]:
     if side is not None:
         _enter(side)
     try:
-        yield
+        with clock.in_part(_sides[-1]):
+            yield
     except BaseException as raised:
         error = as_error(raised)
         if error is None:

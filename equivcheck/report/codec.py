@@ -22,6 +22,7 @@ _DERIVED = (
     "equivalent",
     "cases",
 )  # for readers of the file; computed again from the rest when it is loaded
+_OPTIONAL = ("time_spent",)  # absent from the file if it is None
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -29,6 +30,9 @@ def dumps(report: Report) -> str:
     """The report as strict JSON, the same text for the same report: inf, -inf and nan are strings."""
     derived = {name: _plain(getattr(report, name)) for name in _DERIVED}
     content = {"schema_version": report.schema_version, **derived, **_plain(report)}
+    for name in _OPTIONAL:
+        if content[name] is None:
+            del content[name]
     content[_INTEGRITY] = _integrity(content)
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 

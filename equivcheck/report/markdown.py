@@ -2,6 +2,7 @@
 
 import re
 
+from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import levels_line, sensitivity_line, shortened_lines, verdict_line
 from equivcheck.report.model import Counterexample, Report
@@ -55,6 +56,10 @@ def render(report: Report) -> str:
         lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
     lines += [line for text in shortened_lines(report) for line in ("", f"{_prose(text)}.")]
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
+    if report.time_spent is not None:
+        lines += ["", "## Time spent, all processes", "", "| part | share | seconds |", "| --- | ---: | ---: |"]
+        lines += [f"| {part} | {share} | {seconds} |" for part, share, seconds in time_table.rows(report.time_spent)]
+        lines += ["", _prose(time_table.longest(report.time_spent)) + "."]
     if report.environment:
         lines += ["", "## Environment", "", "| | |", "| --- | --- |"]
         lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in sorted(report.environment.items())]

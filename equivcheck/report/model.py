@@ -8,6 +8,7 @@ from typing import Literal
 
 from equivcheck.report.catalogue import SCREEN, is_listed, levels_known, listed
 from equivcheck.report.levels import LEVELS, outcome_at, required_of
+from equivcheck.report.time_spent import TimeSpent
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -202,6 +203,7 @@ class Report:
     strict: bool = False  # whether a loud refusal of the candidate counts as a failure
     require: tuple[str, ...] = ()  # the levels that must be equivalent; empty for those of the pair's kind
     domain: str = ""  # the cases that the original is meant for; empty if every case is
+    time_spent: TimeSpent | None = None  # None if the run did not keep it; a file has no such field then
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, title, verdict_line
 from equivcheck.report.model import CheckResult, Finding, Report, Timing
 from equivcheck.report.table import remarks, rows
+from equivcheck.report.time_spent import TimeSpent
 
 __all__ = ["Cell", "Grid", "heat", "pairs", "sentence", "view", "visited"]
 
@@ -159,6 +161,7 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "caught": [(clean(name), clean(by)) for name, by in report.sensitivity.caught_by.items()],
         "kernels": _cleaned(report.kernels),
         "performance": [_timing(name, timing) for name, timing in performance.items()],
+        "time_spent": [] if report.time_spent is None else _time(report.time_spent),
         "environment": _cleaned(report.environment),
         "packages": [(clean(name), clean(package.version)) for name, package in sorted(report.packages.items())],
         "not_covered": [clean(what) for what in report.not_covered],
@@ -206,6 +209,12 @@ def _timing(name: str, timing: Timing) -> tuple[str, ...]:
         _mib(timing.candidate_bytes),
         clean(timing.remark),
     )
+
+
+def _time(spent: TimeSpent) -> list[tuple[str, str]]:
+    """The rows of its table, and after them the longest stages."""
+    rows = [(part, f"{seconds} s ({share})") for part, share, seconds in time_table.rows(spent)]
+    return [*rows, *((stage, f"{seconds:.1f} s") for stage, seconds in time_table.by_stage(spent))]
 
 
 def _ms(value: float | None) -> str:

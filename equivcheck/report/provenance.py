@@ -28,6 +28,7 @@ OF_THE_VERDICT = (
     "report/model.py",
     "report/outcomes.py",
     "report/provenance.py",
+    "report/time_spent.py",
 )
 """Files of `report/` that are hashed all the same: they make the verdict, or collect its provenance."""
 

@@ -21,6 +21,7 @@ from equivcheck.report.model import (
     Report,
     Sensitivity,
 )
+from equivcheck.report.time_spent import TimeSpent
 
 __all__ = ["FILE", "schema"]
 
@@ -59,6 +60,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "require": "The levels that must be equivalent; empty for those of the pair's kind.",
         "domain": "The cases that the original is meant for: an expression of fields of a case, the import string of a "
         "function of a case, or both; empty if every case is.",
+        "time_spent": "Where the time of the processes went; absent without --profile-run.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {
@@ -110,11 +112,17 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "expires": "The last day on which it is accepted, ISO 8601; null if it is accepted without limit.",
         "observed": "Whether the run saw the difference.",
     },
+    TimeSpent: {
+        "parts": "Seconds by part of the judging, summed over all processes; each second counts once, for the innermost part.",
+        "stages": "The same seconds by check, `sensitivity` (planted faults) or `other` (loading, the plan, the look back), "
+        "and by part.",
+    },
     Package: {
         "version": "The version that was installed.",
         "sha256": "One SHA-256 of its files; empty if they are not covered.",
     },
 }
+_OPTIONAL = {"time_spent"}  # of a report: a file may be without it
 _DERIVED = {
     "verdict": {
         "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged", "not refuted"],
@@ -149,7 +157,7 @@ def schema() -> dict[str, Any]:
     report = _object(Report)
     report["properties"] = {**_DERIVED, **report["properties"], "integrity": _INTEGRITY}
     report["properties"]["schema_version"] |= {"const": SCHEMA_VERSION}
-    report["required"] = list(report["properties"])
+    report["required"] = [name for name in report["properties"] if name not in _OPTIONAL]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A report of equivcheck",

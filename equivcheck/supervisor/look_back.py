@@ -47,7 +47,7 @@ class LookBack:
     def _alone(self) -> "_Alone":
         pool, pair = self._pool, self._pair
         facts = self._loaded["facts"]
-        asks: list[tuple[str, dict[str, Any]]] = []
+        asks = [(name, dict(arguments)) for name, arguments in pool.context if name == "clock"]
         if pair.setup is not None:
             asks.append(("setup", {"spec": pair.setup}))
         loading: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from equivcheck.errors import UsageError
 from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.report.time_spent import Account
 from equivcheck.supervisor.deaths import Death, Lost, death_of
 from equivcheck.supervisor.interrupts import Interrupted
 from equivcheck.supervisor.limits import CaseTimes
@@ -43,6 +44,7 @@ class Pool:
         loading: The number of these that load the pair; the others are of one run.
         hangs: Whether a hang was confirmed: other cases then have less time.
         hear: A function that is given the worker and the outcome of each case.
+        account: The time that workers have reported.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.hangs = False
         self.hear: Callable[[Worker, CaseOutcome], None] = lambda worker, outcome: None
+        self.account = Account()
         self._started: list[Nursery] = []
         self._outside = 0
         self._looked_s = 0.0
@@ -82,6 +85,7 @@ class Pool:
             stopping: A function that returns whether the run shall end now.
         """
         self.until, self._stopping = until, stopping
+        self.account = Account()
         self.context = self.context[: self.loading]
 
     @property
@@ -204,8 +208,10 @@ class Pool:
         return limit(worker.work, worker.check)
 
     def _take(self, worker: Worker, message: dict[str, Any]) -> None:
-        """Handle a message that is no answer: the outcome of a case, a lost GPU, or a fork that returned."""
-        if "outcome" in message:
+        """Handle a message that is no answer: an outcome, seconds spent, a lost GPU, or a fork that returned."""
+        if "spent" in message:
+            self.account.add(message["spent"])
+        elif "outcome" in message:
             self.times.add(worker.work, worker.took_s)
             if message.get("peak", 0) > self._memory_bytes:
                 self._too_large(worker)

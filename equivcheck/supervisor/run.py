@@ -82,6 +82,7 @@ class Run:
             findings=self.findings,
             sealed=self.workers.sealed,
             domain=p.get("domain", ""),
+            time_spent=self.workers.time_spent() if self.request.profile_run else None,
         )
 
     def execute(self) -> Report:

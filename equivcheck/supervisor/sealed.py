@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from equivcheck.report.time_spent import TimeSpent
 from equivcheck.supervisor.deaths import Lost, death_of
 from equivcheck.supervisor.limits import free_bytes
 from equivcheck.supervisor.look_back import LookBack
@@ -92,6 +93,9 @@ class Sealed:
         """Begin a run with the present workers; those of a `shared` request serve later runs, too."""
         self._request = request
         self.pool.again(until, stopping)
+        before = any(name == "clock" for name, _ in self.pool.context)
+        if self._loaded is not None and (before or request.profile_run):
+            self.pool.add_context("clock", wanted=request.profile_run)
 
     @property
     def gaps(self) -> list[str]:
@@ -110,7 +114,9 @@ class Sealed:
             return self._loaded
         of_plan = self._request.of_plan
         kept = {name: of_plan[name] for name in ("checks", "profile", "dtypes")}
-        pool.workers = [pool.start([])]
+        if self._request.profile_run:
+            pool.context.append(("clock", {"wanted": True}))
+        pool.workers = [pool.start()]
         devices = pool.answer("devices", pool.workers[0], device=pair.device, **kept)
         pool.jobs = self._request.jobs or self._suiting(devices)
         loading = {
@@ -243,6 +249,10 @@ class Sealed:
         """Findings that make the comparison void, and notes."""
         assert self._back is not None, "`look_at_original` comes before `findings`"
         return self._back.findings(last=not self._request.shared)
+
+    def time_spent(self) -> TimeSpent:
+        """The time of all workers of the run until their last messages."""
+        return self.pool.account.so_far()
 
     def printed(self) -> str:
         """The output of the pair, marked as such."""

@@ -158,6 +158,8 @@ class Worker:
     def _take(self, message: dict[str, Any]) -> None:
         now = time.monotonic()
         self.took_s, self.since = now - self.since, now
+        if "spent" in message:
+            self.hear(self, {"spent": message.pop("spent")})
         if "forked" in message:
             self.hear(self, message)
         elif "case" in message:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.report.time_spent import TimeSpent
 from equivcheck.supervisor.piece import Piece
 
 __all__ = ["OnCase", "Workers"]
@@ -20,6 +21,9 @@ class Workers(Protocol):
 
     @property
     def sealed(self) -> bool: ...
+
+    def time_spent(self) -> TimeSpent:
+        """The time of all processes until now, if it is counted."""
 
     def open(self) -> Mapping[str, Any]:
         """Load the pair; its kind, names and device."""

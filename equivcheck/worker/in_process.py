@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from equivcheck.report.outcomes import CaseOutcome, Searched
+from equivcheck.report.time_spent import Account, TimeSpent
+from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import Access
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.workers_interface import OnCase
@@ -31,12 +33,18 @@ class InProcess:
         self._judge = Judge(access, ended=self._ended)
         self._until, self._loading = until, loading
         self._piece: Piece | None = None
+        self._account = Account()
         self._on_case: OnCase = lambda check, outcome: None
 
     def _ended(self, outcome: CaseOutcome) -> None:
         if self._piece is not None:
             self._piece.searched.add(outcome)
             self._on_case(self._piece.check, outcome)
+
+    def time_spent(self) -> TimeSpent:
+        """The time of this process until now, if it has a clock."""
+        self._account.add(clock.drained())
+        return self._account.so_far()
 
     def open(self) -> Mapping[str, Any]:
         """Load the pair; its kind, names and device."""

@@ -23,7 +23,7 @@ from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
 from equivcheck.report.outcomes import CaseOutcome
-from equivcheck.runtime import beacon
+from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.file_access import Access
 from equivcheck.worker.plan import replay_line
 from equivcheck.worker.planned import Planned
@@ -112,8 +112,10 @@ class Judge(Planned):
             dtypes=options["usable"],
             most=math.inf if most is None else most,
         )
-        drawn_from = classes(one, self.subject, options["usable"], planned, profile=options["profile"])
-        search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
+        with clock.in_stage(one.name):
+            with clock.in_part(clock.DRAWING):
+                drawn_from = classes(one, self.subject, options["usable"], planned, profile=options["profile"])
+            search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
         minimal = None if search.minimal is None else search.minimal.id
         return {"minimal": minimal, "stopped": search.stopped, "seconds": search.seconds}
 
@@ -122,14 +124,16 @@ class Judge(Planned):
         search = Search(self._round(check), self.subject, 1, 0, math.inf, began=self._begin)
         parsed = Case.parse(case)
         try:
-            search.visit(parsed)
+            with clock.in_stage(search.check.name):
+                search.visit(parsed)
         except Mismatch as mismatch:
             return outcome_of(parsed, mismatch).plain()
         return outcome_of(parsed, search.passed[parsed]).plain()
 
     def explain(self, check: str, cases: Sequence[str]) -> str:
         """The whole difference in one sentence if it is known; the smallest failing case comes first."""
-        return explanation(self.subject, [Case.parse(case) for case in cases], gradients=check != "output")
+        with clock.in_stage(round_of(check)[0]):
+            return explanation(self.subject, [Case.parse(case) for case in cases], gradients=check != "output")
 
     def replay(self, case: str, checks: Sequence[str] | None, require_backend: Sequence[str]) -> list[dict[str, Any]]:
         """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
@@ -182,16 +186,19 @@ class Judge(Planned):
 
     def faults(self) -> list[list[str]]:
         """The names of the faults to look for, of those that are left out, and the levels of the former."""
-        chosen, left_out = self._faults.chosen()
+        with clock.in_stage(clock.SENSITIVITY):
+            chosen, left_out = self._faults.chosen()
         return [chosen, left_out, [self._faults.level_of(name) for name in chosen]]
 
     def detect(self, fault: str, seconds: float) -> str | None:
         """The first detection of a fault: `""` if there is none, None if time ran out."""
-        return self._faults.detect(fault, time.monotonic() + min(seconds, 1e9), self._begin)
+        with clock.in_stage(clock.SENSITIVITY):
+            return self._faults.detect(fault, time.monotonic() + min(seconds, 1e9), self._begin)
 
     def changes_nothing(self, fault: str) -> bool:
         """Whether an undetected fault changes nothing around this original."""
-        return self._faults.changes_nothing(fault)
+        with clock.in_stage(clock.SENSITIVITY):
+            return self._faults.changes_nothing(fault)
 
     def cells(
         self, checks: Sequence[str] | None, exclude: Sequence[str], dtypes: Sequence[str], profile: str

@@ -7,6 +7,7 @@ from typing import Any
 from equivcheck.cases.case import Case
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import Access, Seen
 from equivcheck.worker.covered import Covered, covered_by
 from equivcheck.worker.originals import Original
@@ -94,6 +95,7 @@ class LoadedPair:
         }
         subject = resolve(**self._given, between=self._original.loaded)
         subject.memory.shared_by(share)
+        clock.wait_for(subject.device)
         self._subject = subject
         return {
             "kind": subject.kind,

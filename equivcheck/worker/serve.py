@@ -23,7 +23,7 @@ from equivcheck.errors import DeviceLost, ToolError, UsageError
 from equivcheck.pairs.loading import line_of, load
 from equivcheck.pairs.sides import current_side, place_of
 from equivcheck.report import streams
-from equivcheck.runtime import beacon
+from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.exits import as_error, interrupts_are_foreign
 from equivcheck.runtime.file_access import watch_this_process
 from equivcheck.worker.judge import Judge
@@ -96,7 +96,7 @@ def serve(connection: socket.socket, place: int) -> None:
     judge = Judge(
         access,
         began=channel.began,
-        ended=lambda outcome: channel.write(outcome=outcome.plain(), peak=_peak_bytes()),
+        ended=lambda outcome: channel.write(outcome=outcome.plain(), peak=_peak_bytes(), **_spent()),
     )
     while (question := channel.read()) is not None:
         name, arguments = question["ask"], question["with"]
@@ -104,7 +104,8 @@ def serve(connection: socket.socket, place: int) -> None:
             channel.write(answer=None)
             return
         try:
-            answer = _answered(name, arguments, judge, judging)
+            with clock.in_part(clock.REST):
+                answer = _answered(name, arguments, judge, judging)
         except DeviceLost as error:
             channel.write(lost=str(error), side=error.side)
             os._exit(_LOST)
@@ -115,10 +116,12 @@ def serve(connection: socket.socket, place: int) -> None:
         except BaseException as error:
             channel.write(error="other", message=_description(error))
         else:
-            channel.write(answer=answer)
+            channel.write(answer=answer, **_spent())
 
 
 def _answered(name: str, arguments: Mapping[str, Any], judge: Judge, judging: list[Judging]) -> Any:
+    if name == "clock":
+        return _keep_time(**arguments)
     if name == "devices":
         return _devices(**arguments)
     if name == "setup":
@@ -167,6 +170,17 @@ def _set_up(spec: str) -> None:
     except BaseException as error:
         raised = as_error(error) or error
         raise UsageError(f"setup={spec!r} raised {type(raised).__name__}: {line_of(raised)}") from error
+
+
+def _keep_time(wanted: bool) -> None:
+    """Begin to count where the time of this process goes, or end it."""
+    (clock.start if wanted else clock.stop)()
+
+
+def _spent() -> dict[str, Any]:
+    """The seconds since the last message that had them, as a part of a message; empty without a clock."""
+    seconds = clock.drained()
+    return {} if seconds is None else {"spent": seconds}
 
 
 def _peak_bytes() -> int:

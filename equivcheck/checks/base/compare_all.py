@@ -14,6 +14,7 @@ from equivcheck.numerics.mismatch_words import describe
 from equivcheck.numerics.neighbouring_rows import before_rows_not_finite, product_reaches_neighbours
 from equivcheck.numerics.truth import Truth
 from equivcheck.pairs.problem import Problem, Results
+from equivcheck.runtime import clock
 
 __all__ = ["compare_all"]
 
@@ -200,24 +201,27 @@ def _compare(
     overflows: bool = False,
     undefined: Tensor | None = None,
 ) -> Comparison:
-    sample = truth.sample(refined=refined)
-    deviations = sample.deviations[name]
-    options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
-    options |= {"overflows": overflows, "undefined": undefined}
-    if candidate_value is not None and candidate_value.shape != truth.values[name].shape:
-        return compare(name, candidate_value, truth.values[name], deviations, reference=None, **options)
-    if select is None:
-        known = None if candidate_value is None or not truth.values[name].numel() else sample.spread(name)
-        return compare(
-            name,
-            candidate_value,
-            truth.values[name],
-            deviations,
-            reference=reference_value,
-            spread=known,
-            values=values,
-            **options,
+    with clock.in_part(clock.COMPARING):
+        sample = truth.sample(refined=refined)
+        deviations = sample.deviations[name]
+        options: dict[str, Any] = {"dtype": problem.case.torch_dtype, "certain": certain, "device": problem.device}
+        options |= {"overflows": overflows, "undefined": undefined}
+        if candidate_value is not None and candidate_value.shape != truth.values[name].shape:
+            return compare(name, candidate_value, truth.values[name], deviations, reference=None, **options)
+        if select is None:
+            known = None if candidate_value is None or not truth.values[name].numel() else sample.spread(name)
+            return compare(
+                name,
+                candidate_value,
+                truth.values[name],
+                deviations,
+                reference=reference_value,
+                spread=known,
+                values=values,
+                **options,
+            )
+        chosen = torch.stack([select(d) for d in deviations])
+        candidate_value, reference_value = (
+            None if x is None else select(x) for x in (candidate_value, reference_value)
         )
-    chosen = torch.stack([select(d) for d in deviations])
-    candidate_value, reference_value = (None if x is None else select(x) for x in (candidate_value, reference_value))
-    return compare(name, candidate_value, select(truth.values[name]), chosen, reference=reference_value, **options)
+        return compare(name, candidate_value, select(truth.values[name]), chosen, reference=reference_value, **options)

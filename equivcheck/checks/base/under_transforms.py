@@ -20,7 +20,7 @@ from equivcheck.pairs.perturbed_runs import in_turn
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, failure, foreign, running
 from equivcheck.pairs.write_guard import Overwritten
-from equivcheck.runtime import global_state
+from equivcheck.runtime import clock, global_state
 from equivcheck.runtime.device import ensure_device_alive
 from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
@@ -154,7 +154,7 @@ def _truth(problem: Problem, plainly: Transform) -> Truth:
             return {name: value.detach() for name, value in plainly(problem, module, inputs, upstream).items()}
 
     widened = Widened()
-    with math_backend():
+    with clock.in_part(clock.ORACLE), math_backend():
         values = oracle(widened)
 
     def perturbed(rounded: Problem, count: int) -> Sample:
