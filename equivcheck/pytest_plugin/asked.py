@@ -15,7 +15,7 @@ from equivcheck.report.chosen_checks import chosen_checks, refuse_unknown_checks
 from equivcheck.report.deviations import of_check, parse_deviations
 from equivcheck.report.model import Report
 from equivcheck.runtime.file_access import watched
-from equivcheck.runtime.import_strings import refuse_misspelt
+from equivcheck.runtime.import_strings import refuse_misspelt_pair
 from equivcheck.supervisor import api, kinds
 
 __all__ = ["Asked", "Refused"]
@@ -83,9 +83,7 @@ class Asked:
         if isinstance(self.domain, str):
             require_grammar(self.domain)
         pair_of(self.reference, self.candidate, self.kind, "cpu", self.user_functions, self.setup, self.domain)
-        functions = (value for name, value in self.user_functions.items() if (name, value) != ("transfer", "auto"))
-        sides = (self.reference, self.candidate, *functions, self.setup)
-        refuse_misspelt(*(side for side in sides if isinstance(side, str)))
+        refuse_misspelt_pair(self.reference, self.candidate, self.user_functions, self.setup)
 
     def kind_of_pair(self) -> str:
         """The kind that was given, else that of the pair: of import strings it is found in another process.
