@@ -2,9 +2,11 @@
 
 import pytest
 
-# a run in this process is followed by forgetting what it imported; torch._dynamo cannot be imported a second time
+# a run in this process is followed by forgetting what it imported; torch._dynamo cannot be imported a second time, and
+# a second engine would not be the one that a test changes
 import torch._dynamo  # noqa: F401
 
+import equivcheck.worker.in_process  # noqa: F401
 from equivcheck.pytest_plugin.suite import _gpu_of_worker
 
 pytest_plugins = ["pytester"]
