@@ -38,6 +38,7 @@ WITHOUT_TORCH = (
     "equivcheck",
     "equivcheck.api",
     "equivcheck.pytest_plugin",
+    "equivcheck.pytest_plugin.suite",
     "equivcheck.bench.presets",
     "equivcheck.cli.main",
     "equivcheck.cli.gate",

@@ -10,13 +10,14 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
-from equivcheck.errors import Mismatch, UsageError
-from equivcheck.numerics.dtypes import DTYPES, WIDE
+from equivcheck.errors import Mismatch
+from equivcheck.numerics.dtypes import WIDE
 from equivcheck.pairs.pair import Pair
-from equivcheck.runtime.kernel_trace import KERNELS, kernels_of
+from equivcheck.runtime.kernel_trace import kernels_of
+from equivcheck.runtime.required_kernels import requirement
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["HEAD_SIZES", "backend", "requirement", "requiring"]
+__all__ = ["HEAD_SIZES", "backend", "requiring"]
 
 HEAD_SIZES = (32, 64, 128)
 """The head sizes for which a requirement is judged: every fused kernel has them."""
@@ -96,33 +97,6 @@ def _description(pair: Pair, case: Case) -> str:
     if case.dtype == "float32" and _has_kernels_of_cuda(pair):
         text += "; in float32 no flash kernel ever runs on CUDA"
     return text
-
-
-def requirement(texts: Iterable[str], option: str = "--require-backend") -> dict[str, str]:
-    """The required kernel of each dtype.
-
-    Args:
-        texts: Each `KERNEL`, for every dtype, or `DTYPE=KERNEL`.
-        option: The option that an error names.
-
-    Raises:
-        UsageError: A text is neither of the two, or two of them contradict each other.
-    """
-    required: dict[str, str] = {}
-    for text in texts:
-        dtype, separator, kernel = text.rpartition("=")
-        if kernel not in KERNELS or (separator and dtype not in DTYPES):
-            raise UsageError(
-                f"{option} {text!r}: KERNEL or DTYPE=KERNEL is allowed, a kernel is one of {', '.join(KERNELS)}, "
-                f"a dtype one of {', '.join(DTYPES)}"
-            )
-        for name in [dtype] if separator else DTYPES:
-            if required.get(name, kernel) != kernel:
-                raise UsageError(
-                    f"{option}: {required[name]} and {kernel} are both required in {name}: give one of them"
-                )
-            required[name] = kernel
-    return required
 
 
 def requiring(checks: Iterable[Check], texts: Iterable[str]) -> list[Check]:

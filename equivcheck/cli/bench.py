@@ -6,6 +6,7 @@ import click
 
 from equivcheck.bench.presets import DTYPES, PRESETS
 from equivcheck.cli import config as configuration
+from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
     NOT_JUDGED,
     Amount,
@@ -68,6 +69,8 @@ def bench(
     if tripwire is not None and against is None:
         raise UsageError("--tripwire without --against: there is no record to be slower than; give one")
     import_from_here()
+    kind = first(kind, config.kind, "auto")
+    refuse_mistakes(reference, candidate, kind=kind, device=where, functions={})
 
     from equivcheck.bench import record as records
     from equivcheck.bench import render
@@ -88,7 +91,6 @@ def bench(
         records.comparable(before, device=name, torch_version=torch.__version__, where=str(against))
         preset = preset or before.preset
 
-    kind = first(kind, config.kind, "auto")
     seconds = first(max_seconds, benching.MAX_SECONDS)
 
     def measure(only: list[str] | None = None) -> records.Record:

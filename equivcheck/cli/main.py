@@ -15,23 +15,38 @@ import click
 from equivcheck.cli.bench import bench
 from equivcheck.cli.gate import gate
 from equivcheck.cli.options import NOT_JUDGED
+from equivcheck.cli.replay import replay
 from equivcheck.cli.report import report
-from equivcheck.cli.verify import replay, verify
+from equivcheck.cli.verify import verify
 from equivcheck.errors import ToolError, UsageError
 from equivcheck.report import streams
 from equivcheck.report.streams import DEBUG
 
 __all__ = ["cli", "main"]
 
+_COMPLETING = "_EQUIVCHECK_COMPLETE"
+"""The environment variable by which a shell asks for completions, in the form of click."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (None: those of the process), and return the exit status; raise nothing."""
+    if _COMPLETING in os.environ:
+        return _completed()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a stream that is not of Python's
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # see the line above
     with streams.private(stay=arguments is None) as both:
         status = _status(arguments)
         return NOT_JUDGED if both.failed() else status
+
+
+def _completed() -> int:
+    """Answer a shell that completes a command line: click writes to the streams of the process, and ends it."""
+    try:
+        cli.main(prog_name="equivcheck", complete_var=_COMPLETING)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else NOT_JUDGED
+    return 0
 
 
 def _status(arguments: Sequence[str] | None) -> int:

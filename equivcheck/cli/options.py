@@ -20,9 +20,11 @@ from equivcheck.runtime.device import DEVICE_TYPES, GPU, allowed
 __all__ = [
     "NOT_JUDGED",
     "SHIPPED",
+    "STATUS",
     "Amount",
     "device_of",
     "device_options",
+    "domain_option",
     "file_option",
     "first",
     "import_from_here",
@@ -37,7 +39,12 @@ __all__ = [
     "whole",
 ]
 
-NOT_JUDGED = 2  # the exit status of a run that could not be judged
+NOT_JUDGED = 2
+"""The exit status of a run that could not be judged."""
+
+STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}
+"""The exit status of a verdict; any other one means that the pair could not be judged."""
+
 SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
 
 _ADAPTATION = {
@@ -111,6 +118,12 @@ def device_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def domain_option(command: F) -> F:
+    """Give `command` the option for the domain."""
+    text = "Where the original is meant to run: 'head_size in (64, 128)'."
+    return click.option("--domain", metavar="EXPR", help=text)(command)
 
 
 def of_a_pair(command: F) -> F:

@@ -1,4 +1,4 @@
-"""The commands `verify` and `replay`: they judge a pair, and show one case of it in full detail."""
+"""The command `verify`: it judges a pair."""
 
 import signal
 from collections.abc import Mapping
@@ -11,10 +11,13 @@ import click
 
 from equivcheck.cases.domain import require_grammar
 from equivcheck.cli import config as configuration
+from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
     NOT_JUDGED,
+    STATUS,
     Amount,
     device_of,
+    domain_option,
     first,
     import_from_here,
     of_a_pair,
@@ -32,21 +35,11 @@ from equivcheck.report import streams
 from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.levels import levels_of
 from equivcheck.report.outputs import Outputs
-from equivcheck.runtime.import_strings import refuse_misspelt
 
 if TYPE_CHECKING:
     from equivcheck.report.model import Report
 
-__all__ = ["replay", "verify"]
-
-_STATUS = {
-    "equivalent": 0,
-    "different": 1,
-    "insensitive": 1,
-}  # any other verdict means that the pair could not be judged
-
-
-_DOMAIN = click.option("--domain", metavar="EXPR", help="Where the original is meant to run: 'head_size in (64, 128)'.")
+__all__ = ["verify"]
 
 
 @click.command()
@@ -65,7 +58,7 @@ _DOMAIN = click.option("--domain", metavar="EXPR", help="Where the original is m
     metavar="LEVEL[,LEVEL]",
     help="The levels that must be equivalent.  [default: all; values,training for functions]",
 )
-@_DOMAIN
+@domain_option
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
 @click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
@@ -131,8 +124,21 @@ def verify(
     }
     outputs = Outputs(files=files, folder=folder)
     outputs.probe()
-    outputs.begin(_nothing_yet(reference, candidate, options))
     import_from_here()
+    memory = size("--worker-memory", worker_memory)
+    left_out, prepare = exclude or config.exclude, first(setup, config.setup)
+    refuse_mistakes(
+        reference,
+        candidate,
+        kind=options["kind"],
+        device=options["device"],
+        checks=checks,
+        exclude=left_out,
+        require_backend=require_backend,
+        functions=functions,
+        setup=prepare,
+    )
+    outputs.begin(_nothing_yet(reference, candidate, options))
 
     from equivcheck.cli.progress import follow
     from equivcheck.report import github, table, time_table
@@ -142,22 +148,21 @@ def verify(
 
     kind, where = options.pop("kind"), options.pop("device")
     try:
-        refuse_misspelt(reference, candidate)
         nurseries.start()  # in parallel to the lines below
         with follow(streams.current().notes()) as listener:
             report = api.verify(
-                NamedPair(reference, candidate, kind, where, functions, first(setup, config.setup), meant),
+                NamedPair(reference, candidate, kind, where, functions, prepare, meant),
                 Request(
                     **options,
                     checks=checks or None,
-                    exclude=exclude or config.exclude,
+                    exclude=left_out,
                     dtypes=configuration.DTYPES,
                     require_backend=require_backend,
                     deviations=declared,
                     max_seconds=first(max_seconds, config.max_seconds),
                     jobs=jobs,
                     case_seconds=first(case_seconds, config.case_seconds),
-                    worker_memory=size("--worker-memory", worker_memory),
+                    worker_memory=memory,
                     require=first(levels, config.require),
                     domain=meant,
                     all_cases=all_cases,
@@ -180,7 +185,7 @@ def verify(
         show_text("".join(f"{line}\n" for line in github.annotations(report)))
     if failure is not None:
         raise failure
-    return 1 if report.verdict == "unsupported" else _STATUS.get(report.verdict, NOT_JUDGED)
+    return 1 if report.verdict == "unsupported" else STATUS.get(report.verdict, NOT_JUDGED)
 
 
 def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> "Report":
@@ -197,66 +202,3 @@ def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **options,
     )
-
-
-@click.command()
-@click.argument("case_id")
-@click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
-@_DOMAIN
-@of_a_pair
-def replay(
-    case_id: str,
-    in_process: bool,
-    domain: str | None,
-    pair: tuple[str, ...],
-    kind: str | None,
-    gpu: bool,
-    device: str | None,
-    checks: tuple[str, ...],
-    require_backend: tuple[str, ...],
-    **adaptation: str | None,
-) -> int:
-    """Compare a pair on the one case CASE_ID of a counterexample, and show the comparison of each check that fails."""
-    config = configuration.load(Path("pyproject.toml"))
-    reference, candidate = pair_of(pair, config)
-    where = device_of(gpu, device, config)
-    functions = user_functions(pair, adaptation, config)
-    kind = first(kind, config.kind, "auto")
-    meant = first(domain, config.domain)
-    require_grammar(meant)
-    import_from_here()
-    refuse_misspelt(reference, candidate)
-
-    from equivcheck.report import table
-
-    if in_process:
-        from equivcheck.api import replay as judge
-
-        with streams.left_alone():
-            results = judge(
-                reference,
-                candidate,
-                case_id,
-                kind=kind,
-                device=where,
-                checks=checks or None,
-                require_backend=require_backend,
-                domain=meant,
-                in_process=True,
-                **functions,
-            )
-    else:
-        from equivcheck.supervisor import api
-        from equivcheck.supervisor.sealed import NamedPair
-
-        results = api.replay(
-            NamedPair(reference, candidate, kind, where, functions, config.setup, meant),
-            case_id,
-            checks=checks or None,
-            require_backend=require_backend,
-            case_seconds=config.case_seconds,
-            signals=(signal.SIGINT, signal.SIGTERM),
-        )
-    verdict, text = table.replayed(case_id, results)
-    show_text(text)
-    return _STATUS.get(verdict, NOT_JUDGED)

@@ -7,6 +7,7 @@ from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import share_of_cases
+from equivcheck.report.chosen_checks import chosen_checks, expand_families
 from equivcheck.runtime.device import type_of
 
 __all__ = ["estimated_cases", "planned_cases", "require_a_judging_check", "select_checks", "shrink_calls"]
@@ -17,35 +18,13 @@ _TIMES_ON_AN_ACCELERATOR = 8  # as many times the cases of cheap checks: a GPU h
 
 
 def select_checks(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Check]:
-    """The checks to run on a pair of this kind.
-
-    Args:
-        names: The names of checks or families to run; None for all that apply.
-        exclude: The names of checks or families to leave out.
-        kind: The kind of the pair.
+    """The checks of `chosen_checks`, which can be run.
 
     Raises:
         UsageError: A name is unknown, a check does not apply to the kind, or no check is left.
     """
     known = {check.name: check for check in CHECKS}
-    names, exclude = _expand_families(names or ()), _expand_families(exclude)
-    for name in (*names, *exclude):
-        if name not in known:
-            raise UsageError(f"unknown check {name!r}: allowed are {', '.join(known)}")
-    for name in names:
-        if kind not in known[name].kinds:
-            fitting = [c.name for c in CHECKS if kind in c.kinds]
-            raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
-    chosen = [c for c in CHECKS if kind in c.kinds and (not names or c.name in names) and c.name not in set(exclude)]
-    if not chosen:
-        raise UsageError("no check is left: every one that applies was excluded; leave one in")
-    return chosen
-
-
-def _expand_families(names: Iterable[str]) -> list[str]:
-    """The names, with each family replaced by its members: `replacement` stands for each `replacement.…`."""
-    members = [[c.name for c in CHECKS if c.name.startswith(f"{name}.")] or [name] for name in names]
-    return [name for family in members for name in family]
+    return [known[check.name] for check in chosen_checks(names, exclude, kind)]
 
 
 def require_a_judging_check(chosen: Sequence[Check], require_backend: Sequence[str]) -> None:
@@ -65,7 +44,7 @@ def require_a_judging_check(chosen: Sequence[Check], require_backend: Sequence[s
 
 def estimated_cases(names: Sequence[str] | None, profile: str, dtypes: Sequence[str]) -> float:
     """The greatest number of cases of such a run, before anything is known of the pair."""
-    chosen = set(_expand_families(names or ()))
+    chosen = set(expand_families(names or ()))
     return sum(c.cases[profile] for c in CHECKS if not chosen or c.name in chosen) * len(dtypes) / len(DTYPES)
 
 

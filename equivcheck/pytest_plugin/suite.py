@@ -2,26 +2,27 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
-from equivcheck.api import pair_of, verify
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.given import Given
-from equivcheck.report.catalogue import listed
-from equivcheck.report.deviations import of_check
-from equivcheck.report.levels import levels_of, required_of
-from equivcheck.report.model import CheckResult, Deviation, Finding, Report
+from equivcheck.pytest_plugin.asked import Asked, Refused
+from equivcheck.pytest_plugin.judged import judge
+from equivcheck.report.catalogue import CATALOGUE
+from equivcheck.report.levels import LEVELS, levels_of, required_of
+from equivcheck.report.model import Deviation
 from equivcheck.runtime.device import DEVICE_TYPES, GPU
-from equivcheck.runtime.file_access import watched
-from equivcheck.supervisor import api
+from equivcheck.supervisor import kinds
 from equivcheck.supervisor.nurseries import INSIDE
-from equivcheck.worker.judge import Judge
 
 __all__ = ["suite"]
+
+_NOT_LOADED = "not-loaded"
 
 
 def suite(
@@ -50,118 +51,101 @@ def suite(
     Each test runs one check in one dtype, plants the faults that this check should see there, and has an id such as
     `values-output-cpu-bfloat16`, with the level first. A difference at a level that is not required is an xfail, with
     the difference as its reason. On CUDA the tests carry the marker `gpu` and run with `pytest --gpu`; workers of pytest-xdist
-    take a GPU each. A test is skipped, with the reason, if its check is not applicable to the pair, or the candidate
-    refuses the dtype; it fails if nothing was judged at a required level. The arguments are those of `verify`.
+    take a GPU each. A test is skipped, with the reason, if its check is not applicable to the pair, the candidate
+    refuses the dtype, or no known fault would show; it fails if nothing was judged at a required level. The arguments
+    are those of `verify`.
+
+    Nothing is imported, and no fault is planted, before a test runs: the ids follow from the kind. Without `kind` one
+    process beside this one finds the kinds of all suites when pytest collects them; those of objects are found here. A
+    pair that cannot be loaded there is a test that fails, with the reason.
 
     Raises:
-        UsageError: An argument does not fit, or the pair cannot be judged.
+        UsageError: An argument does not fit; pytest shows it as one line.
     """
-    user_functions: dict[str, Any] = {
-        "config": config,
-        "inputs": inputs,
-        "outputs": outputs,
-        "transfer": transfer,
-        "oracle": oracle,
-    }
     if os.environ.get(INSIDE):  # a worker has imported the file of these tests for another object in it
         return type("TestEquivalence", (), {})
-    required = levels_of(require, "require")
-    for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    asked: dict[str, Any] = {
-        "checks": None if checks is None else list(checks),
-        "exclude": list(exclude),
-        "dtypes": list(dtypes),
-        "profile": profile,
-    }
-    pair = pair_of(reference, candidate, kind, "cpu", user_functions, setup, domain)
-    if pair is not None:
-        loaded, cells = api.ask(pair, "cells", **asked)
-    else:
-        with watched() as access:
-            judge = Judge(access)
-            loaded = judge.load(reference, candidate, kind, "cpu", user_functions, domain=domain)
-            cells = judge.cells(**asked)
+    try:
+        required = levels_of(require, "require")
+    except UsageError as error:
+        raise Refused(str(error)) from None
+    asked = Asked(
+        reference=reference,
+        candidate=candidate,
+        kind=kind,
+        user_functions={
+            "config": config,
+            "inputs": inputs,
+            "outputs": outputs,
+            "transfer": transfer,
+            "oracle": oracle,
+        },
+        setup=setup,
+        domain=domain,
+        checks=None if checks is None else list(checks),
+        exclude=list(exclude),
+        dtypes=list(dtypes),
+        profile=profile,
+        deviations=deviations or {},
+        options={"seed": seed, "max_seconds": max_seconds},
+    )
+    loaded: dict[str, str] = {}  # when the tests are collected: the kind, or the reason why there is none
 
-    @pytest.mark.parametrize(("check", "where", "dtype"), _parameters(cells))
     class TestEquivalence:
+        def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+            if "check" not in metafunc.fixturenames:  # a test of a class that inherits from this one
+                return
+            try:
+                loaded["kind"] = asked.kind_of_pair()
+            except UsageError as error:
+                loaded["reason"] = _line(error)
+                # `-k "output and cpu"` chooses the test that says so, as it would choose those that it stands for
+                vars(metafunc.function).update(dict.fromkeys(_words_of_ids(asked), True))
+                tests = list(_on_each_device("", "", _NOT_LOADED))
+            else:
+                tests = list(_tests(asked, loaded["kind"]))
+            metafunc.parametrize(("check", "where", "dtype"), tests)
+
         def test_holds(self, check: str, where: str, dtype: str) -> None:
-            report = verify(
-                reference,
-                candidate,
-                kind=kind if pair is not None else loaded["kind"],
-                device=_gpu_of_worker() if where == GPU else where,
-                profile=profile,
-                checks=[check],
-                dtypes=[dtype],
-                seed=seed,
-                max_seconds=max_seconds,
-                deviations=of_check(check, deviations or {}),
-                setup=setup,
-                domain=domain,
-                shared=True,
-                **user_functions,
-            )
-            _judge(report, required or required_of(report.kind))
+            kinds.end()  # every suite of this process has been collected
+            reason = loaded.get("reason", "")
+            if not reason:
+                device = _gpu_of_worker() if where == GPU else where
+                try:
+                    report = asked.run(loaded["kind"], check, dtype, device)
+                    has_faults = partial(asked.has_faults, loaded["kind"], check, dtype, device)
+                    judge(report, required or required_of(report.kind), has_faults)
+                except UsageError as error:
+                    reason = _line(error)
+            if reason:
+                pytest.fail(reason, pytrace=False)
 
     return TestEquivalence
 
 
-def _parameters(cells: Iterable[Sequence[str]]) -> list[Any]:
+def _tests(asked: Asked, kind: str) -> Iterator[Any]:
     """Check, device and dtype of each test; the level of the check comes first in its id."""
-    return [
-        pytest.param(
-            check,
-            where,
-            dtype,
-            id=f"{listed(check).level}-{check}-{where}-{dtype}",
-            marks=[pytest.mark.gpu] if where == GPU else [],
-        )
-        for check, dtype in cells
-        for where in ("cpu", GPU)
-    ]
+    for check in asked.checks_of(kind):
+        for dtype in asked.dtypes:
+            if dtype in check.dtypes:
+                yield from _on_each_device(check.name, dtype, f"{check.level}-{check.name}", f"-{dtype}")
+
+
+def _on_each_device(check: str, dtype: str, before: str, after: str = "") -> Iterator[Any]:
+    for where in ("cpu", GPU):
+        marks = [pytest.mark.gpu] if where == GPU else []
+        yield pytest.param(check, where, dtype, id=f"{before}-{where}{after}", marks=marks)
+
+
+def _words_of_ids(asked: Asked) -> set[str]:
+    """The words that ids of this suite have, whatever the kind of the pair."""
+    return {*LEVELS, *asked.dtypes, *(asked.checks or [check.name for check in CATALOGUE])}
+
+
+def _line(error: UsageError) -> str:
+    return " ".join(str(error).split())
 
 
 def _gpu_of_worker() -> str:
     """The GPU of this worker of pytest-xdist: workers take GPUs in turn."""
     number = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
     return f"{GPU}:{number % max(1, DEVICE_TYPES[GPU].module.device_count())}"
-
-
-def _judge(report: Report, required: Sequence[str]) -> None:
-    """Pass, skip or xfail with the reason, or fail with a short message: the difference, the case and its replay."""
-    result = report.results[0] if report.results else None
-    if result is None:
-        pytest.fail(f"the run is {report.verdict}: it ended before anything was judged", pytrace=False)
-    if report.findings:
-        pytest.fail("; ".join(report.findings), pytrace=False)
-    different = [finding for finding in result.shown if finding.outcome == "different"]
-    for finding in different:
-        if not finding.level or finding.level in required:
-            pytest.fail(_words(result, finding), pytrace=False)
-    if different:
-        pytest.xfail(f"not required: {_words(result, different[0])}")
-    if result.outcome == "deviation":
-        return
-    if result.outcome == "unsupported":
-        pytest.skip(f"{result.name}: {'; '.join(result.unsupported) or result.detail}")
-    if result.outcome == "not applicable":
-        pytest.skip(f"{result.name} is not applicable: {'; '.join(result.notes)}")
-    if not report.complete:
-        pytest.fail(f"{result.name} is partial: {result.detail or 'it ran out of time'}", pytrace=False)
-    if result.outcome == "not judged":
-        reasons = "; ".join(result.notes) or ", ".join(result.not_judged)
-        if any(level in required for level in result.levels):
-            pytest.fail(f"{result.name} is not judged: {reasons}", pytrace=False)
-        pytest.skip(f"{result.name} is not judged, and not required: {reasons}")
-    survived = [f for f in report.sensitivity.survived if report.sensitivity.levels.get(f, "") in required]
-    if not report.sensitivity.planted or survived:
-        names = ", ".join(survived) or "none was planted"
-        pytest.fail(f"{result.name} is insensitive: planted faults that were not seen: {names}", pytrace=False)
-
-
-def _words(result: CheckResult, finding: Finding) -> str:
-    c = finding.counterexample
-    at = f" at {finding.level}" if finding.level else ""
-    return f"{result.name_of(finding)}{at}: {c.message}\ncase {c.case}\n{c.replay}"

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG
@@ -90,4 +89,4 @@ def probe_folder(path: Path) -> None:
 
 
 def _scratch(folder: Path) -> Path:
-    return folder / f".equivcheck-{secrets.token_hex(8)}.tmp"
+    return folder / f".equivcheck-{os.urandom(8).hex()}.tmp"

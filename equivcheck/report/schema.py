@@ -131,7 +131,15 @@ _DERIVED = {
     "levels": {
         "type": "object",
         "additionalProperties": {
-            "enum": ["equivalent", "different", "unsupported", "deviation", "not judged", "not applicable", "not refuted"]
+            "enum": [
+                "equivalent",
+                "different",
+                "unsupported",
+                "deviation",
+                "not judged",
+                "not applicable",
+                "not refuted",
+            ]
         },
         "description": "Derived: the outcome at each level, the worst of the checks that looked at it.",
     },

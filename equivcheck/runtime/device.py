@@ -21,6 +21,7 @@ __all__ = [
     "device_name",
     "ensure_device_alive",
     "find_device",
+    "refuse_unknown_device",
     "type_of",
 ]
 
@@ -253,6 +254,17 @@ def ensure_device_alive(device: "torch.device", doing: str, error: Exception | N
         ) from first
 
 
+def refuse_unknown_device(device: str) -> None:
+    """Make sure that a word names a type of device, whether or not there is such a device; torch is not imported.
+
+    Raises:
+        UsageError: It names none.
+    """
+    name, colon, index = device.partition(":")
+    if device != "auto" and (name not in DEVICE_TYPES or (colon and not index.isdecimal())):
+        raise UsageError(f"unknown device {device!r}: allowed are {allowed('and')}")
+
+
 def find_device(device: str) -> "torch.device":
     """The device to run on.
 
@@ -262,6 +274,7 @@ def find_device(device: str) -> "torch.device":
     Raises:
         UsageError: The word is unknown, or the device does not exist.
     """
+    refuse_unknown_device(device)
     import torch
 
     if device == "auto":
@@ -269,10 +282,8 @@ def find_device(device: str) -> "torch.device":
         return next((row.resolve(torch.device(row.name), device) for row in present), torch.device("cpu"))
     try:
         named = torch.device(device)
-    except RuntimeError:
-        named = None
-    if named is None or named.type not in DEVICE_TYPES:
-        raise UsageError(f"unknown device {device!r}: allowed are {allowed('and')}")
+    except RuntimeError:  # an index such as 01
+        raise UsageError(f"unknown device {device!r}: allowed are {allowed('and')}") from None
     return DEVICE_TYPES[named.type].resolve(named, device)
 
 

@@ -3,14 +3,16 @@
 import ast
 import importlib.util
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 from equivcheck.errors import UsageError
 from equivcheck.runtime.file_modules import existing
 
-__all__ = ["parts_of", "refuse_misspelt"]
+__all__ = ["parts_of", "refuse_misspelt", "refuse_misspelt_pair"]
 
 _MOST_NAMES = 12
 _DYNAMIC = ("globals", "vars", "setattr", "exec", "__dict__", "__getattr__", "modules")
@@ -52,6 +54,22 @@ def refuse_misspelt(*specs: str) -> None:
         names = _names_in(file)
         if names is not None and name.partition(".")[0] not in names[0]:
             raise UsageError(f"{place!r} has no {name!r}: it has {', '.join(names[1][:_MOST_NAMES])}")
+
+
+def refuse_misspelt_pair(reference: Any, candidate: Any, functions: Mapping[str, Any], setup: str | None) -> None:
+    """Refuse those import strings of a pair that name nothing for certain; objects are passed over.
+
+    Args:
+        reference: The original.
+        candidate: The candidate.
+        functions: The user's functions, by name.
+        setup: The import string of a function that each process calls first.
+
+    Raises:
+        UsageError: As by `refuse_misspelt`.
+    """
+    given = (value for name, value in functions.items() if (name, value) != ("transfer", "auto"))
+    refuse_misspelt(*(spec for spec in (reference, candidate, *given, setup) if isinstance(spec, str)))
 
 
 def _file_of(module: str) -> Path | None:

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend
 
+from equivcheck.runtime.required_kernels import KERNEL_NAMES
+
 __all__ = ["EAGER", "KERNELS", "kernels_of"]
 
-KERNELS: dict[str, SDPBackend] = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
+_BACKENDS = (
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
+KERNELS: dict[str, SDPBackend] = dict(zip(KERNEL_NAMES, _BACKENDS, strict=True))
 """The kernels of `F.scaled_dot_product_attention`, by their names in `--require-backend`."""
 
 EAGER = "spelled out"

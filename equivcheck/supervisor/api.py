@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -76,8 +76,8 @@ def verify(
                 workers.close()
 
 
-def ask(pair: NamedPair, name: str, **arguments: Any) -> tuple[Mapping[str, Any], Any]:
-    """How a pair is loaded, and the answer to one question, of a worker that is kept for later runs.
+def ask(pair: NamedPair, name: str, **arguments: Any) -> Any:
+    """The answer to one question about a pair, of a worker that is kept for later runs.
 
     Args:
         pair: The pair that the question is about.
@@ -91,7 +91,8 @@ def ask(pair: NamedPair, name: str, **arguments: Any) -> tuple[Mapping[str, Any]
     workers = _shared.pop(pair.key, None) or Sealed(pair, request, nursery(), where_it_begins())
     workers.again(request, math.inf, lambda: False)
     try:
-        answer = workers.open(), workers.answer(name, **arguments)
+        workers.open()
+        answer = workers.answer(name, **arguments)
         _shared[pair.key] = workers
         return answer
     except Lost as lost:

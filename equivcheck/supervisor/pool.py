@@ -202,7 +202,11 @@ class Pool:
     def _limit_s(self, worker: Worker) -> float:
         if worker.limit_s is not None:
             return worker.limit_s
-        if worker.current is not None and worker.current.name in ("load", "setup") and worker.beacon.read().step:
+        if (
+            worker.current is not None
+            and worker.current.name in ("load", "setup", "kind")
+            and worker.beacon.read().step
+        ):
             return _IMPORT_S if self.times.given_s is None else max(_LEAST_IMPORT_S, CONFIRMING * self.times.given_s)
         limit = self.times.short_s if self.hangs or worker.shrinking else self.times.limit_s
         return limit(worker.work, worker.check)

@@ -15,7 +15,8 @@ from equivcheck.checks import CHECKS, CaseResult, Check
 from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
-from equivcheck.engine.plan import select_checks, shrink_calls
+from equivcheck.engine.plan import shrink_calls
+from equivcheck.engine.planting import planted
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
@@ -200,17 +201,6 @@ class Judge(Planned):
         with clock.in_stage(clock.SENSITIVITY):
             return self._faults.changes_nothing(fault)
 
-    def cells(
-        self, checks: Sequence[str] | None, exclude: Sequence[str], dtypes: Sequence[str], profile: str
-    ) -> list[list[str]]:
-        """Check and dtype of each test of a suite: those for which a fault exists that the check should see."""
-        from equivcheck.engine.planting import planted
-
-        chosen = [check for check in select_checks(checks, tuple(exclude), self.subject.kind) if check.judges]
-        return [
-            [check.name, dtype]
-            for check in chosen
-            for dtype in dtypes
-            if dtype in check.space.dtypes
-            and any(not fault.doubtful for fault in planted(self.subject, {check.name}, profile, 0, (dtype,)))
-        ]
+    def has_faults(self, check: str, dtype: str, profile: str) -> bool:
+        """Whether there is a fault around this original that the check should see in this dtype."""
+        return any(not fault.doubtful for fault in planted(self.subject, {check}, profile, 0, (dtype,)))

@@ -7,7 +7,7 @@ from typing import Any
 from equivcheck.cases.case import Case
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
-from equivcheck.runtime import clock
+from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.file_access import Access, Seen
 from equivcheck.worker.covered import Covered, covered_by
 from equivcheck.worker.originals import Original
@@ -111,6 +111,19 @@ class LoadedPair:
             if subject.traits.function
             else None,
         }
+
+    def kind(
+        self,
+        reference: Any,
+        candidate: Any,
+        device: str,
+        adaptation: Mapping[str, Any],
+        domain: str | Callable[..., Any] | None,
+    ) -> str:
+        """The kind of a pair, which is not loaded to be judged; the arguments are those of `load`."""
+        beacon.note_kind(beacon.NOTHING)  # not that of the last pair
+        subject = resolve(reference, candidate, kind="auto", device=device, adaptation=adaptation, domain=domain)
+        return subject.kind
 
     def take(self, scale_optional: bool, learns_mask: bool) -> None:
         """Give the original of a function the facts that it has in the pair."""

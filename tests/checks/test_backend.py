@@ -12,11 +12,12 @@ from equivcheck.api import replay, verify
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
-from equivcheck.checks.backend import backend, requirement, requiring
+from equivcheck.checks.backend import backend, requiring
 from equivcheck.cli import main
 from equivcheck.errors import Mismatch, UsageError
 from equivcheck.gpt import GPT
 from equivcheck.pairs.resolve import resolve
+from equivcheck.runtime.required_kernels import requirement
 
 CASE = Case(batch_size=1, seq_len=8, n_head=1, head_size=32, block_size=8)
 REQUIRED = {"float32": "flash", "bfloat16": "flash"}

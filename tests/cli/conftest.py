@@ -16,7 +16,7 @@ def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
     for name in ("verify", "replay"):
         monkeypatch.setattr(api, name, getattr(judge, name))
     monkeypatch.setattr(nurseries, "start", lambda: None)
-    monkeypatch.setattr("equivcheck.cli.verify.refuse_misspelt", lambda *specs: None)  # names of nothing
+    monkeypatch.setattr("equivcheck.cli.mistakes.refuse_misspelt_pair", lambda *pair: None)  # names of nothing
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EQUIVCHECK_DEBUG", raising=False)

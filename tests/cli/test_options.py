@@ -124,22 +124,22 @@ def test_gpu_is_a_device(judge: Judge, options: list[str], device: str) -> None:
 def test_the_command_line_wins_over_the_config(judge: Judge) -> None:
     Path("pyproject.toml").write_text(
         "[tool.equivcheck]\nreference = 'c:C'\ncandidate = 'd:D'\nprofile = 'thorough'\nseed = 5\n"
-        "exclude = ['x', 'y']\ndeviations = {output = 'said before', logits = 'too'}\n"
+        "exclude = ['bias', 'long']\ndeviations = {output = 'said before', logits = 'too'}\n"
     )
     main(["verify"])
-    main(["verify", "a:A", "b:B", "--seed", "0", "--exclude", "z", "--deviation", "output=said now"])
+    main(["verify", "a:A", "b:B", "--seed", "0", "--exclude", "purity", "--deviation", "output=said now"])
     (defaults, d), (given, g) = judge.calls
     assert (defaults, given) == (("c:C", "d:D"), ("a:A", "b:B"))
     assert (d["seed"], d["profile"], d["exclude"], d["deviations"]["output"]) == (
         5,
         "thorough",
-        ("x", "y"),
+        ("bias", "long"),
         "said before",
     )
     assert (g["seed"], g["profile"], g["exclude"], g["deviations"]) == (
         0,
         "thorough",
-        ("z",),
+        ("purity",),
         {"output": "said now", "logits": "too"},
     )
 

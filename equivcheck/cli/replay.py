@@ -1,0 +1,97 @@
+"""The command `replay`: it shows one case of a pair in full detail."""
+
+import signal
+from pathlib import Path
+
+import click
+
+from equivcheck.cases.domain import require_grammar
+from equivcheck.cli import config as configuration
+from equivcheck.cli.mistakes import refuse_mistakes
+from equivcheck.cli.options import (
+    NOT_JUDGED,
+    STATUS,
+    device_of,
+    domain_option,
+    first,
+    import_from_here,
+    of_a_pair,
+    pair_of,
+    show_text,
+    user_functions,
+)
+from equivcheck.report import streams
+
+__all__ = ["replay"]
+
+
+@click.command()
+@click.argument("case_id")
+@click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
+@domain_option
+@of_a_pair
+def replay(
+    case_id: str,
+    in_process: bool,
+    domain: str | None,
+    pair: tuple[str, ...],
+    kind: str | None,
+    gpu: bool,
+    device: str | None,
+    checks: tuple[str, ...],
+    require_backend: tuple[str, ...],
+    **adaptation: str | None,
+) -> int:
+    """Compare a pair on the one case CASE_ID of a counterexample, and show the comparison of each check that fails."""
+    config = configuration.load(Path("pyproject.toml"))
+    reference, candidate = pair_of(pair, config)
+    where = device_of(gpu, device, config)
+    functions = user_functions(pair, adaptation, config)
+    kind = first(kind, config.kind, "auto")
+    meant = first(domain, config.domain)
+    require_grammar(meant)
+    import_from_here()
+    refuse_mistakes(
+        reference,
+        candidate,
+        kind=kind,
+        device=where,
+        checks=checks,
+        require_backend=require_backend,
+        functions=functions,
+        setup=None if in_process else config.setup,
+    )
+
+    from equivcheck.report import table
+
+    if in_process:
+        from equivcheck.api import replay as judge
+
+        with streams.left_alone():
+            results = judge(
+                reference,
+                candidate,
+                case_id,
+                kind=kind,
+                device=where,
+                checks=checks or None,
+                require_backend=require_backend,
+                domain=meant,
+                in_process=True,
+                **functions,
+            )
+    else:
+        from equivcheck.supervisor import api
+        from equivcheck.supervisor.sealed import NamedPair
+
+        results = api.replay(
+            NamedPair(reference, candidate, kind, where, functions, config.setup, meant),
+            case_id,
+            checks=checks or None,
+            require_backend=require_backend,
+            case_seconds=config.case_seconds,
+            signals=(signal.SIGINT, signal.SIGTERM),
+        )
+    verdict, text = table.replayed(case_id, results)
+    show_text(text)
+    return STATUS.get(verdict, NOT_JUDGED)

@@ -1,0 +1,89 @@
+"""Mistakes on a command line, its help and its completion: each is answered without torch and without a process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHIPPED = ["equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"]
+REPLAY = ["replay", "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"]
+LINES = {
+    "cannot import 'wrong.module': ModuleNotFoundError": [
+        ["verify", "wrong.module:x", "other:y"],
+        [*REPLAY, "wrong.module:x", "other:y"],
+        ["bench", "wrong.module:x", "other:y"],
+        ["verify", *SHIPPED, "--config", "wrong.module:x"],
+        ["verify", *SHIPPED, "--oracle", "wrong.module:x"],
+        ["verify", *SHIPPED, "--setup", "wrong.module:x"],
+        [*REPLAY, *SHIPPED, "--inputs", "wrong.module:x"],
+    ],
+    "unknown device 'tpu'": [[*command, *SHIPPED, "--device", "tpu"] for command in (["verify"], REPLAY, ["bench"])],
+    "unknown device 'cuda:x'": [["verify", *SHIPPED, "--device", "cuda:x"]],
+    "unknown check 'outputs'": [
+        ["verify", *SHIPPED, "--check", "outputs"],
+        ["verify", *SHIPPED, "--exclude", "outputs"],
+        [*REPLAY, *SHIPPED, "--check", "outputs"],
+    ],
+    "check 'checkpoint' does not apply to a function": [
+        ["verify", *SHIPPED, "--kind", "function", "--check", "checkpoint"]
+    ],
+    "--require-backend 'fast'": [["verify", *SHIPPED, "--require-backend", "fast"]],
+    "--worker-memory '3x'": [["verify", *SHIPPED, "--worker-memory", "3x"]],
+    "No such option '--profil'": [["verify", *SHIPPED, "--profil", "quick"]],
+}
+PROGRAM = """
+import json, subprocess, sys
+from equivcheck.cli.main import main
+
+def refuse(*given, **options):
+    raise AssertionError("a process was started")
+
+subprocess.Popen = refuse
+for line in json.loads(sys.argv[1]):
+    print(main(line), file=sys.stderr)
+    assert "torch" not in sys.modules, line
+"""
+
+
+def test_a_mistake_is_one_line_without_torch_and_without_a_process(tmp_path: Path) -> None:
+
+    lines = [(message, line) for message, lines in LINES.items() for line in lines]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps([line for _, line in lines])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert said[1::2] == ["2"] * len(lines)
+    for (message, line), answer in zip(lines, said[::2], strict=True):
+        assert answer.startswith(f"equivcheck: {message}"), line
+
+
+def test_a_mistake_leaves_the_report_of_an_earlier_run(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    command = [sys.executable, "-m", "equivcheck", "verify", "wrong.module:x", "other:y", "--json", "report.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert (tmp_path / "report.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"), [("equivcheck ver", ["plain,verify"]), ("equivcheck verify --prof", ["plain,--profile"])]
+)
+def test_a_shell_completes_the_line_without_torch(words: str, answers: list[str]) -> None:
+    program = (
+        "import sys; from equivcheck.cli.main import main; status = main(); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    place = str(len(words.split()) - 1)
+    asked = {"_EQUIVCHECK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": place}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, answers, "")
