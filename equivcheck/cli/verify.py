@@ -69,6 +69,7 @@ _DOMAIN = click.option("--domain", metavar="EXPR", help="Where the original is m
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
 @click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
+@click.option("--no-remembered", is_flag=True, help="Neither run nor keep counterexamples in .equivcheck/.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
@@ -101,6 +102,7 @@ def verify(
     strict: bool,
     all_cases: bool,
     fail_fast: bool,
+    no_remembered: bool,
     require: str | None,
     domain: str | None,
     folder: Path | None,
@@ -160,6 +162,8 @@ def verify(
                     domain=meant,
                     all_cases=all_cases,
                     fail_fast=fail_fast,
+                    # a report in a file is evidence: it is the same in every folder
+                    remembered=not no_remembered and not outputs and first(config.remembered, True),
                 ),
                 listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,

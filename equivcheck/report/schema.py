@@ -59,6 +59,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "require": "The levels that must be equivalent; empty for those of the pair's kind.",
         "domain": "The cases that the original is meant for: an expression of fields of a case, the import string of a "
         "function of a case, or both; empty if every case is.",
+        "remembered": "Counterexamples of earlier runs that this one ran again, a result for each; they have no part in "
+        "cases, coverage and sensitivity. Empty if there were none, null if none were asked for.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {

@@ -31,6 +31,7 @@ class Request:
         require: The levels that must be equivalent; None for those of the pair's kind.
         all_cases: Whether every check runs all of its cases after a difference, too.
         fail_fast: Whether the run ends at the first difference at a required level.
+        remembered: Whether the run begins with the pair's last counterexamples, and remembers those that it shows.
         domain: The cases that the original is meant for: an expression, or the import string of a function of a case; a
             function itself if the pair runs in this process. None if that is to be discovered.
     """
@@ -52,6 +53,7 @@ class Request:
     domain: str | Callable[..., Any] | None = None
     all_cases: bool = False
     fail_fast: bool = False
+    remembered: bool = False
 
     @property
     def of_plan(self) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> N
         "strict": False,
         "all_cases": False,
         "fail_fast": False,
+        "remembered": True,
         "case_seconds": None,
         "worker_memory": None,
         "setup": None,
@@ -81,6 +82,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "--strict",
         "--all",
         "--fail-fast",
+        "--no-remembered",
     ]
     more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
     more += ["--require", "drop-in,values", "--domain", "head_size == 64"]
@@ -101,6 +103,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "strict": True,
         "all_cases": True,
         "fail_fast": True,
+        "remembered": False,
         "case_seconds": 7.0,
         "worker_memory": 2.0**31,
         "setup": "s:S",
