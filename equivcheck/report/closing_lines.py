@@ -142,7 +142,7 @@ def _equivalent(report: Report) -> str:
     """The word, with the levels if some that checks looked at is not required, or not equivalent."""
     levels = report.levels
     reached = [level for level in report.required if levels[level] != "not applicable"]
-    seen = {level for result in report.results for level in result.levels}
+    seen = {level for result in report.shown for level in result.levels}
     if not reached or (
         all(levels[level] in ("equivalent", "not applicable") for level in seen) and seen <= {*report.required}
     ):
@@ -154,7 +154,7 @@ def _apart(report: Report) -> list[str]:
     """The levels that are not required, if something is to be said of them, and the numbers of what was not judged."""
     facts = []
     for level, outcome in report.levels.items():
-        ran = any(level in result.levels for result in report.results)
+        ran = any(level in result.levels for result in report.shown)
         if level in report.required or outcome == "equivalent" or not ran:
             continue
         if outcome == "different" and report.verdict != "different":

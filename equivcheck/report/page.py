@@ -42,7 +42,7 @@ def sentence(report: Report) -> str:
     candidate, reference = _short(report.candidate), _short(report.reference)
     different = [name for result in report.shown for name in result.differing]
     reached = [level for level in report.required if report.levels[level] != "not applicable"]
-    at = "" if set(reached) >= {r for result in report.results for r in result.levels} else f" at {_listed(reached)}"
+    at = "" if set(reached) >= {r for result in report.shown for r in result.levels} else f" at {_listed(reached)}"
     declared = sum(result.outcome == "deviation" for result in report.results)
     planted, survived = len(report.sensitivity.planted), len(report.sensitivity.survived)
     cut = "" if report.complete else " The run was cut short."

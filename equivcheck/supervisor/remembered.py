@@ -44,6 +44,7 @@ class Remembered:
     _key: PairKey | None = None
     _left: list[Entry] = field(default_factory=list)  # neither run nor to be forgotten
     _different: list[Entry] = field(default_factory=list)
+    _deadly: list[Entry] = field(default_factory=list)  # they cost the most, and are run last of those that differ
     _passed: list[Entry] = field(default_factory=list)
 
     def run(
@@ -114,7 +115,7 @@ class Remembered:
         if outcome.failed is None:
             self._passed.append(entry)
         else:
-            self._different.append(entry)
+            (self._deadly if outcome.died else self._different).append(entry)
             result = replace(apply_deviation(result, accepted), notes=())
         self.results.append(result)
         return result
@@ -126,4 +127,5 @@ class Remembered:
             results: The results of the run's checks.
         """
         if self._key is not None:
-            self.memory.keep(self._key, [*self._different, *entries_of(results), *self._left, *self._passed])
+            differ = [*self._different, *self._deadly, *entries_of(results)]
+            self.memory.keep(self._key, [*differ, *self._left, *self._passed])

@@ -112,6 +112,20 @@ def test_every_option_arrives(judge: Judge) -> None:
     }
 
 
+@pytest.mark.parametrize("options", [["--no-remembered"], ["--json", "x"], ["--junit", "x"], ["--report", "x"]])
+def test_evidence_begins_without_remembered_cases(judge: Judge, options: list[str]) -> None:
+    main(["verify", *options])
+    ((_, given),) = judge.calls
+    assert given["remembered"] is False
+
+
+def test_a_project_can_do_without_remembered_cases(judge: Judge) -> None:
+    for value in ("false", "true"):
+        Path("pyproject.toml").write_text(f"[tool.equivcheck]\nremembered = {value}\n")
+        main(["verify"])
+    assert [given["remembered"] for _, given in judge.calls] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("options", "device"), [([], "auto"), (["--gpu"], "cuda"), (["--gpu", "--device", "cuda:1"], "cuda:1")]
 )

@@ -49,7 +49,6 @@ class Slanted(FlashCausalSelfAttention):
         return super().forward(x) * 1.1
 
 
-
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_a_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -201,6 +200,6 @@ def test_a_death_in_a_remembered_case_costs_that_case_alone() -> None:
     assert "and again in a fresh process" in dead.message
     assert (report.verdict, report.complete) == ("different", True)
     assert of_drawn_cases(report) == of_drawn_cases(without)
-    assert remembered("sealed.py:Rare") == [DEADLY, SLANTED, RIGHT]
+    assert remembered("sealed.py:Rare") == [SLANTED, DEADLY, RIGHT]
     saved = json.loads((Path(FOLDER) / "counterexamples.json").read_text())
     assert saved["version"] == 1
