@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from equivcheck.errors import Mismatch, UsageError
@@ -62,6 +63,7 @@ def verify(
     all_cases: bool = False,
     fail_fast: bool = False,
     profile_run: bool = False,
+    remembered: bool = False,
 ) -> Report:
     """Whether `candidate` is the same attention as `reference`, as a Report.
 
@@ -106,6 +108,9 @@ def verify(
         fail_fast: Whether the run ends at the first difference at a required level.
         profile_run: Whether the report says where the time went (`time_spent`). On a GPU the clock then waits for it
             often, which makes the run slower.
+        remembered: Whether the run begins with the pair's last counterexamples, from `.equivcheck/` in the current
+            folder, and keeps those that it shows there; not where the environment variable `CI` is set, and not for
+            objects that no import string names.
 
     Raises:
         UsageError: The pair cannot be judged.
@@ -141,6 +146,7 @@ def verify(
         all_cases=all_cases,
         fail_fast=fail_fast,
         profile_run=profile_run,
+        remembered=remembered,
     )
     listener, keep = listener or _Silence(), keep or (lambda report: None)
     pair = pair_of(reference, candidate, kind, device, user_functions, setup, domain)
@@ -148,8 +154,11 @@ def verify(
         return api.verify(pair, request, listener=listener, keep=keep)
     if setup is not None:
         raise UsageError(f"setup={setup!r} is for pairs that are given as import strings: call it before verify")
+    from equivcheck.pairs.loading import name_of
     from equivcheck.worker.in_process import InProcess  # torch, which a pair of import strings does not need here
 
+    if any(name_of(side) == repr(side) for side in (reference, candidate)):
+        request = replace(request, remembered=False)  # a later run could not know the pair again
     began = time.monotonic()
     until = began + max_seconds if max_seconds is not None else float("inf")
     with watched() as access, clock.kept(profile_run):
@@ -274,7 +283,7 @@ def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:
         return report
     lines = [
         f"{result.name_of(finding)}: {shown.message}\n  case {shown.case}\n  {shown.replay}"
-        for result in report.results
+        for result in report.shown
         for finding in result.shown
         if finding.outcome == "different" and (shown := finding.counterexample)
     ]

@@ -53,6 +53,7 @@ class Config:
     require: tuple[str, ...] | None = None  # the levels that must be equivalent
     profile_run: bool | None = None  # whether the report says where the time went
     domain: str | None = None  # the cases that the original is meant for, `equivcheck.cases.domain`
+    remembered: bool | None = None  # whether a run begins with the pair's last counterexamples
 
 
 def load(path: Path) -> Config:
@@ -115,6 +116,9 @@ def _value(where: str, key: str, value: Any) -> Any:
     if key == "seed":
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SEED:
             raise _refusal(where, key, value, f"a whole number from 0 to {LARGEST_SEED}")
+    elif key == "remembered":
+        if not isinstance(value, bool):
+            raise _refusal(where, key, value, "true or false")
     elif key in ("max_seconds", "case_seconds"):
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
             raise _refusal(where, key, value, "a number of seconds above 0")

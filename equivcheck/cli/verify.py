@@ -63,6 +63,7 @@ __all__ = ["verify"]
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
 @click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
 @click.option("--profile-run/--no-profile-run", default=None, help="Say where the time of the run went.")
+@click.option("--no-remembered", is_flag=True, help="Neither run nor keep counterexamples in .equivcheck/.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes.  [default: as suits the machine]")
 @click.option(
     "--case-seconds",
@@ -96,6 +97,7 @@ def verify(
     all_cases: bool,
     fail_fast: bool,
     profile_run: bool | None,
+    no_remembered: bool,
     require: str | None,
     domain: str | None,
     folder: Path | None,
@@ -168,6 +170,8 @@ def verify(
                     all_cases=all_cases,
                     fail_fast=fail_fast,
                     profile_run=first(profile_run, config.profile_run, False),
+                    # a report in a file is evidence: it is the same in every folder
+                    remembered=not no_remembered and not outputs and first(config.remembered, True),
                 ),
                 listener=listener,
                 keep=outputs.keep if outputs else lambda report: None,

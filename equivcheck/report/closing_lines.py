@@ -12,6 +12,8 @@ __all__ = [
     "domain_lines",
     "evidence_line",
     "levels_line",
+    "now",
+    "remembered_lines",
     "sensitivity_line",
     "shortened_lines",
     "title",
@@ -63,6 +65,25 @@ def shortened_lines(report: Report) -> list[str]:
     return [one_line(f"shortened: of {', '.join(names)} only the first cases were run: {reason}")]
 
 
+def remembered_lines(report: Report) -> list[str]:
+    """The number of remembered counterexamples, and of those that differ still, in one line; none without any."""
+    if not report.remembered:
+        return []
+    by_word = Counter(now(result) for result in report.remembered)
+    parts = [f"{count} {_plural(word) if count > 1 else word}" for word, count in sorted(by_word.items())]
+    return [f"{_count(len(report.remembered), 'remembered counterexample')}: {', '.join(parts)}"]
+
+
+def now(result: CheckResult) -> str:
+    """The outcome of a remembered counterexample, as the end of a sentence."""
+    return {"different": "differs", "equivalent": "passes now"}.get(result.outcome, f"is {result.outcome}")
+
+
+def _plural(word: str) -> str:
+    verb, space, rest = word.partition(" ")
+    return f"{ {'differs': 'differ', 'passes': 'pass', 'is': 'are'}[verb] }{space}{rest}"
+
+
 def verdict_line(report: Report) -> str:
     """The verdict in one line: its word first, then the levels, cases, checks and faults that it rests on."""
     facts = [_count(report.cases, "case"), counted_checks(report.results), _device(report)]
@@ -109,6 +130,8 @@ def _different(report: Report) -> tuple[str, str]:
     same = [level for level in LEVELS if levels[level] in ("equivalent", "deviation", "unsupported")]
     names = [name for result in report.results if not result.shortened for name in result.differing]
     names += report.findings
+    again = [name for result in report.shown[len(report.results) :] for name in result.differing]
+    names += [f"{name} on a remembered case" for name in dict.fromkeys(again)]
     if repeated := sum(result.shortened and result.outcome == "different" for result in report.results):
         names.append(f"and so {'is' if repeated == 1 else 'are'} {_count(repeated, 'more check')}")
     if not at:
@@ -121,7 +144,7 @@ def _equivalent(report: Report) -> str:
     """The word, with the levels if some that checks looked at is not required, or not equivalent."""
     levels = report.levels
     reached = [level for level in report.required if levels[level] != "not applicable"]
-    seen = {level for result in report.results for level in result.levels}
+    seen = {level for result in report.shown for level in result.levels}
     if not reached or (
         all(levels[level] in ("equivalent", "not applicable") for level in seen) and seen <= {*report.required}
     ):
@@ -133,11 +156,11 @@ def _apart(report: Report) -> list[str]:
     """The levels that are not required, if something is to be said of them, and the numbers of what was not judged."""
     facts = []
     for level, outcome in report.levels.items():
-        ran = any(level in result.levels for result in report.results)
+        ran = any(level in result.levels for result in report.shown)
         if level in report.required or outcome == "equivalent" or not ran:
             continue
         if outcome == "different" and report.verdict != "different":
-            names = [name for r in report.results if r.levels.get(level) == "different" for name in r.differing]
+            names = [name for r in report.shown if r.levels.get(level) == "different" for name in r.differing]
             facts.append(f"{level} is different and not required ({', '.join(names)})")
         elif outcome in ("not judged", "not applicable"):
             facts.append(f"{level} is {outcome}")

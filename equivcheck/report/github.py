@@ -29,7 +29,7 @@ def annotations(report: Report) -> list[str]:
             f"equivcheck: {result.name_of(finding)} is different{f' at {finding.level}' if finding.level else ''}",
             _with_replay(finding.counterexample.message, finding.counterexample.replay),
         )
-        for result in report.results
+        for result in report.shown
         if not result.shortened
         for finding in result.shown
         if finding.outcome == "different" and (not finding.level or finding.level in report.required)

@@ -1,6 +1,7 @@
 """A report as JUnit XML, one test case per check, for systems that read test results in that form."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, verdict_line
@@ -38,6 +39,8 @@ def render(report: Report) -> str:
     _properties(suite, properties)
     for result in report.results:
         _check(suite, report, result)
+    for result in report.shown[len(report.results) :]:
+        _check(suite, report, replace(result, name=f"{result.name} on a remembered case"))
     for number, finding in enumerate(report.findings, 1):
         case = ET.SubElement(suite, "testcase", classname="equivcheck", name=f"finding.{number}", time="0.000")
         ET.SubElement(case, "failure", message=clean(finding), type="finding").text = verdict_line(report)

@@ -4,7 +4,13 @@ import re
 
 from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
-from equivcheck.report.closing_lines import levels_line, sensitivity_line, shortened_lines, verdict_line
+from equivcheck.report.closing_lines import (
+    levels_line,
+    remembered_lines,
+    sensitivity_line,
+    shortened_lines,
+    verdict_line,
+)
 from equivcheck.report.model import Counterexample, Report
 from equivcheck.report.table import HEADINGS, remarks, rows
 
@@ -37,7 +43,7 @@ def render(report: Report) -> str:
     ]
     counterexamples = [
         (f"{result.name_of(finding)}{f' at {finding.level}' if finding.level else ''}", finding.counterexample)
-        for result in report.results
+        for result in report.shown
         if not result.shortened
         for finding in result.shown
     ]
@@ -54,7 +60,8 @@ def render(report: Report) -> str:
         ]
     if report.not_covered:
         lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
-    lines += [line for text in shortened_lines(report) for line in ("", f"{_prose(text)}.")]
+    facts = (*shortened_lines(report), *remembered_lines(report))
+    lines += [line for text in facts for line in ("", f"{_prose(text)}.")]
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
     if report.time_spent is not None:
         lines += ["", "## Time spent, all processes", "", "| part | share | seconds |", "| --- | ---: | ---: |"]

@@ -204,11 +204,23 @@ class Report:
     require: tuple[str, ...] = ()  # the levels that must be equivalent; empty for those of the pair's kind
     domain: str = ""  # the cases that the original is meant for; empty if every case is
     time_spent: TimeSpent | None = None  # None if the run did not keep it; a file has no such field then
+    remembered: tuple[CheckResult, ...] | None = None
+    """Counterexamples of earlier runs, a result for each, apart from the drawn cases; None if none were asked for."""
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def shown(self) -> tuple[CheckResult, ...]:
+        """The results, and those of remembered cases that show a difference which no result has."""
+        seen = {name for result in self.results for name in result.differing}
+        return (*self.results, *(r for r in self._still_different if not seen.issuperset(r.differing)))
+
+    @property
+    def _still_different(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.remembered or () if result.outcome == "different")
+
+    @property
     def cases(self) -> int:
-        """The number of cases of all checks together."""
+        """The number of drawn cases of all checks together."""
         return sum(result.cases for result in self.results)
 
     @property
@@ -218,16 +230,22 @@ class Report:
 
     @property
     def levels(self) -> Mapping[str, str]:
-        """The outcome at each level: the worst of the checks that looked at it."""
+        """The outcome at each level: the worst of the checks that looked at it; a remembered case can differ, too."""
         known = levels_known(self.kind)
-        return {level: outcome_at(level, self.results, applies=level in known) for level in LEVELS}
+        levels = {level: outcome_at(level, self.results, applies=level in known) for level in LEVELS}
+        return levels | dict.fromkeys(self._differing_again, "different")
+
+    @property
+    def _differing_again(self) -> set[str]:
+        """The levels at which a remembered case differs."""
+        return {level for r in self._still_different for level, outcome in r.levels.items() if outcome == "different"}
 
     @property
     def required(self) -> tuple[str, ...]:
         """The levels that the verdict rests on; without a request those of the kind that some check has looked at."""
         if self.require:
             return self.require
-        seen = {level for result in self.results for level in result.levels}
+        seen = {level for result in self.results for level in result.levels} | self._differing_again
         return tuple(level for level in required_of(self.kind) if level in seen or not self.results)
 
     @property
@@ -241,7 +259,7 @@ class Report:
         """One word of the design: the worst outcome of a required level, of the run, and of its sensitivity."""
         levels = self.levels
         required = {levels[level] for level in self.required}
-        recorded = any(result.outcome == "different" and not result.levels for result in self.results)
+        recorded = any(result.outcome == "different" and not result.levels for result in self.shown)
         if self.findings or recorded or "different" in required:
             return "different"
         if not self.complete or not self.results:

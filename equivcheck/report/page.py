@@ -42,9 +42,9 @@ class Grid:
 def sentence(report: Report) -> str:
     """The verdict in one sentence of plain English."""
     candidate, reference = _short(report.candidate), _short(report.reference)
-    different = [name for result in report.results for name in result.differing]
+    different = [name for result in report.shown for name in result.differing]
     reached = [level for level in report.required if report.levels[level] != "not applicable"]
-    at = "" if set(reached) >= {r for result in report.results for r in result.levels} else f" at {_listed(reached)}"
+    at = "" if set(reached) >= {r for result in report.shown for r in result.levels} else f" at {_listed(reached)}"
     declared = sum(result.outcome == "deviation" for result in report.results)
     planted, survived = len(report.sensitivity.planted), len(report.sensitivity.survived)
     cut = "" if report.complete else " The run was cut short."
@@ -146,7 +146,7 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         ],
         "counterexamples": [
             (clean(_titled(r, finding)), clean(c.case), clean(c.message), clean(c.replay), _ratio(c.ratio).text)
-            for r in report.results
+            for r in report.shown
             if not r.shortened
             for finding in r.shown
             if (c := finding.counterexample)

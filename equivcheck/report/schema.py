@@ -61,6 +61,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "domain": "The cases that the original is meant for: an expression of fields of a case, the import string of a "
         "function of a case, or both; empty if every case is.",
         "time_spent": "Where the time of the processes went; absent without --profile-run.",
+        "remembered": "Counterexamples of earlier runs that this one ran again, a result for each; they have no part in "
+        "cases, coverage and sensitivity. Empty if there were none, null if none were asked for.",
         "schema_version": "The version of this schema.",
     },
     CheckResult: {

@@ -12,6 +12,8 @@ from equivcheck.report.closing_lines import (
     domain_lines,
     evidence_line,
     levels_line,
+    now,
+    remembered_lines,
     sensitivity_line,
     shortened_lines,
     title,
@@ -59,7 +61,7 @@ def rows(report: Report) -> list[tuple[str, ...]]:
 
 def sections(report: Report) -> list[tuple[str, list[str]]]:
     """The text under the table, as headings with lines: counterexamples, `remarks`, and the limits of the evidence."""
-    counterexamples = [line for result in report.results if not result.shortened for line in _counterexample(result)]
+    counterexamples = [line for result in report.shown if not result.shortened for line in _counterexample(result)]
     bodies = [("counterexamples", counterexamples)]
     for heading, items in remarks(report):
         bodies.append((heading, [one_line(f"{name}: {remark}") for name, remark in items]))
@@ -68,7 +70,10 @@ def sections(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The remarks under their headings (findings, also different, deviations, notes, unsupported), by check."""
+    """The remarks under their headings, by check.
+
+    They are findings, remembered counterexamples, also different, deviations, notes, unsupported.
+    """
     deviations: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     unsupported: list[tuple[str, str]] = []
@@ -85,8 +90,10 @@ def remarks(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
         for finding in result.shown
         if finding.outcome == "different"
     ]
+    remembered = [(result.name, f"{result.worst_case} {now(result)}") for result in report.remembered or ()]
     by_heading = [
         ("findings", findings),
+        ("remembered counterexamples", remembered),
         ("also different", again),
         ("deviations", deviations),
         ("notes", notes),
@@ -174,7 +181,13 @@ def show(report: Report, file: TextIO | None = None) -> None:
 
 def _facts(report: Report) -> list[str]:
     """The lines above the verdict."""
-    return [*domain_lines(report), *shortened_lines(report), levels_line(report), sensitivity_line(report)]
+    return [
+        *domain_lines(report),
+        *shortened_lines(report),
+        *remembered_lines(report),
+        levels_line(report),
+        sensitivity_line(report),
+    ]
 
 
 def _counterexample(result: CheckResult) -> Iterator[str]:

@@ -53,6 +53,7 @@ class Checking(Checked):
         accepted: Mapping[str, Deviation],
         required: Collection[str],
         finished: Callable[[], None],
+        before: Callable[[FirstDifference], bool] | None = None,
     ) -> None:
         """Run the checks.
 
@@ -61,6 +62,7 @@ class Checking(Checked):
             accepted: Name of a check -> the difference that is accepted.
             required: The levels that the verdict rests on.
             finished: A function that is called after every check.
+            before: A function that is called before the first one; the run ends with it if it returns True.
         """
         self._plan, self._accepted = plan, accepted
         checks = self._plan["checks"]
@@ -76,7 +78,11 @@ class Checking(Checked):
             usable=self._plan["usable"],
             domain=self._plan["drawn_from"],
         )
-        for check in self._after_first_cases(checks, required):
+        first_difference = FirstDifference(self.listener, accepted, required)
+        if before is not None and before(first_difference):
+            self.complete = False
+            return
+        for check in self._after_first_cases(checks, first_difference):
             self._judge(check)
             self.listener.finished(self._result_of(check["name"]))
             finished()
@@ -96,11 +102,10 @@ class Checking(Checked):
         return next(result for result in self.results if result.name == name)
 
     def _after_first_cases(
-        self, checks: Sequence[Mapping[str, Any]], required: Collection[str]
+        self, checks: Sequence[Mapping[str, Any]], first_difference: FirstDifference
     ) -> list[Mapping[str, Any]]:
         """Run the first cases of each check; the checks in the order in which the rest of them is run."""
         planned = {c["name"]: c["planned"] for c in checks}
-        first_difference = FirstDifference(self.listener, self._accepted, required)
 
         def on_case(name: str, outcome: CaseOutcome) -> None:
             check, _ = round_of(name)

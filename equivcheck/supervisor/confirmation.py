@@ -100,6 +100,7 @@ class Confirmation:
                     known=[outcome.plain() for outcome in known.values()],
                     shrinks=0,
                     seconds=min(1e9, self._pool.left_s),
+                    case=done.case,
                 )
                 self._pool.wait(asked)
                 if asked.died:

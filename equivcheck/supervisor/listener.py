@@ -8,7 +8,7 @@ __all__ = ["Listener"]
 
 
 class Listener(Protocol):
-    """Receives the progress of a run; `stage` is the name of a check, or `sensitivity`.
+    """Receives the progress of a run; `stage` is the name of a check, `remembered` or `sensitivity`.
 
     If it has a method `differs(check, level, case, message)` as well, that is called with the first difference at each
     required level as soon as it is seen, before it is made small.

@@ -11,12 +11,14 @@ __all__ = ["Piece"]
 class Piece:
     """One class of a check's cases: its outcomes so far, and whether it is done.
 
-    With `most` no more than so many cases are run, and a failing one is not made small.
+    With `most` no more than so many cases are run, and a failing one is not made small. With `case` it is that one case,
+    and no class.
     """
 
     check: str
     number: int
     most: int | None = None
+    case: str | None = None
     searched: Searched = field(default_factory=Searched)
     journal: dict[str, CaseOutcome] = field(default_factory=dict)
     shrinking: bool = False  # deaths may be spent on it

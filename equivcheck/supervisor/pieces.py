@@ -96,7 +96,11 @@ class Pieces:
     def _hand(self, worker: Worker, piece: Piece) -> None:
         first = next((outcome for outcome in piece.journal.values() if outcome.failed is not None), None)
         # a case that ends its process is made small only after all checks have run, and for one check only
-        unwanted = piece.most is not None or (first is not None and bool(first.died) and not piece.shrinking)
+        unwanted = (
+            piece.most is not None
+            or piece.case is not None
+            or (first is not None and bool(first.died) and not piece.shrinking)
+        )
         shrinks = 0 if unwanted or piece.deaths >= _MOST_DEATHS else math.inf
         piece.searched = Searched(seconds=piece.searched.seconds)
         worker.history.append(piece)
@@ -108,6 +112,7 @@ class Pieces:
             shrinks=shrinks,
             seconds=min(1e9, self.pool.left_s),
             most=piece.most,
+            case=piece.case,
         )
         worker.check, worker.shrinking = piece.check, False
         self._running[worker] = piece, asked

@@ -32,6 +32,7 @@ class Request:
         all_cases: Whether every check runs all of its cases after a difference, too.
         fail_fast: Whether the run ends at the first difference at a required level.
         profile_run: Whether the time of the processes is counted by part of the judging.
+        remembered: Whether the run begins with the pair's last counterexamples, and remembers those that it shows.
         domain: The cases that the original is meant for: an expression, or the import string of a function of a case; a
             function itself if the pair runs in this process. None if that is to be discovered.
     """
@@ -54,6 +55,7 @@ class Request:
     all_cases: bool = False
     fail_fast: bool = False
     profile_run: bool = False
+    remembered: bool = False
 
     @property
     def of_plan(self) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """A run from the loading of the pair to the report: the checks, the planted faults, and the look back."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from equivcheck.report.catalogue import SCREEN
@@ -13,8 +14,11 @@ from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sen
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.early import death_result
+from equivcheck.supervisor.first_difference import FirstDifference
 from equivcheck.supervisor.interrupts import Interrupted
 from equivcheck.supervisor.listener import Listener
+from equivcheck.supervisor.memory import PairKey, memory_here
+from equivcheck.supervisor.remembered import Remembered
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.sensitivity import measure_sensitivity
 from equivcheck.supervisor.workers_interface import Workers
@@ -48,6 +52,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self._checking = Checking(self.workers, self.request, self.listener, results=self.results)
+        memory = memory_here() if self.request.remembered else None
+        self._remembered = None if memory is None else Remembered(memory, self.workers, self.request, self.listener)
 
     def report(self, complete: bool) -> Report:
         """The report of the results so far."""
@@ -61,6 +67,7 @@ class Run:
             profile=self.request.profile,
             seed=self.request.seed,
             results=tuple(self.results),
+            remembered=None if self._remembered is None else tuple(self._remembered.results),
             sensitivity=self.sensitivity,
             complete=complete,
             seconds=time.monotonic() - self.began,
@@ -90,7 +97,9 @@ class Run:
         try:
             if self._load():
                 required = self.request.require or required_of(self.kind)
-                self._checking.run(self._plan, self._accepted, required, self._keep_so_far)
+                self._checking.run(
+                    self._plan, self._accepted, required, self._keep_so_far, partial(self._run_again, required)
+                )
                 self.workers.look_at_original(self._checking.cases_of_original())
                 self.sensitivity = self._sensitivity()
                 self._look_back()
@@ -99,14 +108,30 @@ class Run:
         except (KeyboardInterrupt, Interrupted):
             self._checking.rescue()
             self.complete = False
+        if self._remembered is not None:
+            self._remembered.remember(self.results)
         return self.report(self.complete)
+
+    def _run_again(self, required: Collection[str], first_difference: FirstDifference) -> bool:
+        """Run the remembered counterexamples again; whether the run ends with them."""
+        if self._remembered is None:
+            return False
+        key = PairKey(self.reference, self.candidate, self.kind, self.device.partition(":")[0])
+        ends = self._remembered.run(key, self._plan, self._accepted, required, first_difference)
+        self._keep_so_far()
+        return ends
 
     def _keep_so_far(self) -> None:
         self.keep(self.report(complete=False))
 
     def _sensitivity(self) -> Sensitivity:
-        """The faults that this run would have seen; a run that is different where that counts plants none."""
-        if self.report(complete=True).verdict == "different":
+        """The faults that this run would have seen; a run that is different where that counts plants none.
+
+        A remembered case has no part in that, unless the run ends with it.
+        """
+        report = self.report(complete=True)
+        drawn = report if self.request.fail_fast else replace(report, remembered=None)
+        if drawn.verdict == "different":
             return Sensitivity(skipped="the run is different")
         if self.request.profile == SCREEN:
             return Sensitivity(skipped="a screen plants none")

@@ -4,7 +4,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from equivcheck.report.time_spent import TimeSpent
@@ -176,6 +177,16 @@ class Sealed:
     def ready(self, **arguments: Any) -> None:
         """Prepare every worker for the checks of the plan."""
         self.pool.add_context("prepare", **arguments)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Inside, the limits of time that cases have shown are those of the cases inside alone."""
+        pool = self.pool
+        times, hangs = replace(pool.times), pool.hangs
+        try:
+            yield
+        finally:
+            pool.times, pool.hangs = times, hangs
 
     def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
         """Take the first pieces; `on_case` is called with the check and outcome of each case that is done."""

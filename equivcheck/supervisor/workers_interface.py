@@ -1,6 +1,7 @@
 """The interface of a run to the processes that run the pair: forked ones, or that of the caller."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from equivcheck.report.outcomes import CaseOutcome
@@ -33,6 +34,9 @@ class Workers(Protocol):
 
     def ready(self, **arguments: Any) -> None:
         """Prepare every process for the checks of the plan."""
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Inside, the limits of time that cases have shown are those of the cases inside alone."""
 
     def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
         """Take the first pieces."""

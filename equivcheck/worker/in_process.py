@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from equivcheck.report.outcomes import CaseOutcome, Searched
@@ -57,6 +58,10 @@ class InProcess:
     def ready(self, **arguments: Any) -> None:
         """Do nothing: the process that has made the plan is the one that runs it."""
 
+    def apart(self) -> AbstractContextManager[None]:
+        """Do nothing: no process is ended here, and no time limit learnt."""
+        return nullcontext()
+
     def begin(self, pieces: Sequence[Piece], on_case: OnCase) -> None:
         """Take the function to call with the check and outcome of each case that is done."""
         self._on_case = on_case
@@ -75,7 +80,7 @@ class InProcess:
             left_s, spent_s = self._until - time.monotonic(), piece.searched.seconds
             shrinks = math.inf if piece.most is None else 0
             piece.searched, self._piece = Searched(), piece
-            answer = self._judge.piece(piece.check, piece.number, known, shrinks, left_s, piece.most)
+            answer = self._judge.piece(piece.check, piece.number, known, shrinks, left_s, piece.most, case=piece.case)
             self._piece = None
             piece.searched.minimal, piece.searched.stopped = answer["minimal"], answer["stopped"]
             piece.searched.seconds, piece.done = spent_s + answer["seconds"], True

@@ -17,6 +17,7 @@ from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.diagnosis import explanation
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
+from equivcheck.engine.remembered_cases import standing
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
@@ -85,6 +86,7 @@ class Judge(Planned):
         shrinks: float = math.inf,
         seconds: float = math.inf,
         most: int | None = None,
+        case: str | None = None,
     ) -> dict[str, Any]:
         """Draw and run one class of a check's cases; cases with `known` outcomes are not run again.
 
@@ -95,6 +97,7 @@ class Judge(Planned):
             shrinks: The most cases that are run to make a failing one small.
             seconds: The time that is left, in s.
             most: The greatest number of cases; None for all of the class.
+            case: The id of the one case to run in the place of a class; None to draw.
 
         Returns:
             The id of the smallest failing case or None, whether time ran out, and the seconds that it took.
@@ -114,11 +117,19 @@ class Judge(Planned):
             most=math.inf if most is None else most,
         )
         with clock.in_stage(one.name):
-            with clock.in_part(clock.DRAWING):
-                drawn_from = classes(one, self.subject, options["usable"], planned, profile=options["profile"])
-            search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
+            if case is None:
+                with clock.in_part(clock.DRAWING):
+                    drawn_from = classes(one, self.subject, options["usable"], planned, profile=options["profile"])
+                search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
+            else:
+                search.again(Case.parse(case))
         minimal = None if search.minimal is None else search.minimal.id
         return {"minimal": minimal, "stopped": search.stopped, "seconds": search.seconds}
+
+    def standings(self, cases: Sequence[tuple[str, str]]) -> list[str]:
+        """Of each pair of a check and a case of an earlier run whether it can be run: `now`, `later` or `never`."""
+        of_run = {"subject": self.subject, "checks": self._checks, "dtypes": self._options["usable"]}
+        return [standing(round_of(check)[0], case, **of_run) for check, case in cases]
 
     def one(self, check: str, case: str) -> dict[str, Any]:
         """Run a check on one case, whatever cases ran before; its outcome."""

@@ -28,6 +28,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         exclude = ["checkpoint"]
         seed = 0
         max_seconds = 60
+        remembered = false
         min_profile = "quick"
         require_dtypes = ["float32", "bfloat16"]
         require_domain = "head_size in (64, 128)"
@@ -51,6 +52,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         },
         seed=0,
         max_seconds=60.0,
+        remembered=False,
         min_profile="quick",
         require_dtypes=("float32", "bfloat16"),
         require_domain="head_size in (64, 128)",
@@ -82,6 +84,7 @@ def test_no_project_is_an_empty_config(tmp_path: Path) -> None:
         ("seed = -1", "a whole number from 0"),
         ("seed = true", "a whole number from 0"),
         ("seed = 9223372036854775808", "a whole number from 0"),
+        ("remembered = 'no'", "remembered = 'no' was given, and true or false is allowed"),
         ("max_seconds = 0", "a number of seconds above 0 is allowed"),
         ("max_seconds = inf", "a number of seconds above 0 is allowed"),
         ("max_seconds = nan", "a number of seconds above 0 is allowed"),

@@ -62,6 +62,7 @@ def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> N
         "all_cases": False,
         "fail_fast": False,
         "profile_run": False,
+        "remembered": True,
         "case_seconds": None,
         "worker_memory": None,
         "setup": None,
@@ -83,6 +84,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "--all",
         "--fail-fast",
         "--profile-run",
+        "--no-remembered",
     ]
     more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
     more += ["--require", "drop-in,values", "--domain", "head_size == 64"]
@@ -104,12 +106,27 @@ def test_every_option_arrives(judge: Judge) -> None:
         "all_cases": True,
         "fail_fast": True,
         "profile_run": True,
+        "remembered": False,
         "case_seconds": 7.0,
         "worker_memory": 2.0**31,
         "setup": "s:S",
         "require": ("values", "drop-in"),
         "domain": "head_size == 64",
     }
+
+
+@pytest.mark.parametrize("options", [["--no-remembered"], ["--json", "x"], ["--junit", "x"], ["--report", "x"]])
+def test_evidence_begins_without_remembered_cases(judge: Judge, options: list[str]) -> None:
+    main(["verify", *options])
+    ((_, given),) = judge.calls
+    assert given["remembered"] is False
+
+
+def test_a_project_can_do_without_remembered_cases(judge: Judge) -> None:
+    for value in ("false", "true"):
+        Path("pyproject.toml").write_text(f"[tool.equivcheck]\nremembered = {value}\n")
+        main(["verify"])
+    assert [given["remembered"] for _, given in judge.calls] == [False, True]
 
 
 @pytest.mark.parametrize(

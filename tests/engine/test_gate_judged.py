@@ -10,7 +10,7 @@ from green_reports import APPLYING, DTYPES, changed, green
 
 from equivcheck.report.catalogue import least_cases
 from equivcheck.report.installed_packages import content_of, version_of
-from equivcheck.report.model import Counterexample, Package
+from equivcheck.report.model import CheckResult, Counterexample, Package
 from equivcheck.report.provenance import digests
 from equivcheck.runtime.source_files import CHANGED, hash_of
 
@@ -167,3 +167,15 @@ def test_few_cases_of_a_shortened_check_are_allowed_at_a_different_level(tree: P
     assert reasons_of(tree, changed(apart, "errors", cases=2, shortened=True), **asked) == []
     assert "check errors ran on 2 cases" in the_reason(tree, changed(apart, "errors", cases=2), **asked)
     assert "check output ran on 2 cases" in the_reason(tree, changed(apart, "output", cases=2, shortened=True), **asked)
+
+
+def test_a_remembered_case_that_differs_is_a_reason_and_no_other_is(tree: Path) -> None:
+    example = Counterexample("B1-T3", "it differs", "equivcheck replay B1-T3")
+    differs = CheckResult("modes", "different", 1, counterexample=example)
+    assert reasons_of(tree, green(tree, remembered=())) == []
+    assert (
+        reasons_of(tree, green(tree, remembered=(replace(differs, outcome="equivalent", counterexample=None),))) == []
+    )
+    reason = the_reason(tree, green(tree, remembered=(differs,)))
+    assert reason.startswith("report0: check modes is different at training; mend the candidate")
+    assert reasons_of(tree, green(tree, remembered=(differs,)), require=("values",)) == []

@@ -85,6 +85,7 @@ REPORTS = st.builds(
     not_covered=st.tuples(TEXT) | st.just(()),
     dtypes=st.tuples(TEXT) | st.just(()),
     dtypes_not_run=st.dictionaries(TEXT, TEXT, max_size=2),
+    remembered=st.none() | st.tuples(RESULTS),
     sensitivity=st.builds(Sensitivity, st.tuples(TEXT), st.tuples(TEXT) | st.just(()), st.dictionaries(TEXT, TEXT)),
 )
 

@@ -124,7 +124,7 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
 
 def _levels(report: Report) -> Iterator[str]:
     """The differences at required levels, and required levels at which nothing was judged."""
-    for result in report.results:
+    for result in report.shown:
         for finding in result.shown:
             if finding.outcome == "different" and (not finding.level or finding.level in report.require):
                 at = f" at {finding.level}" if finding.level else ""
