@@ -116,6 +116,8 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
         return
     if survived:
         yield f"insensitive: planted faults survived ({', '.join(survived)}); {AGAIN} with more cases (--profile gate)"
+    elif report.verdict == "not refuted":
+        yield f"not refuted: a screen never says equivalent; {AGAIN} with --profile gate"
     elif not report.sensitivity.planted:
         yield f"insensitive: no fault was planted; {AGAIN} with all checks"
     if report.verdict not in ("equivalent", "different", "insensitive", "partial", "not judged", "not refuted"):
