@@ -54,8 +54,10 @@ class Truth:
 
     @property
     def size_bytes(self) -> int:
-        """Its memory once the first sample is taken."""
-        return (3 + self.first) * sum(value.nbytes for value in self.values.values())
+        """Its memory: once the first sample is taken, and more where a refined one was."""
+        runs = max(self.first, sum(self._samples))
+        narrower = 0 if self.narrower is None else self.narrower.size_bytes
+        return (3 + runs) * sum(value.nbytes for value in self.values.values()) + narrower
 
     @property
     def overflows(self) -> bool:

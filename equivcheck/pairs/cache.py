@@ -23,19 +23,25 @@ class ByteLimitedLRU(Generic[Value]):
     """A cache that drops the least recently used values once a limit of bytes is exceeded."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes, self.used_bytes = limit_bytes, 0
+        self.limit_bytes = limit_bytes
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values
 
     def keep(self, key: Hashable, value: Value) -> Value:
-        """Store a value under a new key, and drop the least recently used values above the limit."""
+        """Store a value under a new key, and drop the least recently used values above the limit.
+
+        The sizes are taken anew each time: a value may have grown since it was stored.
+        """
         self._values[key] = value
-        self.used_bytes += value.size_bytes
-        while self.used_bytes > self.limit_bytes and len(self._values) > 1:
-            _, dropped = self._values.popitem(last=False)
-            self.used_bytes -= dropped.size_bytes
+        sizes = [kept.size_bytes for kept in self._values.values()]
+        used_bytes = sum(sizes)
+        for size in sizes[:-1]:
+            if used_bytes <= self.limit_bytes:
+                break
+            self._values.popitem(last=False)
+            used_bytes -= size
         return value
 
     def known(self, key: Hashable) -> Value | None:

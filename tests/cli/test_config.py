@@ -77,7 +77,7 @@ def test_no_project_is_an_empty_config(tmp_path: Path) -> None:
             "kind = 'modul'",
             "kind = 'modul' was given, and one of auto, module, function, model, replacement is allowed",
         ),
-        ("profile = 3", "one of quick, gate, thorough is allowed"),
+        ("profile = 3", "one of screen, quick, gate, thorough is allowed"),
         ("device = ''", "a text that is not empty is allowed"),
         ("exclude = 'output'", "a list of names of checks is allowed"),
         ("exclude = [1]", "a list of names of checks is allowed"),

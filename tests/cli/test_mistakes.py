@@ -74,7 +74,7 @@ def test_a_mistake_leaves_the_report_of_an_earlier_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "answers"), [("equivcheck ver", ["plain,verify"]), ("equivcheck verify --prof", ["plain,--profile"])]
+    ("words", "answers"), [("equivcheck ver", ["plain,verify"]), ("equivcheck verify --max-s", ["plain,--max-seconds"])]
 )
 def test_a_shell_completes_the_line_without_torch(words: str, answers: list[str]) -> None:
     program = (
