@@ -60,7 +60,7 @@ def test_an_original_that_runs_nowhere_cannot_be_judged() -> None:
     [
         ({"checks": ["outputs"]}, "unknown check 'outputs': allowed are output, gradients"),
         ({"exclude": ["outputs"]}, "unknown check 'outputs'"),
-        ({"profile": "fast"}, "unknown profile 'fast': allowed are quick, gate, thorough"),
+        ({"profile": "fast"}, "unknown profile 'fast': allowed are screen, quick, gate, thorough"),
         ({"kind": "layer"}, "unknown kind 'layer'"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"exclude": ["interface"]}, "no check is left"),

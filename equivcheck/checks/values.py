@@ -148,7 +148,13 @@ _OF_A_MODEL = CaseSpace(
     layouts=("contiguous", "expanded"),
     n_layers=(1, 2, 3, 4),
 )
-_BY_VALUE: dict[str, Any] = {"more_on_gpu": True, "fine": True, "by_features": True, "beyond": PARTS}
+_BY_VALUE: dict[str, Any] = {
+    "more_on_gpu": True,
+    "fine": True,
+    "by_features": True,
+    "beyond": PARTS,
+    "covering": True,
+}
 
 CHECKS = (
     Check.of("output", output, **_BY_VALUE),

@@ -180,7 +180,7 @@ class Search:
         """Draw the cases of all classes; if one fails, shrink it and leave the other classes.
 
         Args:
-            classes: The classes of cases: a strategy, and its number of cases.
+            classes: The classes of cases: a strategy or a tuple of cases, and its number of cases.
             seed: The seed of the first class; each next class has the next seed.
             only: The number of the one class to draw; None for all.
         """
@@ -223,9 +223,18 @@ class Search:
                 reject()  # Hypothesis draws another one in the place of a case that the original refuses
 
         with suppress(_Failure, _Ended, Unsatisfiable), clock.in_part(clock.DRAWING):
-            draw_cases(strategy, count, seed, property_of)
+            if isinstance(strategy, tuple):
+                self._visit_all(strategy)
+            else:
+                draw_cases(strategy, count, seed, property_of)
         if self._error is not None:
             raise self._error
+
+    def _visit_all(self, cases: Sequence[Case]) -> None:
+        """Visit cases that are chosen already, up to the first that fails."""
+        for case in cases:
+            if self._failure_of(case) is not None:
+                return
 
     def _failure_of(self, case: Case) -> type[_Failure] | None:
         """Visit a case; the class of its failure, one class for each origin, or None if it passes."""

@@ -12,7 +12,7 @@ from equivcheck.numerics.dtypes import HALF, WIDE
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import SCREEN
 
-__all__ = ["classes", "first_look", "spaces_of"]
+__all__ = ["classes", "first_look", "space_of", "spaces_of"]
 
 _N = TypeVar("_N", int, float)
 
@@ -92,7 +92,7 @@ def spaces_of(
     check: Check, subject: Pair, dtypes: Sequence[str], planned: int, *, profile: str = ""
 ) -> list[tuple[CaseSpace, int]]:
     """The spaces of the classes of a check, in their order, each with its number of cases."""
-    space = _space(check, subject, dtypes)
+    space = space_of(check, subject, dtypes)
     if profile == SCREEN:
         return screened(check.name, space) if space.dtypes else []
     longest, shortest = space.max_seq_len, space.min_seq_len
@@ -171,7 +171,7 @@ def _masked(space: CaseSpace, count: int) -> Iterator[tuple[CaseSpace, int]]:
             yield mixed.but(masks=(mask,), is_causal=causal), count
 
 
-def _space(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
+def space_of(check: Check, subject: Pair, dtypes: Sequence[str]) -> CaseSpace:
     """The space of a check's cases, limited to the kind, options and dtypes of the pair."""
     space = check.space.but(dtypes=[d for d in check.space.dtypes if d in dtypes])
     if subject.traits.whole_model:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from equivcheck.report.catalogue import SCREEN, is_listed, levels_known, listed
 from equivcheck.report.levels import LEVELS, outcome_at, required_of
@@ -13,6 +13,7 @@ from equivcheck.report.time_spent import TimeSpent
 __all__ = [
     "SCHEMA_VERSION",
     "CheckResult",
+    "Combinations",
     "Counterexample",
     "Deviation",
     "Finding",
@@ -158,6 +159,19 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Combinations:
+    """Combinations of classes of a case's factors: how many the judged cases of a check meet, and of how many."""
+
+    met: int
+    of: int
+    not_met: Mapping[str, int] = field(default_factory=dict)  # reason -> combinations
+
+    def __getitem__(self, name: str) -> Any:
+        """A field by its name, as in the file."""
+        return getattr(self, name)
+
+
+@dataclass(frozen=True)
 class Package:
     """An installed package that the pair imports: its version, and one SHA-256 of its files if they are covered."""
 
@@ -206,6 +220,8 @@ class Report:
     time_spent: TimeSpent | None = None  # None if the run did not keep it; a file has no such field then
     remembered: tuple[CheckResult, ...] | None = None
     """Counterexamples of earlier runs, a result for each, apart from the drawn cases; None if none were asked for."""
+    coverage: Mapping[str, Mapping[str, Combinations]] = field(default_factory=dict)
+    """Name of a check that compares values -> `pairs` -> the pairs of classes that its cases meet."""
     schema_version: int = SCHEMA_VERSION
 
     @property

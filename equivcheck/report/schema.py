@@ -14,6 +14,7 @@ from equivcheck.report.files import write_whole
 from equivcheck.report.model import (
     SCHEMA_VERSION,
     CheckResult,
+    Combinations,
     Counterexample,
     Deviation,
     Finding,
@@ -63,7 +64,13 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "time_spent": "Where the time of the processes went; absent without --profile-run.",
         "remembered": "Counterexamples of earlier runs that this one ran again, a result for each; they have no part in "
         "cases, coverage and sensitivity. Empty if there were none, null if none were asked for.",
+        "coverage": "The combinations of classes of a case's factors that the judged cases meet, by check and strength.",
         "schema_version": "The version of this schema.",
+    },
+    Combinations: {
+        "met": "How many the judged cases of the check meet.",
+        "of": "How many there are in the domain, without those that cost too much.",
+        "not_met": "How many are not met, by reason.",
     },
     CheckResult: {
         "name": "The check.",

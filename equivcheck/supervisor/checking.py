@@ -77,6 +77,7 @@ class Checking(Checked):
             asked=len(self.request.dtypes),
             usable=self._plan["usable"],
             domain=self._plan["drawn_from"],
+            rows=self._plan["rows"],
         )
         first_difference = FirstDifference(self.listener, accepted, required)
         if before is not None and before(first_difference):

@@ -10,7 +10,7 @@ from typing import Any
 from equivcheck.report.catalogue import SCREEN
 from equivcheck.report.deviations import observed, parse_deviations
 from equivcheck.report.levels import required_of
-from equivcheck.report.model import CheckResult, Deviation, Package, Report, Sensitivity
+from equivcheck.report.model import CheckResult, Combinations, Deviation, Package, Report, Sensitivity
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.early import death_result
@@ -46,6 +46,7 @@ class Run:
     results: list[CheckResult] = field(default_factory=list)
     sensitivity: Sensitivity = field(default_factory=Sensitivity)
     findings: tuple[str, ...] = ()
+    coverage: Mapping[str, Mapping[str, Combinations]] = field(default_factory=dict)
     complete: bool = True
     _plan: Mapping[str, Any] = field(default_factory=dict)
     _accepted: Mapping[str, Deviation] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Run:
             findings=self.findings,
             sealed=self.workers.sealed,
             domain=p.get("domain", ""),
+            coverage=self.coverage,
             time_spent=self.workers.time_spent() if self.request.profile_run else None,
         )
 
@@ -101,6 +103,7 @@ class Run:
                     self._plan, self._accepted, required, self._keep_so_far, partial(self._run_again, required)
                 )
                 self.workers.look_at_original(self._checking.cases_of_original())
+                self.coverage = self._covered()
                 self.sensitivity = self._sensitivity()
                 self._look_back()
                 in_time = time.monotonic() <= self.until and not self.sensitivity.untried
@@ -123,6 +126,18 @@ class Run:
 
     def _keep_so_far(self) -> None:
         self.keep(self.report(complete=False))
+
+    def _covered(self) -> dict[str, dict[str, Combinations]]:
+        """The pairs of classes that the judged cases of each check meet."""
+        judged = {name: ran["cases"] for name, ran in self._checking.judged().items() if self._plan["rows"].get(name)}
+        if not judged:
+            return {}
+        try:
+            answer = self.workers.answer("coverage", cases=judged)
+        except Lost as lost:
+            self.workers.gaps.append(f"the coverage: a process {lost.death.description}")
+            return {}
+        return {check: {"pairs": Combinations(**pairs)} for check, pairs in answer.items()}
 
     def _sensitivity(self) -> Sensitivity:
         """The faults that this run would have seen; a run that is different where that counts plants none.

@@ -14,6 +14,7 @@ from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, CaseResult, Check
 from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
+from equivcheck.engine.covering import chosen
 from equivcheck.engine.diagnosis import explanation
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
@@ -120,6 +121,7 @@ class Judge(Planned):
             if case is None:
                 with clock.in_part(clock.DRAWING):
                     drawn_from = classes(one, self.subject, options["usable"], planned, profile=options["profile"])
+                    drawn_from += chosen(self._rows.get(one.name, {}))
                 search.run(drawn_from, seed_for(options["seed"], one.name), only=number)
             else:
                 search.again(Case.parse(case))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equivcheck.checks import CHECKS, Check
+from equivcheck.engine.covering import chosen
 from equivcheck.engine.strata import first_look, spaces_of
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
@@ -64,6 +65,7 @@ def plan_of(
     notes: Sequence[str] = (),
     *,
     profile: str,
+    rows: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The plan of a run on a pair, as plain data.
 
@@ -77,6 +79,7 @@ def plan_of(
         refused: Dtype -> the reason why it was left out.
         notes: Facts about the plan for the report.
         profile: The profile of the run.
+        rows: Name of a check -> its cases that meet every pair of classes.
     """
     file, line = defined_at(pair.candidate, root) or (None, None)
     sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
@@ -88,8 +91,9 @@ def plan_of(
         "checks": [
             {
                 "name": name,
-                "planned": len(spaces[name]) if profile == SCREEN else planned[name],
-                "classes": len(spaces[name]),
+                "planned": (len(spaces[name]) if profile == SCREEN else planned[name])
+                + len(rows.get(name, {}).get("cases", ())),
+                "classes": len(spaces[name]) + len(chosen(rows.get(name, {}))),
                 "first": list(range(len(spaces[name]))) if profile == SCREEN else first_look(spaces[name]),
                 "judges": check.judges,
                 "slow": check.slow,

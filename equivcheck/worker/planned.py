@@ -1,11 +1,12 @@
 """A pair with the plan of a run: the domain, the dtypes, the checks, and their numbers of cases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from equivcheck.checks import Check
 from equivcheck.checks.backend import requiring
+from equivcheck.engine.covering import coverage_of, rows_of
 from equivcheck.engine.empty_domain import refuse_an_empty_domain
 from equivcheck.engine.oracle_agreement import agreement_note
 from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks
@@ -35,6 +36,7 @@ class Planned(LoadedPair):
         self._checks: dict[str, Check] = {}
         self._planned: dict[str, int] = {}
         self._options: dict[str, Any] = {}
+        self._rows: Mapping[str, Mapping[str, Any]] = {}
 
     # --- questions: each method is one, its arguments and its answer are plain data -----------------------------------
 
@@ -78,7 +80,9 @@ class Planned(LoadedPair):
                 refused,
                 notes,
                 profile=profile,
+                rows=self._rows,
             ),
+            "rows": self._rows,
             "apart": self._loaded_original.notes(
                 self.subject
             ),  # why the original cannot be loaded without the candidate
@@ -96,6 +100,7 @@ class Planned(LoadedPair):
         asked: int,
         usable: Sequence[str],
         domain: str | None = None,
+        rows: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Take a plan that another process has made.
 
@@ -107,6 +112,7 @@ class Planned(LoadedPair):
             asked: The number of dtypes that were asked for.
             usable: The dtypes in which the pair is judged.
             domain: The domain of the run as text; None if this process has made the plan.
+            rows: Name of a check -> its cases that meet every pair of classes; None to choose them.
         """
         if domain is not None:
             self._within(domain)
@@ -115,6 +121,17 @@ class Planned(LoadedPair):
         self._planned = {
             name: planned_cases(check, subject=self.subject, profile=profile, dtypes=asked)
             for name, check in self._checks.items()
+        }
+        if rows is None:
+            rows = rows_of(self._checks.values(), self.subject, usable, profile, seed)
+        self._rows = rows
+
+    def coverage(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Name of a check -> the pairs of classes that its judged cases meet, and how many there are."""
+        return {
+            name: coverage_of(self._checks[name], self.subject, self._options["usable"], self._rows[name], ids)
+            for name, ids in cases.items()
+            if name in self._rows
         }
 
     def _within(self, domain: str | Callable[..., Any] | None) -> None:

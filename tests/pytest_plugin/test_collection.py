@@ -155,7 +155,7 @@ def test_a_check_that_does_not_apply_is_one_line_of_the_collection(pytester: pyt
     ("options", "message"),
     [
         ({"kind": "layer"}, "unknown kind 'layer': allowed are auto, module"),
-        ({"profile": "fast"}, "unknown profile 'fast': allowed are quick"),
+        ({"profile": "fast"}, "unknown profile 'fast': allowed are screen, quick"),
         ({"dtypes": ["int8"]}, "unknown dtype 'int8': allowed are float32"),
         ({"checks": ["outputs"]}, "unknown check 'outputs': allowed are output"),
         ({"exclude": ["outputs"]}, "unknown check 'outputs': allowed are output"),

@@ -1,0 +1,126 @@
+"""Every pair of classes of a case's factors is met, inside the domain, by other cases for each seed."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch.nn.functional as F
+from searches import BY_NAME
+
+from equivcheck.api import verify
+from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
+from equivcheck.cases.case import Case
+from equivcheck.cases.domain import Domain
+from equivcheck.cases.factors import factors_of, labels_of
+from equivcheck.engine import covering
+from equivcheck.engine.covering import chosen, coverage_of, rows_of
+from equivcheck.engine.strata import space_of
+from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.resolve import resolve
+from equivcheck.report.codec import dumps, loads
+
+OUTPUT, GRADIENTS = BY_NAME["output"], BY_NAME["gradients"]
+
+
+def module(domain: str = "") -> Pair:
+    subject = resolve(CausalSelfAttention, FlashCausalSelfAttention, kind="module", device="cpu")
+    return replace(subject, domain=Domain.parse(domain)) if domain else subject
+
+
+def function() -> Pair:
+    return resolve(F.scaled_dot_product_attention, F.scaled_dot_product_attention, kind="function", device="cpu")
+
+
+def rows(subject: Pair, seed: int = 0) -> dict[str, Any]:
+    return rows_of([OUTPUT, GRADIENTS], subject, DTYPES, "thorough", seed)
+
+
+@pytest.mark.parametrize("make", [module, function])
+def test_every_pair_of_classes_is_met_or_costs_too_much(make: Any) -> None:
+    subject = make()
+    of_checks = rows(subject)
+    assert of_checks["output"] == of_checks["gradients"]
+    cases = of_checks["output"]["cases"]
+    covered = coverage_of(OUTPUT, subject, DTYPES, of_checks["output"], cases)
+    assert covered["met"] == covered["of"] > 900
+    assert set(covered["not_met"]) <= {"cost"}
+    assert covered["not_met"].get("cost", 0) <= 0.05 * covered["of"]
+    assert len(cases) <= 160
+    half = coverage_of(OUTPUT, subject, DTYPES, of_checks["output"], cases[::2])
+    assert half["met"] + half["not_met"]["not judged"] == half["of"]
+    assert half["met"] < half["of"]
+
+
+def test_sizes_are_those_of_the_field() -> None:
+    cases = [Case.parse(case) for case in rows(module())["output"]["cases"]]
+    assert {64, 80, 96, 128, 192, 256} <= {case.head_size for case in cases}
+    assert {12, 16, 32, 40} <= {case.n_head for case in cases}
+    assert any(case.batch_size * case.seq_len > 1024 and case.batch_size > 1 for case in cases)
+    assert max(case.n_head * case.head_size for case in cases) <= 800
+
+
+def test_a_function_is_asked_every_relation_of_keys_to_queries() -> None:
+    subject = function()
+    cases = [Case.parse(case) for case in rows(subject)["output"]["cases"]]
+    assert {None, 0.25, 1.0} <= {case.scale for case in cases}
+    assert any(case.seq_len <= 8 and case.kv_len >= 64 for case in cases)
+    assert any(0 < case.kv_len < case.seq_len for case in cases)
+    assert {2, 4, 8} <= {case.n_head // case.kv_heads for case in cases if case.kv_heads}
+    factors = factors_of(space_of(OUTPUT, subject, DTYPES))
+    assert all(len(labels_of(case, factors)) == len(factors) for case in cases)
+
+
+def test_two_seeds_share_hardly_a_case() -> None:
+    one, two = (
+        {Case.parse(case).but(seed=0).id for case in rows(module(), seed)["output"]["cases"]} for seed in (1, 2)
+    )
+    assert len(one & two) <= 0.1 * len(one)
+    assert rows(module(), 1) == rows(module(), 1)
+
+
+def test_cases_are_inside_the_domain() -> None:
+    subject = module("head_size in (64, 128) and seq_len % 16 == 0 and dtype == 'float32' and not training")
+    of_check = rows(subject)["output"]
+    cases = [Case.parse(case) for case in of_check["cases"]]
+    assert cases
+    assert all(subject.domain.allows(case) for case in cases)
+    covered = coverage_of(OUTPUT, subject, DTYPES, of_check, of_check["cases"])
+    assert covered["met"] == covered["of"]
+
+
+def test_small_profiles_and_whole_models_have_none() -> None:
+    assert rows_of([OUTPUT], module(), DTYPES, "quick", 0) == {}
+    assert rows_of([BY_NAME["causality"]], module(), DTYPES, "thorough", 0) == {}
+    assert chosen({}) == []
+
+
+class WrongAtTwelveHeads(CausalSelfAttention):
+    """Two heads are exchanged where there are exactly twelve."""
+
+    def forward(self, x: Any) -> Any:
+        y = super().forward(x)
+        return y * 1.01 if self.n_head == 12 else y
+
+
+SMALL = "seq_len <= 8 and head_size <= 15 and batch_size <= 2 and dtype == 'float32' and not training"
+
+
+@pytest.mark.parametrize(("candidate", "verdict"), [(CausalSelfAttention, True), (WrongAtTwelveHeads, False)])
+def test_the_report_has_the_pairs_that_were_met(candidate: Any, verdict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(covering, "_COVERED", ("quick",))
+    report = verify(CausalSelfAttention, candidate, device="cpu", checks=["output"], domain=SMALL, profile="quick")
+    assert (report.verdict != "different") is verdict
+    pairs = report.coverage["output"]["pairs"]
+    if verdict:
+        assert pairs["met"] == pairs.met == pairs["of"] > 0
+    else:
+        assert report.results[0].counterexample is not None
+        assert "H12" in report.results[0].counterexample.case
+        assert pairs["not_met"]["not judged"] > 0
+    assert loads(dumps(report)).coverage == report.coverage
+
+
+def test_the_id_of_a_case_with_a_negative_scale_rebuilds_it() -> None:
+    case = Case(scale=-0.5)
+    assert Case.parse(case.id) == case
