@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from equivcheck.cases.space import CaseSpace
 from equivcheck.checks import CHECKS, Check
 from equivcheck.engine.covering import chosen
 from equivcheck.engine.strata import first_look, spaces_of
@@ -83,18 +84,16 @@ def plan_of(
     """
     file, line = defined_at(pair.candidate, root) or (None, None)
     sources = {*modules_of(pair.reference), *modules_of(pair.candidate)}
-    spaces = {
-        name: [space for space, _ in spaces_of(check, pair, usable, planned[name], profile=profile)]
-        for name, check in checks.items()
-    }
     return {
         "checks": [
             {
                 "name": name,
-                "planned": (len(spaces[name]) if profile == SCREEN else planned[name])
-                + len(rows.get(name, {}).get("cases", ())),
-                "classes": len(spaces[name]) + len(chosen(rows.get(name, {}))),
-                "first": list(range(len(spaces[name]))) if profile == SCREEN else first_look(spaces[name]),
+                **_numbers(
+                    spaces_of(check, pair, usable, planned[name], profile=profile),
+                    planned[name],
+                    rows.get(name, {}),
+                    screens=profile == SCREEN,
+                ),
                 "judges": check.judges,
                 "slow": check.slow,
                 "replay": replay_line(pair, check),
@@ -115,6 +114,21 @@ def plan_of(
         "candidate_file": file,
         "candidate_line": line,
         "options_not_judged": list(pair.reference_alone),
+    }
+
+
+def _numbers(
+    spaces: Sequence[tuple[CaseSpace, int]], planned: int, rows: Mapping[str, Any], *, screens: bool
+) -> dict[str, Any]:
+    """The numbers of cases and of classes of a check, and the class of each case that is run before any others."""
+    if screens:  # all of them are
+        first = [number for number, (_, count) in enumerate(spaces) for _ in range(count)]
+        return {"planned": len(first), "classes": len(spaces), "first": first}
+    more = chosen(rows)
+    return {
+        "planned": planned + sum(count for _, count in more),
+        "classes": len(spaces) + len(more),
+        "first": first_look([space for space, _ in spaces]),
     }
 
 

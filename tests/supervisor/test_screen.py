@@ -47,6 +47,7 @@ def test_a_screen_of_the_right_one_refutes_nothing_and_says_no_more() -> None:
     assert report.sensitivity.planted == ()
     assert report.sensitivity.skipped
     assert not any(result.shortened for result in report.results)
+    assert {result.name: result.cases for result in report.results}["modes"] == 4
     for text in (plain(report), sentence(report)):
         assert "equivalent" not in text
         assert "same attention" not in text
