@@ -43,7 +43,7 @@ _CASES: Mapping[str, Sequence[tuple[Mapping[str, Any], int]]] = {
     "modes": ((_SEVERAL, 4),),
     "dropout": ((_SEVERAL, 1), ({}, 1)),
     "logits": ((_DEEP, 1),),
-    "bias": ((_SEVERAL | {"dtypes": ("bfloat16",)}, 1), (_SEVERAL | {"dtypes": ("float16",)}, 1)),
+    "bias": ((_SEVERAL, 1), (_SEVERAL | {"dtypes": ("bfloat16",)}, 1), (_SEVERAL | {"dtypes": ("float16",)}, 1)),
     "long": (({}, 1),),
 }
 """Check -> limits of the spaces of its cases, each with a number of cases; the first case of a space is its simplest.
