@@ -8,7 +8,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.features import mask_features
 from equivcheck.cases.space import CaseSpace
 
-__all__ = ["MANY", "MOST_FEW", "Factor", "factors_of", "keys_of", "labels_of"]
+__all__ = ["MANY", "MOST_FEW", "Factor", "causal_label", "factors_of", "keys_of", "labels_of"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def factors_of(space: CaseSpace) -> list[Factor]:
         Factor("mode", _modes(space)),
         Factor("layout", {word: (word,) for word in space.layouts}),
         Factor("regime", {word: (word,) for word in space.regimes}),
-        Factor("causal", {_causal(value): (value,) for value in (True, False) if value in space.is_causal}),
+        Factor("causal", {causal_label(value): (value,) for value in (True, False) if value in space.is_causal}),
         Factor("scale", {_scale(value): (value,) for value in dict.fromkeys(space.scales)}),
         Factor("value size", {"as queries": (0,), "other": (1, 5, 24, 40)} if "value size" in space.features else {}),
         Factor("keys", KEYS if {"lengths", "causal lengths"} & space.features else {}),
@@ -70,7 +70,7 @@ def labels_of(case: Case, factors: Sequence[Factor]) -> dict[str, str]:
         "mode": "train" if case.training else "eval with a rate" if case.attn_pdrop or case.resid_pdrop else "eval",
         "layout": case.layout,
         "regime": case.regime,
-        "causal": _causal(case.is_causal),
+        "causal": causal_label(case.is_causal),
         "scale": _scale(case.scale),
         "value size": "other" if case.value_size not in (0, case.head_size) else "as queries",
         "keys": _keys(case.seq_len, keys),
@@ -87,7 +87,8 @@ def labels_of(case: Case, factors: Sequence[Factor]) -> dict[str, str]:
     return labels
 
 
-def _causal(value: bool) -> str:
+def causal_label(value: bool) -> str:
+    """The label of the class of a case that is causal, or is not."""
     return "causal" if value else "not causal"
 
 

@@ -105,10 +105,6 @@ def _value(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, list) or not value or not all(name in DTYPES for name in value):
             raise _refusal(where, key, value, f"a list of {_list(DTYPES)}")
         return tuple(value)
-    if key == "profile_run":
-        if not isinstance(value, bool):
-            raise _refusal(where, key, value, "true or false")
-        return value
     if key == "deviations":
         if not isinstance(value, dict):
             raise _refusal(where, key, value, f"a table of {_DEVIATION}")
@@ -116,7 +112,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     if key == "seed":
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_SEED:
             raise _refusal(where, key, value, f"a whole number from 0 to {LARGEST_SEED}")
-    elif key == "remembered":
+    elif key in ("profile_run", "remembered"):
         if not isinstance(value, bool):
             raise _refusal(where, key, value, "true or false")
     elif key in ("max_seconds", "case_seconds"):

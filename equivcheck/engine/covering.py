@@ -8,7 +8,7 @@ from typing import Any
 from covertable import make
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.factors import MANY, MOST_FEW, factors_of, keys_of, labels_of
+from equivcheck.cases.factors import MANY, MOST_FEW, causal_label, factors_of, keys_of, labels_of
 from equivcheck.cases.features import mask_features
 from equivcheck.cases.space import CaseSpace
 from equivcheck.checks import Check
@@ -184,7 +184,7 @@ class _Array:
 
     def _possible(self, row: Row) -> bool:
         """Whether a case can have these classes: masks, numbers of keys and groups of heads go with some others only."""
-        causal = [value for value in set(self.space.is_causal) if row.get("causal") in (None, _word(value))]
+        causal = [value for value in set(self.space.is_causal) if row.get("causal") in (None, causal_label(value))]
         mask = row.get("mask", "none")
         if mask != "none" and not any(mask_features(mask, is_causal=c) <= self.space.features for c in causal):
             return False
@@ -285,7 +285,3 @@ class _Array:
         if isinstance(values, range) and len(values) > _TILE and self._random.random() < 1 / 2:
             return self._random.choice([n for n in values if (n + 1) % _TILE <= 2])
         return self._random.choice(values)
-
-
-def _word(is_causal: bool) -> str:
-    return "causal" if is_causal else "not causal"
