@@ -1,34 +1,21 @@
 """Cases that together meet every pair of classes of a case's factors, inside the domain: a covering array."""
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from covertable import make
-
 from equivcheck.cases.case import Case
-from equivcheck.cases.factors import MANY, MOST_FEW, causal_label, factors_of, keys_of, labels_of
-from equivcheck.cases.features import mask_features
+from equivcheck.cases.factors import labels_of
 from equivcheck.cases.space import CaseSpace
 from equivcheck.checks import Check
+from equivcheck.engine.covering_array import ClassPair, CoveringArray, class_pair
 from equivcheck.engine.strata import space_of
-from equivcheck.errors import UsageError
 from equivcheck.pairs.pair import Pair
 
 __all__ = ["chosen", "coverage_of", "rows_of"]
 
-Row = Mapping[str, str]
-_Pair = tuple[tuple[str, str], tuple[str, str]]
 
 _COVERED = ("thorough",)  # the profiles that meet every pair
 _AT_ONCE = 16  # cases that a worker runs as one class
-_USUAL_SCORES, _MOST_SCORES = 2**15, 2**21  # B * H * T * S of a case if its classes allow it, and at most
-_USUAL_INPUT, _LARGEST_INPUT = 2**16, 2**21  # B * T * H * D, likewise
-_WIDEST = 800  # H * D of a module, whose weights have four times the square of so many numbers
-_LEAST_HEADS = {"2 to one": 4, "4 to one": 8, "8 to one": 16, "all to one": 3}
-_TRIES = 200
-_TILE = 16  # tiles of kernels begin at multiples of it
 
 
 def rows_of(
@@ -53,7 +40,7 @@ def rows_of(
             continue
         known = next((row for other, row in made if other == space), None)
         if known is None:
-            known = _Array(space, has_weights=not subject.traits.function, seed=seed).made()
+            known = CoveringArray(space, has_weights=not subject.traits.function, seed=seed).made()
             made.append((space, known))
         rows[check.name] = known
     return rows
@@ -78,11 +65,11 @@ def coverage_of(
         rows: The check's entry of `rows_of`.
         judged: The ids of its judged cases.
     """
-    array = _Array(space_of(check, subject, dtypes), has_weights=not subject.traits.function, seed=0)
+    array = CoveringArray(space_of(check, subject, dtypes), has_weights=not subject.traits.function, seed=0)
     wanted, costly = array.wanted()
-    outside = {_pair(*pair) for pair in rows["outside"]}
+    outside = {class_pair(*pair) for pair in rows["outside"]}
     wanted -= outside
-    met: set[_Pair] = set()
+    met: set[ClassPair] = set()
     for case in map(Case.parse, judged):
         met.update(array.pairs(labels_of(case, array.factors)))
     reasons = {"cost": len(costly - met), "not judged": len(wanted - met)}
@@ -91,197 +78,3 @@ def coverage_of(
         "of": len(wanted),
         "not_met": {reason: count for reason, count in reasons.items() if count},
     }
-
-
-def _pair(a: Sequence[str], b: Sequence[str]) -> _Pair:
-    return (a[0], a[1]), (b[0], b[1])
-
-
-class _Array:
-    """A covering array over the classes of a space."""
-
-    def __init__(self, space: CaseSpace, *, has_weights: bool, seed: int) -> None:
-        self.space, self.has_weights, self.seed = space, has_weights, seed
-        self.factors = factors_of(space)
-        self._names = [factor.name for factor in self.factors]
-        self._classes = {factor.name: factor.classes for factor in self.factors}
-        self._random = random.Random(seed)
-
-    def made(self) -> dict[str, Any]:
-        """The ids of the cases, and the pairs that no case of the domain was found for."""
-        wanted, _ = self.wanted()
-        cases: list[Case] = []
-        met: set[_Pair] = set()
-        for row in self._rows():
-            worth = len((wanted - met) & set(self.pairs(row))) >= len(self.factors)
-            if worth and (case := self._case(row)) is not None:
-                cases.append(case)
-                met.update(self.pairs(row))
-        outside = []
-        for pair in sorted(wanted - met):
-            if pair in met:
-                continue
-            made = self._meeting(dict(pair), wanted - met)
-            if made is None:
-                outside.append([list(pair[0]), list(pair[1])])
-            else:
-                cases.append(made)
-                met.update(self.pairs(labels_of(made, self.factors)))
-        return {"cases": [case.id for case in dict.fromkeys(cases)], "outside": outside}
-
-    def wanted(self) -> tuple[set[_Pair], set[_Pair]]:
-        """The pairs that cases can meet, and those that cost too much."""
-        wanted: set[_Pair] = set()
-        costly: set[_Pair] = set()
-        for a, b in combinations(self.factors, 2):
-            for x in a.classes:
-                for y in b.classes:
-                    row = {a.name: x, b.name: y}
-                    if self._possible(row):
-                        (wanted if self._affordable(row) else costly).add(_pair((a.name, x), (b.name, y)))
-        return wanted, costly
-
-    def pairs(self, labels: Row) -> Iterator[_Pair]:
-        """The pairs of classes of a row."""
-        known = [name for name in self._names if name in labels]
-        return (_pair((a, labels[a]), (b, labels[b])) for a, b in combinations(known, 2))
-
-    def _rows(self) -> Iterator[Row]:
-        """The rows of an array in which every row is possible.
-
-        The library is not given the rules: with them it takes ten times as long. A row that breaks one is mended, and
-        the pairs that are lost so are met by rows of their own.
-        """
-        if len(self.factors) < 2:
-            return
-        classes = {name: list(of) for name, of in self._classes.items()}
-        for row in make(classes, strength=2, salt=str(self.seed)):
-            yield self._mended(row)
-
-    def _mended(self, row: Row) -> Row:
-        """The row with as few other classes as were found to be needed."""
-        for changes in range(_TRIES * len(self._names)):
-            changed = self._random.sample(self._names, min(len(self._names), -(-changes // _TRIES)))
-            mended = dict(row) | {name: self._random.choice(list(self._classes[name])) for name in changed}
-            if self._allowed(mended):
-                return mended
-        return row
-
-    def _allowed(self, row: Row) -> bool:
-        return self._affordable(row) and self._possible(row)
-
-    def _least(self, row: Row, name: str) -> int:
-        return int(min(self._classes[name][row[name]])) if name in row else 1
-
-    def _affordable(self, row: Row) -> bool:
-        """Whether the cheapest case of these classes is within the bounds on cost."""
-        batch, length, size = (self._least(row, name) for name in ("batch", "length", "head size"))
-        heads = max(self._least(row, "heads"), _LEAST_HEADS.get(row.get("groups", ""), 1))
-        keys = {"many to a few queries": MANY, "twice and more": 2 * length}.get(row.get("keys", ""), length)
-        if self.has_weights and heads * size > _WIDEST:
-            return False
-        return batch * heads * length * keys <= _MOST_SCORES and batch * length * heads * size <= _LARGEST_INPUT
-
-    def _possible(self, row: Row) -> bool:
-        """Whether a case can have these classes: masks, numbers of keys and groups of heads go with some others only."""
-        causal = [value for value in set(self.space.is_causal) if row.get("causal") in (None, causal_label(value))]
-        mask = row.get("mask", "none")
-        if mask != "none" and not any(mask_features(mask, is_causal=c) <= self.space.features for c in causal):
-            return False
-        keys = row.get("keys", "as queries")
-        length = self._classes["length"][row["length"]] if "length" in row else range(1, 2**10)
-        if keys != "as queries":
-            if not any(("causal lengths" if c else "lengths") in self.space.features for c in causal):
-                return False
-            if keys in ("fewer", "few more") and max(length) < 2:
-                return False
-            if keys == "many to a few queries" and min(length) > MOST_FEW:
-                return False
-        groups = row.get("groups", "one")
-        if groups == "one" or "heads" not in row:
-            return True
-        return any(self._kv_heads(heads, groups) for heads in self._classes["heads"][row["heads"]])
-
-    def _kv_heads(self, heads: int, groups: str) -> int:
-        """The heads of keys in such groups; 0 if there is no such number."""
-        group = self._classes["groups"][groups][0]
-        if not group:
-            return 1 if heads > 1 and heads not in (2, 4, 8) else 0
-        return heads // group if heads % group == 0 and (heads > group or group == 1) else 0
-
-    def _grouped(self, row: Row, *, smallest: bool) -> int:
-        """A number of heads that can be in the groups of a row."""
-        heads = self._classes["heads"][row["heads"]] if "heads" in row else range(1, 2**5)
-        able = [n for n in heads if self._kv_heads(n, row["groups"])]
-        return int(self._choose(able[:1] if smallest else able))
-
-    def _meeting(self, pair: Row, unmet: Set[_Pair]) -> Case | None:
-        """A case of two classes, of those tried one that meets most unmet pairs; None if none was found."""
-        rows = [
-            {f.name: pair.get(f.name) or self._random.choice(list(f.classes)) for f in self.factors}
-            for _ in range(_TRIES)
-        ]
-        rows = [row for row in rows if self._allowed(row)]
-        rows.sort(key=lambda row: len(unmet & set(self.pairs(row))), reverse=True)
-        # the first class of each other factor is the one that most domains have
-        rows.append({f.name: pair.get(f.name) or next(iter(f.classes)) for f in self.factors})
-        rows.append(dict(self._mended(rows[-1])) | dict(pair))
-        cases = (self._case(row, tries=4) for row in rows if self._allowed(row))
-        return next((case for case in cases if case is not None), None)
-
-    def _case(self, row: Row, *, tries: int = _TRIES) -> Case | None:
-        """A case of the classes of a row, inside the domain and within the bounds on cost; None if none was found."""
-        for attempt in range(tries):
-            case = self._tried(row, smallest=attempt >= tries // 2)
-            inside = case is not None and (self.space.domain is None or self.space.domain.allows(case))
-            if case is not None and inside and labels_of(case, self.factors) == dict(row):
-                return case
-        return None
-
-    def _tried(self, row: Row, *, smallest: bool) -> Case | None:
-        def one(name: str, default: Any) -> Any:
-            values = self._classes[name][row[name]] if name in row else (default,)
-            return self._choose(values[:2] if smallest and isinstance(values, range) else values)
-
-        groups = row.get("groups", "one")
-        batch, seq_len = one("batch", 1), one("length", 1)
-        heads = one("heads", 1) if groups == "one" else self._grouped(row, smallest=smallest)
-        training, rate = one("mode", (bool(self.space.training), 0.0))
-        keys = keys_of(row.get("keys", "as queries"), seq_len, self._choose)
-        head_size = one("head size", 16)
-        scores, width = batch * heads * seq_len * (keys or seq_len), heads * head_size
-        if scores > (_MOST_SCORES if smallest else _USUAL_SCORES):
-            return None
-        if batch * seq_len * width > (_LARGEST_INPUT if smallest else _USUAL_INPUT):
-            return None
-        if self.has_weights and width > _WIDEST:
-            return None
-        try:
-            return Case(
-                batch_size=batch,
-                seq_len=seq_len,
-                n_head=heads,
-                head_size=head_size,
-                block_size=seq_len,
-                dtype=one("dtype", self.space.dtypes[0]),
-                training=training,
-                attn_pdrop=rate,
-                resid_pdrop=rate,
-                regime=one("regime", self.space.regimes[0]),
-                layout=one("layout", self.space.layouts[0]),
-                seed=self._random.randrange(2**16),
-                is_causal=one("causal", self.space.is_causal[0]),
-                scale=one("scale", self.space.scales[0]),
-                kv_len=keys,
-                kv_heads=0 if groups == "one" else self._kv_heads(heads, groups),
-                value_size=one("value size", 0),
-                mask=one("mask", ""),
-            )
-        except UsageError:
-            return None
-
-    def _choose(self, values: Sequence[Any]) -> Any:
-        """One of the values; of many sizes one beside the edge of a tile as often as not."""
-        if isinstance(values, range) and len(values) > _TILE and self._random.random() < 1 / 2:
-            return self._random.choice([n for n in values if (n + 1) % _TILE <= 2])
-        return self._random.choice(values)
