@@ -8,7 +8,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.features import mask_features
 from equivcheck.cases.space import CaseSpace
 
-__all__ = ["MANY", "MOST_FEW", "Factor", "causal_label", "factors_of", "keys_of", "labels_of"]
+__all__ = ["MANY", "MOST_FEW", "SIGNED_SCALES", "Factor", "causal_label", "factors_of", "keys_of", "labels_of"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,22 @@ KEYS: Mapping[str, Sequence[str]] = {
 }
 MOST_FEW, MANY = 8, 64
 """Up to so many queries are few, and from so many keys on are many."""
+SLACK: Mapping[str, Sequence[int]] = {"none": (0,), "some": (1, 7, 64)}
+SIGNED_SCALES = (0.0, -0.5)
+"""Scales that are asked for without a causal mask and in wide dtypes alone. Elsewhere torch's fused kernels give NaN:
+they multiply the -inf of a masked score by the scale (torch 2.13 on a CPU, 2.11 on CUDA)."""
 GROUPS = {"one": (1,), "2 to one": (2,), "4 to one": (4,), "8 to one": (8,), "all to one": (0,)}
 
 
-def factors_of(space: CaseSpace) -> list[Factor]:
-    """The factors in which cases of a space differ, with their classes in it."""
+def factors_of(space: CaseSpace, *, has_weights: bool) -> list[Factor]:
+    """The factors in which cases of a space differ, with their classes in it.
+
+    Args:
+        space: The space.
+        has_weights: Whether a side is a module, which is built for a longest sequence.
+    """
+    layers = [n for n in space.n_layers if n]
+    signed = SIGNED_SCALES if len(set(space.scales)) > 1 and False in space.is_causal else ()
     factors = [
         Factor("batch", BATCH),
         Factor("length", LENGTH),
@@ -52,10 +63,13 @@ def factors_of(space: CaseSpace) -> list[Factor]:
         Factor("layout", {word: (word,) for word in space.layouts}),
         Factor("regime", {word: (word,) for word in space.regimes}),
         Factor("causal", {causal_label(value): (value,) for value in (True, False) if value in space.is_causal}),
-        Factor("scale", {_scale(value): (value,) for value in dict.fromkeys(space.scales)}),
+        Factor("scale", {_scale(value): (value,) for value in dict.fromkeys((*space.scales, *signed))}),
         Factor("value size", {"as queries": (0,), "other": (1, 5, 24, 40)} if "value size" in space.features else {}),
         Factor("keys", KEYS if {"lengths", "causal lengths"} & space.features else {}),
         Factor("groups", GROUPS if "heads" in space.features else {}),
+        Factor("slack", SLACK if has_weights else {}),
+        Factor("layers", {str(n): (n,) for n in layers}),
+        Factor("vocabulary", {str(n): (n,) for n in space.vocab_sizes} if layers else {}),
         Factor("mask", {word or "none": (word,) for word in space.masks if _able(word, space)}),
     ]
     return [factor for factor in factors if len(factor.classes) > 1]
@@ -67,7 +81,9 @@ def labels_of(case: Case, factors: Sequence[Factor]) -> dict[str, str]:
     sizes = {"batch": case.batch_size, "length": case.seq_len, "heads": case.n_head, "head size": case.head_size}
     words = {
         "dtype": case.dtype,
-        "mode": "train" if case.training else "eval with a rate" if case.attn_pdrop or case.resid_pdrop else "eval",
+        "slack": "some" if case.block_size > case.seq_len else "none",
+        "layers": str(case.n_layer),
+        "vocabulary": str(case.vocab_size),
         "layout": case.layout,
         "regime": case.regime,
         "causal": causal_label(case.is_causal),
@@ -79,7 +95,10 @@ def labels_of(case: Case, factors: Sequence[Factor]) -> dict[str, str]:
     }
     labels: dict[str, str] = {}
     for factor in factors:
-        if factor.name in words and words[factor.name] in factor.classes:
+        if factor.name == "mode":
+            modes = (case.training, case.attn_pdrop, case.resid_pdrop)
+            labels |= [(factor.name, label) for label, values in factor.classes.items() if modes in values]
+        elif factor.name in words and words[factor.name] in factor.classes:
             labels[factor.name] = words[factor.name]
         elif factor.name in sizes:
             size = sizes[factor.name]
@@ -104,14 +123,18 @@ def _keys(queries: int, keys: int) -> str:
     return "twice and more" if keys >= 2 * queries else "few more"
 
 
-def _modes(space: CaseSpace) -> dict[str, Sequence[tuple[bool, float]]]:
-    modes: dict[str, Sequence[tuple[bool, float]]] = {}
+def _modes(space: CaseSpace) -> dict[str, Sequence[tuple[bool, float, float]]]:
+    """Label -> the modes of the class, each with the rates of both dropouts."""
+    modes: dict[str, Sequence[tuple[bool, float, float]]] = {}
     if space.training is not True:
-        modes["eval"] = ((False, 0.0),)
-        if rates := [rate for rate in space.rates if rate]:
-            modes["eval with a rate"] = tuple((False, rate) for rate in rates)
+        modes["eval"] = ((False, 0.0, 0.0),)
+        if rates := [(False, a, b) for a in space.rates for b in space.rates if a or b]:
+            modes["eval with a rate"] = tuple(rates)
     if space.training is not False:
-        modes["train"] = tuple((True, rate) for rate in space.train_rates)
+        trained = dict.fromkeys(space.train_rates)
+        for rate in trained:
+            word = f"train with {rate:g}" if len(trained) > 1 else "train"
+            modes[word] = tuple((True, rate, other) for other in trained)
     return modes
 
 

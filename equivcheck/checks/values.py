@@ -1,6 +1,7 @@
 """Values: outputs, gradients and the logits of a whole model are the oracle's within the budget."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from equivcheck.cases.strategies import MODEL_REGIMES, CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.compare_all import compare_all
+from equivcheck.checks.base.further_results import each_result
 from equivcheck.checks.base.targets import uncounted, without_targets
 from equivcheck.checks.base.within import within
 from equivcheck.pairs.backward_pass import dense, flow_back
@@ -25,7 +27,10 @@ __all__ = ["gradients", "logits", "output"]
 
 def output(pair: Pair, case: Case) -> CaseResult:
     """Outputs are the original's up to rounding: under no_grad, in inference mode, with autograd, call after call."""
-    problem = pair.problem(case)
+    return each_result(pair, case, _compare_outputs)
+
+
+def _compare_outputs(problem: Problem) -> CaseResult:
     reference = problem.run(problem.reference, problem.inputs, gradients=False)
     truth = problem.truth(gradients=False)
 
@@ -126,7 +131,7 @@ def _run_wanting(problem: Problem, module: nn.Module, wanted: Sequence[str]) -> 
 
 def gradients(pair: Pair, case: Case) -> CaseResult:
     """Gradients of all or some inputs and parameters, for a random upstream one, are the original's up to rounding."""
-    return _with_gradients(pair.problem(case), outputs=False)
+    return each_result(pair, case, partial(_with_gradients, outputs=False), gradients=True)
 
 
 def logits(pair: Pair, case: Case) -> CaseResult:
@@ -153,11 +158,11 @@ _BY_VALUE: dict[str, Any] = {
     "fine": True,
     "by_features": True,
     "beyond": PARTS,
-    "covering": True,
+    "covering": PARTS,
 }
 
 CHECKS = (
     Check.of("output", output, **_BY_VALUE),
     Check.of("gradients", gradients, **_BY_VALUE),
-    Check.of("logits", logits, _OF_A_MODEL, deep=True, beyond=MODELS),
+    Check.of("logits", logits, _OF_A_MODEL, deep=True, beyond=MODELS, covering=MODELS),
 )

@@ -7,6 +7,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.factors import labels_of
 from equivcheck.cases.space import CaseSpace
 from equivcheck.checks import Check
+from equivcheck.engine.case_cost import bounds_of
 from equivcheck.engine.covering_array import ClassPair, CoveringArray, class_pair
 from equivcheck.engine.strata import space_of
 from equivcheck.pairs.pair import Pair
@@ -14,7 +15,6 @@ from equivcheck.pairs.pair import Pair
 __all__ = ["chosen", "coverage_of", "rows_of"]
 
 
-_COVERED = ("thorough",)  # the profiles that meet every pair
 _AT_ONCE = 16  # cases that a worker runs as one class
 
 
@@ -31,19 +31,22 @@ def rows_of(
         seed: The seed of the run: it chooses the sizes within a class.
     """
     rows: dict[str, dict[str, Any]] = {}
-    if profile not in _COVERED or subject.traits.whole_model:
-        return rows
     made: list[tuple[CaseSpace, dict[str, Any]]] = []
     for check in checks:
         space = space_of(check, subject, dtypes)
-        if not check.covering or not space.dtypes:
+        if not _covers(check, subject, profile) or not space.dtypes:
             continue
         known = next((row for other, row in made if other == space), None)
         if known is None:
-            known = CoveringArray(space, has_weights=not subject.traits.function, seed=seed).made()
+            known = _array(space, subject, profile, seed).made()
             made.append((space, known))
         rows[check.name] = known
     return rows
+
+
+def _covers(check: Check, subject: Pair, profile: str) -> bool:
+    """Whether a run of this profile meets every pair: a gate where it costs least, a thorough run wherever it can."""
+    return bool(check.covering) if profile == "thorough" else profile == "gate" and subject.kind in check.covering
 
 
 def chosen(rows: Mapping[str, Any]) -> list[tuple[Any, int]]:
@@ -54,7 +57,7 @@ def chosen(rows: Mapping[str, Any]) -> list[tuple[Any, int]]:
 
 
 def coverage_of(
-    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any], judged: Iterable[str]
+    check: Check, subject: Pair, dtypes: Sequence[str], profile: str, rows: Mapping[str, Any], judged: Iterable[str]
 ) -> dict[str, Any]:
     """The number of pairs of classes that judged cases meet, of how many, and how many are not met, by reason.
 
@@ -62,10 +65,11 @@ def coverage_of(
         check: The check.
         subject: The pair.
         dtypes: The dtypes in which it is judged.
+        profile: The profile of the run.
         rows: The check's entry of `rows_of`.
         judged: The ids of its judged cases.
     """
-    array = CoveringArray(space_of(check, subject, dtypes), has_weights=not subject.traits.function, seed=0)
+    array = _array(space_of(check, subject, dtypes), subject, profile, 0)
     wanted, costly = array.wanted()
     outside = {class_pair(*pair) for pair in rows["outside"]}
     wanted -= outside
@@ -78,3 +82,8 @@ def coverage_of(
         "of": len(wanted),
         "not_met": {reason: count for reason, count in reasons.items() if count},
     }
+
+
+def _array(space: CaseSpace, subject: Pair, profile: str, seed: int) -> CoveringArray:
+    bounds = bounds_of(profile, subject.device.type)
+    return CoveringArray(space, bounds, has_weights=not subject.traits.function, seed=seed)

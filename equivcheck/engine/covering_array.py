@@ -1,28 +1,27 @@
 """A covering array over the classes of a space: its rows, and a case of each that is inside the domain."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import combinations
 from typing import Any
 
 from covertable import make
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.factors import MANY, MOST_FEW, causal_label, factors_of, keys_of, labels_of
+from equivcheck.cases.factors import MANY, MOST_FEW, SIGNED_SCALES, causal_label, factors_of, keys_of, labels_of
 from equivcheck.cases.features import mask_features
 from equivcheck.cases.space import CaseSpace
+from equivcheck.engine.case_cost import Bounds
 from equivcheck.errors import UsageError
+from equivcheck.numerics.dtypes import WIDE
 
 __all__ = ["ClassPair", "CoveringArray", "class_pair"]
 
 Row = Mapping[str, str]
 ClassPair = tuple[tuple[str, str], tuple[str, str]]
 
-_USUAL_SCORES, _MOST_SCORES = 2**15, 2**21  # B * H * T * S of a case if its classes allow it, and at most
-_USUAL_INPUT, _LARGEST_INPUT = 2**16, 2**21  # B * T * H * D, likewise
-_WIDEST = 800  # H * D of a module, whose weights have four times the square of so many numbers
 _LEAST_HEADS = {"2 to one": 4, "4 to one": 8, "8 to one": 16, "all to one": 3}
-_TRIES = 200
+_TRIES, _FEW_TRIES = 200, 12
 _TILE = 16  # tiles of kernels begin at multiples of it
 
 
@@ -34,11 +33,13 @@ def class_pair(a: Sequence[str], b: Sequence[str]) -> ClassPair:
 class CoveringArray:
     """A covering array over the classes of a space."""
 
-    def __init__(self, space: CaseSpace, *, has_weights: bool, seed: int) -> None:
-        self.space, self.has_weights, self.seed = space, has_weights, seed
-        self.factors = factors_of(space)
+    def __init__(self, space: CaseSpace, bounds: tuple[Bounds, Bounds], *, has_weights: bool, seed: int) -> None:
+        """An array over the classes of the space, within the bounds of most cases, and those of any."""
+        self.space, self.bounds, self.has_weights, self.seed = space, bounds, has_weights, seed
+        self.factors = factors_of(space, has_weights=has_weights)
         self._names = [factor.name for factor in self.factors]
         self._classes = {factor.name: factor.classes for factor in self.factors}
+        self._most_chunks = space.max_chunks
         self._random = random.Random(seed)
 
     def made(self) -> dict[str, Any]:
@@ -92,10 +93,11 @@ class CoveringArray:
         for row in make(classes, strength=2, salt=str(self.seed)):
             yield self._mended(row)
 
-    def _mended(self, row: Row) -> Row:
-        """The row with as few other classes as were found to be needed."""
-        for changes in range(_TRIES * len(self._names)):
-            changed = self._random.sample(self._names, min(len(self._names), -(-changes // _TRIES)))
+    def _mended(self, row: Row, kept: Set[str] = frozenset()) -> Row:
+        """The row with as few other classes as were found to be needed; those of the `kept` factors stay."""
+        names = [name for name in self._names if name not in kept]
+        for changes in range(_TRIES * len(names)):
+            changed = self._random.sample(names, min(len(names), -(-changes // _TRIES)))
             mended = dict(row) | {name: self._random.choice(list(self._classes[name])) for name in changed}
             if self._allowed(mended):
                 return mended
@@ -112,17 +114,33 @@ class CoveringArray:
         batch, length, size = (self._least(row, name) for name in ("batch", "length", "head size"))
         heads = max(self._least(row, "heads"), _LEAST_HEADS.get(row.get("groups", ""), 1))
         keys = {"many to a few queries": MANY, "twice and more": 2 * length}.get(row.get("keys", ""), length)
-        if self.has_weights and heads * size > _WIDEST:
-            return False
-        return batch * heads * length * keys <= _MOST_SCORES and batch * length * heads * size <= _LARGEST_INPUT
+        layers = self._least(row, "layers") if "layers" in row else min(self.space.n_layers)
+        return self._within(batch, heads, length, keys, size, layers, usual=False)
+
+    def _within(self, batch: int, heads: int, queries: int, keys: int, size: int, layers: int, *, usual: bool) -> bool:
+        return self.bounds[0 if usual else 1].allow(
+            batch=batch,
+            heads=heads,
+            queries=queries,
+            keys=keys,
+            head_size=size,
+            layers=layers,
+            has_weights=self.has_weights,
+        )
 
     def _possible(self, row: Row) -> bool:
         """Whether a case can have these classes: masks, numbers of keys and groups of heads go with some others only."""
         causal = [value for value in set(self.space.is_causal) if row.get("causal") in (None, causal_label(value))]
+        if "scale" in row and self._classes["scale"][row["scale"]][0] in SIGNED_SCALES:
+            causal = [value for value in causal if not value]
+            if not causal or row.get("dtype", WIDE[0]) not in WIDE:
+                return False
         mask = row.get("mask", "none")
         if mask != "none" and not any(mask_features(mask, is_causal=c) <= self.space.features for c in causal):
             return False
         keys = row.get("keys", "as queries")
+        if not causal:
+            return False
         length = self._classes["length"][row["length"]] if "length" in row else range(1, 2**10)
         if keys != "as queries":
             if not any(("causal lengths" if c else "lengths") in self.space.features for c in causal):
@@ -131,6 +149,13 @@ class CoveringArray:
                 return False
             if keys == "many to a few queries" and min(length) > MOST_FEW:
                 return False
+        if self._most_chunks is not None and "head size" in row:
+            largest = max(self._classes["head size"][row["head size"]])
+            return min(length) <= self._most_chunks * largest and self._goes_with_groups(row)
+        return self._goes_with_groups(row)
+
+    def _goes_with_groups(self, row: Row) -> bool:
+        """Whether the heads of a row can be in its groups."""
         groups = row.get("groups", "one")
         if groups == "one" or "heads" not in row:
             return True
@@ -151,16 +176,25 @@ class CoveringArray:
 
     def _meeting(self, pair: Row, unmet: Set[ClassPair]) -> Case | None:
         """A case of two classes, of those tried one that meets most unmet pairs; None if none was found."""
-        rows = [
-            {f.name: pair.get(f.name) or self._random.choice(list(f.classes)) for f in self.factors}
-            for _ in range(_TRIES)
-        ]
+        rows = [self._with(pair) for _ in range(_TRIES)]
         rows = [row for row in rows if self._allowed(row)]
         rows.sort(key=lambda row: len(unmet & set(self.pairs(row))), reverse=True)
+        return self._first_case(rows) or self._first_case(self._rarely_met(pair))
+
+    def _with(self, pair: Row) -> Row:
+        """A row of two classes and random other ones."""
+        return {f.name: pair.get(f.name) or self._random.choice(list(f.classes)) for f in self.factors}
+
+    def _rarely_met(self, pair: Row) -> Iterator[Row]:
+        """Rows of two classes that go with few others: the most usual ones, then random ones, mended."""
+        kept = frozenset(pair)
         # the first class of each other factor is the one that most domains have
-        rows.append({f.name: pair.get(f.name) or next(iter(f.classes)) for f in self.factors})
-        rows.append(dict(self._mended(rows[-1])) | dict(pair))
-        cases = (self._case(row, tries=4) for row in rows if self._allowed(row))
+        yield self._mended({f.name: pair.get(f.name) or next(iter(f.classes)) for f in self.factors}, kept)
+        for _ in range(_FEW_TRIES):
+            yield self._mended(self._with(pair), kept)
+
+    def _first_case(self, rows: Iterable[Row]) -> Case | None:
+        cases = (self._case(row, tries=_FEW_TRIES) for row in rows if self._allowed(row))
         return next((case for case in cases if case is not None), None)
 
     def _case(self, row: Row, *, tries: int = _TRIES) -> Case | None:
@@ -173,22 +207,20 @@ class CoveringArray:
         return None
 
     def _tried(self, row: Row, *, smallest: bool) -> Case | None:
-        def one(name: str, default: Any) -> Any:
+        def one(name: str, default: Any, least: int = 0) -> Any:
             values = self._classes[name][row[name]] if name in row else (default,)
+            if least:
+                values = range(max(least, values[0]), max(least, values[-1]) + 1)
             return self._choose(values[:2] if smallest and isinstance(values, range) else values)
 
         groups = row.get("groups", "one")
         batch, seq_len = one("batch", 1), one("length", 1)
         heads = one("heads", 1) if groups == "one" else self._grouped(row, smallest=smallest)
-        training, rate = one("mode", (bool(self.space.training), 0.0))
+        training, rate, other_rate = one("mode", (bool(self.space.training), 0.0, 0.0))
+        layers = one("layers", max(self.space.n_layers))
         keys = keys_of(row.get("keys", "as queries"), seq_len, self._choose)
-        head_size = one("head size", 16)
-        scores, width = batch * heads * seq_len * (keys or seq_len), heads * head_size
-        if scores > (_MOST_SCORES if smallest else _USUAL_SCORES):
-            return None
-        if batch * seq_len * width > (_LARGEST_INPUT if smallest else _USUAL_INPUT):
-            return None
-        if self.has_weights and width > _WIDEST:
+        head_size = one("head size", 16, least=1 if self._most_chunks is None else -(-seq_len // self._most_chunks))
+        if not self._within(batch, heads, seq_len, keys or seq_len, head_size, layers, usual=not smallest):
             return None
         try:
             return Case(
@@ -196,14 +228,17 @@ class CoveringArray:
                 seq_len=seq_len,
                 n_head=heads,
                 head_size=head_size,
-                block_size=seq_len,
+                block_size=seq_len + one("slack", 0),
                 dtype=one("dtype", self.space.dtypes[0]),
                 training=training,
                 attn_pdrop=rate,
-                resid_pdrop=rate,
+                resid_pdrop=other_rate,
                 regime=one("regime", self.space.regimes[0]),
                 layout=one("layout", self.space.layouts[0]),
                 seed=self._random.randrange(2**16),
+                n_layer=layers,
+                vocab_size=one("vocabulary", max(self.space.vocab_sizes)) if layers else 1,
+                tokens=self._random.choice(("random", "text")) if layers else "random",
                 is_causal=one("causal", self.space.is_causal[0]),
                 scale=one("scale", self.space.scales[0]),
                 kv_len=keys,

@@ -2,8 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
@@ -19,7 +20,9 @@ __all__ = [
     "adapt_module",
     "arguments_of",
     "form_of",
+    "further_results",
     "takes_three",
+    "taking",
     "tensor_of",
     "three_times",
     "unwrapping",
@@ -27,6 +30,7 @@ __all__ = [
 
 Function = Callable[..., Any] | None
 
+_number = 0  # that of the result to compare; no ContextVar, which torch.compile does not trace
 HOW_TO_CALL = "pass inputs=, a function that makes of the input what forward takes: an object, a tuple or a dict"
 HOW_TO_COMPARE = "pass outputs=, a function from what forward returns to the tensor to compare"
 _THREE = (("q", "k", "v"), ("query", "key", "value"), ("queries", "keys", "values"))
@@ -130,16 +134,36 @@ def form_of(result: Any) -> str:
 
 def unwrapping(result: Any) -> Function:
     """A function that takes the tensor out of results of this form, and raises UnfitResult for other forms."""
-    return functools.partial(_unwrapped, form_of(result))
+    return functools.partial(_unwrapped, form_of(result), _results_of(result))
 
 
-def _unwrapped(form: str, result: Any) -> Any:
+def further_results(outputs: Function) -> int:
+    """The number of results besides the first that are in what `unwrapping` takes a tensor out of."""
+    return int(outputs.args[1]) - 1 if _unwraps(outputs) else 0
+
+
+def _results_of(result: Any) -> int:
+    return len(result) if isinstance(result, tuple | list) and result and isinstance(result[0], Tensor) else 1
+
+
+@contextmanager
+def taking(number: int) -> Iterator[None]:
+    """Inside of this context the result of this number is taken out of a tuple in the place of the first, which is 0."""
+    global _number
+    before, _number = _number, number
+    try:
+        yield
+    finally:
+        _number = before
+
+
+def _unwrapped(form: str, _results: int, result: Any) -> Any:
     if form_of(result) != form:
         raise UnfitResult(f"the forward pass returned {form_of(result)}, and the original {form}: {HOW_TO_COMPARE}")
-    return tensor_of(result)
+    return result[_number] if _number else tensor_of(result)
 
 
-def _unwraps(function: Any) -> bool:
+def _unwraps(function: Any) -> TypeGuard["functools.partial[Any]"]:
     return isinstance(function, functools.partial) and function.func is _unwrapped
 
 

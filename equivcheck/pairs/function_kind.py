@@ -13,7 +13,7 @@ from equivcheck.cases.domain_solving import nearest
 from equivcheck.cases.features import FEATURES, feature_domain, mask_features, tried_with
 from equivcheck.errors import UsageError
 from equivcheck.pairs.anchors import samples
-from equivcheck.pairs.forward import Function, unwrapping
+from equivcheck.pairs.forward import Function, further_results, unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.oracle_choice import with_oracle_device, with_users_function
@@ -114,7 +114,12 @@ def _unwrapped(subject: Pair) -> Pair:
         if isinstance(result, Tensor):
             break
         take = unwrapping(result)
-        return replace(subject, reference=_taking(take, subject.reference), candidate=_taking(take, subject.candidate))
+        return replace(
+            subject,
+            reference=_taking(take, subject.reference),
+            candidate=_taking(take, subject.candidate),
+            further_results=further_results(take),
+        )
     return subject
 
 

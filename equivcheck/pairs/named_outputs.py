@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivcheck.errors import UnfitResult
-from equivcheck.pairs.forward import HOW_TO_COMPARE, tensor_of
+from equivcheck.pairs.forward import HOW_TO_COMPARE, taking, tensor_of
 from equivcheck.pairs.plain_tensors import Subclasses, plain
 from equivcheck.pairs.sides import foreign
 from equivcheck.pairs.write_guard import Guard
 
-__all__ = ["Outputs", "Shell", "guarded", "model_outputs", "takes_targets", "tensor_output"]
+__all__ = ["Outputs", "Shell", "further_output", "guarded", "model_outputs", "takes_targets", "tensor_output"]
 
 Outputs = Callable[[nn.Module, Sequence[Tensor]], dict[str, Tensor]]
 """Runs a forward pass of a module on inputs, and returns its results by name."""
@@ -50,6 +50,12 @@ def tensor_output(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tens
     if not isinstance(y, Tensor):
         raise UnfitResult(f"the forward pass returned {type(y).__name__} instead of a tensor: {HOW_TO_COMPARE}")
     return {"output": y}
+
+
+def further_output(number: int, module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A result besides the first of one forward pass of an attention, as `tensor_output` gives the first."""
+    with taking(number):
+        return tensor_output(module, inputs)
 
 
 def takes_targets(module: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """The pair to verify, and the problems of its cases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -18,7 +18,7 @@ from equivcheck.pairs.adaptation import NO_ADAPTATION, Adaptation
 from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.function_module import FunctionModule
 from equivcheck.pairs.kinds import KINDS, SAMPLE, Kind
-from equivcheck.pairs.named_outputs import guarded, model_outputs, tensor_output
+from equivcheck.pairs.named_outputs import Outputs, further_output, guarded, model_outputs, tensor_output
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.reference import Original
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, foreign
@@ -70,6 +70,7 @@ class Pair:
         domain: The cases that the original is meant for.
         refused_features: Of functions: what the candidate alone refuses of masks and sizes of keys and values, in words.
         anchor: A case with which the original runs, and the candidate if there is one.
+        further_results: The number of results besides the first in the tuple that the original returns.
     """
 
     reference: Factory
@@ -97,6 +98,7 @@ class Pair:
     domain: Domain = EVERYWHERE
     anchor: Case = SAMPLE
     refused_features: tuple[str, ...] = ()
+    further_results: int = 0
 
     @property
     def traits(self) -> Kind:
@@ -230,8 +232,16 @@ class Pair:
         """A tensor (B, H, T, D), arranged by the case's layout as the user's functions get it; others as they are."""
         return arrange_heads_last(x, case.layout) if self.heads_last and x.dim() == 4 else x
 
-    def problem(self, case: Case) -> Problem:
-        """The problem of a case; the candidate is built when a check first uses it."""
+    def problem(self, case: Case, result: int = 0) -> Problem:
+        """The problem of a case; the candidate is built when a check first uses it.
+
+        Args:
+            case: The case.
+            result: The number of the result to compare, where an attention returns several.
+
+        Raises:
+            UnfitResult: A result besides the first is no tensor of floating-point numbers.
+        """
         beacon.note_case(case.id)
         with clock.in_part(clock.DRAWING):
             inputs, names, shapes = self.traits.inputs(case, lambda: self.sharpened_by_name)
@@ -244,11 +254,14 @@ class Pair:
             # half precision cannot hold the gradients of a mean over B*T tokens: scale the loss as a loss scaler does
             scale = float(case.batch_size * case.seq_len)
             flowing = {"loss": torch.tensor(scale, dtype=case.torch_dtype, device=self.device)}
+        outputs = model_outputs if self.traits.whole_model else tensor_output
+        if result:
+            outputs = partial(further_output, result)
+            flowing = {"output": self._upstream_of(case, outputs, inputs)}
         # a replacement shares its original with a model; an attention does not share its own with a GPT around it
-        key = (self.traits.original, case)
+        key = (self.traits.original, case, result)
         steady = dict(zip(names or ("idx", "targets"), inputs, strict=False))
         guard = Guard(steady | {f"upstream {name}": value for name, value in flowing.items()})
-        outputs = model_outputs if self.traits.whole_model else tensor_output
         return Problem(
             case=case,
             device=self.device,
@@ -270,6 +283,15 @@ class Pair:
             domain=self.domain,
             oracle_device=self.oracle_device if self.oracle_elsewhere or _is_moderate(case) else None,
         )
+
+    def _upstream_of(self, case: Case, outputs: Outputs, inputs: Sequence[Tensor]) -> Tensor:
+        """A random upstream gradient of the result that the original gives."""
+        module = self.build_reference(case)
+        with seeded(case.seed, self.device), torch.no_grad(), foreign(REFERENCE):
+            value = outputs(module, inputs)["output"]
+        if not value.is_floating_point():
+            raise UnfitResult(f"it has numbers of {value.dtype}, which have no rounding error")
+        return to_device(upstream(case, "further output", value.shape), self.device)
 
 
 def _is_moderate(case: Case) -> bool:

@@ -9,7 +9,7 @@ from equivcheck.pairs.adaptation import Adaptation
 from equivcheck.pairs.candidate_trial import with_candidate_tried
 from equivcheck.pairs.declared_domain import declared_domain
 from equivcheck.pairs.factories import factory_of
-from equivcheck.pairs.forward import adapt
+from equivcheck.pairs.forward import adapt, further_results
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
 from equivcheck.pairs.given import Given
@@ -99,7 +99,13 @@ def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
         recognised_kind, inputs, outputs, notes, anchor = find_kind(subject)
         beacon.note_kind(recognised_kind)
         notes = (*subject.notes, *notes)
-        subject = replace(subject, reference=adapt(subject.reference, inputs, outputs), notes=notes, anchor=anchor)
+        subject = replace(
+            subject,
+            reference=adapt(subject.reference, inputs, outputs),
+            notes=notes,
+            anchor=anchor,
+            further_results=further_results(outputs),
+        )
     if kind not in ("auto", recognised_kind) and not all(KINDS[name].whole_model for name in (kind, recognised_kind)):
         raise UsageError(
             f"kind {kind!r} was asked for, and {names[0]} looks like a {recognised_kind}: "

@@ -128,8 +128,9 @@ class Planned(LoadedPair):
 
     def coverage(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Name of a check -> the pairs of classes that its judged cases meet, and how many there are."""
+        usable, profile = self._options["usable"], self._options["profile"]
         return {
-            name: coverage_of(self._checks[name], self.subject, self._options["usable"], self._rows[name], ids)
+            name: coverage_of(self._checks[name], self.subject, usable, profile, self._rows[name], ids)
             for name, ids in cases.items()
             if name in self._rows
         }

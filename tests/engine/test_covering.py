@@ -11,11 +11,11 @@ from equivcheck.api import verify
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.cases.domain import Domain
-from equivcheck.cases.factors import factors_of, labels_of
+from equivcheck.cases.factors import SIGNED_SCALES, factors_of, labels_of
 from equivcheck.engine import covering
 from equivcheck.engine.covering import chosen, coverage_of, rows_of
 from equivcheck.engine.strata import space_of
-from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.numerics.dtypes import DTYPES, WIDE
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.codec import dumps, loads
@@ -33,7 +33,7 @@ def function() -> Pair:
 
 
 def rows(subject: Pair, seed: int = 0) -> dict[str, Any]:
-    return rows_of([OUTPUT, GRADIENTS], subject, DTYPES, "thorough", seed)
+    return rows_of([OUTPUT, GRADIENTS], subject, DTYPES, "gate", seed)
 
 
 @pytest.mark.parametrize("make", [module, function])
@@ -42,12 +42,12 @@ def test_every_pair_of_classes_is_met_or_costs_too_much(make: Any) -> None:
     of_checks = rows(subject)
     assert of_checks["output"] == of_checks["gradients"]
     cases = of_checks["output"]["cases"]
-    covered = coverage_of(OUTPUT, subject, DTYPES, of_checks["output"], cases)
+    covered = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases)
     assert covered["met"] == covered["of"] > 900
     assert set(covered["not_met"]) <= {"cost"}
     assert covered["not_met"].get("cost", 0) <= 0.05 * covered["of"]
-    assert len(cases) <= 160
-    half = coverage_of(OUTPUT, subject, DTYPES, of_checks["output"], cases[::2])
+    assert len(cases) <= 180
+    half = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases[::2])
     assert half["met"] + half["not_met"]["not judged"] == half["of"]
     assert half["met"] < half["of"]
 
@@ -63,11 +63,12 @@ def test_sizes_are_those_of_the_field() -> None:
 def test_a_function_is_asked_every_relation_of_keys_to_queries() -> None:
     subject = function()
     cases = [Case.parse(case) for case in rows(subject)["output"]["cases"]]
-    assert {None, 0.25, 1.0} <= {case.scale for case in cases}
+    assert {None, 0.25, 1.0, 0.0, -0.5} <= {case.scale for case in cases}
+    assert all(not case.is_causal and case.dtype in WIDE for case in cases if case.scale in SIGNED_SCALES)
     assert any(case.seq_len <= 8 and case.kv_len >= 64 for case in cases)
     assert any(0 < case.kv_len < case.seq_len for case in cases)
     assert {2, 4, 8} <= {case.n_head // case.kv_heads for case in cases if case.kv_heads}
-    factors = factors_of(space_of(OUTPUT, subject, DTYPES))
+    factors = factors_of(space_of(OUTPUT, subject, DTYPES), has_weights=False)
     assert all(len(labels_of(case, factors)) == len(factors) for case in cases)
 
 
@@ -85,14 +86,34 @@ def test_cases_are_inside_the_domain() -> None:
     cases = [Case.parse(case) for case in of_check["cases"]]
     assert cases
     assert all(subject.domain.allows(case) for case in cases)
-    covered = coverage_of(OUTPUT, subject, DTYPES, of_check, of_check["cases"])
+    covered = coverage_of(OUTPUT, subject, DTYPES, "gate", of_check, of_check["cases"])
     assert covered["met"] == covered["of"]
 
 
-def test_small_profiles_and_whole_models_have_none() -> None:
+def test_small_profiles_and_other_checks_have_none() -> None:
     assert rows_of([OUTPUT], module(), DTYPES, "quick", 0) == {}
     assert rows_of([BY_NAME["causality"]], module(), DTYPES, "thorough", 0) == {}
     assert chosen({}) == []
+
+
+def test_a_gate_covers_logits_of_whole_models_and_a_thorough_run_those_of_all() -> None:
+    model = resolve("equivcheck.gpt:GPT", "equivcheck.gpt:GPT", kind="model", device="cpu")
+    logits = BY_NAME["logits"]
+    assert rows_of([logits], module(), DTYPES, "gate", 0) == {}
+    assert rows_of([logits], module(), DTYPES, "thorough", 0)["logits"]["cases"]
+    cases = [Case.parse(case) for case in rows_of([logits], model, DTYPES, "gate", 0)["logits"]["cases"]]
+    assert {1, 2, 3, 4} == {case.n_layer for case in cases}
+    assert {2, 17, 73} == {case.vocab_size for case in cases}
+    assert {True, False} == {case.block_size > case.seq_len for case in cases}
+
+
+def test_cases_of_dropout_meet_every_rate_and_stay_readable() -> None:
+    dropout = BY_NAME["dropout"]
+    rows = rows_of([dropout], module(), DTYPES, "gate", 0)["dropout"]
+    cases = [Case.parse(case) for case in rows["cases"]]
+    assert {case.attn_pdrop for case in cases} == set(dropout.space.train_rates)
+    assert all(case.seq_len <= (dropout.space.max_chunks or 0) * case.head_size for case in cases)
+    assert not rows["outside"]
 
 
 class WrongAtTwelveHeads(CausalSelfAttention):
@@ -108,7 +129,7 @@ SMALL = "seq_len <= 8 and head_size <= 15 and batch_size <= 2 and dtype == 'floa
 
 @pytest.mark.parametrize(("candidate", "verdict"), [(CausalSelfAttention, True), (WrongAtTwelveHeads, False)])
 def test_the_report_has_the_pairs_that_were_met(candidate: Any, verdict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(covering, "_COVERED", ("quick",))
+    monkeypatch.setattr(covering, "_covers", lambda check, *_: bool(check.covering))
     report = verify(CausalSelfAttention, candidate, device="cpu", checks=["output"], domain=SMALL, profile="quick")
     assert (report.verdict != "different") is verdict
     pairs = report.coverage["output"]["pairs"]

@@ -75,7 +75,8 @@ class Check:
         beyond: The kinds of pairs for which it has cases with many heads, many samples and wide heads.
         whole: Whether it runs a whole model in few cases.
         deep: Whether it has a case with three layers in each dtype.
-        covering: Whether its cases meet every pair of classes of a case's factors.
+        covering: The kinds of pairs for which its cases meet every pair of classes of a case's factors, in a gate. In a
+            thorough run they do so for all kinds, if there are any here.
         by_features: Whether its cases of functions have other lengths, heads and masks.
         extra_case: Limits of one more case in some dtypes.
     """
@@ -94,7 +95,7 @@ class Check:
     whole: bool = False
     deep: bool = False
     by_features: bool = False
-    covering: bool = False
+    covering: tuple[str, ...] = ()
     extra_case: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -33,6 +33,7 @@ from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
+from equivcheck.report.catalogue import PARTS
 from equivcheck.runtime.rng import generator_state, seeded
 
 __all__ = ["dropout", "generator_is_used"]
@@ -220,4 +221,4 @@ _DROPPED = CaseSpace(
     regimes=("sharpened", "near_initial", "same_sign_v", "zero_rows", "ties"),
 )
 
-CHECKS = (Check.of("dropout", dropout, _DROPPED),)
+CHECKS = (Check.of("dropout", dropout, _DROPPED, covering=PARTS),)
