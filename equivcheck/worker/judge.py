@@ -22,6 +22,7 @@ from equivcheck.engine.remembered_cases import standing
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
+from equivcheck.engine.timed_calls import timed_calls
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
@@ -213,6 +214,10 @@ class Judge(Planned):
         """Whether an undetected fault changes nothing around this original."""
         with clock.in_stage(clock.SENSITIVITY):
             return self._faults.changes_nothing(fault)
+
+    def timed(self, dtypes: Sequence[str], seconds: float) -> dict[str, Any]:
+        """The times of the pair in turn, with some results of the timed calls compared."""
+        return timed_calls(self.subject, dtypes, seconds)
 
     def has_faults(self, check: str, dtype: str, profile: str) -> bool:
         """Whether there is a fault around this original that the check should see in this dtype."""
