@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from equivcheck.errors import ReportError
+from equivcheck.report.differences import differences
+from equivcheck.report.exits import exit_reason, exit_status
 from equivcheck.report.files import read_bounded, write_whole
 from equivcheck.report.model import SCHEMA_VERSION, Report
 
@@ -21,6 +23,9 @@ _DERIVED = (
     "levels",
     "equivalent",
     "cases",
+    "exit_status",
+    "exit_reason",
+    "differences",
 )  # for readers of the file; computed again from the rest when it is loaded
 _OPTIONAL = ("time_spent",)  # absent from the file if it is None
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -28,7 +33,9 @@ _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 def dumps(report: Report) -> str:
     """The report as strict JSON, the same text for the same report: inf, -inf and nan are strings."""
-    derived = {name: plain(getattr(report, name)) for name in _DERIVED}
+    derived = {name: plain(getattr(report, name)) for name in _DERIVED if hasattr(report, name)}
+    derived |= {"exit_status": exit_status(report), "exit_reason": exit_reason(report)}
+    derived["differences"] = plain(differences(report))
     content = {"schema_version": report.schema_version, **derived, **plain(report)}
     for name in _OPTIONAL:
         if content[name] is None:
@@ -106,6 +113,8 @@ def plain(value: Any) -> Any:
 def _build(kind: Any, value: Any) -> Any:
     """The value of the model's type `kind` that `plain` made `value` of; a TypeError or ValueError where none did."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if is_dataclass(kind):
         return _build_dataclass(cast(type[Any], kind), value)
     if origin in (Union, types.UnionType):

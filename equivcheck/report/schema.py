@@ -10,7 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from equivcheck.report.exits import EXITS
 from equivcheck.report.files import write_whole
+from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import (
     SCHEMA_VERSION,
     CheckResult,
@@ -104,6 +106,13 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "message": "Its comparison in words.",
         "replay": "The command that shows it again.",
         "ratio": "Its error / budget.",
+        "stage": "Where it differs: forward, backward, exception (the candidate raises), process (it ends its process); "
+        "empty for another property.",
+        "tensor": "The worst tensor, if tensors were compared.",
+        "index": "The index of its worst element.",
+        "candidate": "The candidate's value there.",
+        "oracle": "The oracle's value there.",
+        "fields": "The fields of the case, by name; empty if its process died.",
     },
     Sensitivity: {
         "planted": "The faults that were planted.",
@@ -132,6 +141,29 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
     },
 }
 _OPTIONAL = {"time_spent"}  # of a report: a file may be without it
+_NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
+_NUMBER_OR_NONE = {"anyOf": [{"type": "null"}, _NUMBER]}
+_OF_A_DIFFERENCE: dict[str, dict[str, Any]] = {
+    "level": {"enum": ["", *LEVELS], "description": "The level; empty if it has none."},
+    "check": {"type": "string", "description": "The check that saw it."},
+    "finding": {"type": "string", "description": "The part of the property that fails; empty for the main part."},
+    "stage": {"type": "string", "description": "forward, backward, exception or process; empty for another property."},
+    "module": {"type": ["null", "string"], "description": "The submodule whose parameter has the wrong gradient."},
+    "tensor": {"type": ["null", "string"], "description": "The worst tensor, if tensors were compared."},
+    "index": {"type": "array", "items": {"type": "integer"}, "description": "The index of its worst element."},
+    "candidate": {**_NUMBER_OR_NONE, "description": "The candidate's value there."},
+    "oracle": {**_NUMBER_OR_NONE, "description": "The oracle's value there."},
+    "ratio": {**_NUMBER_OR_NONE, "description": "Its error / budget."},
+    "case": {
+        "type": "object",
+        "properties": {"id": {"type": "string"}, "fields": {"type": "object"}},
+        "required": ["id", "fields"],
+        "additionalProperties": False,
+        "description": "The smallest case that fails: its id, which rebuilds it, and its fields by name.",
+    },
+    "message": {"type": "string", "description": "The comparison in words."},
+    "replay": {"type": "string", "description": "The command that shows it again."},
+}
 _DERIVED = {
     "verdict": {
         "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged", "not refuted"],
@@ -154,18 +186,30 @@ _DERIVED = {
     },
     "equivalent": {"type": "boolean", "description": "Derived: whether the verdict is `equivalent`."},
     "cases": {"type": "integer", "description": "Derived: cases of all checks together."},
+    "exit_status": {"enum": [0, 1, 2], "description": "Derived: the exit status of the command."},
+    "exit_reason": {"enum": list(EXITS), "description": "Derived: the id of the reason for this exit status."},
+    "differences": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": _OF_A_DIFFERENCE,
+            "required": list(_OF_A_DIFFERENCE),
+            "additionalProperties": False,
+        },
+        "description": "Derived: the differences that are not declared, each with its facts in fields.",
+    },
 }
 _INTEGRITY = {
     "type": "string",
     "pattern": "^sha256:[0-9a-f]{64}$",
     "description": "SHA-256 of everything else, as JSON with sorted keys and no white space.",
 }
-_NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
 _PLAIN: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     bool: {"type": "boolean"},
     float: _NUMBER,
+    Any: {},
 }
 
 

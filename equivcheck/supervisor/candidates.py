@@ -95,6 +95,7 @@ def _times(pair: NamedPair, report: Report, seconds: float, flag: Flag) -> dict[
     try:
         workers = Sealed(replace(pair, kind=report.kind), request, nursery(), where_it_begins())
         workers.again(request, math.inf, lambda: flag.up)
+        workers.pool.context.append(("watch", {}))
         workers.open()
         answer = workers.answer("timed", dtypes=list(report.dtypes), seconds=seconds)
         replaced = workers.answer("replaced")

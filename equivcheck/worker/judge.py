@@ -22,7 +22,6 @@ from equivcheck.engine.remembered_cases import standing
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
-from equivcheck.engine.timed_calls import timed_calls
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
@@ -215,8 +214,14 @@ class Judge(Planned):
         with clock.in_stage(clock.SENSITIVITY):
             return self._faults.changes_nothing(fault)
 
+    def watch(self) -> None:
+        """Import what times, which no verdict needs: before the pair is, so that the pair cannot stand in its way."""
+        import equivcheck.engine.timed_calls  # noqa: F401
+
     def timed(self, dtypes: Sequence[str], seconds: float) -> dict[str, Any]:
         """The times of the pair in turn, with some results of the timed calls compared."""
+        from equivcheck.engine.timed_calls import timed_calls
+
         return timed_calls(self.subject, dtypes, seconds)
 
     def has_faults(self, check: str, dtype: str, profile: str) -> bool:

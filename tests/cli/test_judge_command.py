@@ -32,7 +32,8 @@ def answers(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return judge.verify(pair, request, **options)  # type: ignore[no-any-return]
 
     def times(pair: NamedPair, *_: Any) -> dict[str, Any]:
-        return answers["timed"].get(pair.candidate.rpartition(":")[2], {"timed": TIMED})
+        of_all: dict[str, dict[str, Any]] = answers["timed"]
+        return of_all.get(pair.candidate.rpartition(":")[2], {"timed": TIMED})
 
     monkeypatch.setattr(api, "verify", verify)
     monkeypatch.setattr(candidates, "_times", times)
