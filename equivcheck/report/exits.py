@@ -19,6 +19,7 @@ EXITS: Mapping[str, tuple[int, str]] = {
     "nothing-compared": (2, "nothing was compared at a required level"),
     "not-refuted": (2, "a screen saw no difference, which proves nothing"),
     "unusable": (2, "nothing could be judged: an option, an import or the original is at fault, as the message says"),
+    "unwritable": (2, "a file of the report could not be written"),
     "internal": (2, "equivcheck itself failed: nothing is said of the pair"),
     "interrupted": (2, "the command was interrupted before there was anything to report"),
 }
