@@ -47,6 +47,10 @@ class Counterexample:
     index: tuple[int, ...] = ()  # of its worst element
     candidate: float | None = None  # that element
     oracle: float | None = None
+    norm: str = ""  # element, row or tensor: of which the next two are the error and the budget
+    row: tuple[int, ...] = ()
+    error: float | None = None
+    allowed: float | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)  # of the case, by name; empty if its process died
 
     @property

@@ -52,8 +52,7 @@ class CaseOutcome:
         origin: The kind of the failure: failures of different kinds are not shrunk into each other.
         data: The kernels that ran, by dtype; only of the check `backend`.
         outside: Whether the original refuses the case in a plain call, so that another one was drawn.
-        spot: Where and how large the difference is, for programs: `tensor`, `index`, `candidate`, `oracle`, and `fields`,
-            the fields of the case.
+        spot: Where and how large the difference is, for programs: fields of a `Counterexample`.
         died: The way in which the process of the case ended: `died`, `hang`, `memory`, or `""` if it did not end.
     """
 
@@ -208,7 +207,7 @@ def _finding(check: str, searched: Searched, replay: str) -> Finding:
         replay.replace("CASE", smallest.case),
         smallest.ratio,
         stage=_stage(smallest),
-        **{**smallest.spot, "index": tuple(smallest.spot.get("index", ()))},
+        **{**smallest.spot, **{name: tuple(smallest.spot.get(name, ())) for name in ("index", "row")}},
     )
     return Finding(smallest.finding, level, "different", example)
 

@@ -112,6 +112,10 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "index": "The index of its worst element.",
         "candidate": "The candidate's value there.",
         "oracle": "The oracle's value there.",
+        "norm": "What `error` and `allowed` measure: one element, the norm of one row, or that of the whole tensor.",
+        "row": "The index of that row, or of the worst one.",
+        "error": "The distance of the candidate from the oracle.",
+        "allowed": "How much of it rounding may explain.",
         "fields": "The fields of the case, by name; empty if its process died.",
     },
     Sensitivity: {
@@ -153,6 +157,14 @@ _OF_A_DIFFERENCE: dict[str, dict[str, Any]] = {
     "index": {"type": "array", "items": {"type": "integer"}, "description": "The index of its worst element."},
     "candidate": {**_NUMBER_OR_NONE, "description": "The candidate's value there."},
     "oracle": {**_NUMBER_OR_NONE, "description": "The oracle's value there."},
+    "norm": {"enum": [None, "element", "row", "tensor"], "description": "What `error` and `allowed` measure."},
+    "row": {
+        "type": "array",
+        "items": {"type": "integer"},
+        "description": "The index of that row, or of the worst one.",
+    },
+    "error": {**_NUMBER_OR_NONE, "description": "The distance of the candidate from the oracle."},
+    "allowed": {**_NUMBER_OR_NONE, "description": "How much of it rounding may explain."},
     "ratio": {**_NUMBER_OR_NONE, "description": "Its error / budget."},
     "case": {
         "type": "object",

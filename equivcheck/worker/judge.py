@@ -19,6 +19,8 @@ from equivcheck.engine.diagnosis import explanation
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
 from equivcheck.engine.remembered_cases import standing
+from equivcheck.engine.replay_script import script, trial
+from equivcheck.engine.script_facts import facts_of, refusal
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
@@ -179,6 +181,13 @@ class Judge(Planned):
         with suppress(Mismatch):
             search.visit(parsed)
         return next((str(mismatch) for mismatch in search.failed.values()), "")
+
+    def script(self, case: str, spot: Mapping[str, Any], folder: str) -> str:
+        """A script of torch alone that shows this difference of the pair, which was run here; `folder` has the pair."""
+        source = script(facts_of(self.subject, self._given, Case.parse(case)), spot, folder)
+        if (said := trial(source)) != "differs":
+            raise refusal(f"without equivcheck the pair does not differ so ({said})")
+        return source
 
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Record which cases the checks judged: planted faults are tried on them."""

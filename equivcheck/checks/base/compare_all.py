@@ -116,7 +116,10 @@ def _spot(worst: Comparison) -> dict[str, Any]:
     """The worst element of a comparison; without numbers if shapes, dtypes or devices differ."""
     known = bool(worst.index) or not worst.problem
     candidate, oracle = (worst.candidate, worst.oracle) if known else (None, None)
-    return {"tensor": worst.name, "index": list(worst.index), "candidate": candidate, "oracle": oracle}
+    spot = {"tensor": worst.name, "index": list(worst.index), "candidate": candidate, "oracle": oracle}
+    if worst.problem:
+        return spot
+    return {**spot, "norm": worst.level, "row": list(worst.row), "error": worst.error, "allowed": worst.allowed}
 
 
 def _undefined(name: str, problem: Problem, truth: Truth) -> Tensor | None:
