@@ -20,7 +20,9 @@ from equivcheck.cli.options import (
     show_text,
     whole,
 )
+from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.judged import FEEDBACK, Judged, dumps, status_of
 from equivcheck.report.levels import levels_of
 from equivcheck.report.model import CheckResult
@@ -96,6 +98,7 @@ def judge(
     """
     config = configuration.load(Path("pyproject.toml"))
     levels = levels_of(require)
+    parse_deviations(config.deviations)  # a wrong one is refused before anything is loaded
     meant = first(domain, config.domain)
     require_grammar(meant)
     functions = {option: value for option, value in adaptation.items() if value is not None}
@@ -163,6 +166,8 @@ def judge(
             notes.flush()
     except KeyboardInterrupt:  # also while the next line of standard input is waited for
         complete = False
+    if not judged and complete:
+        raise UsageError("no candidate was given: standard input has no line with one")
     if place is not None:
         place.save(dumps(original, judged, feedback, complete=complete))
     show_text(judged_table.plain(original, judged, feedback, complete=complete))

@@ -16,7 +16,7 @@ def plain(original: str, judged: Sequence[Judged], feedback: str, *, complete: b
     places = ranked(judged)
     rows = [_HEADINGS, *(_row(rank, one) for rank, one in places)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [one_line(f"{len(judged)} candidates for {original}"), ""]
+    lines = [one_line(f"{len(judged)} candidate{'' if len(judged) == 1 else 's'} for {original}"), ""]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     remarks = [text for _, one in places if (text := _remark(one, feedback))]
     lines += ["", *remarks] if remarks else []

@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from equivcheck.report.differences import FIELDS, NUMBER
 from equivcheck.report.exits import EXITS
 from equivcheck.report.files import write_whole
-from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import (
     SCHEMA_VERSION,
     CheckResult,
@@ -145,37 +145,6 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
     },
 }
 _OPTIONAL = {"time_spent"}  # of a report: a file may be without it
-_NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
-_NUMBER_OR_NONE = {"anyOf": [{"type": "null"}, _NUMBER]}
-_OF_A_DIFFERENCE: dict[str, dict[str, Any]] = {
-    "level": {"enum": ["", *LEVELS], "description": "The level; empty if it has none."},
-    "check": {"type": "string", "description": "The check that saw it."},
-    "finding": {"type": "string", "description": "The part of the property that fails; empty for the main part."},
-    "stage": {"type": "string", "description": "forward, backward, exception or process; empty for another property."},
-    "module": {"type": ["null", "string"], "description": "The submodule whose parameter has the wrong gradient."},
-    "tensor": {"type": ["null", "string"], "description": "The worst tensor, if tensors were compared."},
-    "index": {"type": "array", "items": {"type": "integer"}, "description": "The index of its worst element."},
-    "candidate": {**_NUMBER_OR_NONE, "description": "The candidate's value there."},
-    "oracle": {**_NUMBER_OR_NONE, "description": "The oracle's value there."},
-    "norm": {"enum": [None, "element", "row", "tensor"], "description": "What `error` and `allowed` measure."},
-    "row": {
-        "type": "array",
-        "items": {"type": "integer"},
-        "description": "The index of that row, or of the worst one.",
-    },
-    "error": {**_NUMBER_OR_NONE, "description": "The distance of the candidate from the oracle."},
-    "allowed": {**_NUMBER_OR_NONE, "description": "How much of it rounding may explain."},
-    "ratio": {**_NUMBER_OR_NONE, "description": "Its error / budget."},
-    "case": {
-        "type": "object",
-        "properties": {"id": {"type": "string"}, "fields": {"type": "object"}},
-        "required": ["id", "fields"],
-        "additionalProperties": False,
-        "description": "The smallest case that fails: its id, which rebuilds it, and its fields by name.",
-    },
-    "message": {"type": "string", "description": "The comparison in words."},
-    "replay": {"type": "string", "description": "The command that shows it again."},
-}
 _DERIVED = {
     "verdict": {
         "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged", "not refuted"],
@@ -204,8 +173,8 @@ _DERIVED = {
         "type": "array",
         "items": {
             "type": "object",
-            "properties": _OF_A_DIFFERENCE,
-            "required": list(_OF_A_DIFFERENCE),
+            "properties": FIELDS,
+            "required": list(FIELDS),
             "additionalProperties": False,
         },
         "description": "Derived: the differences that are not declared, each with its facts in fields.",
@@ -220,7 +189,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     bool: {"type": "boolean"},
-    float: _NUMBER,
+    float: NUMBER,
     Any: {},
 }
 

@@ -20,7 +20,7 @@ from equivcheck.supervisor.sealed import NamedPair, Sealed, where_it_begins
 
 __all__ = ["Given", "judge_each"]
 
-_LEAST_S = 120.0  # for the timing of one candidate: its truth is computed as well
+_LEAST_S = 60.0  # for the timing of one candidate: its truth is computed as well
 _TIMES = 10.0
 
 

@@ -128,6 +128,24 @@ def test_files_of_a_folder_and_lines_of_standard_input_are_candidates(
     assert "it is not clear which of P, Q is meant; give --name" in last["problem"]
 
 
+def test_no_line_of_standard_input_is_no_candidate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["judge", "a:A", "-"]) == 2
+    assert the_line(capsys) == "no candidate was given: standard input has no line with one"
+
+
+def test_an_interruption_keeps_the_candidates_before_it(
+    answers: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers.update(A=EQUIVALENT, B=KeyboardInterrupt(), C=EQUIVALENT)
+    assert main(["judge", "a:A", "b:A", "b:B", "b:C", "--json", "out.json"]) == 2
+    content = json.loads(Path("out.json").read_text())
+    assert (content["complete"], [one["candidate"] for one in content["candidates"]]) == (False, ["b:A"])
+    assert capsys.readouterr().out.endswith("; interrupted before the rest\n")
+
+
 def test_the_name_of_the_candidate_can_be_given(judge: Judge, answers: dict[str, Any]) -> None:
     answers.update(Q=EQUIVALENT)
     Path("c.py").write_text("class P: ...\nclass Q: ...")

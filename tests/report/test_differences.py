@@ -17,6 +17,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.fields import FIELDS
 from equivcheck.cli.options import STATUS
 from equivcheck.report import codec, schema
+from equivcheck.report.differences import FIELDS as FIELDS_OF_DIFFERENCES
 from equivcheck.report.differences import differences
 from equivcheck.report.exits import EXITS, exit_reason, exit_status
 from equivcheck.report.model import Report, Sensitivity
@@ -112,7 +113,7 @@ def test_each_verdict_has_a_reason_with_the_status_of_the_command(report: Report
 def test_the_page_has_every_reason_every_field_and_every_field_of_a_case() -> None:
     for reason, (status, words) in EXITS.items():
         assert f"| `{reason}` | {status} | {words} |" in PAGE
-    for name in schema._OF_A_DIFFERENCE:
+    for name in FIELDS_OF_DIFFERENCES:
         assert f"`{name}`" in PAGE
     for field in FIELDS:
         assert f"| `{field.name}` | {field.meaning} |" in PAGE
