@@ -1,6 +1,7 @@
 """The errors of equivcheck: mistakes of a user, failures of checks, and limits of the knowledge of a pair."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -62,16 +63,27 @@ class Mismatch(AssertionError):
         where: The thing that failed, such as the name of a tensor.
         finding: The part of the check's property that fails, one of its findings in the catalogue; empty for the main
             one.
+        spot: The `tensor`, `index`, `candidate` and `oracle` of the worst element, where tensors were compared.
     """
 
-    def __init__(self, message: str, *, ratio: float = math.inf, where: str = "", finding: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        ratio: float = math.inf,
+        where: str = "",
+        finding: str = "",
+        spot: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.ratio = ratio
         self.where = where
         self.finding = finding
+        self.spot = dict(spot or {})
 
     def __reduce__(self) -> Any:
-        return partial(type(self), ratio=self.ratio, where=self.where, finding=self.finding), self.args
+        fields: dict[str, Any] = {"ratio": self.ratio, "where": self.where, "finding": self.finding, "spot": self.spot}
+        return partial(type(self), **fields), self.args
 
 
 class Raised(Mismatch):

@@ -14,7 +14,7 @@ from equivcheck.runtime.device import type_of
 __all__ = ["LEARNING", "Action", "Stopwatch", "clock_name"]
 
 Action = Callable[[int], object]
-"""One repetition; its number picks the buffers."""
+"""One repetition; its number picks the buffers. If it has a method `prepare`, that is called before, out of the time."""
 
 LEARNING = 2
 """Repetitions of an action after which the launch time of the host is known."""
@@ -44,6 +44,9 @@ class Stopwatch:
 
     def __call__(self, action: Action, number: int, hosts_ms: list[float] | None = None) -> float:
         """The time of repetition `number` in ms; `hosts_ms` gets its launch time if the GPU alone is timed."""
+        prepare = getattr(action, "prepare", None)
+        if prepare is not None:
+            prepare(number)
         if self._cache is None:
             return self._walled(action, number)
         self._synchronize()

@@ -6,7 +6,7 @@ from typing import Any
 from equivcheck.cases.fields import DECIMAL, FIELDS, NUMBER
 from equivcheck.cases.simplifying import Changes
 
-__all__ = ["id_of", "legend", "parse_id"]
+__all__ = ["id_of", "in_words", "legend", "parse_id"]
 
 _BY_NAME = {field.name: field for field in FIELDS}
 
@@ -41,6 +41,24 @@ def parse_id(text: str) -> Changes | None:
     if match is None:
         return None
     return {name: _BY_NAME[name].read(value) for name, value in match.groupdict().items() if value is not None}
+
+
+def in_words(text: str) -> list[tuple[str, str, str]]:
+    """The parts of an id in their order, each with the name and the meaning of its field.
+
+    Args:
+        text: An id.
+
+    Returns:
+        An empty list if it is no id.
+    """
+    match = _ID.fullmatch(text)
+    values = {} if match is None else match.groupdict()
+    return [
+        (f"{field.letter}{values[field.name]}", field.name, field.meaning)
+        for field in FIELDS
+        if values.get(field.name) is not None
+    ]
 
 
 def legend() -> list[tuple[str, str]]:

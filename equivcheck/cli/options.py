@@ -29,6 +29,7 @@ __all__ = [
     "first",
     "import_from_here",
     "of_a_pair",
+    "options_of_a_pair",
     "output_files",
     "output_options",
     "pair_of",
@@ -128,6 +129,11 @@ def domain_option(command: F) -> F:
 
 def of_a_pair(command: F) -> F:
     """Give `command` the options of `verify` and `replay`: pair, kind, adaptation, device and checks."""
+    return click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")(options_of_a_pair(command))
+
+
+def options_of_a_pair(command: F) -> F:
+    """Give `command` the options of `of_a_pair`, without the pair."""
     for decorate in (
         click.option(
             "--require-backend",
@@ -142,7 +148,6 @@ def of_a_pair(command: F) -> F:
             click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
             for name, text in reversed(_ADAPTATION.items())
         ),
-        click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]"),
     ):
         command = decorate(command)
     return command

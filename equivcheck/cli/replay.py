@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from equivcheck.cases.domain import require_grammar
+from equivcheck.cases.ids import in_words
 from equivcheck.cli import config as configuration
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
@@ -13,6 +14,7 @@ from equivcheck.cli.options import (
     STATUS,
     device_of,
     domain_option,
+    file_option,
     first,
     import_from_here,
     of_a_pair,
@@ -20,7 +22,9 @@ from equivcheck.cli.options import (
     show_text,
     user_functions,
 )
+from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.places import place_of
 
 __all__ = ["replay"]
 
@@ -28,11 +32,13 @@ __all__ = ["replay"]
 @click.command()
 @click.argument("case_id")
 @click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
+@file_option("--script", "script_file", "FILE", "Write the first difference of values as a script of torch alone.")
 @domain_option
 @of_a_pair
 def replay(
     case_id: str,
     in_process: bool,
+    script_file: Path | None,
     domain: str | None,
     pair: tuple[str, ...],
     kind: str | None,
@@ -42,7 +48,10 @@ def replay(
     require_backend: tuple[str, ...],
     **adaptation: str | None,
 ) -> int:
-    """Compare a pair on the one case CASE_ID of a counterexample, and show the comparison of each check that fails."""
+    """Compare a pair on the one case CASE_ID of a counterexample, and show the comparison of each check that fails.
+
+    A script of --script runs without equivcheck: it ends with 1 and `differs`, or with 0 and `agrees`.
+    """
     config = configuration.load(Path("pyproject.toml"))
     reference, candidate = pair_of(pair, config)
     where = device_of(gpu, device, config)
@@ -50,6 +59,9 @@ def replay(
     kind = first(kind, config.kind, "auto")
     meant = first(domain, config.domain)
     require_grammar(meant)
+    if in_process and script_file is not None:
+        raise UsageError("--script with --in-process: a script is tried in a process of itself; give one of the two")
+    place = None if script_file is None else place_of("--script", script_file).probe()
     import_from_here()
     refuse_mistakes(
         reference,
@@ -84,8 +96,9 @@ def replay(
         from equivcheck.supervisor import api
         from equivcheck.supervisor.sealed import NamedPair
 
+        named = NamedPair(reference, candidate, kind, where, functions, config.setup, meant)
         results = api.replay(
-            NamedPair(reference, candidate, kind, where, functions, config.setup, meant),
+            named,
             case_id,
             checks=checks or None,
             require_backend=require_backend,
@@ -93,5 +106,16 @@ def replay(
             signals=(signal.SIGINT, signal.SIGTERM),
         )
     verdict, text = table.replayed(case_id, results)
-    show_text(text)
+    show_text("".join(f"{line}\n" for line in (*_in_words(case_id), "")) + text)
+    if place is not None:
+        from equivcheck.supervisor.scripts import script_of
+
+        place.save(script_of(named, case_id, results))
     return STATUS.get(verdict, NOT_JUDGED)
+
+
+def _in_words(case_id: str) -> list[str]:
+    """Each part of the id with its field and meaning, in aligned lines."""
+    rows = in_words(case_id)
+    widths = [max(map(len, column), default=0) for column in list(zip(*rows, strict=True))[:2]]
+    return [f"{part.ljust(widths[0])}  {name.ljust(widths[1])}  {meaning}" for part, name, meaning in rows]

@@ -11,6 +11,7 @@ import click
 
 from equivcheck.cases.domain import require_grammar
 from equivcheck.cli import config as configuration
+from equivcheck.cli.events import Events, with_events
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
     NOT_JUDGED,
@@ -77,6 +78,7 @@ __all__ = ["verify"]
 @click.option("--setup", metavar="FUNCTION", help="Call this in each process first: an import string.")
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @output_options
+@with_events
 def verify(
     pair: tuple[str, ...],
     kind: str | None,
@@ -101,6 +103,7 @@ def verify(
     require: str | None,
     domain: str | None,
     folder: Path | None,
+    events: Events | None,
     **given: Any,
 ) -> int:
     """Verify CANDIDATE against REFERENCE, or the pair that ships.
@@ -140,6 +143,8 @@ def verify(
         functions=functions,
         setup=prepare,
     )
+    if events is not None:
+        events.started(outputs, reference=reference, candidate=candidate, **options)
     outputs.begin(_nothing_yet(reference, candidate, options))
 
     from equivcheck.cli.progress import follow
@@ -173,7 +178,7 @@ def verify(
                     # a report in a file is evidence: it is the same in every folder
                     remembered=not no_remembered and not outputs and first(config.remembered, True),
                 ),
-                listener=listener,
+                listener=listener if events is None else events.around(listener),
                 keep=outputs.keep if outputs else lambda report: None,
                 signals=(signal.SIGINT, signal.SIGTERM),
             )
@@ -181,7 +186,10 @@ def verify(
         outputs.undo()
         raise
     failure = outputs.write(report)  # before the table: the files are there even if a reader closes the pipe early
-    show(partial(table.show, report))
+    if events is not None:
+        events.report = report
+    else:
+        show(partial(table.show, report))
     if report.time_spent is not None:
         show_text("".join(f"{line}\n" for line in ["", *time_table.lines(report.time_spent)]))
     failure = failure or outputs.summary(report)

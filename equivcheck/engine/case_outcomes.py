@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.fields import visited
+from equivcheck.cases.fields import FIELDS, visited
 from equivcheck.checks import CaseResult
 from equivcheck.checks.base.within import within
 from equivcheck.errors import Mismatch, Raised
@@ -24,6 +24,7 @@ class Recorded(Mismatch):
             ratio=math.inf if outcome.ratio is None else outcome.ratio,
             where=outcome.where,
             finding=outcome.finding,
+            spot=outcome.spot,
         )
         self.origin, self.died = outcome.origin, outcome.died
 
@@ -41,6 +42,7 @@ def outcome_of(case: Case, result: CaseResult | Mismatch) -> CaseOutcome:
             origin=result.origin,
             died=result.died,
             finding=result.finding,
+            spot=result.spot,
         )
     if isinstance(result, Mismatch):
         return CaseOutcome(
@@ -51,6 +53,7 @@ def outcome_of(case: Case, result: CaseResult | Mismatch) -> CaseOutcome:
             failed=str(result),
             origin=origin_of(result),
             finding=result.finding,
+            spot={**result.spot, "fields": {field.name: getattr(case, field.name) for field in FIELDS}},
         )
     return CaseOutcome(
         case.id,

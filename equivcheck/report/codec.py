@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from equivcheck.errors import ReportError
+from equivcheck.report.differences import differences
+from equivcheck.report.exits import exit_reason, exit_status
 from equivcheck.report.files import read_bounded, write_whole
 from equivcheck.report.model import SCHEMA_VERSION, Report
 
-__all__ = ["dumps", "loads", "read", "write"]
+__all__ = ["dumps", "loads", "plain", "read", "write"]
 
 _INTEGRITY = "integrity"
 _DERIVED = (
@@ -21,6 +23,9 @@ _DERIVED = (
     "levels",
     "equivalent",
     "cases",
+    "exit_status",
+    "exit_reason",
+    "differences",
 )  # for readers of the file; computed again from the rest when it is loaded
 _OPTIONAL = ("time_spent",)  # absent from the file if it is None
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -28,8 +33,10 @@ _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 def dumps(report: Report) -> str:
     """The report as strict JSON, the same text for the same report: inf, -inf and nan are strings."""
-    derived = {name: _plain(getattr(report, name)) for name in _DERIVED}
-    content = {"schema_version": report.schema_version, **derived, **_plain(report)}
+    derived = {name: plain(getattr(report, name)) for name in _DERIVED if hasattr(report, name)}
+    derived |= {"exit_status": exit_status(report), "exit_reason": exit_reason(report)}
+    derived["differences"] = plain(differences(report))
+    content = {"schema_version": report.schema_version, **derived, **plain(report)}
     for name in _OPTIONAL:
         if content[name] is None:
             del content[name]
@@ -90,22 +97,24 @@ def _integrity(content: Mapping[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value of the model in the types of JSON: fields in their order, mappings by key."""
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(value[key]) for key in sorted(value, key=str)}
+        return {str(key): plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(float(value))
     return value
 
 
 def _build(kind: Any, value: Any) -> Any:
-    """The value of the model's type `kind` that `_plain` made `value` of; a TypeError or ValueError where none did."""
+    """The value of the model's type `kind` that `plain` made `value` of; a TypeError or ValueError where none did."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if is_dataclass(kind):
         return _build_dataclass(cast(type[Any], kind), value)
     if origin in (Union, types.UnionType):

@@ -11,6 +11,7 @@ from equivcheck.report.levels import LEVELS, outcome_at, required_of
 from equivcheck.report.time_spent import TimeSpent
 
 __all__ = [
+    "GRADIENT",
     "SCHEMA_VERSION",
     "CheckResult",
     "Combinations",
@@ -23,6 +24,9 @@ __all__ = [
     "Sensitivity",
     "Timing",
 ]
+
+GRADIENT = "grad "
+"""The name of a gradient begins with it."""
 
 SCHEMA_VERSION = 5
 """4 had no levels; 3 had no `sealed` either; 2 had no `dtypes`, `packages` and `not_covered` either; 1 is not read."""
@@ -38,6 +42,21 @@ class Counterexample:
     message: str
     replay: str
     ratio: float | None = None
+    stage: str = ""  # forward, backward, exception or process; empty for another property
+    tensor: str = ""  # the worst one, if tensors were compared
+    index: tuple[int, ...] = ()  # of its worst element
+    candidate: float | None = None  # that element
+    oracle: float | None = None
+    norm: str = ""  # element, row or tensor: of which the next two are the error and the budget
+    row: tuple[int, ...] = ()
+    error: float | None = None
+    allowed: float | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of the case, by name; empty if its process died
+
+    @property
+    def module(self) -> str:
+        """The submodule whose parameter has the wrong gradient; empty if the tensor belongs to none."""
+        return self.tensor.removeprefix(GRADIENT).rpartition(".")[0] if self.tensor.startswith(GRADIENT) else ""
 
 
 @dataclass(frozen=True)

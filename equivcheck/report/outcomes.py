@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
+from equivcheck.errors import Raised
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.catalogue import is_listed, level_at, listed
-from equivcheck.report.model import CheckResult, Counterexample, Finding, Outcome
+from equivcheck.report.model import GRADIENT, CheckResult, Counterexample, Finding, Outcome
 
 __all__ = [
     "DTYPES",
@@ -51,6 +52,7 @@ class CaseOutcome:
         origin: The kind of the failure: failures of different kinds are not shrunk into each other.
         data: The kernels that ran, by dtype; only of the check `backend`.
         outside: Whether the original refuses the case in a plain call, so that another one was drawn.
+        spot: Where and how large the difference is, for programs: fields of a `Counterexample`.
         died: The way in which the process of the case ended: `died`, `hang`, `memory`, or `""` if it did not end.
     """
 
@@ -69,6 +71,7 @@ class CaseOutcome:
     reason: str = ""
     finding: str = ""
     outside: bool = False
+    spot: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
@@ -198,8 +201,25 @@ def _finding(check: str, searched: Searched, replay: str) -> Finding:
     smallest = searched.failed[searched.minimal]
     message = f"{smallest.failed}\n  {searched.explained}" if searched.explained else str(smallest.failed)
     level = searched.level or level_at(check, smallest.finding)
-    example = Counterexample(smallest.case, message, replay.replace("CASE", smallest.case), smallest.ratio)
+    example = Counterexample(
+        smallest.case,
+        message,
+        replay.replace("CASE", smallest.case),
+        smallest.ratio,
+        stage=_stage(smallest),
+        **{**smallest.spot, **{name: tuple(smallest.spot.get(name, ())) for name in ("index", "row")}},
+    )
     return Finding(smallest.finding, level, "different", example)
+
+
+def _stage(outcome: CaseOutcome) -> str:
+    """The stage at which a case differs: `process`, `exception`, `forward` or `backward`; empty for another property."""
+    if outcome.died:
+        return "process"
+    if outcome.origin.startswith(Raised.__name__):
+        return "exception"
+    tensor = str(outcome.spot.get("tensor", ""))
+    return "" if not tensor else "backward" if tensor.startswith(GRADIENT) else "forward"
 
 
 def levels_with(check: str, findings: Sequence[Finding]) -> dict[str, str]:

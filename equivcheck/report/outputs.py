@@ -129,6 +129,10 @@ class Outputs:
         """Whether any file is wanted."""
         return bool(self._forms)
 
+    def writes_to(self, stream: TextIO) -> bool:
+        """Whether a form is written to this stream."""
+        return any(place.stream is stream for place, _ in self._forms)
+
     def probe(self) -> None:
         """Raise a UsageError that names a place which cannot be written to; leave nothing behind."""
         taken: dict[object, str] = {}

@@ -10,6 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from equivcheck.report.differences import FIELDS, NUMBER
+from equivcheck.report.exits import EXITS
 from equivcheck.report.files import write_whole
 from equivcheck.report.model import (
     SCHEMA_VERSION,
@@ -104,6 +106,17 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "message": "Its comparison in words.",
         "replay": "The command that shows it again.",
         "ratio": "Its error / budget.",
+        "stage": "Where it differs: forward, backward, exception (the candidate raises), process (it ends its process); "
+        "empty for another property.",
+        "tensor": "The worst tensor, if tensors were compared.",
+        "index": "The index of its worst element.",
+        "candidate": "The candidate's value there.",
+        "oracle": "The oracle's value there.",
+        "norm": "What `error` and `allowed` measure: one element, the norm of one row, or that of the whole tensor.",
+        "row": "The index of that row, or of the worst one.",
+        "error": "The distance of the candidate from the oracle.",
+        "allowed": "How much of it rounding may explain.",
+        "fields": "The fields of the case, by name; empty if its process died.",
     },
     Sensitivity: {
         "planted": "The faults that were planted.",
@@ -154,18 +167,30 @@ _DERIVED = {
     },
     "equivalent": {"type": "boolean", "description": "Derived: whether the verdict is `equivalent`."},
     "cases": {"type": "integer", "description": "Derived: cases of all checks together."},
+    "exit_status": {"enum": [0, 1, 2], "description": "Derived: the exit status of the command."},
+    "exit_reason": {"enum": list(EXITS), "description": "Derived: the id of the reason for this exit status."},
+    "differences": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": FIELDS,
+            "required": list(FIELDS),
+            "additionalProperties": False,
+        },
+        "description": "Derived: the differences that are not declared, each with its facts in fields.",
+    },
 }
 _INTEGRITY = {
     "type": "string",
     "pattern": "^sha256:[0-9a-f]{64}$",
     "description": "SHA-256 of everything else, as JSON with sorted keys and no white space.",
 }
-_NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
 _PLAIN: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     bool: {"type": "boolean"},
-    float: _NUMBER,
+    float: NUMBER,
+    Any: {},
 }
 
 

@@ -19,6 +19,8 @@ from equivcheck.engine.diagnosis import explanation
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
 from equivcheck.engine.remembered_cases import standing
+from equivcheck.engine.replay_script import script, trial
+from equivcheck.engine.script_facts import facts_of, refusal
 from equivcheck.engine.search import Search, seed_for
 from equivcheck.engine.sensitivity import Plants, Ran
 from equivcheck.engine.strata import classes
@@ -180,6 +182,13 @@ class Judge(Planned):
             search.visit(parsed)
         return next((str(mismatch) for mismatch in search.failed.values()), "")
 
+    def script(self, case: str, spot: Mapping[str, Any], folder: str) -> str:
+        """A script of torch alone that shows this difference of the pair, which was run here; `folder` has the pair."""
+        source = script(facts_of(self.subject, self._given, Case.parse(case)), spot, folder)
+        if (said := trial(source)) != "differs":
+            raise refusal(f"without equivcheck the pair does not differ so ({said})")
+        return source
+
     def ran(self, checks: Mapping[str, Mapping[str, Any]]) -> None:
         """Record which cases the checks judged: planted faults are tried on them."""
         self._plants = Plants(
@@ -213,6 +222,16 @@ class Judge(Planned):
         """Whether an undetected fault changes nothing around this original."""
         with clock.in_stage(clock.SENSITIVITY):
             return self._faults.changes_nothing(fault)
+
+    def watch(self) -> None:
+        """Import what times, which no verdict needs: before the pair is, so that the pair cannot stand in its way."""
+        import equivcheck.engine.timed_calls  # noqa: F401
+
+    def timed(self, dtypes: Sequence[str], seconds: float) -> dict[str, Any]:
+        """The times of the pair in turn, with some results of the timed calls compared."""
+        from equivcheck.engine.timed_calls import timed_calls
+
+        return timed_calls(self.subject, dtypes, seconds)
 
     def has_faults(self, check: str, dtype: str, profile: str) -> bool:
         """Whether there is a fault around this original that the check should see in this dtype."""

@@ -106,10 +106,20 @@ def compare_all(
         message = "\n".join(describe(c, dtype=truth.rounds_to or problem.case.dtype) for c in failed[:_SHOWN])
         if len(failed) > _SHOWN:
             message += "\nand so are: " + ", ".join(c.name for c in failed[_SHOWN:])
-        raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name)
+        raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name, spot=_spot(failed[0]))
     if reference is not None and truth.narrower is None:
         _compare_reference(problem, truth, reference, ratios)
     return CaseResult(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
+
+
+def _spot(worst: Comparison) -> dict[str, Any]:
+    """The worst element of a comparison; without numbers if shapes, dtypes or devices differ."""
+    known = bool(worst.index) or not worst.problem
+    candidate, oracle = (worst.candidate, worst.oracle) if known else (None, None)
+    spot = {"tensor": worst.name, "index": list(worst.index), "candidate": candidate, "oracle": oracle}
+    if worst.problem:
+        return spot
+    return {**spot, "norm": worst.level, "row": list(worst.row), "error": worst.error, "allowed": worst.allowed}
 
 
 def _undefined(name: str, problem: Problem, truth: Truth) -> Tensor | None:

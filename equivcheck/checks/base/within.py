@@ -27,5 +27,9 @@ def within(what: str, *, separator: str = ": ", where: str = "", plain: bool = F
     except Mismatch as error:
         kind = Raised if isinstance(error, Raised) and not plain else Mismatch
         raise kind(
-            f"{what}{separator}{error}", ratio=error.ratio, where=where or error.where, finding=error.finding
+            f"{what}{separator}{error}",
+            ratio=error.ratio,
+            where=where or error.where,
+            finding=error.finding,
+            spot=error.spot,
         ) from None

@@ -147,7 +147,7 @@ class ReplacementRun:
             message, separator, names = str(error).partition("\nand so are: ")
             if separator:
                 message += separator + listed(names.split(", "))
-            raise Mismatch(message, ratio=error.ratio, where=error.where) from None
+            raise Mismatch(message, ratio=error.ratio, where=error.where, spot=error.spot) from None
 
 
 def replaced(
