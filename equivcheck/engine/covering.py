@@ -1,6 +1,6 @@
 """Cases that together meet every pair of classes of a case's factors, inside the domain: a covering array."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from equivcheck.cases.case import Case
@@ -11,7 +11,7 @@ from equivcheck.engine.covering_array import ClassPair, CoveringArray, class_pai
 from equivcheck.engine.strata import space_of
 from equivcheck.pairs.pair import Pair
 
-__all__ = ["chosen", "coverage_of", "rows_of"]
+__all__ = ["chosen", "coverage_left", "coverage_of", "rows_of"]
 
 
 _COVERED = ("thorough",)  # the profiles that meet every pair
@@ -65,16 +65,39 @@ def coverage_of(
         rows: The check's entry of `rows_of`.
         judged: The ids of its judged cases.
     """
-    array = CoveringArray(space_of(check, subject, dtypes), has_weights=not subject.traits.function, seed=0)
-    wanted, costly = array.wanted()
-    outside = {class_pair(*pair) for pair in rows["outside"]}
-    wanted -= outside
-    met: set[ClassPair] = set()
-    for case in map(Case.parse, judged):
-        met.update(array.pairs(labels_of(case, array.factors)))
+    wanted, costly, met = _sets(check, subject, dtypes, rows, judged)
     reasons = {"cost": len(costly - met), "not judged": len(wanted - met)}
     return {
         "met": len(met & wanted),
         "of": len(wanted),
         "not_met": {reason: count for reason, count in reasons.items() if count},
     }
+
+
+def coverage_left(
+    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any], judged: Iterable[str]
+) -> list[dict[str, Any]]:
+    """The pairs of classes that judged cases do not meet, as one number a reason, with a bit for each pair in order.
+
+    The arguments are those of `coverage_of`. Of several parts of a run the bits that all of them have are not met.
+    """
+    wanted, costly, met = _sets(check, subject, dtypes, rows, judged)
+    not_met = {"cost": _bits(costly, met), "not judged": _bits(wanted, met)}
+    return [{"strength": "pairs", "of": len(wanted), "not_met": not_met}]
+
+
+def _bits(pairs: Set[ClassPair], met: Set[ClassPair]) -> str:
+    return hex(sum(1 << at for at, pair in enumerate(sorted(pairs)) if pair not in met))
+
+
+def _sets(
+    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any], judged: Iterable[str]
+) -> tuple[set[ClassPair], set[ClassPair], set[ClassPair]]:
+    """The pairs that cases can meet, those that cost too much, and those that judged cases meet."""
+    array = CoveringArray(space_of(check, subject, dtypes), has_weights=not subject.traits.function, seed=0)
+    wanted, costly = array.wanted()
+    wanted -= {class_pair(*pair) for pair in rows["outside"]}
+    met: set[ClassPair] = set()
+    for case in map(Case.parse, judged):
+        met.update(array.pairs(labels_of(case, array.factors)))
+    return wanted, costly, met

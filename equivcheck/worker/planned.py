@@ -6,7 +6,7 @@ from typing import Any
 
 from equivcheck.checks import Check
 from equivcheck.checks.backend import requiring
-from equivcheck.engine.covering import coverage_of, rows_of
+from equivcheck.engine.covering import coverage_left, coverage_of, rows_of
 from equivcheck.engine.empty_domain import refuse_an_empty_domain
 from equivcheck.engine.oracle_agreement import agreement_note
 from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks
@@ -133,6 +133,15 @@ class Planned(LoadedPair):
             for name, ids in cases.items()
             if name in self._rows
         }
+
+    def coverage_left(self, cases: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        """The fields of a `report.shard.ShardCoverage` for each check with judged cases."""
+        return [
+            {"check": name, **left}
+            for name, ids in cases.items()
+            if name in self._rows
+            for left in coverage_left(self._checks[name], self.subject, self._options["usable"], self._rows[name], ids)
+        ]
 
     def _within(self, domain: str | Callable[..., Any] | None) -> None:
         """Set the domain of the run: every case is in it, and trials and probes are, too."""
