@@ -65,7 +65,8 @@ def coverage_of(
         rows: The check's entry of `rows_of`.
         judged: The ids of its judged cases.
     """
-    wanted, costly, met = _sets(check, subject, dtypes, rows, judged)
+    array, wanted, costly = _array(check, subject, dtypes, rows)
+    met = _met(array, judged)
     reasons = {"cost": len(costly - met), "not judged": len(wanted - met)}
     return {
         "met": len(met & wanted),
@@ -75,29 +76,35 @@ def coverage_of(
 
 
 def coverage_left(
-    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any], judged: Iterable[str]
-) -> list[dict[str, Any]]:
-    """The pairs of classes that judged cases do not meet, as one number a reason, with a bit for each pair in order.
+    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any], judged: Sequence[Iterable[str]]
+) -> list[list[dict[str, Any]]]:
+    """For each of several lists of cases the pairs of classes that it does not meet: a bit for each pair, in order.
 
-    The arguments are those of `coverage_of`. Of several parts of a run the bits that all of them have are not met.
+    The arguments are those of `coverage_of`, but for `judged`. The pairs of which every list has the bit are not met.
     """
-    wanted, costly, met = _sets(check, subject, dtypes, rows, judged)
-    not_met = {"cost": _bits(costly, met), "not judged": _bits(wanted, met)}
-    return [{"strength": "pairs", "of": len(wanted), "not_met": not_met}]
+    array, wanted, costly = _array(check, subject, dtypes, rows)
+
+    def left(cases: Iterable[str]) -> dict[str, Any]:
+        met = _met(array, cases)
+        not_met = {"cost": _bits(costly, met), "not judged": _bits(wanted, met)}
+        return {"strength": "pairs", "of": len(wanted), "not_met": not_met}
+
+    return [[left(cases)] for cases in judged]
 
 
 def _bits(pairs: Set[ClassPair], met: Set[ClassPair]) -> str:
     return hex(sum(1 << at for at, pair in enumerate(sorted(pairs)) if pair not in met))
 
 
-def _sets(
-    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any], judged: Iterable[str]
-) -> tuple[set[ClassPair], set[ClassPair], set[ClassPair]]:
-    """The pairs that cases can meet, those that cost too much, and those that judged cases meet."""
+def _array(
+    check: Check, subject: Pair, dtypes: Sequence[str], rows: Mapping[str, Any]
+) -> tuple[CoveringArray, set[ClassPair], set[ClassPair]]:
+    """The array of a check's classes, the pairs that cases can meet, and those that cost too much."""
     array = CoveringArray(space_of(check, subject, dtypes), has_weights=not subject.traits.function, seed=0)
     wanted, costly = array.wanted()
-    wanted -= {class_pair(*pair) for pair in rows["outside"]}
-    met: set[ClassPair] = set()
-    for case in map(Case.parse, judged):
-        met.update(array.pairs(labels_of(case, array.factors)))
-    return wanted, costly, met
+    return array, wanted - {class_pair(*pair) for pair in rows["outside"]}, costly
+
+
+def _met(array: CoveringArray, cases: Iterable[str]) -> set[ClassPair]:
+    """The pairs that cases meet."""
+    return {pair for case in map(Case.parse, cases) for pair in array.pairs(labels_of(case, array.factors))}

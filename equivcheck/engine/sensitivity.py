@@ -120,16 +120,20 @@ class Plants:
 
     def of_shard(self, number: int, of: int) -> list[dict[str, Any]]:
         """The fields of a `report.shard.ShardFault` for each fault; one shard of all decides whether it is left out."""
-        return [
-            {
-                "name": name,
-                "level": fault.level,
-                "check": fault.seen_by[0],
-                "of_candidate": fault.without is self.subject,
-                "left_out": at % of == number - 1 and not self._would_show(fault),
-            }
-            for at, (name, fault) in enumerate(self._planted.items())
-        ]
+        fields = []
+        for at, (name, fault) in enumerate(self._planted.items()):
+            decides = at % of == number - 1
+            fields.append(
+                {
+                    "name": name,
+                    "level": fault.level,
+                    "check": fault.seen_by[0],
+                    "of_candidate": fault.without is self.subject,
+                    "decides": decides,
+                    "left_out": decides and not self._would_show(fault),
+                }
+            )
+        return fields
 
     def _changed(self, fault: PlantedFault) -> Iterator[tuple[Check, Case]]:
         checks = [self._ran[name].check for name in fault.seen_by if name in self._ran]

@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from equivcheck.report.case_outcomes import CaseOutcome
 from equivcheck.report.files import write_whole
 from equivcheck.report.model import (
     SCHEMA_VERSION,
@@ -23,7 +22,7 @@ from equivcheck.report.model import (
     Report,
     Sensitivity,
 )
-from equivcheck.report.shard import FurtherFinding, PlannedCheck, Shard, ShardCoverage, ShardFault, ShardPiece
+from equivcheck.report.schema_of_shards import OF_SHARDS
 from equivcheck.report.time_spent import TimeSpent
 
 __all__ = ["FILE", "schema"]
@@ -130,75 +129,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "stages": "The same seconds by check, `sensitivity` (planted faults) or `other` (loading, the plan, the look back), "
         "and by part.",
     },
-    Shard: {
-        "number": "The number of the shard, from 1.",
-        "of": "How many shards there are.",
-        "plan_sha256": "SHA-256 of the plan of the whole run; empty if the run ended before there was one.",
-        "plan": "The checks of the whole run, in their order.",
-        "refused": "The dtypes that were left out, each with the reason.",
-        "notes_before": "Notes on the whole run that stand before those of the first check.",
-        "notes_after": "Notes on the whole run that stand after those of the first check.",
-        "pieces": "The classes of cases of this shard.",
-        "further": "Differences of a check behind its first one.",
-        "faults": "The planted faults, tried on the cases of this shard.",
-        "coverage": "The combinations of classes that the cases of this shard do not meet.",
-    },
-    PlannedCheck: {
-        "name": "The check.",
-        "planned": "Its number of cases in the whole run.",
-        "classes": "Its number of classes of cases in the whole run.",
-        "judges": "Whether it compares; false if it only records.",
-        "replay": "The command that shows a case again, with CASE in the place of the id.",
-    },
-    ShardPiece: {
-        "check": "The check.",
-        "number": "The number of the class among the classes of the check.",
-        "failed_first": "Whether a case failed that is run before all others.",
-        "outcomes": "The outcomes of its cases: those that passed, then those that failed.",
-        "minimal": "Id of the smallest case that fails; null if none does.",
-        "stopped": "Whether time ran out.",
-        "seconds": "How long that took.",
-        "explained": "The whole difference in one sentence, if it is known.",
-        "level": "The level of the difference, if evidence gives another one than the check's.",
-    },
-    FurtherFinding: {
-        "check": "The check.",
-        "smallest": "The outcome of the smallest case.",
-        "explained": "The whole difference in one sentence, if it is known.",
-        "level": "The level of the difference, if evidence gives another one than the check's.",
-    },
-    ShardFault: {
-        "name": "The fault.",
-        "level": "The level at which it is wrong.",
-        "check": "The check that should see it.",
-        "of_candidate": "Whether it is planted around the candidate.",
-        "seen": "The check and the case that saw it first; empty if none did, null if time ran out.",
-        "left_out": "Whether this shard has decided that too few cases would show it.",
-        "without_effect": "Whether this shard has decided that it changes nothing around this pair.",
-    },
-    ShardCoverage: {
-        "check": "The check.",
-        "strength": "`pairs`, for combinations of two classes.",
-        "of": "How many combinations there are.",
-        "not_met": "Those that no case meets, by reason: a hexadecimal number with a bit for each combination in order.",
-    },
-    CaseOutcome: {
-        "case": "Id of the case.",
-        "visited": "Its value of each dimension of the case space.",
-        "ratio": "Its error / budget; null if none was measured.",
-        "where": "The tensor with that ratio, or the kind of error.",
-        "notes": "Observations that are not judged.",
-        "unsupported": "The loud refusals of the candidate.",
-        "judged": "Whether anything was compared.",
-        "failed": "The difference in words; null if there is none.",
-        "origin": "The kind of the failure.",
-        "died": "How the process of the case ended: died, hang or memory; empty if it did not end.",
-        "data": "The kernels that ran, by dtype.",
-        "applies": "Whether the property has a meaning for the pair.",
-        "reason": "Why nothing was compared, in one word.",
-        "finding": "The part of the property that fails; empty for the main part.",
-        "outside": "Whether the original refuses the case, so that another one was drawn.",
-    },
+    **OF_SHARDS,
     Package: {
         "version": "The version that was installed.",
         "sha256": "One SHA-256 of its files; empty if they are not covered.",

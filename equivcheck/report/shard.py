@@ -67,7 +67,7 @@ class ShardFault:
     """A planted fault, tried on the cases of one shard.
 
     One of the shards decides whether the fault is left out because too few cases would show it, and whether it changes
-    nothing where it is not seen: both take as long as many cases, and do not depend on the cases of a shard.
+    nothing where it is not seen. Both take as long as many cases, and are the same for all shards.
     """
 
     name: str
@@ -75,15 +75,17 @@ class ShardFault:
     check: str  # that should see it: without this check it is not planted
     of_candidate: bool  # whether it is planted around the candidate
     seen: str | None = ""  # "check on case"; empty if no case saw it, null if time ran out
+    decides: bool = False  # whether this shard is the one that decides the next two
     left_out: bool = False
     without_effect: bool = False
 
 
 @dataclass(frozen=True)
 class ShardCoverage:
-    """The combinations of classes that the judged cases of one shard do not meet, for one check."""
+    """The combinations of classes of a case's factors that the judged cases of one class of a check do not meet."""
 
     check: str
+    number: int  # of the class
     strength: str
     of: int
     not_met: Mapping[str, str] = field(default_factory=dict)  # reason -> a hexadecimal number with a bit for each

@@ -16,7 +16,7 @@ from equivcheck.supervisor.listener import Listener
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.results import result_of_check, result_without_classes
-from equivcheck.supervisor.shard_record import recorded
+from equivcheck.supervisor.shard_record import judged_by_class, recorded
 from equivcheck.supervisor.shares import classes_of_shard
 from equivcheck.supervisor.workers_interface import Workers
 
@@ -249,6 +249,10 @@ class Checking(Checked):
     def recorded(self, shard: tuple[int, int], **more: Any) -> Shard:
         """The record of a shard, as `shard_record.recorded` makes it of its arguments."""
         return recorded(shard, self._plan, self._pieces, self._searched, self._further, **more)
+
+    def judged_by_class(self, checks: Collection[str]) -> dict[str, dict[str, list[str]]]:
+        """The judged cases of each class of these checks, as `shard_record.judged_by_class` returns them."""
+        return judged_by_class(self._pieces, checks)
 
     def rescue(self) -> None:
         """Make a result of each difference that was already seen when the run is cut short."""

@@ -8,7 +8,7 @@ from equivcheck.report.case_outcomes import Searched
 from equivcheck.report.deviations import observed
 from equivcheck.report.model import CheckResult, Combinations, Deviation, Package, Report, Sensitivity
 from equivcheck.report.provenance import digests
-from equivcheck.report.shard import Shard
+from equivcheck.report.shard import Shard, ShardPiece
 from equivcheck.report.time_spent import TimeSpent
 from equivcheck.supervisor.checked import Checked
 from equivcheck.supervisor.differences import first_failing
@@ -64,7 +64,8 @@ def _gaps(reports: Sequence[Report]) -> tuple[str, ...]:
 def _together(parts: Sequence[Report], *, whole: bool, gaps: Sequence[str]) -> Report:
     base, shards = parts[0], [shard_of(report) for report in parts]
     accepted = {deviation.name: deviation for deviation in base.deviations}
-    checked = _checked(shards, accepted)
+    counting = {check.name: _counting(shards, check.name) for check in shards[0].plan}
+    checked = _checked(shards, counting, accepted)
     if checked.results:
         first = checked.results[0]
         before = (*gaps, *shards[0].notes_before)
@@ -89,7 +90,7 @@ def _together(parts: Sequence[Report], *, whole: bool, gaps: Sequence[str]) -> R
         deviations=tuple(replace(d, observed=d.name in seen) for d in base.deviations),
         findings=_once(part.findings for part in parts),
         sealed=all(part.sealed for part in parts),
-        coverage=_coverage(shards, judged),
+        coverage=_coverage(shards, judged, counting),
         time_spent=_time_spent(parts),
         shard=None,
     )
@@ -99,30 +100,43 @@ def _together(parts: Sequence[Report], *, whole: bool, gaps: Sequence[str]) -> R
     return replace(report, sensitivity=sensitivity, complete=whole and not sensitivity.untried)
 
 
-def _checked(shards: Sequence[Shard], accepted: Mapping[str, Deviation]) -> Checked:
-    """The results of the checks of the plan, each of the cases of all shards up to the first class that fails."""
+def _counting(shards: Sequence[Shard], check: str) -> list[ShardPiece]:
+    """The classes of a check's cases in the order in which a whole run has them, up to the first that fails."""
+    pieces = [piece for shard in shards for piece in shard.pieces if piece.check == check]
+    pieces.sort(key=lambda piece: (not piece.failed_first, piece.number))
+    failing = next((at for at, piece in enumerate(pieces) if piece.minimal is not None), len(pieces))
+    return pieces[: failing + 1]
+
+
+def _checked(
+    shards: Sequence[Shard], counting: Mapping[str, Sequence[ShardPiece]], accepted: Mapping[str, Deviation]
+) -> Checked:
+    """The results of the checks of the plan, each of the cases of all shards."""
     refused, plan = shards[0].refused, [asdict(check) for check in shards[0].plan]
     results: list[CheckResult] = []
     searched: dict[str, Searched] = {}
     for check in plan:
         name = check["name"]
-        pieces = [piece for shard in shards for piece in shard.pieces if piece.check == name]
-        if not pieces:
+        if not counting[name]:
             if not check["classes"]:
+                searched[name] = Searched()
                 results.append(result_without_classes(name, refused))
             continue
-        pieces.sort(key=lambda piece: (not piece.failed_first, piece.number))
-        searched[name] = of_check = first_failing([piece.searched() for piece in pieces])
+        searched[name] = of_check = first_failing([piece.searched() for piece in counting[name]])
         further = [one.searched() for shard in shards for one in shard.further if one.check == name]
         results.append(result_of_check(check, of_check, further, refused=refused, accepted=accepted))
     return Checked(results=results, _plan={"checks": plan}, _searched=searched)
 
 
-def _coverage(shards: Sequence[Shard], judged: Mapping[str, Any]) -> dict[str, dict[str, Combinations]]:
-    """The combinations that the judged cases of all shards meet: what no shard meets is not met."""
+def _coverage(
+    shards: Sequence[Shard], judged: Mapping[str, Any], counting: Mapping[str, Sequence[ShardPiece]]
+) -> dict[str, dict[str, Combinations]]:
+    """The combinations that the judged cases of all shards meet: those that no class of cases meets are not met."""
     coverage: dict[str, dict[str, Combinations]] = {}
     for name in judged:
-        records = [record for shard in shards for record in shard.coverage if record.check == name]
+        numbers = {piece.number for piece in counting[name]}
+        of_check = [record for shard in shards for record in shard.coverage if record.check == name]
+        records = [record for record in of_check if record.number in numbers]
         for strength in dict.fromkeys(record.strength for record in records):
             of_strength = [record for record in records if record.strength == strength]
             left = {reason: int(bits, 16) for reason, bits in of_strength[0].not_met.items()}

@@ -146,7 +146,8 @@ class Run:
             return {}
         try:
             if self.request.shard is not None:
-                self._left = [ShardCoverage(**left) for left in self.workers.answer("coverage_left", cases=judged)]
+                left = self.workers.answer("coverage_left", cases=self._checking.judged_by_class(judged))
+                self._left = [ShardCoverage(**of_class) for of_class in left]
                 return {}
             answer = self.workers.answer("coverage", cases=judged)
         except Lost as lost:

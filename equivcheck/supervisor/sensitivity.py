@@ -100,7 +100,7 @@ def tried_on_shard(
     seen = workers.detections([fault.name for fault in faults], until, tried)
     faults = [replace(fault, seen=by) for fault, by in zip(faults, seen, strict=True)]
     for at, fault in enumerate(faults):
-        if at % of == number - 1 and fault.seen == "" and not fault.left_out:
+        if fault.decides and fault.seen == "" and not fault.left_out:
             try:
                 without_effect = bool(workers.answer("changes_nothing", fault=fault.name))
             except Lost as lost:

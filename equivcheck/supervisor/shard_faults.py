@@ -39,7 +39,7 @@ def sensitivity_over(
         levels[name] = one.level
         if seen := next((fault.seen for fault in of_fault if fault.seen), ""):
             caught_by[name] = seen
-        elif any(fault.seen is None for fault in of_fault):
+        elif any(fault.seen is None for fault in of_fault) or not any(fault.decides for fault in of_fault):
             untried.append(name)
             continue
         elif any(fault.without_effect for fault in of_fault):

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from equivcheck.report.case_outcomes import Searched
 from equivcheck.report.shard import FurtherFinding, PlannedCheck, Shard, ShardCoverage, ShardFault, ShardPiece
 from equivcheck.supervisor.piece import Piece
 
-__all__ = ["recorded"]
+__all__ = ["judged_by_class", "recorded"]
 
 _OF_EVERY_SHARD = ("usable", "refused", "not_run", "rows", "drawn_from", "domain", "options_not_judged")
 
@@ -34,7 +34,7 @@ def recorded(
         searched: Name of a finished check -> its cases; a difference among them has its explanation.
         further: Name of a check -> its further rounds.
         faults: The planted faults, tried on the cases of the shard.
-        coverage: The combinations of classes that its judged cases do not meet.
+        coverage: The combinations that the judged cases of its classes do not meet.
         notes_after: Notes of the look back.
     """
     if not plan:
@@ -49,7 +49,7 @@ def recorded(
         notes_before=tuple(plan["notes"]),
         notes_after=tuple(notes_after),
         pieces=tuple(
-            piece for name, of_check in pieces.items() for piece in _pieces_of(name, of_check, searched.get(name))
+            piece for name, of_check in pieces.items() for piece in _recorded_pieces(name, of_check, searched.get(name))
         ),
         further=tuple(
             FurtherFinding(name, one.failed[one.minimal], one.explained, one.level)
@@ -62,10 +62,32 @@ def recorded(
     )
 
 
-def _pieces_of(name: str, pieces: Sequence[Piece], searched: Searched | None) -> list[ShardPiece]:
-    """The pieces of a check up to the first that fails: no later one counts."""
+def judged_by_class(pieces: Mapping[str, Sequence[Piece]], checks: Collection[str]) -> dict[str, dict[str, list[str]]]:
+    """Name of a check -> the number of a class -> its judged and failed cases, of the classes that count.
+
+    Args:
+        pieces: Name of a check -> its pieces in this shard, in the order in which they count.
+        checks: The checks that are wanted.
+    """
+    return {
+        name: {
+            str(piece.number): [*(o.case for o in piece.searched.passed.values() if o.judged), *piece.searched.failed]
+            for piece in _counting(of_check)
+        }
+        for name, of_check in pieces.items()
+        if name in checks
+    }
+
+
+def _counting(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """The pieces up to the first that fails: no later one counts."""
+    failing = next((at for at, piece in enumerate(pieces) if piece.searched.minimal is not None), len(pieces))
+    return pieces[: failing + 1]
+
+
+def _recorded_pieces(name: str, pieces: Sequence[Piece], searched: Searched | None) -> list[ShardPiece]:
     taken: list[ShardPiece] = []
-    for piece in pieces:
+    for piece in _counting(pieces):
         of = piece.searched
         fails = of.minimal is not None
         explains = searched if fails and searched is not None and searched.minimal == of.minimal else Searched()
@@ -82,8 +104,6 @@ def _pieces_of(name: str, pieces: Sequence[Piece], searched: Searched | None) ->
                 explains.level,
             )
         )
-        if fails:
-            break
     return taken
 
 

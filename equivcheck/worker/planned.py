@@ -134,14 +134,17 @@ class Planned(LoadedPair):
             if name in self._rows
         }
 
-    def coverage_left(self, cases: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-        """The fields of a `report.shard.ShardCoverage` for each check with judged cases."""
+    def coverage_left(self, cases: Mapping[str, Mapping[str, Sequence[str]]]) -> list[dict[str, Any]]:
+        """The fields of a `report.shard.ShardCoverage` for each check and number of a class with judged cases."""
         return [
-            {"check": name, **left}
+            {"check": name, "number": int(number), **left}
             for name, ids in cases.items()
-            if name in self._rows
-            for left in coverage_left(self._checks[name], self.subject, self._options["usable"], self._rows[name], ids)
+            for number, of_class in zip(ids, self._left(name, list(ids.values())), strict=True)
+            for left in of_class
         ]
+
+    def _left(self, name: str, judged: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+        return coverage_left(self._checks[name], self.subject, self._options["usable"], self._rows[name], judged)
 
     def _within(self, domain: str | Callable[..., Any] | None) -> None:
         """Set the domain of the run: every case is in it, and trials and probes are, too."""
