@@ -169,8 +169,10 @@ class Run:
         judged, limits = self._checking.judged(), {"run_began": self.began, "run_until": self.until}
         if self.request.shard is not None:
             none = {c["name"]: {"planned": c["planned"], "cases": [], "failed": False} for c in self._plan["checks"]}
+            began = time.monotonic()
             self._faults = tried_on_shard(self.workers, self.request.shard, none | judged, self.listener, **limits)
-            return Sensitivity(skipped="it is judged over all shards, by equivcheck merge")
+            seconds = time.monotonic() - began
+            return Sensitivity(seconds=seconds, skipped="it is judged over all shards, by equivcheck merge")
         return measure_sensitivity(self.workers, judged, self.listener, **limits)
 
     def _load(self) -> bool:

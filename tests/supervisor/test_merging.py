@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from equivcheck.report.codec import dumps, loads
 from equivcheck.report.github import annotations
 from equivcheck.report.model import Report
 from equivcheck.report.page import sentence
+from equivcheck.report.schema import schema
 from equivcheck.supervisor.merging import merged
 from equivcheck.supervisor.shares import classes_of_shard
 
@@ -177,6 +179,7 @@ def test_the_command_writes_the_report_and_has_its_status(
     parts = shards(PASSING, 2)
     for name, report in parts:
         report.save(name)
+        jsonschema.validate(json.loads(Path(name).read_text()), schema())
     assert main(["merge", "1.json", "2.json", "--json", "whole.json", "--junit", "whole.xml"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("equivalent: ")
     assert json.loads(Path("whole.json").read_text())["verdict"] == "equivalent"

@@ -25,9 +25,9 @@ def slow(q, k, v):
 def fast(q, k, v):
     return F.scaled_dot_product_attention(q, k, v)
 
-def wrong_when_long(q, k, v):
+def wrong_from_three(q, k, v):
     y = fast(q, k, v)
-    return y * 1.01 if q.size(-2) > 34 else y
+    return y * 1.01 if q.size(-2) > 2 else y
 """
 
 
@@ -67,21 +67,13 @@ def comparable(report: Report) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("of", [1, 2, 3, 7, 16])
-def test_shards_together_make_the_report_of_the_whole_run(of: int) -> None:
-    parts = shards("fast", of)
-    assert {report.verdict for _, report in parts} == {f"shard {n}/{of}" for n in range(1, of + 1)}
-    together = merged(parts)
-    whole = run("fast")
-    assert whole.verdict == "equivalent"
+@pytest.mark.parametrize(
+    ("candidate", "of", "checks"), [("fast", 3, ["output", "gradients"]), ("wrong_from_three", 2, ["output"])]
+)
+def test_shards_together_make_the_report_of_the_whole_run(candidate: str, of: int, checks: list[str]) -> None:
+    """`test_merging.py` has more numbers of shards, without a pair."""
+    together = merged(shards(candidate, of, checks=checks))
+    whole = run(candidate, all_cases=True, checks=checks)
+    assert whole.verdict == ("equivalent" if candidate == "fast" else "different")
     assert together.gaps == ()
-    assert comparable(together.report) == comparable(whole)
-
-
-@pytest.mark.parametrize("of", [1, 2, 3, 7, 16])
-def test_shards_of_a_wrong_one_make_the_report_of_all_its_cases(of: int) -> None:
-    parts = shards("wrong_when_long", of)
-    together = merged(parts)
-    whole = run("wrong_when_long", all_cases=True)
-    assert whole.verdict == "different"
     assert comparable(together.report) == comparable(whole)
