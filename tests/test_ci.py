@@ -21,11 +21,11 @@ from equivcheck.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-DOCUMENT = (ROOT / "docs/ci.md").read_text()
+DOCUMENT = "\n".join((ROOT / "docs" / name).read_text() for name in ("ci.md", "scale.md"))
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
 RULES = YamlLintConfig((ROOT / ".yamllint").read_text())
 RECIPES = {path.name: path.read_text() for path in WORKFLOWS} | {
-    f"docs/ci.md, workflow {number}": text for number, (kind, text) in enumerate(BLOCKS) if kind == "yaml"
+    f"docs, workflow {number}": text for number, (kind, text) in enumerate(BLOCKS) if kind == "yaml"
 }
 ACTION = (ROOT / "action.yml").read_text()
 EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
@@ -45,7 +45,7 @@ def scripts() -> list[str]:
 
 def commands() -> list[str]:
     lines = [line.strip() for script in scripts() for line in script.replace("\\\n", " ").splitlines()]
-    found = [re.split(r"\bequivcheck (?=verify|gate|report|replay|bench)", line, maxsplit=1) for line in lines]
+    found = [re.split(r"\bequivcheck (?=verify|merge|gate|report|replay|bench)", line, maxsplit=1) for line in lines]
     return [parts[1] for parts in found if len(parts) == 2]
 
 
@@ -61,7 +61,7 @@ def test_every_workflow_is_one_that_github_runs(name: str) -> None:
     assert {"name", "on", "jobs"} <= set(workflow) <= {"name", "on", "jobs", "permissions", "concurrency"}
     for job in workflow["jobs"].values():
         assert {"runs-on", "steps"} <= set(job)
-        assert set(job) <= {"runs-on", "steps", "timeout-minutes", "strategy", "if"}
+        assert set(job) <= {"runs-on", "steps", "timeout-minutes", "strategy", "if", "needs"}
     for step in steps(workflow):
         assert ("run" in step) != ("uses" in step)
         assert set(step) <= {"name", "run", "uses", "with", "if", "env"}

@@ -49,6 +49,7 @@ WITHOUT_TORCH = (
     "equivcheck.report.junit",
     "equivcheck.report.table",
     "equivcheck.supervisor.api",
+    "equivcheck.supervisor.merging",
 )
 """What must answer at once, or must not share a process with what it judges."""
 

@@ -1,6 +1,7 @@
-"""The command line: `verify`, `judge`, `replay`, `report`, `gate` and `bench`, with exit statuses that a script can rely on.
+"""The command line: `verify`, `judge`, `merge`, `replay`, `report`, `gate` and `bench`.
 
-0 equivalent; 1 different or insensitive; 2 could not be judged. Every error is one line on standard error.
+A script can rely on its exit statuses: 0 equivalent; 1 different or insensitive; 2 could not be judged.
+Every error is one line on standard error.
 No slow module is imported before the arguments have been read, so that `--help` and a typing mistake answer at once.
 """
 
@@ -15,6 +16,7 @@ import click
 from equivcheck.cli.bench import bench
 from equivcheck.cli.gate import gate
 from equivcheck.cli.judge import judge
+from equivcheck.cli.merge import merge
 from equivcheck.cli.options import NOT_JUDGED
 from equivcheck.cli.replay import replay
 from equivcheck.cli.report import report
@@ -104,6 +106,7 @@ def cli(context: click.Context) -> int:
 
 cli.add_command(verify)
 cli.add_command(judge)
+cli.add_command(merge)
 cli.add_command(replay)
 cli.add_command(report)
 cli.add_command(gate)

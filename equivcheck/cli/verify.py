@@ -11,11 +11,10 @@ import click
 
 from equivcheck.cases.domain import require_grammar
 from equivcheck.cli import config as configuration
+from equivcheck.cli.closing import closed
 from equivcheck.cli.events import Events, with_events
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
-    NOT_JUDGED,
-    STATUS,
     Amount,
     device_of,
     domain_option,
@@ -25,12 +24,12 @@ from equivcheck.cli.options import (
     output_files,
     output_options,
     pair_of,
-    show,
     show_text,
     size,
     user_functions,
     whole,
 )
+from equivcheck.cli.shard import shard_from
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.report.deviations import parse_deviations
@@ -62,6 +61,7 @@ __all__ = ["verify"]
 @domain_option
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
+@click.option("--shard", metavar="I/N", help="Only part I of N, with --all; equivcheck merge makes one report of all.")
 @click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
 @click.option("--profile-run/--no-profile-run", default=None, help="Say where the time of the run went.")
 @click.option("--no-remembered", is_flag=True, help="Neither run nor keep counterexamples in .equivcheck/.")
@@ -97,6 +97,7 @@ def verify(
     deviations: tuple[str, ...],
     strict: bool,
     all_cases: bool,
+    shard: str | None,
     fail_fast: bool,
     profile_run: bool | None,
     no_remembered: bool,
@@ -127,6 +128,7 @@ def verify(
         "seed": first(seed, config.seed, 0),
         "strict": strict,
     }
+    part = shard_from(shard, profile=options["profile"], fail_fast=fail_fast)
     outputs = Outputs(files=files, folder=folder)
     outputs.probe()
     import_from_here()
@@ -145,10 +147,9 @@ def verify(
     )
     if events is not None:
         events.started(outputs, reference=reference, candidate=candidate, **options)
-    outputs.begin(_nothing_yet(reference, candidate, options))
+    outputs.begin(_nothing_yet(reference, candidate, options, part))
 
     from equivcheck.cli.progress import follow
-    from equivcheck.report import github, table, time_table
     from equivcheck.supervisor import api, nurseries
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
@@ -172,11 +173,12 @@ def verify(
                     worker_memory=memory,
                     require=first(levels, config.require),
                     domain=meant,
-                    all_cases=all_cases,
+                    all_cases=all_cases or part is not None,
                     fail_fast=fail_fast,
                     profile_run=first(profile_run, config.profile_run, False),
                     # a report in a file is evidence: it is the same in every folder
-                    remembered=not no_remembered and not outputs and first(config.remembered, True),
+                    remembered=not no_remembered and not outputs and part is None and first(config.remembered, True),
+                    shard=part,
                 ),
                 listener=listener if events is None else events.around(listener),
                 keep=outputs.keep if outputs else lambda report: None,
@@ -185,24 +187,22 @@ def verify(
     except UsageError:
         outputs.undo()
         raise
-    failure = outputs.write(report)  # before the table: the files are there even if a reader closes the pipe early
     if events is not None:
         events.report = report
-    else:
-        show(partial(table.show, report))
+    return closed(report, outputs, partial(_show_time_spent, report), shows=events is None)
+
+
+def _show_time_spent(report: "Report") -> None:
+    from equivcheck.report import time_table
+
     if report.time_spent is not None:
         show_text("".join(f"{line}\n" for line in ["", *time_table.lines(report.time_spent)]))
-    failure = failure or outputs.summary(report)
-    if outputs.on_github:
-        show_text("".join(f"{line}\n" for line in github.annotations(report)))
-    if failure is not None:
-        raise failure
-    return 1 if report.verdict == "unsupported" else STATUS.get(report.verdict, NOT_JUDGED)
 
 
-def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> "Report":
+def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any], shard: tuple[int, int] | None) -> "Report":
     """The partial report of a run that has not loaded its pair."""
     from equivcheck.report.model import Report, Sensitivity
+    from equivcheck.report.shard import Shard
 
     return Report(
         reference=reference,
@@ -212,5 +212,6 @@ def _nothing_yet(reference: str, candidate: str, options: Mapping[str, Any]) -> 
         complete=False,
         seconds=0.0,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        shard=None if shard is None else Shard(*shard),
         **options,
     )

@@ -1,6 +1,6 @@
 """Cases that together meet every pair of classes of a case's factors, inside the domain: a covering array."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from equivcheck.cases.case import Case
@@ -12,7 +12,7 @@ from equivcheck.engine.covering_array import ClassPair, CoveringArray, class_pai
 from equivcheck.engine.strata import space_of
 from equivcheck.pairs.pair import Pair
 
-__all__ = ["chosen", "coverage_of", "rows_of"]
+__all__ = ["chosen", "coverage_left", "coverage_of", "rows_of"]
 
 
 _AT_ONCE = 16  # cases that a worker runs as one class
@@ -69,19 +69,54 @@ def coverage_of(
         rows: The check's entry of `rows_of`.
         judged: The ids of its judged cases.
     """
-    array = _array(space_of(check, subject, dtypes), subject, profile, 0)
-    wanted, costly = array.wanted()
-    outside = {class_pair(*pair) for pair in rows["outside"]}
-    wanted -= outside
-    met: set[ClassPair] = set()
-    for case in map(Case.parse, judged):
-        met.update(array.pairs(labels_of(case, array.factors)))
+    array, wanted, costly = _classes(check, subject, dtypes, profile, rows)
+    met = _met(array, judged)
     reasons = {"cost": len(costly - met), "not judged": len(wanted - met)}
     return {
         "met": len(met & wanted),
         "of": len(wanted),
         "not_met": {reason: count for reason, count in reasons.items() if count},
     }
+
+
+def coverage_left(
+    check: Check,
+    subject: Pair,
+    dtypes: Sequence[str],
+    profile: str,
+    rows: Mapping[str, Any],
+    judged: Sequence[Iterable[str]],
+) -> list[list[dict[str, Any]]]:
+    """For each of several lists of cases the pairs of classes that it does not meet: a bit for each pair, in order.
+
+    The arguments are those of `coverage_of`, but for `judged`. The pairs of which every list has the bit are not met.
+    """
+    array, wanted, costly = _classes(check, subject, dtypes, profile, rows)
+
+    def left(cases: Iterable[str]) -> dict[str, Any]:
+        met = _met(array, cases)
+        not_met = {"cost": _bits(costly, met), "not judged": _bits(wanted, met)}
+        return {"strength": "pairs", "of": len(wanted), "not_met": not_met}
+
+    return [[left(cases)] for cases in judged]
+
+
+def _bits(pairs: Set[ClassPair], met: Set[ClassPair]) -> str:
+    return hex(sum(1 << at for at, pair in enumerate(sorted(pairs)) if pair not in met))
+
+
+def _classes(
+    check: Check, subject: Pair, dtypes: Sequence[str], profile: str, rows: Mapping[str, Any]
+) -> tuple[CoveringArray, set[ClassPair], set[ClassPair]]:
+    """The array of a check's classes, the pairs that cases can meet, and those that cost too much."""
+    array = _array(space_of(check, subject, dtypes), subject, profile, 0)
+    wanted, costly = array.wanted()
+    return array, wanted - {class_pair(*pair) for pair in rows["outside"]}, costly
+
+
+def _met(array: CoveringArray, cases: Iterable[str]) -> set[ClassPair]:
+    """The pairs that cases meet."""
+    return {pair for case in map(Case.parse, cases) for pair in array.pairs(labels_of(case, array.factors))}
 
 
 def _array(space: CaseSpace, subject: Pair, profile: str, seed: int) -> CoveringArray:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -68,7 +69,15 @@ class Plants:
     by the checks themselves; for a fault of values it is decided if the run's cases did not detect it.
     """
 
-    def __init__(self, subject: Pair, ran: Sequence[Ran], profile: str, seed: int, dtypes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        subject: Pair,
+        ran: Sequence[Ran],
+        profile: str,
+        seed: int,
+        dtypes: Sequence[str],
+        checks: Iterable[str] | None = None,
+    ) -> None:
         """Plant nothing yet.
 
         Args:
@@ -77,11 +86,15 @@ class Plants:
             profile: The run's profile.
             seed: The run's seed.
             dtypes: The dtypes in which the pair was judged.
+            checks: The names of the planned checks, from which the choice of the faults follows; None for those of
+                `ran`. A shard of a run chooses the same ones so, whatever it has judged.
         """
         self.subject = subject
         self._ran = {one.check.name: one for one in ran}
         self._probes = Probes(subject, dtypes, {name: one.planned for name, one in self._ran.items()}, seed)
-        self._planted = {f.name: f for f in planting.planted(subject, frozenset(self._ran), profile, seed, dtypes)}
+        names = frozenset(self._ran if checks is None else checks)
+        faults = planting.planted(subject, names, profile, seed, dtypes)
+        self._planted = {fault.name: fault for fault in faults if fault.seen_by[0] in self._ran}
 
     def chosen(self) -> tuple[list[str], list[str]]:
         """The names of the faults to look for, and of those that are left out."""
@@ -98,8 +111,29 @@ class Plants:
     def _is_one(self, fault: PlantedFault) -> bool:
         if fault.without is self.subject and self._ran[fault.seen_by[0]].failed:
             return False  # the candidate fails there by itself: a fault around it shows nothing more
+        return self._would_show(fault)
+
+    def _would_show(self, fault: PlantedFault) -> bool:
+        """Whether a run of as many cases would hardly miss the fault."""
         planned = sum(self._ran[name].planned for name in fault.seen_by if name in self._ran)
         return not fault.doubtful or _shows_often(fault, self._changed(fault), planned)
+
+    def of_shard(self, number: int, of: int) -> list[dict[str, Any]]:
+        """The fields of a `report.shard.ShardFault` for each fault; one shard of all decides whether it is left out."""
+        fields = []
+        for at, (name, fault) in enumerate(self._planted.items()):
+            decides = at % of == number - 1
+            fields.append(
+                {
+                    "name": name,
+                    "level": fault.level,
+                    "check": fault.seen_by[0],
+                    "of_candidate": fault.without is self.subject,
+                    "decides": decides,
+                    "left_out": decides and not self._would_show(fault),
+                }
+            )
+        return fields
 
     def _changed(self, fault: PlantedFault) -> Iterator[tuple[Check, Case]]:
         checks = [self._ran[name].check for name in fault.seen_by if name in self._ran]

@@ -110,6 +110,8 @@ def verdict_line(report: Report) -> str:
             facts.insert(0, f"nothing was compared in {', '.join(nothing) or 'a required level'}")
         case "not refuted":
             facts.insert(0, "a screen shows differences, and never that there is none: run --profile gate")
+        case _ if report.shard is not None:
+            facts.insert(0, "no difference in its part of the cases: equivcheck merge judges all parts together")
         case _:
             word = _equivalent(report)
             facts.append(f"{report.sensitivity.caught} of {_count(len(planted), 'planted fault')} caught")

@@ -27,7 +27,7 @@ _DERIVED = (
     "exit_reason",
     "differences",
 )  # for readers of the file; computed again from the rest when it is loaded
-_OPTIONAL = ("time_spent",)  # absent from the file if it is None
+_OPTIONAL = ("shard", "time_spent")  # absent from the file if it is None
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 

@@ -10,6 +10,7 @@ __all__ = ["EXITS", "exit_reason", "exit_status"]
 
 EXITS: Mapping[str, tuple[int, str]] = {
     "equivalent": (0, "every required level is equivalent, and every planted fault of these levels was seen"),
+    "shard": (0, "a part of the cases shows no difference, which says nothing of the others: merge the reports"),
     "different": (1, "a check differs at a required level, or a required kernel did not run"),
     "void": (1, "the comparison is void: the original, torch or what judges was replaced, or the process was changed"),
     "fault-survived": (1, "no check saw a planted fault of a required level"),
@@ -42,6 +43,8 @@ def exit_reason(report: "Report") -> str:
         return "fault-survived" if report.survived else "no-fault-planted"
     if verdict == "different" and report.findings and "different" not in report.levels.values():
         return "void"
+    if report.shard is not None and verdict == report.shard.name:
+        return "shard"
     return _BY_VERDICT.get(verdict, "cut-short")
 
 

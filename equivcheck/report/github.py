@@ -21,8 +21,8 @@ def on_github(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def annotations(report: Report) -> list[str]:
-    """An `::error` for each check that is different, or one with the verdict; none where it is `equivalent`."""
-    if report.verdict == "equivalent":
+    """An `::error` for each check that is different, or one with the verdict; none where it is `equivalent`, or of a shard."""
+    if report.verdict == "equivalent" or (report.shard is not None and report.verdict == report.shard.name):
         return []
     messages = [("equivcheck: finding", finding) for finding in report.findings] + [
         (

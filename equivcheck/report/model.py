@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from equivcheck.report.catalogue import SCREEN, is_listed, levels_known, listed
 from equivcheck.report.levels import LEVELS, outcome_at, required_of
+from equivcheck.report.shard import Shard
 from equivcheck.report.time_spent import TimeSpent
 
 __all__ = [
@@ -241,6 +242,7 @@ class Report:
     """Counterexamples of earlier runs, a result for each, apart from the drawn cases; None if none were asked for."""
     coverage: Mapping[str, Mapping[str, Combinations]] = field(default_factory=dict)
     """Name of a check that compares values -> `pairs` -> the pairs of classes that its cases meet."""
+    shard: Shard | None = None  # None if it is of a whole run; a file has no such field then
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -297,10 +299,12 @@ class Report:
         recorded = any(result.outcome == "different" and not result.levels for result in self.shown)
         if self.findings or recorded or "different" in required:
             return "different"
-        if not self.complete or not self.results:
+        if not self.complete or not (self.results or self.shard):
             return "partial"
         if self.strict and any(result.unsupported or result.outcome == "unsupported" for result in self.results):
             return "unsupported"
+        if self.shard is not None:
+            return self.shard.name
         if "not judged" in required:
             return "not judged"
         if self.profile == SCREEN:

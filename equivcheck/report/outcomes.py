@@ -1,14 +1,15 @@
-"""The outcome of one case as plain data, and the result of a check, which is made of the outcomes of its cases."""
+"""The result of a check, which is made of the outcomes of its cases."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from equivcheck.errors import Raised
 from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.report.case_outcomes import CaseOutcome, Searched
 from equivcheck.report.catalogue import is_listed, level_at, listed
 from equivcheck.report.model import GRADIENT, CheckResult, Counterexample, Finding, Outcome
 
@@ -31,90 +32,6 @@ OUTSIDE = "not run, as the domain has no case for them: "
 REFUSES = "not judged where the original itself raises "
 _DIMENSIONS = ("dtype", "regime", "mode", "layout", "length")
 _PAIRED = ("dtype", "regime", "mode", "length")  # a difference can hide where two of these meet
-
-
-@dataclass(frozen=True)
-class CaseOutcome:
-    """One case of a check: the measurement if it passed, and the difference in words if it failed.
-
-    Attributes:
-        case: The case's id.
-        visited: Its value of each dimension: dtype, regime, mode, layout, length.
-        ratio: Error / budget, if one was measured.
-        where: The tensor with that ratio, or the kind of error.
-        notes: Remarks on the case that are not judged.
-        unsupported: The loud refusals of the candidate.
-        judged: Whether anything was compared.
-        applies: Whether the property has a meaning for the pair.
-        reason: Why nothing was compared although it has, in one word.
-        finding: The part of the property that fails; empty for the main one.
-        failed: The difference in words; None if there is none.
-        origin: The kind of the failure: failures of different kinds are not shrunk into each other.
-        data: The kernels that ran, by dtype; only of the check `backend`.
-        outside: Whether the original refuses the case in a plain call, so that another one was drawn.
-        spot: Where and how large the difference is, for programs: fields of a `Counterexample`.
-        died: The way in which the process of the case ended: `died`, `hang`, `memory`, or `""` if it did not end.
-    """
-
-    case: str
-    visited: Mapping[str, str] = field(default_factory=dict)
-    ratio: float | None = None
-    where: str = ""
-    notes: tuple[str, ...] = ()
-    unsupported: tuple[str, ...] = ()
-    judged: bool = True
-    failed: str | None = None
-    origin: str = ""
-    died: str = ""
-    data: Mapping[str, str] = field(default_factory=dict)
-    applies: bool = True
-    reason: str = ""
-    finding: str = ""
-    outside: bool = False
-    spot: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "CaseOutcome":
-        """The outcome whose `plain` is this mapping."""
-        return cls(**{**plain, "notes": tuple(plain["notes"]), "unsupported": tuple(plain["unsupported"])})
-
-    def plain(self) -> dict[str, Any]:
-        """The outcome in the types of JSON."""
-        return asdict(self)
-
-
-@dataclass
-class Searched:
-    """The cases of one check, in the order in which they were run: those that passed, and those that failed."""
-
-    passed: dict[str, CaseOutcome] = field(default_factory=dict)
-    failed: dict[str, CaseOutcome] = field(default_factory=dict)
-    minimal: str | None = None  # the smallest case that fails
-    stopped: bool = False  # whether time ran out
-    seconds: float = 0.0  # of work, all processes together
-    explained: str = ""  # the whole difference in one sentence, if it is known
-    level: str = ""  # the level of the difference, if evidence gives another one than the check's
-
-    def add(self, outcome: CaseOutcome) -> None:
-        """Add the outcome of a case; a case that two classes have drawn counts once."""
-        if outcome.failed is not None:
-            self.failed[outcome.case] = outcome
-            self.passed.pop(outcome.case, None)
-        elif outcome.case not in self.failed:
-            self.passed[outcome.case] = outcome
-
-    def take(self, other: "Searched") -> None:
-        """Add the cases of another class of the same check."""
-        for outcome in (*other.passed.values(), *other.failed.values()):
-            self.add(outcome)
-        self.minimal = self.minimal or other.minimal
-        self.stopped = self.stopped or other.stopped
-        self.seconds += other.seconds
-
-    @property
-    def cases(self) -> int:
-        """The number of cases."""
-        return len(self.passed) + len(self.failed)
 
 
 def check_result(
@@ -189,7 +106,7 @@ def check_result(
 
 
 def not_refuted(result: CheckResult) -> CheckResult:
-    """The result of a check in a screen: where it is equivalent elsewhere, a screen has refuted nothing."""
+    """The result of a check in a screen or a shard: where it is equivalent elsewhere, these have refuted nothing."""
     levels = {level: "not refuted" if outcome == "equivalent" else outcome for level, outcome in result.levels.items()}
     outcome: Outcome = "not refuted" if result.outcome == "equivalent" else result.outcome
     return replace(result, outcome=outcome, levels=levels)

@@ -71,6 +71,11 @@ def sentence(report: Report) -> str:
             text = f"A screen of {candidate} against {reference} has shown no difference, which proves nothing."
         case "partial":
             text = f"The run of {candidate} against {reference} was cut short and proves nothing."
+        case _ if report.shard is not None:
+            text = (
+                f"Part {report.shard.number} of {report.shard.of} of a run of {candidate} against {reference} has shown no "
+                "difference, which proves nothing."
+            )
         case verdict:
             text = f"{candidate} against {reference}: {verdict}."
     return clean(" ".join(text.split()))

@@ -20,6 +20,7 @@ BESIDE_THE_VERDICT = ("__main__.py", "bench/", "cli/", "engine/gate/", "pytest_p
 The hash leaves them out: evidence must not go stale because a table is drawn differently."""
 
 OF_THE_VERDICT = (
+    "report/case_outcomes.py",
     "report/catalogue.py",
     "report/chosen_checks.py",
     "report/deviations.py",
@@ -29,6 +30,7 @@ OF_THE_VERDICT = (
     "report/model.py",
     "report/outcomes.py",
     "report/provenance.py",
+    "report/shard.py",
     "report/time_spent.py",
 )
 """Files of `report/` that are hashed all the same: they make the verdict, or collect its provenance."""

@@ -24,6 +24,7 @@ from equivcheck.report.model import (
     Report,
     Sensitivity,
 )
+from equivcheck.report.schema_of_shards import OF_SHARDS
 from equivcheck.report.time_spent import TimeSpent
 
 __all__ = ["FILE", "schema"]
@@ -67,6 +68,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "remembered": "Counterexamples of earlier runs that this one ran again, a result for each; they have no part in "
         "cases, coverage and sensitivity. Empty if there were none, null if none were asked for.",
         "coverage": "The combinations of classes of a case's factors that the judged cases meet, by check and strength.",
+        "shard": "Set in the report of one part of a run, which is no evidence by itself; absent from that of a whole run.",
         "schema_version": "The version of this schema.",
     },
     Combinations: {
@@ -77,7 +79,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
     CheckResult: {
         "name": "The check.",
         "outcome": "equivalent, different, unsupported (refused loudly), deviation (different, but declared), not judged "
-        "(no comparison came about), not applicable (the property has no meaning for the original) or not refuted (of a screen).",
+        "(no comparison came about), not applicable (the property has no meaning for the original) or not refuted (of a screen, or "
+        "of a shard).",
         "cases": "The number of cases that were compared.",
         "seconds": "How long that took.",
         "worst_ratio": "Greatest error / budget; up to 1 passes. If there is a counterexample, the ratio of that case.",
@@ -139,16 +142,20 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "stages": "The same seconds by check, `sensitivity` (planted faults) or `other` (loading, the plan, the look back), "
         "and by part.",
     },
+    **OF_SHARDS,
     Package: {
         "version": "The version that was installed.",
         "sha256": "One SHA-256 of its files; empty if they are not covered.",
     },
 }
-_OPTIONAL = {"time_spent"}  # of a report: a file may be without it
+_OPTIONAL = {"shard", "time_spent"}  # of a report: a file may be without it
 _DERIVED = {
     "verdict": {
-        "enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged", "not refuted"],
-        "description": "Derived: the verdict.",
+        "anyOf": [
+            {"enum": ["equivalent", "different", "unsupported", "insensitive", "partial", "not judged", "not refuted"]},
+            {"type": "string", "pattern": "^shard [0-9]+/[0-9]+$"},
+        ],
+        "description": "Derived: the verdict; `shard I/N` of one part of a run that saw no difference.",
     },
     "levels": {
         "type": "object",

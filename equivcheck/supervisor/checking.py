@@ -5,15 +5,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from equivcheck.report.catalogue import SCREEN, is_listed, level_at, listed, round_of
-from equivcheck.report.deviations import apply_deviation, is_declared
+from equivcheck.report.deviations import is_declared
 from equivcheck.report.model import CheckResult, Deviation
-from equivcheck.report.outcomes import CaseOutcome, Searched, check_result, not_refuted
+from equivcheck.report.outcomes import CaseOutcome, Searched, not_refuted
+from equivcheck.report.shard import Shard
 from equivcheck.supervisor.checked import Checked
 from equivcheck.supervisor.differences import Differences, copied, together
 from equivcheck.supervisor.first_difference import FirstDifference
 from equivcheck.supervisor.listener import Listener
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.request import Request
+from equivcheck.supervisor.results import result_of_check, result_without_classes
+from equivcheck.supervisor.shard_record import judged_by_class, recorded
+from equivcheck.supervisor.shares import classes_of_shard
 from equivcheck.supervisor.workers_interface import Workers
 
 __all__ = ["Checking"]
@@ -43,6 +47,7 @@ class Checking(Checked):
     _queued: set[str] = field(default_factory=set)
     _different: set[str] = field(default_factory=set)  # levels
     _counts: dict[str, int] = field(default_factory=dict)
+    _further: dict[str, list[Searched]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._differences = Differences(self.workers)
@@ -66,8 +71,9 @@ class Checking(Checked):
         """
         self._plan, self._accepted = plan, accepted
         checks = self._plan["checks"]
+        classes = classes_of_shard(checks, self.request.shard)
         self._pieces = {
-            c["name"]: [Piece(c["name"], n, c["first"].count(n) or None) for n in range(c["classes"])] for c in checks
+            c["name"]: [Piece(c["name"], n, c["first"].count(n) or None) for n in classes[c["name"]]] for c in checks
         }
         self.workers.ready(
             checks=[c["name"] for c in checks],
@@ -83,6 +89,8 @@ class Checking(Checked):
         if before is not None and before(first_difference):
             self.complete = False
             return
+        if self.request.shard is not None:
+            checks = [c for c in checks if self._pieces[c["name"]]]
         for check in self._after_first_cases(checks, first_difference):
             self._judge(check)
             self.listener.finished(self._result_of(check["name"]))
@@ -114,7 +122,7 @@ class Checking(Checked):
             self.listener.progress(check, min(self._counts[check], planned[check]), planned[check])
             first_difference.of(check, outcome)
 
-        pieces = {c["name"]: [self._pieces[c["name"]][number] for number in dict.fromkeys(c["first"])] for c in checks}
+        pieces = {c["name"]: self._first_pieces(c) for c in checks}
         self.workers.begin([piece for of_check in pieces.values() for piece in of_check], on_case)
         for name, of_check in pieces.items():
             self.listener.progress(name, self._counts.get(name, 0), planned[name])
@@ -136,6 +144,11 @@ class Checking(Checked):
         self._queue(waiting)
         return [*failing, *(c for c in checks if c not in failing)]
 
+    def _first_pieces(self, check: Mapping[str, Any]) -> list[Piece]:
+        """The pieces whose first cases are run before any others."""
+        by_number = {piece.number: piece for piece in self._pieces[check["name"]]}
+        return [by_number[number] for number in dict.fromkeys(check["first"]) if number in by_number]
+
     def _decided(self, name: str, different: Collection[str]) -> bool:
         """Whether all levels that a check looks at are different without it, so that the rest of its cases is left."""
         levels = listed(name).levels if is_listed(name) else ()
@@ -148,7 +161,9 @@ class Checking(Checked):
             of_check = self._pieces[check["name"]]
             if self._screens:
                 of_check[:] = [piece for piece in of_check if piece.searched.failed]
-            of_check.sort(key=lambda piece: (not piece.searched.failed, piece.number))
+            for piece in of_check:
+                piece.failed_first = bool(piece.searched.failed)
+            of_check.sort(key=lambda piece: (not piece.failed_first, piece.number))
             for piece in of_check:
                 piece.done, piece.most = piece.done and piece.most is None, None
             pieces += of_check
@@ -168,7 +183,8 @@ class Checking(Checked):
             self._differences.finish(pieces)
             rounds = self._differences.further_rounds(name, pieces)
             self.complete = self.complete and not any(one.stopped for one in rounds)
-            self._take(check, pieces, [one for one in rounds if one.minimal is not None])
+            self._further[name] = [one for one in rounds if one.minimal is not None]
+            self._take(check, pieces, self._further[name])
         position = [c["name"] for c in self._plan["checks"]].index
         self.results.sort(key=lambda result: position(result.name))
         self._different |= {level for level, outcome in self._result_of(name).levels.items() if outcome == "different"}
@@ -205,8 +221,7 @@ class Checking(Checked):
         searched = together(pieces)
         self._searched[name] = searched
         if not pieces:
-            refused = tuple(self._plan["refused"].values())
-            self.results.append(CheckResult(name, "unsupported", 0, detail="no dtype is left", unsupported=refused))
+            self.results.append(result_without_classes(name, self._plan["refused"]))
             return
         self._differences.explain(name, searched)
         self._add_result(check, searched, further)
@@ -220,17 +235,24 @@ class Checking(Checked):
         *,
         shortened: bool = False,
     ) -> None:
-        result = check_result(
-            check["name"],
+        result = result_of_check(
+            check,
             searched,
-            planned=check["planned"],
-            judges=check["judges"],
-            replay=check["replay"],
+            further,
             refused=self._plan["refused"],
-            further=further,
+            accepted=self._accepted,
+            shortened=shortened,
         )
-        result = apply_deviation(replace(result, shortened=shortened), self._accepted)
-        self.results.append(not_refuted(result) if self._screens else result)
+        part = self._screens or self.request.shard is not None
+        self.results.append(not_refuted(result) if part else result)
+
+    def recorded(self, shard: tuple[int, int], **more: Any) -> Shard:
+        """The record of a shard, as `shard_record.recorded` makes it of its arguments."""
+        return recorded(shard, self._plan, self._pieces, self._searched, self._further, **more)
+
+    def judged_by_class(self, checks: Collection[str]) -> dict[str, dict[str, list[str]]]:
+        """The judged cases of each class of these checks, as `shard_record.judged_by_class` returns them."""
+        return judged_by_class(self._pieces, checks)
 
     def rescue(self) -> None:
         """Make a result of each difference that was already seen when the run is cut short."""

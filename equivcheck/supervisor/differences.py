@@ -11,7 +11,7 @@ from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.workers_interface import Workers
 
-__all__ = ["Differences", "copied", "together"]
+__all__ = ["Differences", "copied", "first_failing", "together"]
 
 
 class Differences:
@@ -83,10 +83,16 @@ class Differences:
 
 def together(pieces: Sequence[Piece]) -> Searched:
     """The cases of pieces, up to the first that fails."""
+    return first_failing([piece.searched for piece in pieces])
+
+
+def first_failing(classes: Sequence[Searched]) -> Searched:
+    """The cases of classes, up to the first that fails, with the explanation of its difference if it has one."""
     searched = Searched()
-    for piece in pieces:
-        searched.take(piece.searched)
-        if piece.searched.minimal is not None:
+    for one in classes:
+        searched.take(one)
+        if one.minimal is not None:
+            searched.explained, searched.level = one.explained, one.level
             break
     return searched
 

@@ -25,5 +25,6 @@ class Piece:
     deaths: int = 0  # while its counterexample is made small
     unconfirmed: set[str] = field(default_factory=set)  # cases of which a process died once
     of_reference: int = 0
+    failed_first: bool = False  # a case that is run before all others failed: the piece comes first of its check then
     done: bool = False
     dropped: bool = False  # an earlier piece of the check fails: it is not needed

@@ -33,6 +33,7 @@ class Request:
         fail_fast: Whether the run ends at the first difference at a required level.
         profile_run: Whether the time of the processes is counted by part of the judging.
         remembered: Whether the run begins with the pair's last counterexamples, and remembers those that it shows.
+        shard: The number of the part of the run, from 1, and how many parts there are; None for the whole run.
         domain: The cases that the original is meant for: an expression, or the import string of a function of a case; a
             function itself if the pair runs in this process. None if that is to be discovered.
     """
@@ -56,6 +57,7 @@ class Request:
     fail_fast: bool = False
     profile_run: bool = False
     remembered: bool = False
+    shard: tuple[int, int] | None = None
 
     @property
     def of_plan(self) -> dict[str, Any]:

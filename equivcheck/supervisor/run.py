@@ -11,6 +11,7 @@ from equivcheck.report.catalogue import SCREEN
 from equivcheck.report.deviations import observed, parse_deviations
 from equivcheck.report.levels import required_of
 from equivcheck.report.model import CheckResult, Combinations, Deviation, Package, Report, Sensitivity
+from equivcheck.report.shard import Shard, ShardCoverage, ShardFault
 from equivcheck.supervisor.checking import Checking
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.early import death_result
@@ -20,7 +21,7 @@ from equivcheck.supervisor.listener import Listener
 from equivcheck.supervisor.memory import PairKey, memory_here
 from equivcheck.supervisor.remembered import Remembered
 from equivcheck.supervisor.request import Request
-from equivcheck.supervisor.sensitivity import measure_sensitivity
+from equivcheck.supervisor.sensitivity import measure_sensitivity, tried_on_shard
 from equivcheck.supervisor.workers_interface import Workers
 
 __all__ = ["Run"]
@@ -50,6 +51,9 @@ class Run:
     complete: bool = True
     _plan: Mapping[str, Any] = field(default_factory=dict)
     _accepted: Mapping[str, Deviation] = field(default_factory=dict)
+    _faults: list[ShardFault] = field(default_factory=list)
+    _left: list[ShardCoverage] = field(default_factory=list)
+    _notes_after: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._checking = Checking(self.workers, self.request, self.listener, results=self.results)
@@ -92,6 +96,14 @@ class Run:
             domain=p.get("domain", ""),
             coverage=self.coverage,
             time_spent=self.workers.time_spent() if self.request.profile_run else None,
+            shard=self._shard(),
+        )
+
+    def _shard(self) -> Shard | None:
+        if self.request.shard is None:
+            return None
+        return self._checking.recorded(
+            self.request.shard, faults=self._faults, coverage=self._left, notes_after=self._notes_after
         )
 
     def execute(self) -> Report:
@@ -133,6 +145,10 @@ class Run:
         if not judged:
             return {}
         try:
+            if self.request.shard is not None:
+                left = self.workers.answer("coverage_left", cases=self._checking.judged_by_class(judged))
+                self._left = [ShardCoverage(**of_class) for of_class in left]
+                return {}
             answer = self.workers.answer("coverage", cases=judged)
         except Lost as lost:
             self.workers.gaps.append(f"the coverage: a process {lost.death.description}")
@@ -150,9 +166,14 @@ class Run:
             return Sensitivity(skipped="the run is different")
         if self.request.profile == SCREEN:
             return Sensitivity(skipped="a screen plants none")
-        return measure_sensitivity(
-            self.workers, self._checking.judged(), self.listener, run_began=self.began, run_until=self.until
-        )
+        judged, limits = self._checking.judged(), {"run_began": self.began, "run_until": self.until}
+        if self.request.shard is not None:
+            none = {c["name"]: {"planned": c["planned"], "cases": [], "failed": False} for c in self._plan["checks"]}
+            began = time.monotonic()
+            self._faults = tried_on_shard(self.workers, self.request.shard, none | judged, self.listener, **limits)
+            seconds = time.monotonic() - began
+            return Sensitivity(seconds=seconds, skipped="it is judged over all shards, by equivcheck merge")
+        return measure_sensitivity(self.workers, judged, self.listener, **limits)
 
     def _load(self) -> bool:
         """Load the pair and make the plan; False if the candidate's process died of that, which is a difference."""
@@ -197,6 +218,6 @@ class Run:
             self.workers.gaps.append(f"the look back at the run: a process {lost.death.description}")
             return
         self.findings = tuple(findings)
-        notes = [*(self._plan["apart"] if self.workers.sealed else ()), *notes]
+        self._notes_after = notes = [*(self._plan["apart"] if self.workers.sealed else ()), *notes]
         if self.results and notes:
             self.results[0] = replace(self.results[0], notes=(*self.results[0].notes, *notes))

@@ -200,6 +200,7 @@ class Judge(Planned):
             self._options["profile"],
             self._options["seed"],
             self._options["usable"],
+            self._checks,
         )
 
     @property
@@ -212,6 +213,11 @@ class Judge(Planned):
         with clock.in_stage(clock.SENSITIVITY):
             chosen, left_out = self._faults.chosen()
         return [chosen, left_out, [self._faults.level_of(name) for name in chosen]]
+
+    def faults_of_shard(self, number: int, of: int) -> list[dict[str, Any]]:
+        """The planted faults of the whole run, with the decisions that this shard makes on some of them."""
+        with clock.in_stage(clock.SENSITIVITY):
+            return self._faults.of_shard(number, of)
 
     def detect(self, fault: str, seconds: float) -> str | None:
         """The first detection of a fault: `""` if there is none, None if time ran out."""

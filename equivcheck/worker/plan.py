@@ -123,11 +123,12 @@ def _numbers(
     """The numbers of cases and of classes of a check, and the class of each case that is run before any others."""
     if screens:  # all of them are
         first = [number for number, (_, count) in enumerate(spaces) for _ in range(count)]
-        return {"planned": len(first), "classes": len(spaces), "first": first}
+        return {"planned": len(first), "classes": len(spaces), "counts": [n for _, n in spaces], "first": first}
     more = chosen(rows)
     return {
         "planned": planned + sum(count for _, count in more),
         "classes": len(spaces) + len(more),
+        "counts": [count for _, count in (*spaces, *more)],
         "first": first_look([space for space, _ in spaces]),
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from equivcheck.checks import Check
 from equivcheck.checks.backend import requiring
-from equivcheck.engine.covering import coverage_of, rows_of
+from equivcheck.engine.covering import coverage_left, coverage_of, rows_of
 from equivcheck.engine.empty_domain import refuse_an_empty_domain
 from equivcheck.engine.oracle_agreement import agreement_note
 from equivcheck.engine.plan import planned_cases, require_a_judging_check, select_checks
@@ -134,6 +134,19 @@ class Planned(LoadedPair):
             for name, ids in cases.items()
             if name in self._rows
         }
+
+    def coverage_left(self, cases: Mapping[str, Mapping[str, Sequence[str]]]) -> list[dict[str, Any]]:
+        """The fields of a `report.shard.ShardCoverage` for each check and number of a class with judged cases."""
+        return [
+            {"check": name, "number": int(number), **left}
+            for name, ids in cases.items()
+            for number, of_class in zip(ids, self._left(name, list(ids.values())), strict=True)
+            for left in of_class
+        ]
+
+    def _left(self, name: str, judged: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+        usable, profile = self._options["usable"], self._options["profile"]
+        return coverage_left(self._checks[name], self.subject, usable, profile, self._rows[name], judged)
 
     def _within(self, domain: str | Callable[..., Any] | None) -> None:
         """Set the domain of the run: every case is in it, and trials and probes are, too."""

@@ -63,6 +63,7 @@ def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> N
         "fail_fast": False,
         "profile_run": False,
         "remembered": True,
+        "shard": None,
         "case_seconds": None,
         "worker_memory": None,
         "setup": None,
@@ -107,6 +108,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "fail_fast": True,
         "profile_run": True,
         "remembered": False,
+        "shard": None,
         "case_seconds": 7.0,
         "worker_memory": 2.0**31,
         "setup": "s:S",
@@ -120,6 +122,12 @@ def test_evidence_begins_without_remembered_cases(judge: Judge, options: list[st
     main(["verify", *options])
     ((_, given),) = judge.calls
     assert given["remembered"] is False
+
+
+def test_a_shard_runs_all_of_its_cases_and_no_remembered_ones(judge: Judge) -> None:
+    assert main(["verify", "--shard", "2/7"]) == 0
+    ((_, given),) = judge.calls
+    assert (given["shard"], given["all_cases"], given["remembered"]) == ((2, 7), True, False)
 
 
 def test_a_project_can_do_without_remembered_cases(judge: Judge) -> None:

@@ -13,7 +13,7 @@ from equivcheck.cases.case import Case
 from equivcheck.cases.domain import Domain
 from equivcheck.cases.factors import SIGNED_SCALES, factors_of, labels_of
 from equivcheck.engine import covering
-from equivcheck.engine.covering import chosen, coverage_of, rows_of
+from equivcheck.engine.covering import chosen, coverage_left, coverage_of, rows_of
 from equivcheck.engine.strata import space_of
 from equivcheck.numerics.dtypes import DTYPES, WIDE
 from equivcheck.pairs.pair import Pair
@@ -50,6 +50,18 @@ def test_every_pair_of_classes_is_met_or_costs_too_much(make: Any) -> None:
     half = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases[::2])
     assert half["met"] + half["not_met"]["not judged"] == half["of"]
     assert half["met"] < half["of"]
+
+
+def test_what_no_part_of_the_cases_meets_all_of_them_do_not_meet() -> None:
+    subject = module()
+    of_check = rows(subject)["output"]
+    cases = of_check["cases"][:60]
+    whole = coverage_of(OUTPUT, subject, DTYPES, "gate", of_check, cases)
+    parts = coverage_left(OUTPUT, subject, DTYPES, "gate", of_check, [cases[::3], cases[1::3], cases[2::3], []])
+    assert {part["of"] for (part,) in parts} == {whole["of"]}
+    for reason in ("cost", "not judged"):
+        bits = [int(part["not_met"][reason], 16) for (part,) in parts]
+        assert (bits[0] & bits[1] & bits[2] & bits[3]).bit_count() == whole["not_met"].get(reason, 0)
 
 
 def test_sizes_are_those_of_the_field() -> None:

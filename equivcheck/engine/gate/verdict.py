@@ -58,8 +58,15 @@ def violations(
         against: The name and content of an older report; that of the same pair and device must not fall behind it.
 
     Raises:
-        UsageError: No report is of the pair and device of `against`, or the policy names an unknown check.
+        UsageError: A report is of a shard, no report is of the pair and device of `against`, or the policy names an
+            unknown check.
     """
+    for file, report in (*reports.items(), *((against,) if against is not None else ())):
+        if report.shard is not None:
+            raise UsageError(
+                f"{file}: of shard {report.shard.number}/{report.shard.of} alone, which is no evidence; give the report "
+                "that equivcheck merge makes of all shards"
+            )
     known = [check.name for check in CATALOGUE]
     for name in (*policy.checks, *policy.exclude):
         if name not in known:
