@@ -17,6 +17,7 @@ from equivcheck.checks.base.signatures import must_bind, must_take_keywords
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.targets import check_return_form
 from equivcheck.errors import Mismatch
+from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem, Results
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
@@ -189,7 +190,7 @@ def _calls(problem: Problem, module: nn.Module, *, gradients: bool) -> Counter[s
 
 def errors(pair: Pair, case: Case) -> CaseResult:
     """The candidate refuses the inputs that the original refuses: too long, too wide, of another rank or dtype."""
-    problem = pair.problem(case)
+    problem = _without_kernels(pair, case)
     x = problem.inputs[0]
     bad_inputs = {"a sequence past block_size": ("length", _longer(x, case))} if not pair.traits.function else {}
     if pair.traits.within_gpt:
@@ -212,6 +213,23 @@ def errors(pair: Pair, case: Case) -> CaseResult:
             with finding(name):
                 raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
     return CaseResult()
+
+
+def _without_kernels(pair: Pair, case: Case) -> Problem:
+    """The problem on the CPU if both sides run there.
+
+    On a GPU an index out of range is no exception: it ends the process's use of the device.
+    """
+    problem = pair.problem(case)
+    if pair.device.type == "cpu":
+        return problem
+    on_cpu = replace(pair, device=torch.device("cpu"), oracle_device=None, memory=Memory()).problem(case)
+
+    def runs(make: Callable[[], nn.Module], side: str) -> bool:
+        return failure(lambda: on_cpu.run(make(), on_cpu.inputs, gradients=False), side) is None
+
+    both = runs(on_cpu.make_reference, REFERENCE) and runs(on_cpu.another_candidate, CANDIDATE)
+    return on_cpu if both else problem
 
 
 def _same_configs(pair: Pair, case: Case) -> None:

@@ -148,6 +148,8 @@ class Search:
         except (UsageError, KeyboardInterrupt):
             raise
         except ToolError as error:
+            # a kernel of the pair may have lost the GPU, and equivcheck's next step was the first to see it
+            ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {case.id}")
             raise ToolError(f"{error}, in {self.check.name} on {case.id}") from error
         except Exception as error:
             ensure_device_alive(self.subject.device, f"{self.check.name} was judged on {case.id}", error)

@@ -143,10 +143,12 @@ def _recovery(problem: Problem, module: nn.Module, *, gradients: bool, calls: in
     with seeded(problem.case.seed, problem.device):
         for _ in range(calls):
             forward(problem, module, problem.inputs, gradients=gradients)
-        state = generator_state(problem.device)
+        # a candidate may take its masks from the host's generator, whatever the device
+        state, on_host = generator_state(problem.device), torch.default_generator.get_state()
 
     def run(inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
         with seeded(problem.case.seed, problem.device):
+            torch.default_generator.set_state(on_host)
             set_generator_state(problem.device, state)
             return forward(problem, module, inputs, gradients=gradients)
 

@@ -19,6 +19,7 @@ from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
+from equivcheck.numerics.dtypes import HALF
 from equivcheck.numerics.quantiles import student_quantile
 from equivcheck.numerics.roundoff import unit_roundoff
 from equivcheck.pairs.backward_pass import backward
@@ -61,6 +62,33 @@ def compare_moments(problem: Problem, reference: nn.Module, candidate: nn.Module
     Raises:
         Mismatch: A ratio is above 1.
     """
+    try:
+        return _compare(problem, reference, candidate)
+    except Mismatch:
+        # In half precision on CUDA torch 2.11 draws half of a mask again in its next call. So the two dropouts of an
+        # attention depend on each other, in one way if it calls F.dropout twice, and in another beside a kernel.
+        if problem.case.dtype not in HALF or max(_of_torch(problem).values()) <= _NEARLY:
+            raise
+        return _compare_in_float32(problem, reference, candidate)
+
+
+def _compare_in_float32(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
+    case = problem.case.but(dtype="float32")
+    wide = replace(
+        problem,
+        case=case,
+        inputs=tuple(x.float() if x.is_floating_point() else x for x in problem.inputs),
+        upstream={name: value.float() for name, value in problem.upstream.items()},
+        memory=Memory(),
+    )
+    try:
+        return _compare(wide, reference.float(), candidate.float())
+    finally:
+        for module in (reference, candidate):
+            module.to(problem.case.torch_dtype)  # half to float32 and back changes nothing
+
+
+def _compare(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
     reference_moments = _moments(problem, reference, batch=_BATCH, calls=_CALLS, gradients=True)
     candidate_moments = candidate_run(
         problem,

@@ -5,7 +5,7 @@ the cuDNN kernel of `F.scaled_dot_product_attention` shares a mask over queries 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import torch
@@ -22,6 +22,9 @@ __all__ = ["drawn_by_torch", "kernel_mask"]
 
 def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, calls: int) -> Iterator[Tensor]:
     """Draw masks of successive calls by each kernel, for probabilities alone, and by `F.dropout`.
+
+    `F.dropout` draws the mask of a call at once, and for probabilities also head by head and sample by sample, as
+    right attentions do that loop over these.
 
     Args:
         what: "probabilities" or "outputs".
@@ -41,7 +44,18 @@ def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, cal
             with suppress(RuntimeError):  # not a kernel for this dtype, size or device
                 yield torch.stack([kernel_mask(c, device, backend) for _ in range(calls)])
     ones = torch.ones(shape, dtype=c.torch_dtype, device=device)
-    yield torch.stack([F.dropout(ones, rate) != 0 for _ in range(calls)])
+    loops: list[tuple[int, ...]] = [()] if what == "outputs" else [(), (1,), (0,), (0, 1)]
+    for loop in loops:
+        yield torch.stack([_dropped(ones, rate, loop) != 0 for _ in range(calls)])
+
+
+def _dropped(x: Tensor, rate: float, loop: Sequence[int]) -> Tensor:
+    """The dropout of x, by one call for each index of the dimensions in `loop`."""
+    if not loop:
+        return F.dropout(x, rate)
+    first, *others = loop
+    # `split` keeps the dimension, so that the numbers of the others stay
+    return torch.cat([_dropped(part, rate, others) for part in x.split(1, first)], first)
 
 
 def kernel_mask(case: Case, device: torch.device, backend: SDPBackend) -> Tensor:
