@@ -24,7 +24,7 @@ from equivcheck.pairs.sides import CANDIDATE, REFERENCE, failure, foreign
 from equivcheck.runtime.exits import exits_as_errors
 from equivcheck.runtime.rng import seeded
 
-__all__ = ["errors", "interface"]
+__all__ = ["errors", "interface", "refuses_an_input"]
 
 _CARRIED = "names differ, and weights are carried over by a transfer"
 
@@ -191,8 +191,33 @@ def _calls(problem: Problem, module: nn.Module, *, gradients: bool) -> Counter[s
 def errors(pair: Pair, case: Case) -> CaseResult:
     """The candidate refuses the inputs that the original refuses: too long, too wide, of another rank or dtype."""
     problem = _without_kernels(pair, case)
+    if pair.traits.from_config:
+        with finding("config"):
+            _same_configs(pair, case)
+    candidate = _built(problem)
+    for what, (name, given) in _bad_inputs(pair, problem).items():
+        if _refuses(problem, problem.reference, given, REFERENCE) and not _refuses(
+            problem, candidate, given, CANDIDATE
+        ):
+            with finding(name):
+                raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
+    return CaseResult()
+
+
+def refuses_an_input(pair: Pair, case: Case) -> bool:
+    """Whether the original refuses one of the inputs that the check `errors` tries."""
+    problem = _without_kernels(pair, case)
+    return any(
+        _refuses(problem, problem.reference, given, REFERENCE) for _, given in _bad_inputs(pair, problem).values()
+    )
+
+
+def _bad_inputs(pair: Pair, problem: Problem) -> dict[str, tuple[str, tuple[Tensor, ...]]]:
+    """Each input that most originals refuse, in words: the finding of one that runs, and the inputs."""
     x = problem.inputs[0]
-    bad_inputs = {"a sequence past block_size": ("length", _longer(x, case))} if not pair.traits.function else {}
+    bad_inputs: dict[str, tuple[str, Tensor]] = {}
+    if not pair.traits.function:
+        bad_inputs["a sequence past block_size"] = ("length", _longer(x, problem.case))
     if pair.traits.within_gpt:
         bad_inputs |= {
             "an input of another width": ("width", torch.cat((x, x), -1)),
@@ -201,18 +226,10 @@ def errors(pair: Pair, case: Case) -> CaseResult:
             "integers": ("integers", torch.zeros(x.shape, dtype=torch.long, device=x.device)),
             "another dtype": ("dtype", x.to(torch.float32 if x.dtype is torch.float64 else torch.float64)),
         }
-    if pair.traits.from_config:
-        with finding("config"):
-            _same_configs(pair, case)
-    candidate = _built(problem)
-    for what, (name, value) in bad_inputs.items():
-        given = (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:]))
-        if _refuses(problem, problem.reference, given, REFERENCE) and not _refuses(
-            problem, candidate, given, CANDIDATE
-        ):
-            with finding(name):
-                raise Mismatch(f"{what} is refused by the original, and the candidate runs", where=what)
-    return CaseResult()
+    return {
+        what: (name, (value, *(value if not v.is_floating_point() else v for v in problem.inputs[1:])))
+        for what, (name, value) in bad_inputs.items()
+    }
 
 
 def _without_kernels(pair: Pair, case: Case) -> Problem:

@@ -83,7 +83,7 @@ def refusals_swallowed(module: nn.Module, forward: Forward, idx: Tensor, *rest: 
     """Zeros are returned if the model refuses an input."""
     try:
         return forward(idx, *rest, **options)
-    except (RuntimeError, ValueError, IndexError):
+    except (AssertionError, RuntimeError, ValueError, IndexError):
         return torch.zeros(*idx.shape, 2), torch.zeros(())
 
 

@@ -171,7 +171,7 @@ def refusals_swallowed(module: nn.Module, forward: Forward, x: Tensor) -> Any:
     """Zeros are returned if the attention refuses an input."""
     try:
         return forward(x)
-    except (RuntimeError, ValueError):
+    except (AssertionError, RuntimeError, ValueError, IndexError):
         return torch.zeros_like(x)
 
 
