@@ -5,7 +5,7 @@ much as rounding may move them. They decide whether the candidate's token can be
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -51,10 +51,7 @@ def generation(pair: Pair, case: Case) -> CaseResult:
         return CaseResult(notes=(note,), judged=False, applies=False)
     prompt = problem.inputs[0].clone()
     ties = 0
-    for way in _WAYS:
-        options = _options(problem.reference, way)
-        if options is None and way.top_k:
-            continue  # the model takes no top_k
+    for way, options in _ways(problem, prompt):
         reference_tokens = _generated(problem, problem.reference, prompt, way, options)
         candidate_tokens = candidate_run(problem, partial(_generated, problem, prompt=prompt, way=way, options=options))
         if candidate_tokens.shape != reference_tokens.shape or candidate_tokens.dtype != reference_tokens.dtype:
@@ -66,11 +63,46 @@ def generation(pair: Pair, case: Case) -> CaseResult:
     return CaseResult(notes=("a token lay at a tie that rounding explains",) if ties else ())
 
 
+def _ways(problem: Problem, prompt: Tensor) -> Iterator[tuple[_Way, dict[str, Any] | None]]:
+    """Each way in which tokens are generated, with the arguments of the original's `generate`.
+
+    They are None if it has no `generate`, or one that takes no number of tokens alone: then forward passes choose the
+    tokens. A `generate` that takes nothing else is called in one way, which is greedy if another seed changes nothing.
+    """
+    model = problem.reference
+    count = _count_of(model)
+    if count is not None and len(count) == 1 and not {"do_sample", "top_k"} & _parameters(model).keys():
+        draws = not torch.equal(
+            _generated(problem, model, prompt, _WAYS[0], count), _generated(problem, model, prompt, _WAYS[0], count, 1)
+        )
+        yield replace(_WAYS[1] if draws else _WAYS[0], description="generated"), count
+        return
+    for way in _WAYS:
+        options = _options(model, way)
+        if options is not None or not way.top_k:  # without arguments none takes a top_k
+            yield way, options
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the model's `generate`; none if it has no such method."""
+    generate = getattr(model, "generate", None)
+    return inspect.signature(generate).parameters if callable(generate) else {}
+
+
+def _count_of(model: nn.Module) -> dict[str, Any] | None:
+    """The argument of `generate` that is the number of new tokens; None if there is none, or if it requires others."""
+    parameters = _parameters(model)
+    required = [name for name, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if "max_new_tokens" in parameters and set(required[1:]) <= {"max_new_tokens"}:
+        return {"max_new_tokens": _NEW}
+    return {required[1]: _NEW} if len(required) == 2 else None
+
+
 def _options(model: nn.Module, way: _Way) -> dict[str, Any] | None:
     """Arguments of the model's `generate` for this way; None if it has no `generate`, or one that lacks an argument."""
-    generate = getattr(model, "generate", None)
-    takes = set(inspect.signature(generate).parameters) if callable(generate) else set()
-    options: dict[str, Any] = {"max_new_tokens": _NEW}
+    takes, options = _parameters(model).keys(), _count_of(model)
+    if options is None:
+        return None
     if "do_sample" in takes:
         options["do_sample"] = way.sampled
     elif not way.sampled:
@@ -81,11 +113,19 @@ def _options(model: nn.Module, way: _Way) -> dict[str, Any] | None:
 
 
 def _generated(
-    problem: Problem, module: nn.Module, prompt: Tensor, way: _Way, options: Mapping[str, Any] | None
+    problem: Problem,
+    module: nn.Module,
+    prompt: Tensor,
+    way: _Way,
+    options: Mapping[str, Any] | None,
+    later: int = 0,
 ) -> Tensor:
-    """Prompt and new tokens, (B, T + _NEW), by the model's `generate` or, without one, by its forward pass."""
+    """Prompt and new tokens, (B, T + _NEW), by the model's `generate` or, without one, by its forward pass.
+
+    They start from the case's seed, or from one that is so much later.
+    """
     generate = getattr(module, "generate", None)
-    with seeded(problem.case.seed, problem.device), torch.no_grad():
+    with seeded(problem.case.seed + later, problem.device), torch.no_grad():
         if callable(generate) and options is not None:
             with foreign():
                 tokens: Tensor = generate(prompt, **options)
