@@ -6,7 +6,7 @@ from typing import Any
 from equivcheck.errors import UsageError
 from equivcheck.report.model import Combinations, Report
 
-__all__ = ["STRENGTHS", "are_shares", "share", "shares_of", "smallest"]
+__all__ = ["STRENGTHS", "are_shares", "counts_by_check", "in_words", "share", "shares_of", "smallest"]
 
 STRENGTHS = ("pairs", "triples")
 _ALLOWED = f"{' and '.join(STRENGTHS)} with a number above 0 and up to 1, such as pairs=1.0,triples=0.5, are allowed"
@@ -18,9 +18,26 @@ def share(combinations: Combinations) -> float:
 
 
 def smallest(report: Report, strength: str) -> tuple[str, Combinations] | None:
-    """The check with the smallest share of the pairs or triples, and its numbers; None if no check counts them."""
+    """The check with the smallest share of the pairs or triples, and its numbers; None if no check counts them.
+
+    Of several checks with this share it is the first by name.
+    """
     counted = [(name, counts[strength]) for name, counts in report.coverage.items() if strength in counts]
-    return min(counted, key=lambda one: share(one[1]), default=None)
+    return min(counted, key=lambda one: (share(one[1]), one[0]), default=None)
+
+
+def in_words(combinations: Combinations, where: str = "") -> str:
+    """How many are met of how many, and how many cost too much; `where` stands behind the word `met`."""
+    costly = combinations.not_met.get("cost", 0)
+    return f"{combinations.met} of {combinations.of} met{where}" + (f" ({costly} cost too much)" if costly else "")
+
+
+def counts_by_check(report: Report) -> list[tuple[str, ...]]:
+    """The name of each check that counts what its cases meet, with its pairs and triples in words."""
+    return [
+        (name, *(in_words(counts[strength]) if strength in counts else "-" for strength in STRENGTHS))
+        for name, counts in report.coverage.items()
+    ]
 
 
 def shares_of(text: str | None, option: str = "--min-coverage") -> dict[str, float] | None:

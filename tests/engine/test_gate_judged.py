@@ -54,7 +54,7 @@ def test_a_smaller_share_of_pairs_than_is_wanted_is_named(tree: Path) -> None:
     assert reasons_of(tree, report, min_coverage={"pairs": 0.949}) == []
     assert the_reason(tree, report, min_coverage={"pairs": 1.0}) == (
         "report0: pairs of classes: 900 of 948 are met in gradients, and --min-coverage asks for a share of 1; "
-        "run equivcheck verify again with --profile thorough, or allow it with --min-coverage pairs=0.949"
+        "run equivcheck verify again with --profile thorough, or allow it with pairs=0.949 in --min-coverage"
     )
     reason = the_reason(tree, report, min_coverage={"pairs": 0.9, "triples": 0.1})
     assert "no triples of classes are counted" in reason

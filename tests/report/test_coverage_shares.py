@@ -4,6 +4,7 @@ import pytest
 from sample_reports import OUTPUT, report_of
 
 from equivcheck.errors import UsageError
+from equivcheck.report import markdown, page, table
 from equivcheck.report.coverage import share, shares_of, smallest
 from equivcheck.report.model import Combinations
 
@@ -33,4 +34,29 @@ def test_the_smallest_share_is_that_of_the_check_that_meets_least() -> None:
     report = report_of(OUTPUT, coverage={name: {"pairs": of} for name, of in counts.items()})
     assert smallest(report, "pairs") == ("gradients", Combinations(80, 100))
     assert smallest(report, "triples") is None
+    equal = report_of(OUTPUT, coverage={name: {"pairs": Combinations(9, 9)} for name in ("output", "gradients")})
+    assert smallest(equal, "pairs") == ("gradients", Combinations(9, 9))
     assert [share(of) for of in counts.values()] == [0.9, 0.8, 1.0]
+
+
+def test_the_closing_lines_name_the_smallest_share_of_each() -> None:
+    coverage = {
+        "output": {"pairs": Combinations(948, 948, {"cost": 42}), "triples": Combinations(5, 10, {"not judged": 5})},
+        "gradients": {"pairs": Combinations(947, 948, {"not judged": 1}), "triples": Combinations(9, 10)},
+    }
+    report = report_of(OUTPUT, coverage=coverage)
+    line = "smallest coverage: pairs 947 of 948 met in gradients, triples 5 of 10 met in output"
+    assert line in table.plain(report).splitlines()
+    assert f"{line}." in markdown.render(report).splitlines()
+    assert page.view(report, {})["combinations"] == [
+        ("output", "948 of 948 met (42 cost too much)", "5 of 10 met"),
+        ("gradients", "947 of 948 met", "9 of 10 met"),
+    ]
+    for text in (table.plain(report_of(OUTPUT)), markdown.render(report_of(OUTPUT))):
+        assert "coverage" not in text
+
+
+def test_pairs_alone_are_a_line_without_triples() -> None:
+    report = report_of(OUTPUT, coverage={"output": {"pairs": Combinations(948, 948, {"cost": 42})}})
+    assert "smallest coverage: pairs 948 of 948 met in output (42 cost too much)" in table.plain(report).splitlines()
+    assert page.view(report, {})["combinations"] == [("output", "948 of 948 met (42 cost too much)", "-")]

@@ -92,7 +92,7 @@ def too_little_met(report: Report, least: Mapping[str, float]) -> Iterator[str]:
             continue
         larger = " with --profile thorough" if report.profile == "gate" else ""
         met = math.floor(share(of) * _ROUNDED) / _ROUNDED
-        allow = f", or allow it with --min-coverage {strength}={met:g}" if met else ""
+        allow = f", or allow it with {strength}={met:g} in --min-coverage" if met else ""
         yield (
             f"{strength} of classes: {of.met} of {of.of} are met in {check}, and --min-coverage asks for a share of "
             f"{asked:g}; {AGAIN}{larger}{allow}"
