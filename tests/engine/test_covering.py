@@ -109,7 +109,7 @@ def test_small_profiles_and_other_checks_have_none() -> None:
     assert chosen({}) == []
 
 
-def test_a_gate_covers_logits_of_whole_models_and_a_thorough_run_those_of_all() -> None:
+def test_a_gate_covers_logits_of_models_and_a_thorough_run_those_of_all() -> None:
     model = resolve("equivcheck.gpt:GPT", "equivcheck.gpt:GPT", kind="model", device="cpu")
     logits = BY_NAME["logits"]
     assert rows_of([logits], module(), DTYPES, "gate", 0) == {}
