@@ -11,6 +11,7 @@ from typing import Any
 from equivcheck.errors import UsageError
 from equivcheck.report import catalogue
 from equivcheck.report.catalogue import PROFILES
+from equivcheck.report.coverage import are_shares
 from equivcheck.report.files import read_bounded
 from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import Deviation
@@ -37,6 +38,7 @@ class Config:
     exclude: tuple[str, ...] = ()
     min_profile: str | None = None  # this key and the next are demands of `gate`
     require_dtypes: tuple[str, ...] | None = None
+    min_coverage: Mapping[str, float] | None = None  # the least share of pairs or triples, another demand of `gate`
     require_domain: str | None = None  # the cases that the domain of a report must have, a demand of `gate` as well
     deviations: Mapping[str, str | Deviation] = field(
         default_factory=dict
@@ -105,6 +107,10 @@ def _value(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, list) or not value or not all(name in DTYPES for name in value):
             raise _refusal(where, key, value, f"a list of {_list(DTYPES)}")
         return tuple(value)
+    if key == "min_coverage":
+        if not isinstance(value, dict) or not are_shares(value):
+            raise _refusal(where, key, value, "{pairs = 1.0, triples = 0.5}, numbers above 0 and up to 1,")
+        return {strength: float(least) for strength, least in value.items()}
     if key == "deviations":
         if not isinstance(value, dict):
             raise _refusal(where, key, value, f"a table of {_DEVIATION}")

@@ -1,7 +1,7 @@
 """The command `gate`: it judges committed reports against the current source files."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import click
 from equivcheck.cli import config as configuration
 from equivcheck.cli.options import first, import_from_here, show_text
 from equivcheck.errors import UsageError
+from equivcheck.report.coverage import shares_of
 from equivcheck.report.levels import levels_of
 
 __all__ = ["gate"]
@@ -36,11 +37,21 @@ def _dtypes(context: click.Context, parameter: click.Parameter, value: str | Non
     return dtypes
 
 
+def _shares(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, float] | None:
+    return shares_of(value)
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--check", "checks", metavar="NAME", multiple=True, help="Required; default: all that apply to the pair.")
 @click.option("--require-device", "devices", metavar="DEVICE", multiple=True, help="Such as cuda, or a GPU's name.")
 @click.option("--min-profile", type=click.Choice(configuration.PROFILES), help="The least profile.  [default: gate]")
+@click.option(
+    "--min-coverage",
+    metavar="pairs=SHARE[,triples=SHARE]",
+    callback=_shares,
+    help="The least share of pairs or triples of classes that is met in every check that counts them.",
+)
 @click.option("--require-dtypes", metavar="DTYPE,...", callback=_dtypes, help="Default: all that the pair runs in.")
 @click.option("--require", metavar="LEVEL[,LEVEL]", help="The levels that must be equivalent.  [default: the report's]")
 @click.option("--require-torch", metavar="X.Y", help="The run must have been made with this torch.")
@@ -56,6 +67,7 @@ def gate(
     checks: tuple[str, ...],
     devices: tuple[str, ...],
     min_profile: str | None,
+    min_coverage: Mapping[str, float] | None,
     require_dtypes: tuple[str, ...] | None,
     require: str | None,
     require_torch: str | None,
@@ -87,6 +99,7 @@ def gate(
         exclude=config.exclude,
         devices=devices,
         min_profile=first(min_profile, config.min_profile, "gate"),
+        min_coverage=first(min_coverage, config.min_coverage, {}),
         dtypes=first(require_dtypes, config.require_dtypes),
         require=first(levels, config.require),
         torch=None if require_torch is None else required_torch(require_torch),

@@ -1,20 +1,20 @@
 """Cases that together meet every pair of classes of a case's factors, inside the domain: a covering array."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from equivcheck.cases.case import Case
-from equivcheck.cases.factors import labels_of
 from equivcheck.cases.space import CaseSpace
 from equivcheck.checks import Check
 from equivcheck.engine.case_cost import bounds_of
-from equivcheck.engine.covering_array import ClassPair, CoveringArray, class_pair
+from equivcheck.engine.combinations import ClassCombinations, by_class
+from equivcheck.engine.covering_array import CoveringArray, class_pair
 from equivcheck.engine.strata import space_of
 from equivcheck.pairs.pair import Pair
 
 __all__ = ["chosen", "coverage_left", "coverage_of", "rows_of"]
 
-
+_STRENGTHS = {"pairs": 2, "triples": 3}
 _AT_ONCE = 16  # cases that a worker runs as one class
 
 
@@ -58,8 +58,10 @@ def chosen(rows: Mapping[str, Any]) -> list[tuple[Any, int]]:
 
 def coverage_of(
     check: Check, subject: Pair, dtypes: Sequence[str], profile: str, rows: Mapping[str, Any], judged: Iterable[str]
-) -> dict[str, Any]:
-    """The number of pairs of classes that judged cases meet, of how many, and how many are not met, by reason.
+) -> dict[str, dict[str, Any]]:
+    """Strength -> the number of combinations of classes that judged cases meet, of how many, and those not met, by reason.
+
+    The strengths are `pairs` and `triples`. A triple counts if no two of its classes are outside of the domain.
 
     Args:
         check: The check.
@@ -69,14 +71,15 @@ def coverage_of(
         rows: The check's entry of `rows_of`.
         judged: The ids of its judged cases.
     """
-    array, wanted, costly = _classes(check, subject, dtypes, profile, rows)
-    met = _met(array, judged)
-    reasons = {"cost": len(costly - met), "not judged": len(wanted - met)}
-    return {
-        "met": len(met & wanted),
-        "of": len(wanted),
-        "not_met": {reason: count for reason, count in reasons.items() if count},
-    }
+    coverage = {}
+    for left in coverage_left(check, subject, dtypes, profile, rows, [judged])[0]:
+        counts = {reason: int(bits, 16).bit_count() for reason, bits in left["not_met"].items()}
+        coverage[left["strength"]] = {
+            "met": left["of"] - counts["not judged"],
+            "of": left["of"],
+            "not_met": {reason: count for reason, count in counts.items() if count},
+        }
+    return coverage
 
 
 def coverage_left(
@@ -87,36 +90,25 @@ def coverage_left(
     rows: Mapping[str, Any],
     judged: Sequence[Iterable[str]],
 ) -> list[list[dict[str, Any]]]:
-    """For each of several lists of cases the pairs of classes that it does not meet: a bit for each pair, in order.
+    """For each of several lists of cases, and each strength, the combinations that it does not meet.
 
-    The arguments are those of `coverage_of`, but for `judged`. The pairs of which every list has the bit are not met.
+    They are a number with a bit for each, in the same order for every list. The arguments are those of `coverage_of`,
+    but for `judged`. The combinations of which every list has the bit are not met.
     """
-    array, wanted, costly = _classes(check, subject, dtypes, profile, rows)
-
-    def left(cases: Iterable[str]) -> dict[str, Any]:
-        met = _met(array, cases)
-        not_met = {"cost": _bits(costly, met), "not judged": _bits(wanted, met)}
-        return {"strength": "pairs", "of": len(wanted), "not_met": not_met}
-
-    return [[left(cases)] for cases in judged]
-
-
-def _bits(pairs: Set[ClassPair], met: Set[ClassPair]) -> str:
-    return hex(sum(1 << at for at, pair in enumerate(sorted(pairs)) if pair not in met))
-
-
-def _classes(
-    check: Check, subject: Pair, dtypes: Sequence[str], profile: str, rows: Mapping[str, Any]
-) -> tuple[CoveringArray, set[ClassPair], set[ClassPair]]:
-    """The array of a check's classes, the pairs that cases can meet, and those that cost too much."""
     array = _array(space_of(check, subject, dtypes), subject, profile, 0)
-    wanted, costly = array.wanted()
-    return array, wanted - {class_pair(*pair) for pair in rows["outside"]}, costly
-
-
-def _met(array: CoveringArray, cases: Iterable[str]) -> set[ClassPair]:
-    """The pairs that cases meet."""
-    return {pair for case in map(Case.parse, cases) for pair in array.pairs(labels_of(case, array.factors))}
+    outside = {class_pair(*pair) for pair in rows["outside"]}
+    of_strengths = {name: ClassCombinations(array, size, outside) for name, size in _STRENGTHS.items()}
+    return [
+        [
+            {
+                "strength": name,
+                "of": combinations.of,
+                "not_met": {reason: hex(bits) for reason, bits in combinations.not_met(cases).items()},
+            }
+            for name, combinations in of_strengths.items()
+        ]
+        for cases in (by_class(array, ids) for ids in judged)
+    ]
 
 
 def _array(space: CaseSpace, subject: Pair, profile: str, seed: int) -> CoveringArray:

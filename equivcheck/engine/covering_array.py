@@ -15,10 +15,15 @@ from equivcheck.engine.case_cost import Bounds
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import WIDE
 
-__all__ = ["ClassPair", "CoveringArray", "class_pair"]
+__all__ = ["COSTING", "RULED", "ClassPair", "CoveringArray", "class_pair"]
 
 Row = Mapping[str, str]
 ClassPair = tuple[tuple[str, str], tuple[str, str]]
+
+COSTING = frozenset({"batch", "length", "heads", "head size", "groups", "keys", "layers"})
+"""The factors whose classes decide whether a row is affordable."""
+RULED = frozenset({"length", "heads", "head size", "dtype", "causal", "scale", "keys", "groups", "mask"})
+"""The factors whose classes decide whether a row is possible."""
 
 _LEAST_HEADS = {"2 to one": 4, "4 to one": 8, "8 to one": 16, "all to one": 3}
 _TRIES, _FEW_TRIES = 200, 12
@@ -72,8 +77,8 @@ class CoveringArray:
             for x in a.classes:
                 for y in b.classes:
                     row = {a.name: x, b.name: y}
-                    if self._possible(row):
-                        (wanted if self._affordable(row) else costly).add(class_pair((a.name, x), (b.name, y)))
+                    if self.possible(row):
+                        (wanted if self.affordable(row) else costly).add(class_pair((a.name, x), (b.name, y)))
         return wanted, costly
 
     def pairs(self, labels: Row) -> Iterator[ClassPair]:
@@ -104,12 +109,12 @@ class CoveringArray:
         return row
 
     def _allowed(self, row: Row) -> bool:
-        return self._affordable(row) and self._possible(row)
+        return self.affordable(row) and self.possible(row)
 
     def _least(self, row: Row, name: str) -> int:
         return int(min(self._classes[name][row[name]])) if name in row else 1
 
-    def _affordable(self, row: Row) -> bool:
+    def affordable(self, row: Row) -> bool:
         """Whether the cheapest case of these classes is within the bounds on cost."""
         batch, length, size = (self._least(row, name) for name in ("batch", "length", "head size"))
         heads = max(self._least(row, "heads"), _LEAST_HEADS.get(row.get("groups", ""), 1))
@@ -128,7 +133,7 @@ class CoveringArray:
             has_weights=self.has_weights,
         )
 
-    def _possible(self, row: Row) -> bool:
+    def possible(self, row: Row) -> bool:
         """Whether a case can have these classes: masks, numbers of keys and groups of heads go with some others only."""
         causal = [value for value in set(self.space.is_causal) if row.get("causal") in (None, causal_label(value))]
         if "scale" in row and self._classes["scale"][row["scale"]][0] in SIGNED_SCALES:

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from equivcheck.report.clean_text import one_line
+from equivcheck.report.coverage import STRENGTHS, in_words, smallest
 from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import CheckResult, Report
 
 __all__ = [
     "counted_checks",
+    "coverage_lines",
     "domain_lines",
     "evidence_line",
     "levels_line",
@@ -72,6 +74,13 @@ def remembered_lines(report: Report) -> list[str]:
     by_word = Counter(now(result) for result in report.remembered)
     parts = [f"{count} {_plural(word) if count > 1 else word}" for word, count in sorted(by_word.items())]
     return [f"{_count(len(report.remembered), 'remembered counterexample')}: {', '.join(parts)}"]
+
+
+def coverage_lines(report: Report) -> list[str]:
+    """The smallest share of pairs and of triples of classes that are met, each with its check; none if none counts."""
+    counted = [(strength, of) for strength in STRENGTHS if (of := smallest(report, strength)) is not None]
+    parts = [f"{strength} {in_words(counts, f' in {check}')}" for strength, (check, counts) in counted]
+    return [one_line(f"smallest coverage: {', '.join(parts)}")] if parts else []
 
 
 def now(result: CheckResult) -> str:

@@ -5,6 +5,7 @@ import re
 from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import (
+    coverage_lines,
     levels_line,
     remembered_lines,
     sensitivity_line,
@@ -60,7 +61,7 @@ def render(report: Report) -> str:
         ]
     if report.not_covered:
         lines += ["", "## Not covered by the evidence", "", *(f"- {_prose(what)}" for what in report.not_covered)]
-    facts = (*shortened_lines(report), *remembered_lines(report))
+    facts = (*shortened_lines(report), *remembered_lines(report), *coverage_lines(report))
     lines += [line for text in facts for line in ("", f"{_prose(text)}.")]
     lines += ["", "## Sensitivity", "", _prose(sensitivity_line(report).partition(": ")[2]) + "."]
     if report.time_spent is not None:

@@ -241,7 +241,7 @@ class Report:
     remembered: tuple[CheckResult, ...] | None = None
     """Counterexamples of earlier runs, a result for each, apart from the drawn cases; None if none were asked for."""
     coverage: Mapping[str, Mapping[str, Combinations]] = field(default_factory=dict)
-    """Name of a check that compares values -> `pairs` -> the pairs of classes that its cases meet."""
+    """Name of a check that compares values -> `pairs` and `triples` -> the combinations that its cases meet."""
     shard: Shard | None = None  # None if it is of a whole run; a file has no such field then
     schema_version: int = SCHEMA_VERSION
 

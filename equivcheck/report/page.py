@@ -10,6 +10,7 @@ from itertools import product
 from equivcheck.report import time_table
 from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, title, verdict_line
+from equivcheck.report.coverage import counts_by_check
 from equivcheck.report.model import CheckResult, Finding, Report, Timing
 from equivcheck.report.table import remarks, rows
 from equivcheck.report.time_spent import TimeSpent
@@ -146,6 +147,7 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
         "visited": visited(report),
         "grid": grid,
         "pairs": met,
+        "combinations": [tuple(map(clean, row)) for row in counts_by_check(report)],
         "levels": [
             (level, outcome, "yes" if level in report.required else "no") for level, outcome in report.levels.items()
         ],

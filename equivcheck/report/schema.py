@@ -67,7 +67,8 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "time_spent": "Where the time of the processes went; absent without --profile-run.",
         "remembered": "Counterexamples of earlier runs that this one ran again, a result for each; they have no part in "
         "cases, coverage and sensitivity. Empty if there were none, null if none were asked for.",
-        "coverage": "The combinations of classes of a case's factors that the judged cases meet, by check and strength.",
+        "coverage": "The combinations of classes of a case's factors that the judged cases meet, by check and strength: "
+        "`pairs` and `triples`. A triple counts if no two of its classes are outside of the domain.",
         "shard": "Set in the report of one part of a run, which is no evidence by itself; absent from that of a whole run.",
         "schema_version": "The version of this schema.",
     },

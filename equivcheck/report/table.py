@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from equivcheck.report.clean_text import clean, one_line
 from equivcheck.report.closing_lines import (
     counted_checks,
+    coverage_lines,
     domain_lines,
     evidence_line,
     levels_line,
@@ -185,6 +186,7 @@ def _facts(report: Report) -> list[str]:
         *domain_lines(report),
         *shortened_lines(report),
         *remembered_lines(report),
+        *coverage_lines(report),
         levels_line(report),
         sensitivity_line(report),
     ]

@@ -140,7 +140,7 @@ class Run:
         self.keep(self.report(complete=False))
 
     def _covered(self) -> dict[str, dict[str, Combinations]]:
-        """The pairs of classes that the judged cases of each check meet."""
+        """The pairs and triples of classes that the judged cases of each check meet."""
         judged = {name: ran["cases"] for name, ran in self._checking.judged().items() if self._plan["rows"].get(name)}
         if not judged:
             return {}
@@ -153,7 +153,10 @@ class Run:
         except Lost as lost:
             self.workers.gaps.append(f"the coverage: a process {lost.death.description}")
             return {}
-        return {check: {"pairs": Combinations(**pairs)} for check, pairs in answer.items()}
+        return {
+            check: {strength: Combinations(**counts) for strength, counts in of_check.items()}
+            for check, of_check in answer.items()
+        }
 
     def _sensitivity(self) -> Sensitivity:
         """The faults that this run would have seen; a run that is different where that counts plants none.

@@ -127,7 +127,7 @@ class Planned(LoadedPair):
         self._rows = rows
 
     def coverage(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Name of a check -> the pairs of classes that its judged cases meet, and how many there are."""
+        """Name of a check -> the pairs and triples of classes that its judged cases meet, and how many there are."""
         usable, profile = self._options["usable"], self._options["profile"]
         return {
             name: coverage_of(self._checks[name], self.subject, usable, profile, self._rows[name], ids)

@@ -32,6 +32,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         min_profile = "quick"
         require_dtypes = ["float32", "bfloat16"]
         require_domain = "head_size in (64, 128)"
+        min_coverage = {pairs = 1, triples = 0.5}
         [tool.equivcheck.deviations]
         interface = " it keeps no weights "
         purity = {reason = "a counter", expires = 2027-01-31}
@@ -56,6 +57,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         min_profile="quick",
         require_dtypes=("float32", "bfloat16"),
         require_domain="head_size in (64, 128)",
+        min_coverage={"pairs": 1.0, "triples": 0.5},
     )
 
 
@@ -77,6 +79,9 @@ def test_no_project_is_an_empty_config(tmp_path: Path) -> None:
             "kind = 'modul'",
             "kind = 'modul' was given, and one of auto, module, function, model, replacement is allowed",
         ),
+        ("min_coverage = {pair = 1}", "{pairs = 1.0, triples = 0.5}, numbers above 0 and up to 1, is allowed"),
+        ("min_coverage = {pairs = true}", "numbers above 0 and up to 1, is allowed"),
+        ("min_coverage = 1.0", "min_coverage = 1.0 was given"),
         ("profile = 3", "one of screen, quick, gate, thorough is allowed"),
         ("device = ''", "a text that is not empty is allowed"),
         ("exclude = 'output'", "a list of names of checks is allowed"),

@@ -16,7 +16,7 @@ from green_reports import APPLYING, CASE, DTYPES, PACKAGE, changed, edit, green
 from equivcheck.cli.main import main
 from equivcheck.report import codec
 from equivcheck.report.catalogue import least_cases
-from equivcheck.report.model import SCHEMA_VERSION, Counterexample, Report
+from equivcheck.report.model import SCHEMA_VERSION, Combinations, Counterexample, Report
 
 
 @pytest.fixture
@@ -93,9 +93,23 @@ def test_the_options_and_the_config_say_what_must_have_been_judged(
         ["--min-profile", "slow"],
         ["--require-torch", "two"],
         ["--tripwire", "25"],
+        ["--min-coverage", "pairs=2"],
     ):
         assert main(["gate", "report.json", *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_least_share_of_pairs_is_an_option_and_a_key(committed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate", "report.json", "--min-coverage", "pairs=1.0"]) == 1
+    assert "refused: report.json: no pairs of classes are counted" in capsys.readouterr().out
+    coverage = {"output": {"pairs": Combinations(900, 948, {"not judged": 48})}}
+    codec.write(replace(Report.load(committed), coverage=coverage), committed)
+    assert main(["gate", "report.json"]) == 0
+    assert main(["gate", "report.json", "--min-coverage", "pairs=0.949"]) == 0
+    assert main(["gate", "report.json", "--min-coverage", "pairs=1.0"]) == 1
+    Path("pyproject.toml").write_text("[tool.equivcheck]\nmin_coverage = {pairs = 0.95}\n")
+    assert main(["gate", "report.json"]) == 1
+    assert capsys.readouterr().out.count("refused: report.json: pairs of classes: 900 of 948 are met in output") == 2
 
 
 def edited(text: str) -> str:

@@ -42,12 +42,12 @@ def test_every_pair_of_classes_is_met_or_costs_too_much(make: Any) -> None:
     of_checks = rows(subject)
     assert of_checks["output"] == of_checks["gradients"]
     cases = of_checks["output"]["cases"]
-    covered = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases)
+    covered = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases)["pairs"]
     assert covered["met"] == covered["of"] > 900
     assert set(covered["not_met"]) <= {"cost"}
     assert covered["not_met"].get("cost", 0) <= 0.05 * covered["of"]
     assert len(cases) <= 180
-    half = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases[::2])
+    half = coverage_of(OUTPUT, subject, DTYPES, "gate", of_checks["output"], cases[::2])["pairs"]
     assert half["met"] + half["not_met"]["not judged"] == half["of"]
     assert half["met"] < half["of"]
 
@@ -58,10 +58,11 @@ def test_what_no_part_of_the_cases_meets_all_of_them_do_not_meet() -> None:
     cases = of_check["cases"][:60]
     whole = coverage_of(OUTPUT, subject, DTYPES, "gate", of_check, cases)
     parts = coverage_left(OUTPUT, subject, DTYPES, "gate", of_check, [cases[::3], cases[1::3], cases[2::3], []])
-    assert {part["of"] for (part,) in parts} == {whole["of"]}
-    for reason in ("cost", "not judged"):
-        bits = [int(part["not_met"][reason], 16) for (part,) in parts]
-        assert (bits[0] & bits[1] & bits[2] & bits[3]).bit_count() == whole["not_met"].get(reason, 0)
+    for at, (strength, counts) in enumerate(whole.items()):
+        assert {(part[at]["strength"], part[at]["of"]) for part in parts} == {(strength, counts["of"])}
+        for reason in ("cost", "not judged"):
+            bits = [int(part[at]["not_met"][reason], 16) for part in parts]
+            assert (bits[0] & bits[1] & bits[2] & bits[3]).bit_count() == counts["not_met"].get(reason, 0)
 
 
 def test_sizes_are_those_of_the_field() -> None:
@@ -98,7 +99,7 @@ def test_cases_are_inside_the_domain() -> None:
     cases = [Case.parse(case) for case in of_check["cases"]]
     assert cases
     assert all(subject.domain.allows(case) for case in cases)
-    covered = coverage_of(OUTPUT, subject, DTYPES, "gate", of_check, of_check["cases"])
+    covered = coverage_of(OUTPUT, subject, DTYPES, "gate", of_check, of_check["cases"])["pairs"]
     assert covered["met"] == covered["of"]
 
 
@@ -108,7 +109,7 @@ def test_small_profiles_and_other_checks_have_none() -> None:
     assert chosen({}) == []
 
 
-def test_a_gate_covers_logits_of_whole_models_and_a_thorough_run_those_of_all() -> None:
+def test_a_gate_covers_logits_of_models_and_a_thorough_run_those_of_all() -> None:
     model = resolve("equivcheck.gpt:GPT", "equivcheck.gpt:GPT", kind="model", device="cpu")
     logits = BY_NAME["logits"]
     assert rows_of([logits], module(), DTYPES, "gate", 0) == {}
@@ -147,6 +148,9 @@ def test_the_report_has_the_pairs_that_were_met(candidate: Any, verdict: bool, m
     pairs = report.coverage["output"]["pairs"]
     if verdict:
         assert pairs["met"] == pairs.met == pairs["of"] > 0
+        triples = report.coverage["output"]["triples"]
+        assert 0 < triples.met < triples.of
+        assert triples.met + triples.not_met["not judged"] == triples.of
     else:
         assert report.results[0].counterexample is not None
         assert "H12" in report.results[0].counterexample.case

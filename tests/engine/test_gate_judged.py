@@ -10,7 +10,7 @@ from green_reports import APPLYING, DTYPES, changed, green
 
 from equivcheck.report.catalogue import least_cases
 from equivcheck.report.installed_packages import content_of, version_of
-from equivcheck.report.model import CheckResult, Counterexample, Package
+from equivcheck.report.model import CheckResult, Combinations, Counterexample, Package
 from equivcheck.report.provenance import digests
 from equivcheck.runtime.source_files import CHANGED, hash_of
 
@@ -45,6 +45,23 @@ def test_a_dtype_that_cannot_run_is_required_only_where_it_is_named(tree: Path) 
     assert "dtype float16 is required and was not judged (RuntimeError: no half)" in the_reason(
         tree, refused, dtypes=("float16", "float32")
     )
+
+
+def test_a_smaller_share_of_pairs_than_is_wanted_is_named(tree: Path) -> None:
+    counts = {"output": Combinations(948, 948), "gradients": Combinations(900, 948, {"not judged": 48})}
+    report = green(tree, coverage={name: {"pairs": of} for name, of in counts.items()})
+    assert reasons_of(tree, report) == []
+    assert reasons_of(tree, report, min_coverage={"pairs": 0.949}) == []
+    assert the_reason(tree, report, min_coverage={"pairs": 1.0}) == (
+        "report0: pairs of classes: 900 of 948 are met in gradients, and --min-coverage asks for a share of 1; "
+        "run equivcheck verify again with --profile thorough, or allow it with pairs=0.949 in --min-coverage"
+    )
+    reason = the_reason(tree, report, min_coverage={"pairs": 0.9, "triples": 0.1})
+    assert "no triples of classes are counted" in reason
+    assert "no pairs of classes are counted" in the_reason(tree, green(tree), min_coverage={"pairs": 1.0})
+    none = replace(report, coverage={"output": {"pairs": Combinations(0, 9)}})
+    reason = the_reason(tree, none, min_coverage={"pairs": 1.0})
+    assert reason.endswith("run equivcheck verify again with --profile thorough")
 
 
 def test_a_check_of_no_or_few_cases_is_named(tree: Path) -> None:

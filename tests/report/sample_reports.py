@@ -5,7 +5,16 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from equivcheck.report.model import CheckResult, Counterexample, Deviation, Package, Report, Sensitivity, Timing
+from equivcheck.report.model import (
+    CheckResult,
+    Combinations,
+    Counterexample,
+    Deviation,
+    Package,
+    Report,
+    Sensitivity,
+    Timing,
+)
 
 CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
 
@@ -124,6 +133,7 @@ FULL = report_of(
     not_covered=("what the network answered: 10.0.0.1",),
     candidate_file="pkg/fast.py",
     candidate_line=12,
+    coverage={"output": {"pairs": Combinations(948, 948, {"cost": 42})}},
 )
 
 

@@ -18,6 +18,7 @@ from equivcheck.supervisor.run import Run
 from equivcheck.supervisor.workers_interface import OnCase
 
 WANTED = range(6)
+STRENGTHS = {"pairs": (0, 3), "triples": (4,)}
 
 
 @dataclass(frozen=True)
@@ -95,35 +96,35 @@ class StubWorkers:
         files = {"candidate": {"b.py": self.sha}}
         return {"files": files, "sources": digests(files), "packages": {}, "not_covered": []}
 
-    def _met(self, cases: Sequence[str]) -> set[int]:
-        return {(sum(map(ord, case)) * 7 + of) % 9 for case in cases for of in (0, 3)} & set(WANTED)
+    def _met(self, cases: Sequence[str], strength: str) -> set[int]:
+        return {(sum(map(ord, case)) * 7 + of) % 9 for case in cases for of in STRENGTHS[strength]} & set(WANTED)
 
     def _answer_coverage(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        met = {name: len(self._met(ids)) for name, ids in cases.items()}
         return {
-            name: {
-                "met": count,
-                "of": len(WANTED),
-                "not_met": {"not judged": left} if (left := len(WANTED) - count) else {},
-            }
-            for name, count in met.items()
+            name: {strength: self._counts(len(self._met(ids, strength))) for strength in STRENGTHS}
+            for name, ids in cases.items()
         }
+
+    def _counts(self, met: int) -> dict[str, Any]:
+        left = len(WANTED) - met
+        return {"met": met, "of": len(WANTED), "not_met": {"not judged": left} if left else {}}
 
     def _answer_coverage_left(self, cases: Mapping[str, Mapping[str, Sequence[str]]]) -> list[dict[str, Any]]:
         left = {
-            (name, int(number)): set(WANTED) - self._met(ids)
+            (name, int(number), strength): set(WANTED) - self._met(ids, strength)
             for name, classes in cases.items()
             for number, ids in classes.items()
+            for strength in STRENGTHS
         }
         return [
             {
                 "check": name,
                 "number": number,
-                "strength": "pairs",
+                "strength": strength,
                 "of": len(WANTED),
                 "not_met": {"cost": "0x0", "not judged": hex(sum(1 << at for at in of))},
             }
-            for (name, number), of in left.items()
+            for (name, number, strength), of in left.items()
         ]
 
     def _answer_explain(self, check: str, cases: Sequence[str]) -> str:

@@ -1,9 +1,11 @@
-"""Whether a report judged enough: its profile, its dtypes, its checks, and the cases of each check."""
+"""Whether a report judged enough: its profile, dtypes and checks, the cases of a check, and what these meet."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from equivcheck.engine.gate.sources import AGAIN
 from equivcheck.report.catalogue import CATALOGUE, PROFILES, Listed, least_cases, listed
+from equivcheck.report.coverage import share, smallest
 from equivcheck.report.model import CheckResult, Report
 from equivcheck.report.outcomes import DTYPES, OUTSIDE
 
@@ -12,10 +14,12 @@ __all__ = [
     "profile_too_small",
     "required_checks",
     "too_few_cases",
+    "too_little_met",
     "without_cases",
     "without_judgement",
 ]
 
+_ROUNDED = 1000  # a share in a message is rounded down to a whole number of such parts
 _SHARE = 2  # one in so many of the planned cases has to be there: a case that is drawn twice counts once
 
 
@@ -75,6 +79,24 @@ def too_few_cases(report: Report, checks: Sequence[Listed], dtypes: Sequence[str
             yield (
                 f"check {check.name} ran on {result.cases} {cases}, where {least} is the least; {AGAIN}, and let it end"
             )
+
+
+def too_little_met(report: Report, least: Mapping[str, float]) -> Iterator[str]:
+    """The reasons to refuse a report of whose pairs or triples of classes a smaller share is met than is asked for."""
+    for strength, asked in least.items():
+        if (counted := smallest(report, strength)) is None:
+            yield f"no {strength} of classes are counted, and --min-coverage asks for them; {AGAIN} with --profile gate"
+            continue
+        check, of = counted
+        if share(of) >= asked:
+            continue
+        larger = " with --profile thorough" if report.profile == "gate" else ""
+        met = math.floor(share(of) * _ROUNDED) / _ROUNDED
+        allow = f", or allow it with {strength}={met:g} in --min-coverage" if met else ""
+        yield (
+            f"{strength} of classes: {of.met} of {of.of} are met in {check}, and --min-coverage asks for a share of "
+            f"{asked:g}; {AGAIN}{larger}{allow}"
+        )
 
 
 def without_judgement(report: Report, checks: Sequence[Listed]) -> Iterator[str]:

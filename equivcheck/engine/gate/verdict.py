@@ -10,6 +10,7 @@ from equivcheck.engine.gate.coverage import (
     profile_too_small,
     required_checks,
     too_few_cases,
+    too_little_met,
     without_judgement,
 )
 from equivcheck.engine.gate.domain import narrowed, too_narrow
@@ -34,6 +35,7 @@ class GatePolicy:
     exclude: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()  # such as cuda, or a part of a GPU's name
     min_profile: str = "gate"
+    min_coverage: Mapping[str, float] = field(default_factory=dict)  # strength -> the least share that is met
     dtypes: tuple[str, ...] | None = None  # None: all that run
     require: tuple[str, ...] | None = None  # levels; None: those that the report requires
     torch: str | None = None  # a version, or the first parts of one
@@ -112,6 +114,7 @@ def _of_one(report: Report, policy: GatePolicy) -> Iterator[str]:
     if policy.domain is not None:
         yield from too_narrow(report, policy.domain)
     yield from profile_too_small(report, policy.min_profile)
+    yield from too_little_met(report, policy.min_coverage)
     if report.schema_version == SCHEMA_VERSION:  # an older one is stale, and recorded none
         yield from dtypes_missing(report, policy.dtypes)
         checks = required_checks(report, policy.checks, policy.exclude)
