@@ -52,7 +52,7 @@ def drawn_by_torch(what: str, case: Case, rate: float, device: torch.device, cal
 def _dropped(x: Tensor, rate: float, loop: Sequence[int]) -> Tensor:
     """The dropout of x, by one call for each index of the dimensions in `loop`."""
     if not loop:
-        return F.dropout(x, rate)
+        return F.dropout(x.contiguous(), rate)  # as a loop computes it; what is strided has another kernel
     first, *others = loop
     # `split` keeps the dimension, so that the numbers of the others stay
     return torch.cat([_dropped(part, rate, others) for part in x.split(1, first)], first)
