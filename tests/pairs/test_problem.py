@@ -130,3 +130,11 @@ def test_what_goes_to_a_gpu_keeps_its_layout_and_its_alignment(dtype: torch.dtyp
         assert moved.storage_offset() * moved.element_size() % ALIGNED_BYTES == 0
     plain = to_device(arrange(torch.randn(2, 3, 5, 8), "transposed"), meta)
     assert plain.stride() == arrange(torch.randn(2, 3, 5, 8), "transposed").stride()
+
+
+def test_queries_are_not_expanded_where_values_are_of_another_size() -> None:
+    subject = resolve(attend, attend, kind="function", device="cpu")
+    expanded = CASE.but(batch_size=3, n_layer=0, vocab_size=1, layout="expanded", head_size=4)
+    assert [x.stride(0) for x in subject.problem(expanded).inputs] == [0, 0, 0]
+    q, k, v = subject.problem(expanded.but(value_size=3)).inputs
+    assert (q.stride(0) > 0, k.stride(0), v.stride(0)) == (True, 0, 0)
