@@ -37,7 +37,7 @@ KEYS: Mapping[str, Sequence[str]] = {
 }
 MOST_FEW, MANY = 8, 64
 """Up to so many queries are few, and from so many keys on are many."""
-SLACK: Mapping[str, Sequence[int]] = {"none": (0,), "some": (1, 7, 64)}
+BLOCK_SIZE: Mapping[str, Sequence[int]] = {"the length": (0,), "larger": (1, 7, 64)}  # more than the length
 SIGNED_SCALES = (0.0, -0.5)
 """Scales that are asked for without a causal mask and in wide dtypes alone. Elsewhere torch's fused kernels give NaN:
 they multiply the -inf of a masked score by the scale (torch 2.13 on a CPU, 2.11 on CUDA)."""
@@ -67,7 +67,7 @@ def factors_of(space: CaseSpace, *, has_weights: bool) -> list[Factor]:
         Factor("value size", {"as queries": (0,), "other": (1, 5, 24, 40)} if "value size" in space.features else {}),
         Factor("keys", KEYS if {"lengths", "causal lengths"} & space.features else {}),
         Factor("groups", GROUPS if "heads" in space.features else {}),
-        Factor("slack", SLACK if has_weights else {}),
+        Factor("block size", BLOCK_SIZE if has_weights else {}),
         Factor("layers", {str(n): (n,) for n in layers}),
         Factor("vocabulary", {str(n): (n,) for n in space.vocab_sizes} if layers else {}),
         Factor("mask", {word or "none": (word,) for word in space.masks if _able(word, space)}),
@@ -81,7 +81,7 @@ def labels_of(case: Case, factors: Sequence[Factor]) -> dict[str, str]:
     sizes = {"batch": case.batch_size, "length": case.seq_len, "heads": case.n_head, "head size": case.head_size}
     words = {
         "dtype": case.dtype,
-        "slack": "some" if case.block_size > case.seq_len else "none",
+        "block size": "larger" if case.block_size > case.seq_len else "the length",
         "layers": str(case.n_layer),
         "vocabulary": str(case.vocab_size),
         "layout": case.layout,

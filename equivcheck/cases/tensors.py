@@ -200,25 +200,6 @@ def tokens(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def upstream(case: Case, name: str, shape: torch.Size) -> Tensor:
-    """A random upstream gradient of the output `name`, in the case's layout, on the CPU.
-
-    It is zero in rows that see no key: no loss uses them, and originals that are right differ in what flows back.
-    """
+    """A random upstream gradient of the output `name`, in the case's layout, on the CPU."""
     draw = torch.randn(shape, generator=generator(case, f"upstream {name}"), dtype=torch.float64)
-    blind = _blind_rows(case) if case.mask and draw.dim() == 4 else None
-    if blind is not None:
-        draw = draw.masked_fill(blind.any(0) if case.layout == "expanded" else blind, 0.0)
     return arrange(draw.to(case.torch_dtype), case.layout if draw.dim() > 1 else "contiguous")
-
-
-def _blind_rows(case: Case) -> Tensor:
-    """Whether a query sees no key, (B or 1, H or 1, T, 1).
-
-    Where queries and keys are of two lengths, a causal mask is left out: where it begins is up to the original.
-    """
-    mask = attn_mask(case)
-    assert mask is not None, "the case has a mask"
-    sees = mask > -math.inf if mask.is_floating_point() else mask
-    if case.is_causal and case.kv_len in (0, case.seq_len):
-        sees = sees & torch.ones(case.seq_len, case.seq_len, dtype=torch.bool).tril()
-    return ~sees.any(-1, keepdim=True).reshape((1,) * (4 - sees.dim()) + (*sees.shape[:-1], 1))

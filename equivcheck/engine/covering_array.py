@@ -49,7 +49,7 @@ class CoveringArray:
 
     def made(self) -> dict[str, Any]:
         """The ids of the cases, and the pairs that no case of the domain was found for."""
-        wanted, _ = self.wanted()
+        wanted = self._wanted()
         cases: list[Case] = []
         met: set[ClassPair] = set()
         for row in self._rows():
@@ -69,17 +69,10 @@ class CoveringArray:
                 met.update(self.pairs(labels_of(made, self.factors)))
         return {"cases": [case.id for case in dict.fromkeys(cases)], "outside": outside}
 
-    def wanted(self) -> tuple[set[ClassPair], set[ClassPair]]:
-        """The pairs that cases can meet, and those that cost too much."""
-        wanted: set[ClassPair] = set()
-        costly: set[ClassPair] = set()
-        for a, b in combinations(self.factors, 2):
-            for x in a.classes:
-                for y in b.classes:
-                    row = {a.name: x, b.name: y}
-                    if self.possible(row):
-                        (wanted if self.affordable(row) else costly).add(class_pair((a.name, x), (b.name, y)))
-        return wanted, costly
+    def _wanted(self) -> set[ClassPair]:
+        """The pairs that cases can meet, and that do not cost too much."""
+        rows = ({a.name: x, b.name: y} for a, b in combinations(self.factors, 2) for x in a.classes for y in b.classes)
+        return {pair for row in rows if self._allowed(row) for pair in self.pairs(row)}
 
     def pairs(self, labels: Row) -> Iterator[ClassPair]:
         """The pairs of classes of a row."""
@@ -233,7 +226,7 @@ class CoveringArray:
                 seq_len=seq_len,
                 n_head=heads,
                 head_size=head_size,
-                block_size=seq_len + one("slack", 0),
+                block_size=seq_len + one("block size", 0),
                 dtype=one("dtype", self.space.dtypes[0]),
                 training=training,
                 attn_pdrop=rate,

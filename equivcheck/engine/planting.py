@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.features import FEATURES
 from equivcheck.checks.derivatives import original_has
+from equivcheck.checks.refusals import refuses_an_input
 from equivcheck.faults import AROUND, FAULTS, Fault
 from equivcheck.faults.around.transforms import BAND
 from equivcheck.numerics.dtypes import DTYPES
@@ -116,6 +117,7 @@ def _present(subject: Pair, checks: Set[str]) -> Set[str]:
     masks = {name for name, (_, fields) in FEATURES.items() if "mask" in fields}
     present = options | (subject.features if "attn_mask" in options else subject.features - masks)
     present |= {"learned mask"} if subject.learns_mask and "attn_mask" in options else set()
+    present |= {"refusals"} if "errors" in checks and refuses_an_input(subject, subject.sample) else set()
     present |= {"empty batch"} if "limits" in checks and _takes_an_empty_batch(subject) else set()
     if not subject.domain or any(subject.domain.may_allow({"seq_len": length}) for length in BAND):
         present |= {"a length of the band"}

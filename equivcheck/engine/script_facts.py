@@ -18,7 +18,7 @@ from equivcheck.pairs.resolve import resolve
 
 __all__ = ["Call", "Drawn", "Facts", "facts_of", "refusal"]
 
-_NOISE = 1e-9
+_DIGITS = 12  # of a factor and of a shift
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -213,15 +213,22 @@ def _drawn(exact: Tensor, rounded: Tensor, case: Case, purpose: str) -> Drawn:
     numbers = torch.randn(flat, generator=generator(case, purpose), dtype=torch.float64).view(shape)
     centred = numbers - numbers.mean()
     if spread := float((centred**2).sum()):
-        factor = float(f"{float((centred * (value - value.mean())).sum()) / spread:.12g}")
+        factor = _short(float((centred * (value - value.mean())).sum()) / spread)
         shift = float((value - factor * numbers).mean())
-        shift = float(f"{shift:.12g}") if abs(shift) > _NOISE else 0.0
+        # the factor's last digit moves the mean by less
+        shift = _short(shift) if abs(shift) > 10.0**-_DIGITS * abs(factor) * float(numbers.abs().max()) else 0.0
     else:
         factor, shift = float(value.mean() / numbers.mean()), 0.0
     line, given = (numbers * factor + shift).to(rounded.dtype).double(), rounded.detach().cpu().double()
-    if not torch.allclose(line, given, rtol=4 * torch.finfo(rounded.dtype).eps, atol=_NOISE):
+    # the last digits, and one rounding, which they may turn to the neighbouring number
+    digits = 10.0 ** (1 - _DIGITS) * (abs(factor) * float(numbers.abs().max()) + abs(shift))
+    if bool(((line - given).abs() > digits + torch.finfo(rounded.dtype).eps * given.abs()).any()):
         raise refusal(f"{purpose} is no multiple of random numbers in the regime {case.regime!r}")
     return Drawn(purpose, shape, factor, shift)
+
+
+def _short(x: float) -> float:
+    return float(f"{x:.{_DIGITS}g}")
 
 
 def _three(module: nn.Module) -> bool:

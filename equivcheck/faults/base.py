@@ -32,7 +32,7 @@ class Fault:
         around: How `wrong` is put around an original, by the kind of the pair; it is planted in pairs of these kinds.
         kind: The aspect of an attention that is wrong, such as `dropout`; empty for a fault around any original.
         shows_in: The dtypes in which it is wrong and rounding does not hide it.
-        needs: An option that both functions must take, or a feature that both must have.
+        needs: An option that both functions must take, a feature that both must have, or refusals of the original.
         under: A transform that the original must have, because without it the check compares nothing.
         size: Its size as a share of a value, if it is the same in every dtype; 0 if the size does not matter.
         of_candidate: Whether it is put around the candidate, which alone knows the modules that a replacement reaches.

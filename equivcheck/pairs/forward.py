@@ -4,7 +4,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,16 +17,15 @@ __all__ = [
     "HOW_TO_CALL",
     "HOW_TO_COMPARE",
     "Function",
+    "Unwrapping",
     "adapt",
     "adapt_module",
     "arguments_of",
     "form_of",
-    "further_results",
     "takes_three",
     "taking",
     "tensor_of",
     "three_times",
-    "unwrapping",
 ]
 
 Function = Callable[..., Any] | None
@@ -113,7 +113,7 @@ def _forward(forward: Callable[..., Any], inputs: Function, outputs: Function, *
     result = forward(*given, **options)
     if outputs is None:
         return result
-    return outputs(result) if _unwraps(outputs) else _call_user_function("outputs=", outputs, result)
+    return outputs(result) if isinstance(outputs, Unwrapping) else _call_user_function("outputs=", outputs, result)
 
 
 def _call_user_function(option: str, function: Callable[..., Any], value: Any) -> Any:
@@ -132,18 +132,31 @@ def form_of(result: Any) -> str:
     return "a mapping" if isinstance(result, Mapping) else "an object"
 
 
-def unwrapping(result: Any) -> Function:
-    """A function that takes the tensor out of results of this form, and raises UnfitResult for other forms."""
-    return functools.partial(_unwrapped, form_of(result), _results_of(result))
+@dataclass(frozen=True)
+class Unwrapping:
+    """Takes the tensor out of results of one form, and raises UnfitResult for other forms.
 
+    Attributes:
+        form: The form, as `form_of` says it.
+        further: The number of results besides the first, if the tensor is the first of a tuple.
+    """
 
-def further_results(outputs: Function) -> int:
-    """The number of results besides the first that are in what `unwrapping` takes a tensor out of."""
-    return int(outputs.args[1]) - 1 if _unwraps(outputs) else 0
+    form: str
+    further: int = 0
 
+    @classmethod
+    def of(cls, result: Any) -> "Unwrapping":
+        """The one for results like this one."""
+        first_is_it = isinstance(result, tuple | list) and result and isinstance(result[0], Tensor)
+        return cls(form_of(result), len(result) - 1 if first_is_it else 0)
 
-def _results_of(result: Any) -> int:
-    return len(result) if isinstance(result, tuple | list) and result and isinstance(result[0], Tensor) else 1
+    def __call__(self, result: Any) -> Any:
+        """The tensor, or inside of `taking` a further result."""
+        if form_of(result) != self.form:
+            raise UnfitResult(
+                f"the forward pass returned {form_of(result)}, and the original {self.form}: {HOW_TO_COMPARE}"
+            )
+        return result[_number] if _number else tensor_of(result)
 
 
 @contextmanager
@@ -155,16 +168,6 @@ def taking(number: int) -> Iterator[None]:
         yield
     finally:
         _number = before
-
-
-def _unwrapped(form: str, _results: int, result: Any) -> Any:
-    if form_of(result) != form:
-        raise UnfitResult(f"the forward pass returned {form_of(result)}, and the original {form}: {HOW_TO_COMPARE}")
-    return result[_number] if _number else tensor_of(result)
-
-
-def _unwraps(function: Any) -> TypeGuard["functools.partial[Any]"]:
-    return isinstance(function, functools.partial) and function.func is _unwrapped
 
 
 def tensor_of(result: Any) -> Any:

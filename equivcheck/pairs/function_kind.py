@@ -13,7 +13,7 @@ from equivcheck.cases.domain_solving import nearest
 from equivcheck.cases.features import FEATURES, feature_domain, mask_features, tried_with
 from equivcheck.errors import UsageError
 from equivcheck.pairs.anchors import samples
-from equivcheck.pairs.forward import Function, further_results, unwrapping
+from equivcheck.pairs.forward import Unwrapping
 from equivcheck.pairs.function_options import HOW_TO_CALL_IT, OPTIONS, may_take_qkv, normal, options_of
 from equivcheck.pairs.loading import line_of
 from equivcheck.pairs.oracle_choice import with_oracle_device, with_users_function
@@ -113,20 +113,19 @@ def _unwrapped(subject: Pair) -> Pair:
             continue
         if isinstance(result, Tensor):
             break
-        take = unwrapping(result)
+        take = Unwrapping.of(result)
         return replace(
             subject,
             reference=_taking(take, subject.reference),
             candidate=_taking(take, subject.candidate),
-            further_results=further_results(take),
+            further_results=take.further,
         )
     return subject
 
 
-def _taking(take: Function, function: Callable[..., Any]) -> Callable[..., Any]:
+def _taking(take: Unwrapping, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function, updated=())
     def taken(*tensors: Tensor, **options: Any) -> Any:
-        assert take is not None
         return take(function(*tensors, **options))
 
     return taken

@@ -17,12 +17,12 @@ from equivcheck.pairs.forward import (
     HOW_TO_CALL,
     HOW_TO_COMPARE,
     Function,
+    Unwrapping,
     adapt_module,
     arguments_of,
     takes_three,
     tensor_of,
     three_times,
-    unwrapping,
 )
 from equivcheck.pairs.kinds import KINDS, Kind, replacement_of
 from equivcheck.pairs.loading import line_of
@@ -77,7 +77,7 @@ def _kind_on(subject: Pair, sample: Case) -> tuple[str, Function, Function, tupl
             # `model_outputs` takes the result of a model apart
             plain = isinstance(result, Tensor) or kind.whole_model
             notes = masks_not_passed(module, partial(arguments_of, inputs, value))
-            return kind.name, inputs, adaptation.outputs if plain else unwrapping(result), notes
+            return kind.name, inputs, adaptation.outputs if plain else Unwrapping.of(result), notes
         errors, raised = errors or trial.errors, raised or trial.raised  # those on the CPU say most
     how = "" if adaptation.inputs or adaptation.outputs else f"; {HOW_TO_CALL}; or {HOW_TO_COMPARE}"
     raise UsageError(f"{subject.reference_name} fits no kind: {'; '.join(errors)}; {fits}{how}") from raised

@@ -59,11 +59,8 @@ class Kind:
 def _heads(case: Case, by_name: Callable[[], bool]) -> Inputs:
     # torch 2.11's cuDNN refuses expanded queries where values are of another size: it orders its output by their strides
     of_queries = "contiguous" if case.layout == "expanded" and case.value_size else case.layout
-    q, *others = qkv(case)
-    q, k, v = (
-        arrange(q, of_queries),
-        *(arrange(x, case.layout) for x in others),
-    )  # (B, H, T, D), (B, H, K, D), (B, H, K, E)
+    laid_out = zip(qkv(case), (of_queries, case.layout, case.layout), strict=True)
+    q, k, v = (arrange(x, layout) for x, layout in laid_out)  # (B, H, T, D), (B, H, K, D), (B, H, K, E)
     return (q, k, v), ("q", "k", "v"), {"output": torch.Size((*q.shape[:-1], v.shape[-1]))}
 
 

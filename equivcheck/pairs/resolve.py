@@ -9,7 +9,7 @@ from equivcheck.pairs.adaptation import Adaptation
 from equivcheck.pairs.candidate_trial import with_candidate_tried
 from equivcheck.pairs.declared_domain import declared_domain
 from equivcheck.pairs.factories import factory_of
-from equivcheck.pairs.forward import adapt, further_results
+from equivcheck.pairs.forward import Unwrapping, adapt
 from equivcheck.pairs.function_kind import as_functions
 from equivcheck.pairs.function_options import takes_qkv
 from equivcheck.pairs.given import Given
@@ -104,7 +104,7 @@ def _tried(subject: Pair, kind: str, allowed: frozenset[str] | None) -> Pair:
             reference=adapt(subject.reference, inputs, outputs),
             notes=notes,
             anchor=anchor,
-            further_results=further_results(outputs),
+            further_results=outputs.further if isinstance(outputs, Unwrapping) else 0,
         )
     if kind not in ("auto", recognised_kind) and not all(KINDS[name].whole_model for name in (kind, recognised_kind)):
         raise UsageError(

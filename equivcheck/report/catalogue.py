@@ -109,7 +109,7 @@ CATALOGUE: tuple[Listed, ...] = (
     Listed("causality", "causality", _ALL, _cases(15, 90, 600)),
     Listed("interface", "interface", _ALL, _cases(4, 12, 100), level=DROP_IN, findings=_all_drop_in(_INTERFACE)),
     Listed("checkpoint", "checkpoint", _MODULES, _cases(4, 20, 100), level=DROP_IN),
-    Listed("errors", "interface", _MODULES, _cases(4, 20, 100), level=DROP_IN, findings=_all_drop_in(_ERRORS)),
+    Listed("errors", "refusals", _MODULES, _cases(4, 20, 100), level=DROP_IN, findings=_all_drop_in(_ERRORS)),
     Listed("limits", "limits", _ALL, _cases(2, 4, 20), level=DROP_IN, findings=_all_drop_in(("rate", "batch"))),
     Listed("purity", "purity", _ALL, _cases(6, 40, 200), findings=_PURITY),
     Listed("layouts", "layouts", _ALL, _cases(3, 10, 100)),

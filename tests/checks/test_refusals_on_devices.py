@@ -8,8 +8,8 @@ from check_cases import PLAIN, pair
 from torch import Tensor
 
 from equivcheck.attention import CausalSelfAttention
-from equivcheck.checks import interface
-from equivcheck.checks.interface import errors
+from equivcheck.checks import refusals
+from equivcheck.checks.refusals import errors
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
 
@@ -33,7 +33,7 @@ def test_an_index_out_of_range_is_a_refusal_on_each_device(device: torch.device)
 
 def test_what_runs_on_the_cpu_is_asked_there() -> None:
     elsewhere = replace(pair(CausalSelfAttention), device=torch.device("meta"))
-    assert interface._without_kernels(elsewhere, PLAIN).device.type == "cpu"
+    assert refusals._without_kernels(elsewhere, PLAIN).device.type == "cpu"
 
 
 class NeedsAGpu(CausalSelfAttention):
@@ -47,4 +47,4 @@ class NeedsAGpu(CausalSelfAttention):
 
 def test_a_kernel_for_gpus_is_asked_where_it_runs() -> None:
     subject: Pair = replace(pair(NeedsAGpu), device=torch.device("meta"))
-    assert interface._without_kernels(subject, PLAIN).device.type == "meta"
+    assert refusals._without_kernels(subject, PLAIN).device.type == "meta"

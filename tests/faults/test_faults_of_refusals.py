@@ -1,4 +1,4 @@
-"""A fault that swallows refusals is seen whatever the original raises, and left out where it refuses nothing."""
+"""A fault that swallows refusals is seen whatever the original raises, and not planted where it refuses nothing."""
 
 from typing import Any
 
@@ -39,8 +39,10 @@ class Limited(Model):
     limited = True
 
 
-@pytest.mark.parametrize(("model", "left_out"), [(Model, True), (Limited, False)])
-def test_swallowed_refusals_are_planted_where_the_original_refuses(model: Any, left_out: bool) -> None:
+@pytest.mark.parametrize(("model", "refuses"), [(Model, False), (Limited, True)])
+def test_swallowed_refusals_are_planted_where_the_original_refuses(model: Any, refuses: bool) -> None:
     report = verify(model, model, device="cpu", profile="quick", checks=["errors", "logits"], dtypes=["float32"])
     assert report.equivalent, report.verdict
-    assert ("refusals-swallowed" in report.sensitivity.without_effect) is left_out
+    assert ("refusals-swallowed" in report.sensitivity.planted) is refuses
+    (errors,) = (result for result in report.results if result.name == "errors")
+    assert errors.outcome == ("equivalent" if refuses else "not applicable")

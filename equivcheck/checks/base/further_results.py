@@ -49,7 +49,7 @@ def _further(
     if value is None:
         return _not_compared(which, "the candidate returns None in its place")
     if gradients and not _is_differentiable(problem):
-        return CaseResult()
+        return CaseResult(judged=False, applies=False)
     with within(f"{which}: ", separator=""):
         return compare(problem)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
+from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import FALSE_ALARM
@@ -31,6 +32,7 @@ __all__ = ["compare_moments", "small_sizes"]
 
 _BATCH, _CALLS = 16384, 4  # 65536 masks: a rate of 0.1 that is really 0.09 is some nine standard errors away
 _WITHIN, _NEIGHBOURS, _SUCCESSIVE = "within a sample", "between neighbours in the batch", "between successive calls"
+_WHAT = "the distribution over masks"
 _NEARLY = 0.1  # a smaller correlation between samples of the original counts as none
 _ROUNDINGS = 16  # roundings between two right implementations of one mean; a statistic needs no sharper budget
 
@@ -48,7 +50,7 @@ def small_sizes(case: Case) -> dict[str, Any]:
     }
 
 
-def compare_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:
+def compare_moments(problem: Problem, reference: nn.Module, candidate: nn.Module) -> CaseResult:
     """Compare the joint distribution of outputs and input gradients with the original's.
 
     Args:
@@ -57,19 +59,20 @@ def compare_moments(problem: Problem, reference: nn.Module, candidate: nn.Module
         candidate: The candidate.
 
     Returns:
-        The worst ratio of a deviation to the deviation that chance allows.
+        The worst ratio of a deviation to the deviation that chance allows; a note if both were compared in float32.
 
     Raises:
         Mismatch: A ratio is above 1.
     """
     try:
-        return _compare(problem, reference, candidate)
+        return CaseResult(_compare(problem, reference, candidate), _WHAT)
     except Mismatch:
         # In half precision on CUDA torch 2.11 draws half of a mask again in its next call. So the two dropouts of an
         # attention depend on each other, in one way if it calls F.dropout twice, and in another beside a kernel.
         if problem.case.dtype not in HALF or max(_of_torch(problem).values()) <= _NEARLY:
             raise
-        return _compare_in_float32(problem, reference, candidate)
+        note = f"judged in float32: torch's own masks of {problem.case.dtype} depend on each other on this device"
+        return CaseResult(_compare_in_float32(problem, reference, candidate), _WHAT, (note,))
 
 
 def _compare_in_float32(problem: Problem, reference: nn.Module, candidate: nn.Module) -> float:

@@ -142,7 +142,7 @@ MODELS = (
     _forward(training_mode_ignored, seen_by=("dropout", "modes")),
     _forward(eval_mode_ignored, seen_by=("modes", "purity"), wrong_at=VALUES),
     _forward(generator_drawn_from, seen_by=("purity",), wrong_at=TRAINING),
-    _forward(refusals_swallowed, seen_by=("errors",)),
+    _forward(refusals_swallowed, seen_by=("errors",), needs="refusals"),
     _module(parameter_renamed, seen_by=("checkpoint",)),
     _module(submodule_not_called, seen_by=("interface",)),
     _forward(one_more_result, seen_by=("interface",)),

@@ -206,7 +206,7 @@ PLANTS = (
     _forward(generator_drawn_from_in_eval, seen_by=("purity", "modes"), wrong_at=TRAINING),
     _forward(generator_reseeded, seen_by=("dropout", "modes")),
     _forward(state_kept_between_calls, seen_by=("purity", "modes"), shows_in=WIDE),
-    _forward(refusals_swallowed, seen_by=("errors",)),
+    _forward(refusals_swallowed, seen_by=("errors",), needs="refusals"),
 )
 IN_A_GPT = (
     _output(
