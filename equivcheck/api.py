@@ -14,21 +14,13 @@ from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import watched
 from equivcheck.supervisor import api
-from equivcheck.supervisor.listener import Listener
+from equivcheck.supervisor.listener import Listener, Silence
 from equivcheck.supervisor.replayed import replayed
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.run import Run
 from equivcheck.supervisor.sealed import NamedPair
 
 __all__ = ["PROFILES", "Listener", "assert_equivalent", "pair_of", "replay", "verify"]
-
-
-class _Silence:
-    def progress(self, stage: str, done: int, total: int) -> None:
-        pass
-
-    def finished(self, result: CheckResult) -> None:
-        pass
 
 
 def verify(
@@ -148,7 +140,7 @@ def verify(
         profile_run=profile_run,
         remembered=remembered,
     )
-    listener, keep = listener or _Silence(), keep or (lambda report: None)
+    listener, keep = listener or Silence(), keep or (lambda report: None)
     pair = pair_of(reference, candidate, kind, device, user_functions, setup, domain)
     if pair is not None:
         return api.verify(pair, request, listener=listener, keep=keep)

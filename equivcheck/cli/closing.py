@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from equivcheck.cli.options import NOT_JUDGED, STATUS, show, show_text
+from equivcheck.cli.options import show, show_text
+from equivcheck.report.exits import exit_status
 from equivcheck.report.outputs import Outputs
 
 if TYPE_CHECKING:
     from equivcheck.report.model import Report
 
-__all__ = ["closed", "status_of"]
+__all__ = ["closed"]
 
 
 def closed(report: "Report", outputs: Outputs, also: Callable[[], None] = lambda: None, *, shows: bool = True) -> int:
@@ -36,11 +37,4 @@ def closed(report: "Report", outputs: Outputs, also: Callable[[], None] = lambda
         show_text("".join(f"{line}\n" for line in github.annotations(report)))
     if failure is not None:
         raise failure
-    return status_of(report)
-
-
-def status_of(report: "Report") -> int:
-    """The exit status of a report: of a shard that saw no difference it is 0, although nothing is equivalent yet."""
-    if report.shard is not None and report.verdict == report.shard.name:
-        return 0
-    return 1 if report.verdict == "unsupported" else STATUS.get(report.verdict, NOT_JUDGED)
+    return exit_status(report)

@@ -25,22 +25,11 @@ from equivcheck.report import streams
 from equivcheck.report.deviations import parse_deviations
 from equivcheck.report.judged import FEEDBACK, Judged, dumps, status_of
 from equivcheck.report.levels import levels_of
-from equivcheck.report.model import CheckResult
 from equivcheck.report.places import place_of
 
 __all__ = ["judge"]
 
 _TIMING_S = 5.0
-
-
-class _Silence:
-    """A listener that shows nothing."""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        pass
-
-    def finished(self, result: CheckResult) -> None:
-        pass
 
 
 @click.command()
@@ -121,6 +110,7 @@ def judge(
     from equivcheck.report import judged_table
     from equivcheck.supervisor import nurseries
     from equivcheck.supervisor.candidates import judge_each
+    from equivcheck.supervisor.listener import Silence
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
 
@@ -157,7 +147,7 @@ def judge(
             pair,
             request,
             given,
-            listener=_Silence(),
+            listener=Silence(),
             timing_seconds=first(timing_seconds, _TIMING_S),
             signals=(signal.SIGINT, signal.SIGTERM),
         ):

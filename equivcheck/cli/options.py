@@ -20,7 +20,6 @@ from equivcheck.runtime.device import DEVICE_TYPES, GPU, allowed
 __all__ = [
     "NOT_JUDGED",
     "SHIPPED",
-    "STATUS",
     "Amount",
     "device_of",
     "device_options",
@@ -42,9 +41,6 @@ __all__ = [
 
 NOT_JUDGED = 2
 """The exit status of a run that could not be judged."""
-
-STATUS = {"equivalent": 0, "different": 1, "insensitive": 1}
-"""The exit status of a verdict; any other one means that the pair could not be judged."""
 
 SHIPPED = ("equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention")
 

@@ -11,7 +11,6 @@ from equivcheck.cli import config as configuration
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
     NOT_JUDGED,
-    STATUS,
     device_of,
     domain_option,
     file_option,
@@ -27,6 +26,8 @@ from equivcheck.report import streams
 from equivcheck.report.places import place_of
 
 __all__ = ["replay"]
+
+_STATUS = {"equivalent": 0, "different": 1}
 
 
 @click.command()
@@ -111,7 +112,7 @@ def replay(
         from equivcheck.supervisor.scripts import script_of
 
         place.save(script_of(named, case_id, results))
-    return STATUS.get(verdict, NOT_JUDGED)
+    return _STATUS.get(verdict, NOT_JUDGED)
 
 
 def _in_words(case_id: str) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from equivcheck.report.model import CheckResult
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "Silence"]
 
 
 class Listener(Protocol):
@@ -17,3 +17,13 @@ class Listener(Protocol):
     def progress(self, stage: str, done: int, total: int) -> None: ...
 
     def finished(self, result: CheckResult) -> None: ...
+
+
+class Silence:
+    """A listener that does nothing."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def finished(self, result: CheckResult) -> None:
+        """Do nothing."""

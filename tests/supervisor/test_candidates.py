@@ -11,6 +11,7 @@ from equivcheck.report.judged import Judged
 from equivcheck.supervisor import api
 from equivcheck.supervisor.candidates import Given, judge_each
 from equivcheck.supervisor.interrupts import listening
+from equivcheck.supervisor.listener import Silence
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.sealed import NamedPair
 
@@ -46,12 +47,6 @@ class Stale(CausalSelfAttention):
         return self.last.clone()
 """
 REQUEST = Request(profile="quick", checks=("output",), dtypes=("float32",))
-
-
-class Silence:
-    def progress(self, stage: str, done: int, total: int) -> None: ...
-
-    def finished(self, result: object) -> None: ...
 
 
 @pytest.fixture(scope="module")
