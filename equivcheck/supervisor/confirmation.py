@@ -1,6 +1,7 @@
 """The verdict on a case of which a process died: the case is run again in a fresh process, alone."""
 
 import math
+from dataclasses import replace
 
 from equivcheck.report.outcomes import CaseOutcome, Searched
 from equivcheck.supervisor.deaths import Death, confirmed, death_of
@@ -12,6 +13,7 @@ __all__ = ["Confirmation", "death_outcome"]
 
 _MOST_OF_REFERENCE = 3  # deaths of the original in one class, after which the class is left
 _MOST_IN_ALL = 9  # deaths in a run, after which one is enough to leave a class
+_MOST_FORGIVEN = 2  # deaths in a run that no second process repeats, in code of the original or of equivcheck
 _SLOW = 0.5  # of the time limit: a case that takes so long alone is slow; a faster one hung for another reason
 
 
@@ -30,12 +32,12 @@ class Confirmation:
         """
         self._pool = pool
         self.gaps: list[str] = []
-        self._of_reference = 0
+        self._of_reference = self._forgiven = 0
 
     def begin(self) -> None:
         """Forget the deaths of the run before."""
         self.gaps.clear()
-        self._of_reference = 0
+        self._of_reference = self._forgiven = 0
 
     def settle(self, worker: Worker, piece: Piece, case: str, death: Death) -> None:
         """Run a case again in a fresh process, alone, and put its outcome into the journal of its piece.
@@ -69,7 +71,21 @@ class Confirmation:
         if death.how == "hang" and alone.seconds > _SLOW * self._pool.times.limit_s(worker.work, piece.check):
             reason = f"{case} took {alone.seconds:.0f} s: raise --case-seconds"
             self._gap(piece, case, f"not judged: {reason}")
-        elif death.side == "candidate" and self._repeats(worker, piece, case):
+        elif death.outside and death.side != "candidate":
+            self._of_another_process(piece, case, outcome)
+        else:
+            self._once(worker, piece, case, death, outcome)
+
+    def _of_another_process(self, piece: Piece, case: str, outcome: CaseOutcome | None) -> None:
+        """Take the outcome of a case whose first process was ended from outside."""
+        self._pool.ended_outside()
+        if outcome is not None:
+            piece.journal[case] = outcome
+
+    def _once(self, worker: Worker, piece: Piece, case: str, death: Death, alone: CaseOutcome | None) -> None:
+        """Judge a case of which a process died that answers alone: by what ran before it, or by the second run."""
+        again = self._again(worker, piece, case)
+        if death.side == "candidate" and again is not None and again.side == "candidate":
             count = sum(len(done.journal) for done in worker.history)
             piece.journal[case] = death_outcome(
                 case,
@@ -78,17 +94,20 @@ class Confirmation:
                 "alone it does not",
             )
         elif death.outside:
-            self._pool.ended_outside()
-            if outcome is not None:
-                piece.journal[case] = outcome
+            self._of_another_process(piece, case, alone)
         else:
-            side = death.side or "original"
-            self._gap(
-                piece, case, f"not judged: the process that ran the {side} {death.description} once, and not again"
-            )
+            who = f"the process that ran the {death.side or 'original'} {death.description}"
+            if again is not None:
+                self._gap(piece, case, f"not judged: {who}, and again after the same cases; alone it does not")
+            elif death.side == "candidate" or alone is None or self._forgiven >= _MOST_FORGIVEN:
+                self._gap(piece, case, f"not judged: {who} once, and not again")
+            else:
+                self._forgiven += 1
+                note = f"{who} once: judged in a second process"
+                piece.journal[case] = replace(alone, notes=(*alone.notes, note))
 
-    def _repeats(self, worker: Worker, piece: Piece, case: str) -> bool:
-        """Whether a process that runs the pieces of the dead one dies as well, in the candidate's code."""
+    def _again(self, worker: Worker, piece: Piece, case: str) -> Death | None:
+        """The death of a process that runs the pieces of the dead one, if it dies as well."""
         other = self._pool.start()
         try:
             for done in worker.history:
@@ -104,8 +123,8 @@ class Confirmation:
                 )
                 self._pool.wait(asked)
                 if asked.died:
-                    return death_of(asked).side == "candidate"
-            return False
+                    return death_of(asked)
+            return None
         finally:
             self._pool.leave(other)
 
