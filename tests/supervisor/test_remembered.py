@@ -75,7 +75,7 @@ def judged(candidate: Any, **options: Any) -> tuple[Report, Recorder]:
 
 def of_drawn_cases(report: Report) -> dict[str, Any]:
     content = without_times(dumps(report))
-    for name in ("remembered", "verdict", "equivalent", "levels"):
+    for name in ("remembered", "verdict", "equivalent", "levels", "differences", "exit_status", "exit_reason"):
         del content[name]
     return content
 
