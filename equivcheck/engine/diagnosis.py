@@ -24,8 +24,9 @@ from equivcheck.pairs.function_module import FunctionModule
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, running
+from equivcheck.report.diagnosis import Cause
 
-__all__ = ["Reading", "attention", "explanation"]
+__all__ = ["Reading", "attention", "causes"]
 
 _CASES = 6  # failing ones that one reading must explain, all of them
 _SAME = 1e-9  # of the largest value, in float64
@@ -125,8 +126,8 @@ def attention(
     return y.masked_fill(empty, 0.0) if reading.empty == "zero" else y
 
 
-def explanation(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> str:
-    """The whole difference in one sentence if one reading explains it; else an empty string.
+def causes(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> tuple[Cause, ...]:
+    """The readings that explain the whole difference; none if none does.
 
     Args:
         subject: The pair; only functions have readings.
@@ -134,27 +135,27 @@ def explanation(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> st
         gradients: Whether the reading must explain the gradients, too.
     """
     if not subject.traits.function or not failed:
-        return ""
+        return ()
     some = [case for case in failed if not (case.training and case.attn_pdrop)]
     # the smallest, and the largest: many readings fit small ones
     some = [*some[:1], *sorted(some[1:], key=lambda c: -c.seq_len * (c.kv_len or c.seq_len))][:_CASES]
     bases = [r for r in _usual() if all(_follows(subject, case, r) for case in some)] if some else []
     if not bases or all(_explains(subject, case, bases[0], gradients) for case in some):
-        return ""
+        return ()
     # the original may follow several readings on these cases: the simplest difference is one choice from any of them
     tried = sorted(((base, *other) for base in bases for other in base.others()), key=lambda t: len(t[1]))
-    differences: dict[str, int] = {}
+    explained: dict[str, tuple[int, Cause]] = {}
     for base, choices, reading in tried:
-        if min(differences.values(), default=len(choices)) < len(choices):
+        if min((count for count, _ in explained.values()), default=len(choices)) < len(choices):
             break
         if any(_differ(subject, case, base, reading) for case in some) and all(
             _explains(subject, case, reading, gradients) for case in some
         ):
             candidate_words, reference_words = ([_CHOICES[c][getattr(r, c)] for c in choices] for r in (reading, base))
-            differences[f"{', and '.join(candidate_words)}; in the original {', and '.join(reference_words)}"] = len(
-                choices
-            )
-    return "the whole difference: " + ", or: ".join(differences) if differences else ""
+            words = f"{', and '.join(candidate_words)}; in the original {', and '.join(reference_words)}"
+            chosen = {choice: getattr(reading, choice) for choice in choices}
+            explained.setdefault(words, (len(choices), Cause("+".join(choices), words, chosen)))
+    return tuple(cause for _, cause in explained.values())
 
 
 def _usual() -> Iterator[Reading]:

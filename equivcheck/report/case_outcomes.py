@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from equivcheck.report.diagnosis import Diagnosis
+
 __all__ = ["CaseOutcome", "Searched"]
 
 
@@ -66,7 +68,7 @@ class Searched:
     minimal: str | None = None  # the smallest case that fails
     stopped: bool = False  # whether time ran out
     seconds: float = 0.0  # of work, all processes together
-    explained: str = ""  # the whole difference in one sentence, if it is known
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)  # of the smallest case
     level: str = ""  # the level of the difference, if evidence gives another one than the check's
 
     def add(self, outcome: CaseOutcome) -> None:

@@ -1,5 +1,6 @@
 """The differences of a report for programs: one flat object for each, with every fact in a field of its own."""
 
+from dataclasses import asdict
 from typing import Any
 
 from equivcheck.report.levels import LEVELS
@@ -12,12 +13,24 @@ NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf",
 """The JSON Schema of a number."""
 
 _NUMBER_OR_NONE: dict[str, Any] = {"anyOf": [{"type": "null"}, NUMBER]}
+_CAUSE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"id": {"type": "string"}, "words": {"type": "string"}, "parameters": {"type": "object"}},
+    "required": ["id", "words", "parameters"],
+    "additionalProperties": False,
+}
 FIELDS: dict[str, dict[str, Any]] = {
     "level": {"enum": ["", *LEVELS], "description": "The level; empty if it has none."},
     "check": {"type": "string", "description": "The check that saw it."},
     "finding": {"type": "string", "description": "The part of the property that fails; empty for the main part."},
     "stage": {"type": "string", "description": "forward, backward, exception or process; empty for another property."},
-    "module": {"type": ["null", "string"], "description": "The submodule whose parameter has the wrong gradient."},
+    "cause": {"anyOf": [{"type": "null"}, _CAUSE], "description": "The cause, if one is known."},
+    "rivals": {"type": "array", "items": _CAUSE, "description": "Other causes that fit as well."},
+    "region": {"type": "string", "description": "The condition under which cases fail; empty if it is not known."},
+    "module": {
+        "type": ["null", "string"],
+        "description": "The first submodule that leaves its budget, or the one whose parameter has the wrong gradient.",
+    },
     "tensor": {"type": ["null", "string"], "description": "The worst tensor, if tensors were compared."},
     "index": {"type": "array", "items": {"type": "integer"}, "description": "The index of its worst element."},
     "candidate": {**_NUMBER_OR_NONE, "description": "The candidate's value there."},
@@ -57,11 +70,15 @@ def differences(report: Report) -> list[dict[str, Any]]:
 def difference(result: CheckResult, finding: Finding) -> dict[str, Any]:
     """One difference of a check."""
     example = finding.counterexample
+    causes = [asdict(cause) for cause in example.diagnosis.causes]
     return {
         "level": finding.level,
         "check": result.name,
         "finding": finding.name,
         "stage": example.stage,
+        "cause": next(iter(causes), None),
+        "rivals": causes[1:],
+        "region": example.diagnosis.region,
         "module": example.module or None,
         "tensor": example.tensor or None,
         "index": list(example.index),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equivcheck.report.catalogue import SCREEN, is_listed, levels_known, listed
+from equivcheck.report.diagnosis import Diagnosis
 from equivcheck.report.levels import LEVELS, outcome_at, required_of
 from equivcheck.report.shard import Shard
 from equivcheck.report.time_spent import TimeSpent
@@ -53,10 +54,13 @@ class Counterexample:
     error: float | None = None
     allowed: float | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)  # of the case, by name; empty if its process died
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
 
     @property
     def module(self) -> str:
-        """The submodule whose parameter has the wrong gradient; empty if the tensor belongs to none."""
+        """The submodule in which the difference begins, else that whose parameter has the wrong gradient, else empty."""
+        if self.diagnosis.module:
+            return self.diagnosis.module
         return self.tensor.removeprefix(GRADIENT).rpartition(".")[0] if self.tensor.startswith(GRADIENT) else ""
 
 

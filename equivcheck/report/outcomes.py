@@ -116,7 +116,8 @@ def _finding(check: str, searched: Searched, replay: str) -> Finding:
     """The finding of one round, with its smallest case."""
     assert searched.minimal is not None, "the round has failed"
     smallest = searched.failed[searched.minimal]
-    message = f"{smallest.failed}\n  {searched.explained}" if searched.explained else str(smallest.failed)
+    known = searched.diagnosis
+    message = "\n  ".join([*known.first_lines, str(smallest.failed), *known.last_lines])
     level = searched.level or level_at(check, smallest.finding)
     example = Counterexample(
         smallest.case,
@@ -124,6 +125,7 @@ def _finding(check: str, searched: Searched, replay: str) -> Finding:
         replay.replace("CASE", smallest.case),
         smallest.ratio,
         stage=_stage(smallest),
+        diagnosis=searched.diagnosis,
         **{**smallest.spot, **{name: tuple(smallest.spot.get(name, ())) for name in ("index", "row")}},
     )
     return Finding(smallest.finding, level, "different", example)

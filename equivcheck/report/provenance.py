@@ -24,6 +24,7 @@ OF_THE_VERDICT = (
     "report/catalogue.py",
     "report/chosen_checks.py",
     "report/deviations.py",
+    "report/diagnosis.py",
     "report/implementation_files.py",
     "report/installed_packages.py",
     "report/levels.py",

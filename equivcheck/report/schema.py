@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from equivcheck.report.diagnosis import Cause, Diagnosis
 from equivcheck.report.differences import FIELDS, NUMBER
 from equivcheck.report.exits import EXITS
 from equivcheck.report.files import write_whole
@@ -121,6 +122,22 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "error": "The distance of the candidate from the oracle.",
         "allowed": "How much of it rounding may explain.",
         "fields": "The fields of the case, by name; empty if its process died.",
+        "diagnosis": "Its cause, region and place, if they are known.",
+    },
+    Diagnosis: {
+        "causes": "The causes that fit all that was compared.",
+        "region": "The condition under which cases fail; empty if it is not known.",
+        "tried": "The values that fail and that pass, from which the region was read.",
+        "module": "The first submodule whose output or gradient leaves its budget; empty if it is not known.",
+        "layers": "The ratio of each submodule that was looked at, given the original's input, in the order of execution.",
+        "largest_case": "The id of the case that fails with the largest ratio; empty if it is this one.",
+        "largest_ratio": "That ratio.",
+        "plainly": "The difference on the case in an ordinary call, if that shows one as well.",
+    },
+    Cause: {
+        "id": "The name of the fault.",
+        "words": "The fault in words.",
+        "parameters": "Its parameters, by name.",
     },
     Sensitivity: {
         "planted": "The faults that were planted.",

@@ -36,13 +36,13 @@ OF_SHARDS: dict[type[Any], dict[str, str]] = {
         "minimal": "Id of the smallest case that fails; null if none does.",
         "stopped": "Whether time ran out.",
         "seconds": "How long that took.",
-        "explained": "The whole difference in one sentence, if it is known.",
+        "diagnosis": "Its cause, region and place, if they are known.",
         "level": "The level of the difference, if evidence gives another one than the check's.",
     },
     FurtherFinding: {
         "check": "The check.",
         "smallest": "The outcome of the smallest case.",
-        "explained": "The whole difference in one sentence, if it is known.",
+        "diagnosis": "Its cause, region and place, if they are known.",
         "level": "The level of the difference, if evidence gives another one than the check's.",
     },
     ShardFault: {

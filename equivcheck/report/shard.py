@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from equivcheck.report.case_outcomes import CaseOutcome, Searched
+from equivcheck.report.diagnosis import Diagnosis
 
 __all__ = ["FurtherFinding", "PlannedCheck", "Shard", "ShardCoverage", "ShardFault", "ShardPiece"]
 
@@ -30,7 +31,7 @@ class ShardPiece:
     minimal: str | None = None
     stopped: bool = False
     seconds: float = 0.0
-    explained: str = ""
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
     level: str = ""
 
     def searched(self) -> Searched:
@@ -39,7 +40,7 @@ class ShardPiece:
             minimal=self.minimal,
             stopped=self.stopped,
             seconds=self.seconds,
-            explained=self.explained,
+            diagnosis=self.diagnosis,
             level=self.level,
         )
         for outcome in self.outcomes:
@@ -49,17 +50,17 @@ class ShardPiece:
 
 @dataclass(frozen=True)
 class FurtherFinding:
-    """A difference of a check behind its first one: the smallest case, with its explanation."""
+    """A difference of a check behind its first one: the smallest case, with its diagnosis."""
 
     check: str
     smallest: CaseOutcome
-    explained: str = ""
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
     level: str = ""
 
     def searched(self) -> Searched:
         """The round in which it was seen, with this case alone."""
         case = self.smallest.case
-        return Searched(failed={case: self.smallest}, minimal=case, explained=self.explained, level=self.level)
+        return Searched(failed={case: self.smallest}, minimal=case, diagnosis=self.diagnosis, level=self.level)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from equivcheck.report.catalogue import level_at, passing_over
+from equivcheck.report.diagnosis import Diagnosis
 from equivcheck.report.levels import VALUES
 from equivcheck.report.outcomes import Searched
 from equivcheck.supervisor.deaths import Lost
@@ -63,7 +65,7 @@ class Differences:
         smallest = searched.failed[searched.minimal]
         others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
         if in_words:
-            searched.explained = self._explained(name, [searched.minimal, *others])
+            searched.diagnosis = self._diagnosis(name, [searched.minimal, *others])
         level = level_at(name, smallest.finding)
         numbers = math.isfinite(math.inf if smallest.ratio is None else smallest.ratio)
         if level in ("", VALUES) or not (numbers or smallest.origin.startswith("Raised")):
@@ -71,14 +73,13 @@ class Differences:
         with suppress(Lost):
             if plainly := str(self.workers.answer("plainly", case=searched.minimal)):
                 searched.level = VALUES
-                lines = [searched.explained, f"in an ordinary call, too: {plainly}"]
-                searched.explained = "\n  ".join(line for line in lines if line)
+                searched.diagnosis = replace(searched.diagnosis, plainly=plainly)
 
-    def _explained(self, check: str, cases: Sequence[str]) -> str:
+    def _diagnosis(self, check: str, cases: Sequence[str]) -> Diagnosis:
         try:
-            return str(self.workers.answer("explain", check=check, cases=cases))
+            return Diagnosis.of(self.workers.answer("explain", check=check, cases=cases))
         except Lost:
-            return ""
+            return Diagnosis()
 
 
 def together(pieces: Sequence[Piece]) -> Searched:
@@ -87,12 +88,12 @@ def together(pieces: Sequence[Piece]) -> Searched:
 
 
 def first_failing(classes: Sequence[Searched]) -> Searched:
-    """The cases of classes, up to the first that fails, with the explanation of its difference if it has one."""
+    """The cases of classes, up to the first that fails, with the diagnosis of its difference if it has one."""
     searched = Searched()
     for one in classes:
         searched.take(one)
         if one.minimal is not None:
-            searched.explained, searched.level = one.explained, one.level
+            searched.diagnosis, searched.level = one.diagnosis, one.level
             break
     return searched
 

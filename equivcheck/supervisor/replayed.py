@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from equivcheck.report.diagnosis import Diagnosis
 from equivcheck.report.model import CheckResult
 from equivcheck.report.outcomes import CaseOutcome, Searched, check_result
 
@@ -15,7 +16,7 @@ def replayed(answers: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
     results = []
     for one in answers:
         outcome = CaseOutcome.of(one["outcome"])
-        searched = Searched(seconds=one["seconds"], explained=one["explained"])
+        searched = Searched(seconds=one["seconds"], diagnosis=Diagnosis.of(one["diagnosis"]))
         searched.add(outcome)
         searched.minimal = outcome.case if outcome.failed is not None else None
         result = check_result(one["name"], searched, planned=1, judges=one["judges"], replay=one["replay"], refused={})

@@ -52,7 +52,7 @@ def recorded(
             piece for name, of_check in pieces.items() for piece in _recorded_pieces(name, of_check, searched.get(name))
         ),
         further=tuple(
-            FurtherFinding(name, one.failed[one.minimal], one.explained, one.level)
+            FurtherFinding(name, one.failed[one.minimal], one.diagnosis, one.level)
             for name, rounds in further.items()
             for one in rounds
             if one.minimal is not None
@@ -100,7 +100,7 @@ def _recorded_pieces(name: str, pieces: Sequence[Piece], searched: Searched | No
                 of.minimal,
                 of.stopped,
                 of.seconds,
-                explains.explained,
+                explains.diagnosis,
                 explains.level,
             )
         )

@@ -15,7 +15,7 @@ from equivcheck.checks import CHECKS, CaseResult, Check
 from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.covering import chosen
-from equivcheck.engine.diagnosis import explanation
+from equivcheck.engine.diagnosis import causes
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
 from equivcheck.engine.remembered_cases import standing
@@ -27,6 +27,7 @@ from equivcheck.engine.strata import classes
 from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
+from equivcheck.report.diagnosis import Diagnosis
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.file_access import Access
@@ -146,10 +147,11 @@ class Judge(Planned):
             return outcome_of(parsed, mismatch).plain()
         return outcome_of(parsed, search.passed[parsed]).plain()
 
-    def explain(self, check: str, cases: Sequence[str]) -> str:
-        """The whole difference in one sentence if it is known; the smallest failing case comes first."""
+    def explain(self, check: str, cases: Sequence[str]) -> dict[str, Any]:
+        """The diagnosis of a difference; the smallest failing case comes first."""
+        failed = [Case.parse(case) for case in cases]
         with clock.in_stage(round_of(check)[0]):
-            return explanation(self.subject, [Case.parse(case) for case in cases], gradients=check != "output")
+            return Diagnosis(causes=causes(self.subject, failed, gradients=check != "output")).plain()
 
     def replay(self, case: str, checks: Sequence[str] | None, require_backend: Sequence[str]) -> list[dict[str, Any]]:
         """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
@@ -159,14 +161,14 @@ class Judge(Planned):
         for name, check in self._checks.items():
             began = time.monotonic()
             outcome = self.one(name, parsed.id)
-            explained = self.explain(name, [parsed.id]) if outcome["failed"] is not None else ""
+            diagnosis = self.explain(name, [parsed.id]) if outcome["failed"] is not None else Diagnosis().plain()
             answers.append(
                 {
                     "name": name,
                     "judges": check.judges,
                     "replay": replay_line(self.subject, check),
                     "outcome": outcome,
-                    "explained": explained,
+                    "diagnosis": diagnosis,
                     "seconds": time.monotonic() - began,
                 }
             )

@@ -91,20 +91,20 @@ def message_of(reference: Any, candidate: Any, check: str = "output", device: st
 def test_the_reading_that_is_the_whole_difference_is_named(
     check: str, reference: Any, candidate: Any, named: str
 ) -> None:
-    assert re.search(f"the whole difference: .*{named}", message_of(reference, candidate, check))
+    assert re.search(f"cause: .*{named}", message_of(reference, candidate, check))
 
 
 @pytest.mark.gpu
 def test_a_difference_is_named_on_a_gpu_too(device: str) -> None:
     """There the original's truth is found on the CPU, and the readings' on the GPU."""
-    assert "the whole difference: " in message_of(original, bottom_right, device=device)
+    assert "cause: " in message_of(original, bottom_right, device=device)
 
 
 def test_nothing_is_named_where_no_reading_is_the_whole_difference() -> None:
     def wrong(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
         return original(q, k, v, **options) * 1.01
 
-    assert "the whole difference" not in message_of(original, wrong)
+    assert "cause: " not in message_of(original, wrong)
 
 
 def test_a_right_function_with_all_options_is_equivalent() -> None:

@@ -127,8 +127,8 @@ class StubWorkers:
             for (name, number, strength), of in left.items()
         ]
 
-    def _answer_explain(self, check: str, cases: Sequence[str]) -> str:
-        return f"explained by {len(cases)} cases"
+    def _answer_explain(self, check: str, cases: Sequence[str]) -> dict[str, Any]:
+        return {"region": f"{len(cases)} cases fail"}
 
     def _answer_plainly(self, case: str) -> str:
         return "it differs plainly" if sum(map(ord, case)) % 2 else ""
