@@ -104,7 +104,9 @@ class _Carried:
             gradients = torch.autograd.grad(
                 [root for root, _ in roots], list(leaves.values()), [value for _, value in roots], allow_unused=True
             )
-        return dict(zip(leaves, gradients, strict=True))
+        # parameters that a module was given after the transfer, such as those of an adapter
+        later = {name: value for name, value in values.items() if name not in candidate_state}
+        return dict(zip(leaves, gradients, strict=True)) | later
 
     def over(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of the reference's parameters by the candidate's names, by the transfer, which is linear in them."""

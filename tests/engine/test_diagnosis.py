@@ -11,7 +11,7 @@ from torch import Tensor
 
 import equivcheck
 from equivcheck.adapters.kernels import heads_last
-from equivcheck.engine.diagnosis import Reading, attention
+from equivcheck.engine.causes.options import Reading, attention
 
 
 def original(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:

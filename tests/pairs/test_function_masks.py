@@ -10,7 +10,7 @@ import equivcheck
 from equivcheck.cases.case import Case
 from equivcheck.cases.tensors import attn_mask
 from equivcheck.cases.words import MASKS
-from equivcheck.engine.diagnosis import Reading, attention
+from equivcheck.engine.causes.options import Reading, attention
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.model import Report
 

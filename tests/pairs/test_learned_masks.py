@@ -10,7 +10,7 @@ from torch import Tensor
 
 import equivcheck
 from equivcheck.cases.case import Case
-from equivcheck.engine.diagnosis import Reading, attention
+from equivcheck.engine.causes.options import Reading, attention
 from equivcheck.pairs.function_module import FunctionModule
 from equivcheck.pairs.resolve import resolve
 from equivcheck.report.model import Report

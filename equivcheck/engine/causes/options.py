@@ -1,4 +1,4 @@
-"""Why a function differs: readings of the problem are tried, and one that explains the whole difference is named.
+"""Causes of functions: readings of the problem are tried, and one that explains the whole difference is named.
 
 A reading is attention in plain operations with every choice fixed: the alignment of the causal mask, the meaning of
 True, the key head that a query head reads, the output of a query that sees no key. The readings that the original
@@ -26,7 +26,7 @@ from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, ensure_foreign, running
 from equivcheck.report.diagnosis import Cause
 
-__all__ = ["Reading", "attention", "causes"]
+__all__ = ["Reading", "attention", "causes_of_options"]
 
 _CASES = 6  # failing ones that one reading must explain, all of them
 _SAME = 1e-9  # of the largest value, in float64
@@ -126,7 +126,7 @@ def attention(
     return y.masked_fill(empty, 0.0) if reading.empty == "zero" else y
 
 
-def causes(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> tuple[Cause, ...]:
+def causes_of_options(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> tuple[Cause, ...]:
     """The readings that explain the whole difference; none if none does.
 
     Args:
