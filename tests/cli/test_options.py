@@ -117,7 +117,9 @@ def test_every_option_arrives(judge: Judge) -> None:
     }
 
 
-@pytest.mark.parametrize("options", [["--no-remembered"], ["--json", "x"], ["--junit", "x"], ["--report", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--no-remembered"], ["--json", "x"], ["--junit", "x"], ["--sarif", "x"], ["--report", "x"]]
+)
 def test_evidence_begins_without_remembered_cases(judge: Judge, options: list[str]) -> None:
     main(["verify", *options])
     ((_, given),) = judge.calls
