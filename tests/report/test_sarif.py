@@ -100,7 +100,7 @@ def test_a_run_that_is_not_green_has_a_result_with_the_reason(
     assert run["properties"]["exit_reason"] == rule
 
 
-def test_an_equivalent_run_has_no_results_and_a_declared_difference_is_none() -> None:
+def test_an_equivalent_run_and_a_declared_difference_have_no_results() -> None:
     assert run_of(report_of(OUTPUT, GRADIENTS))["results"] == []
     assert run_of(report_of(OUTPUT, replace(BROKEN, name="gradients", outcome="deviation")))["results"] == []
 
