@@ -128,7 +128,7 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
     judge.answer = tuple(replace(result, detail="error 1e-7, budget 2e-7") for result in results)
     assert main(["replay", CASE, "a:A", "b:B", "--check", "output", "--kind", "module"]) == status
     options = {"kind": "module", "device": "auto", "checks": ("output",), "require_backend": ()}
-    options |= {"case_seconds": None, "setup": None}
+    options |= {"case_seconds": None, "setup": None, "max_memory_ratio": None}
     assert judge.calls == [(("a:A", "b:B", CASE), options)]
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith(verdict)
