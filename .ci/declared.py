@@ -66,7 +66,7 @@ def hold(programs: Path, where: Path) -> str:
     if report["verdict"] != "equivalent" or not sensitivity["planted"] or sensitivity["survived"]:
         sys.exit(f"{printed}\nthe verdict is {report['verdict']}; survived: {sensitivity['survived']}")
     run(equivcheck, "--help", cwd=where)
-    for kind in ("table", "markdown", "html", "junit"):
+    for kind in ("table", "markdown", "html", "junit", "sarif"):
         run(equivcheck, "report", "--format", kind, "--out", f"report.{kind}", "report.json", cwd=where)
     run(
         equivcheck, "gate", "report.json", cwd=where, allowed=(0, 1)

@@ -13,6 +13,7 @@ from equivcheck.report.model import CheckResult, Deviation, Report
 from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import watched
+from equivcheck.runtime.memory_limit import memory_limit
 from equivcheck.supervisor import api
 from equivcheck.supervisor.listener import Listener, Silence
 from equivcheck.supervisor.replayed import replayed
@@ -46,6 +47,7 @@ def verify(
     strict: bool = False,
     jobs: int | None = 1,
     require_backend: Sequence[str] = (),
+    max_memory_ratio: float | None = None,
     case_seconds: float | None = None,
     worker_memory: float | None = None,
     setup: str | None = None,
@@ -88,6 +90,8 @@ def verify(
         jobs: How many processes run a pair of import strings; None for as many as suit the machine. The cases stay the
             same.
         require_backend: The kernel that must run, as `flash` or, in one dtype, as `bfloat16=flash`.
+        max_memory_ratio: How many times the original's peak memory the candidate's may be, by the check `memory`, which
+            runs where this is given.
         case_seconds: The time in s after which the process of a case is ended; by default 60 s, or 20 times the slowest
             so far.
         worker_memory: How many bytes a process may use; by default 80 % of what is free.
@@ -126,6 +130,7 @@ def verify(
         seed=seed,
         dtypes=dtypes or DTYPES,
         require_backend=require_backend,
+        max_memory_ratio=memory_limit(max_memory_ratio, "max_memory_ratio"),
         deviations=deviations or {},
         strict=strict,
         max_seconds=max_seconds,
@@ -217,6 +222,7 @@ def replay(
     transfer: Given = None,
     oracle: Given = None,
     require_backend: Sequence[str] = (),
+    max_memory_ratio: float | None = None,
     domain: Given = None,
     in_process: bool = False,
 ) -> tuple[CheckResult, ...]:
@@ -235,6 +241,7 @@ def replay(
         transfer: See `config`.
         oracle: See `config`.
         require_backend: The kernel that must run, as in `verify`.
+        max_memory_ratio: The limit of memory, as in `verify`.
         domain: The domain of the run that found the case, as in `verify`: the pair is loaded with cases in it.
         in_process: Whether import strings run in this process, too: for debuggers.
 
@@ -246,8 +253,9 @@ def replay(
     """
     user_functions = {"config": config, "inputs": inputs, "outputs": outputs, "transfer": transfer, "oracle": oracle}
     pair = None if in_process else pair_of(reference, candidate, kind, device, user_functions, None, domain)
+    limit = memory_limit(max_memory_ratio, "max_memory_ratio")
     if pair is not None:
-        return api.replay(pair, case_id, checks=checks, require_backend=require_backend)
+        return api.replay(pair, case_id, checks=checks, require_backend=require_backend, max_memory_ratio=limit)
     from equivcheck.cases.case import Case  # torch, which a pair of import strings does not need here
     from equivcheck.worker.judge import Judge
 
@@ -255,7 +263,7 @@ def replay(
     with watched() as access:
         judge = Judge(access)
         judge.load(reference, candidate, kind, device, user_functions, domain=domain)
-        return replayed(judge.replay(case.id, checks, require_backend))
+        return replayed(judge.replay(case.id, checks, require_backend, limit))
 
 
 def assert_equivalent(reference: Any, candidate: Any, **options: Any) -> Report:

@@ -205,6 +205,7 @@ def test_the_action_verifies_and_leaves_the_report(
             "report.html",
             "report.json",
             "report.md",
+            "report.sarif",
         ]
         assert json.loads((folder / "report.json").read_text())["seed"] == 3
         assert (tmp_path / "summary.md").read_text().startswith("# equivcheck: equivalent")

@@ -47,6 +47,7 @@ WITHOUT_TORCH = (
     "equivcheck.report.codec",
     "equivcheck.report.html",
     "equivcheck.report.junit",
+    "equivcheck.report.sarif",
     "equivcheck.report.table",
     "equivcheck.supervisor.api",
     "equivcheck.supervisor.merging",

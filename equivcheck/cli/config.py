@@ -16,6 +16,7 @@ from equivcheck.report.files import read_bounded
 from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import Deviation
 from equivcheck.report.outcomes import DTYPES
+from equivcheck.runtime.memory_limit import memory_limit
 
 __all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
@@ -46,6 +47,7 @@ class Config:
     seed: int | None = None
     max_seconds: float | None = None
     case_seconds: float | None = None
+    max_memory_ratio: float | None = None  # the limit of the candidate's peak memory, in times of the original's
     setup: str | None = None  # the import string of a function that each process calls first
     config: str | None = None  # import strings, described in `equivcheck.pairs.adaptation`
     inputs: str | None = None
@@ -125,6 +127,11 @@ def _value(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
             raise _refusal(where, key, value, "a number of seconds above 0")
         return float(value)
+    elif key == "max_memory_ratio":
+        try:
+            return memory_limit(value)
+        except UsageError:
+            raise _refusal(where, key, value, "a finite number above 0") from None
     elif key in ("kind", "profile", "min_profile"):
         allowed = KINDS if key == "kind" else PROFILES
         if value not in allowed:

@@ -27,6 +27,7 @@ __all__ = [
     "file_option",
     "first",
     "import_from_here",
+    "memory_option",
     "of_a_pair",
     "options_of_a_pair",
     "output_files",
@@ -121,6 +122,12 @@ def domain_option(command: F) -> F:
     """Give `command` the option for the domain."""
     text = "Where the original is meant to run: 'head_size in (64, 128)'."
     return click.option("--domain", metavar="EXPR", help=text)(command)
+
+
+def memory_option(command: F) -> F:
+    """Give `command` the limit of the candidate's memory."""
+    text = "The candidate's peak memory, at most so many times the original's: the check memory."
+    return click.option("--max-memory-ratio", type=Amount("times"), metavar="R", help=text)(command)
 
 
 def of_a_pair(command: F) -> F:

@@ -16,6 +16,7 @@ from equivcheck.cli.options import (
     file_option,
     first,
     import_from_here,
+    memory_option,
     of_a_pair,
     pair_of,
     show_text,
@@ -35,6 +36,7 @@ _STATUS = {"equivalent": 0, "different": 1}
 @click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
 @file_option("--script", "script_file", "FILE", "Write the first difference of values as a script of torch alone.")
 @domain_option
+@memory_option
 @of_a_pair
 def replay(
     case_id: str,
@@ -47,6 +49,7 @@ def replay(
     device: str | None,
     checks: tuple[str, ...],
     require_backend: tuple[str, ...],
+    max_memory_ratio: float | None,
     **adaptation: str | None,
 ) -> int:
     """Compare a pair on the one case CASE_ID of a counterexample, and show the comparison of each check that fails.
@@ -71,6 +74,7 @@ def replay(
         device=where,
         checks=checks,
         require_backend=require_backend,
+        max_memory_ratio=max_memory_ratio,
         functions=functions,
         setup=None if in_process else config.setup,
     )
@@ -89,6 +93,7 @@ def replay(
                 device=where,
                 checks=checks or None,
                 require_backend=require_backend,
+                max_memory_ratio=max_memory_ratio,
                 domain=meant,
                 in_process=True,
                 **functions,
@@ -103,6 +108,7 @@ def replay(
             case_id,
             checks=checks or None,
             require_backend=require_backend,
+            max_memory_ratio=max_memory_ratio,
             case_seconds=config.case_seconds,
             signals=(signal.SIGINT, signal.SIGTERM),
         )

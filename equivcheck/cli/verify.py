@@ -20,6 +20,7 @@ from equivcheck.cli.options import (
     domain_option,
     first,
     import_from_here,
+    memory_option,
     of_a_pair,
     output_files,
     output_options,
@@ -58,6 +59,7 @@ __all__ = ["verify"]
     metavar="LEVEL[,LEVEL]",
     help="The levels that must be equivalent.  [default: all; values,training for functions]",
 )
+@memory_option
 @domain_option
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
@@ -86,6 +88,7 @@ def verify(
     device: str | None,
     checks: tuple[str, ...],
     require_backend: tuple[str, ...],
+    max_memory_ratio: float | None,
     profile: str | None,
     exclude: tuple[str, ...],
     seed: int | None,
@@ -134,6 +137,7 @@ def verify(
     import_from_here()
     memory = size("--worker-memory", worker_memory)
     left_out, prepare = exclude or config.exclude, first(setup, config.setup)
+    limit = first(max_memory_ratio, config.max_memory_ratio)
     refuse_mistakes(
         reference,
         candidate,
@@ -142,6 +146,7 @@ def verify(
         checks=checks,
         exclude=left_out,
         require_backend=require_backend,
+        max_memory_ratio=limit,
         functions=functions,
         setup=prepare,
     )
@@ -166,6 +171,7 @@ def verify(
                     exclude=left_out,
                     dtypes=configuration.DTYPES,
                     require_backend=require_backend,
+                    max_memory_ratio=limit,
                     deviations=declared,
                     max_seconds=first(max_seconds, config.max_seconds),
                     jobs=jobs,

@@ -79,8 +79,8 @@ def planted(
             fault.name,
             fault.seen_by,
             _with_fault(subject, fault),
-            # the original may run any kernel
-            subject if fault.of_candidate or fault.seen_by == ("backend",) else without,
+            # the original may run any kernel, and take more memory than the candidate is allowed
+            subject if fault.of_candidate or fault.seen_by in (("backend",), ("memory",)) else without,
             fault.shows_in,
             doubtful=doubtful(fault),
             level=fault.level,

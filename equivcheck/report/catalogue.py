@@ -54,6 +54,7 @@ class Listed:
         judges: Whether it compares; False if it only records.
         level: The level that its main finding has; empty for one that only records.
         findings: Further findings, each with its level: a part of the property that fails by itself.
+        on_request: Whether it runs only where it is asked for, by its name or by an option.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Listed:
     judges: bool = True
     level: str = VALUES
     findings: Mapping[str, str] = field(default_factory=dict)
+    on_request: bool = False
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -140,6 +142,16 @@ CATALOGUE: tuple[Listed, ...] = (
     Listed("long", "long.long", PARTS, _cases(1, 2, 12), ("float32", "bfloat16")),
     Listed("bias", "bias", PARTS, _cases(4, 12, 100), ("bfloat16", "float16", "float32")),
     Listed("backend", "backend", _ALL, _cases(4, 8, 40), judges=False, level=""),
+    Listed(
+        "memory",
+        "memory",
+        _ALL,
+        _cases(2, 4, 8),
+        ("float32", "bfloat16"),
+        judges=False,
+        level="",
+        on_request=True,
+    ),
 )
 
 _BY_NAME = {check.name: check for check in CATALOGUE}

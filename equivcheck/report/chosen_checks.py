@@ -8,13 +8,16 @@ from equivcheck.report.catalogue import CATALOGUE, Listed, is_listed, listed
 __all__ = ["chosen_checks", "expand_families", "refuse_unknown_checks"]
 
 
-def chosen_checks(names: Sequence[str] | None, exclude: Iterable[str], kind: str) -> list[Listed]:
+def chosen_checks(
+    names: Sequence[str] | None, exclude: Iterable[str], kind: str, also: Iterable[str] = ()
+) -> list[Listed]:
     """The checks to run on a pair of this kind, in the order of a run.
 
     Args:
-        names: The names of checks or families to run; None for all that apply.
+        names: The names of checks or families to run; None for all that apply, without those on request.
         exclude: The names of checks or families to leave out.
         kind: The kind of the pair.
+        also: The names of checks on request that an option asks for.
 
     Raises:
         UsageError: A name is unknown, a check does not apply to the kind, or no check is left.
@@ -25,7 +28,9 @@ def chosen_checks(names: Sequence[str] | None, exclude: Iterable[str], kind: str
         if kind not in listed(name).kinds:
             fitting = [check.name for check in CATALOGUE if kind in check.kinds]
             raise UsageError(f"check {name!r} does not apply to a {kind}: allowed are {', '.join(fitting)}")
-    chosen = [c for c in CATALOGUE if kind in c.kinds and (not names or c.name in names) and c.name not in exclude]
+    if not names:
+        names = [check.name for check in CATALOGUE if not check.on_request or check.name in also]
+    chosen = [check for check in CATALOGUE if kind in check.kinds and check.name in {*names} - {*exclude}]
     if not chosen:
         raise UsageError("no check is left: every one that applies was excluded; leave one in")
     return chosen

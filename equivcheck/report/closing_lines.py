@@ -115,7 +115,7 @@ def verdict_line(report: Report) -> str:
         case "partial":
             facts.insert(0, "the run was cut short and proves nothing")
         case "not judged":
-            nothing = [r.name for r in report.results if "not judged" in r.levels.values()]
+            nothing = [r.name for r in report.results if r.in_vain or "not judged" in r.levels.values()]
             facts.insert(0, f"nothing was compared in {', '.join(nothing) or 'a required level'}")
         case "not refuted":
             facts.insert(0, "a screen shows differences, and never that there is none: run --profile gate")

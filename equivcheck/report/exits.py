@@ -11,7 +11,10 @@ __all__ = ["EXITS", "exit_reason", "exit_status"]
 EXITS: Mapping[str, tuple[int, str]] = {
     "equivalent": (0, "every required level is equivalent, and every planted fault of these levels was seen"),
     "shard": (0, "a part of the cases shows no difference, which says nothing of the others: merge the reports"),
-    "different": (1, "a check differs at a required level, or a required kernel did not run"),
+    "different": (
+        1,
+        "a check differs at a required level, a required kernel did not run, or a limit of memory was passed",
+    ),
     "void": (1, "the comparison is void: the original, torch or what judges was replaced, or the process was changed"),
     "fault-survived": (1, "no check saw a planted fault of a required level"),
     "no-fault-planted": (1, "no fault could be planted, so nothing shows that the run would have seen one"),

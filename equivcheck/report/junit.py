@@ -92,7 +92,9 @@ def _check(suite: ET.Element, report: Report, result: CheckResult) -> None:
         ET.SubElement(case, "failure", message=message, type="unsupported")
     elif result.outcome == "different":
         ET.SubElement(case, "skipped", message=clean(f"different at {', '.join(result.levels)}, which is not required"))
-    elif result.outcome == "not judged" and any(level in report.required for level in result.levels):
+    elif result.in_vain or (
+        result.outcome == "not judged" and any(level in report.required for level in result.levels)
+    ):
         ET.SubElement(case, "error", message=clean(f"not judged: {_reasons(result)}"), type="not judged")
     elif result.outcome in ("not judged", "not applicable"):
         ET.SubElement(case, "skipped", message=clean(f"{result.outcome}: {_reasons(result)}"))

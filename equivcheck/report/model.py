@@ -118,6 +118,11 @@ class CheckResult:
         outcome: Literal["different", "deviation"] = "deviation" if self.outcome == "deviation" else "different"
         return (Finding("", level, outcome, self.counterexample, self.detail),)
 
+    @property
+    def in_vain(self) -> bool:
+        """Whether the check was run on request, and compared nothing."""
+        return self.outcome == "not judged" and is_listed(self.name) and listed(self.name).on_request
+
     def name_of(self, finding: Finding) -> str:
         """The name of one of its findings in reports and declarations: `check.finding`, or the check's."""
         return f"{self.name}.{finding.name}" if finding.name else self.name
@@ -309,7 +314,7 @@ class Report:
             return "unsupported"
         if self.shard is not None:
             return self.shard.name
-        if "not judged" in required:
+        if "not judged" in required or any(result.in_vain for result in self.results):
             return "not judged"
         if self.profile == SCREEN:
             return "not refuted"

@@ -73,6 +73,13 @@ FORMATS: tuple[Format, ...] = (
         option="--junit",
         help="Write the report as JUnit XML.",
     ),
+    Format(
+        name="sarif",
+        text="equivcheck.report.sarif:render",
+        file="report.sarif",
+        option="--sarif",
+        help="Write the differences as SARIF, for code scanning.",
+    ),
 )
 """A new form is a file beside this one and a row here; the first row is the default of `report`."""
 

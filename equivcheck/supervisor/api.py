@@ -110,6 +110,7 @@ def replay(
     *,
     checks: Sequence[str] | None,
     require_backend: Sequence[str],
+    max_memory_ratio: float | None = None,
     case_seconds: float | None = None,
     worker_memory: float | None = None,
     signals: Sequence[signal.Signals] = (),
@@ -121,6 +122,7 @@ def replay(
         case: The id of the case.
         checks: The names of the checks to run; None for all that apply.
         require_backend: The kernels that must run.
+        max_memory_ratio: How many times the original's memory the candidate may take; None for any.
         case_seconds: The time limit of the case; None for the default.
         worker_memory: How many bytes a process may use; None for the default.
         signals: The signals that end the replay.
@@ -133,6 +135,7 @@ def replay(
         checks=checks,
         dtypes=(),
         require_backend=require_backend,
+        max_memory_ratio=max_memory_ratio,
         jobs=1,
         case_seconds=case_seconds,
         worker_memory=worker_memory,
@@ -142,7 +145,8 @@ def replay(
         workers.again(request, math.inf, lambda: flag.up)
         try:
             workers.open()
-            answers = workers.answer("replay", case=case, checks=checks, require_backend=list(require_backend))
+            options = {"require_backend": list(require_backend), "max_memory_ratio": max_memory_ratio}
+            answers = workers.answer("replay", case=case, checks=checks, **options)
             return replayed(answers)
         except Interrupted:
             raise KeyboardInterrupt from None

@@ -78,6 +78,7 @@ class Checking(Checked):
         self.workers.ready(
             checks=[c["name"] for c in checks],
             require_backend=list(self.request.require_backend),
+            max_memory_ratio=self.request.max_memory_ratio,
             profile=self.request.profile,
             seed=self.request.seed,
             asked=len(self.request.dtypes),

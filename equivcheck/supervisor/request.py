@@ -21,6 +21,7 @@ class Request:
         seed: The seed of the cases.
         dtypes: The dtypes to judge in.
         require_backend: The kernels that must run.
+        max_memory_ratio: How many times the original's memory the candidate may take; None for any.
         deviations: Name of a check -> the reason why a difference is accepted.
         strict: Whether a loud refusal of the candidate is a failure, too.
         max_seconds: The seconds after which the run ends, if need be with a partial report.
@@ -44,6 +45,7 @@ class Request:
     seed: int = 0
     dtypes: Sequence[str] = DTYPES
     require_backend: Sequence[str] = ()
+    max_memory_ratio: float | None = None
     deviations: Mapping[str, str | Deviation] = field(default_factory=dict)
     strict: bool = False
     max_seconds: float | None = None
@@ -69,5 +71,6 @@ class Request:
             "seed": self.seed,
             "dtypes": list(self.dtypes),
             "require_backend": list(self.require_backend),
+            "max_memory_ratio": self.max_memory_ratio,
             "domain": self.domain,
         }

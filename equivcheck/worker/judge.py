@@ -153,10 +153,16 @@ class Judge(Planned):
         with clock.in_stage(round_of(check)[0]):
             return Diagnosis(causes=causes_of(self.subject, failed, gradients=check != "output")).plain()
 
-    def replay(self, case: str, checks: Sequence[str] | None, require_backend: Sequence[str]) -> list[dict[str, Any]]:
+    def replay(
+        self,
+        case: str,
+        checks: Sequence[str] | None,
+        require_backend: Sequence[str],
+        max_memory_ratio: float | None = None,
+    ) -> list[dict[str, Any]]:
         """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
         parsed = Case.parse(case)
-        self._choose(checks, (), require_backend)
+        self._choose(checks, (), require_backend, max_memory_ratio)
         answers = []
         for name, check in self._checks.items():
             began = time.monotonic()

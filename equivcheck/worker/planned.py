@@ -6,6 +6,7 @@ from typing import Any
 
 from equivcheck.checks import Check
 from equivcheck.checks.backend import requiring
+from equivcheck.checks.memory import limiting
 from equivcheck.engine.covering import coverage_left, coverage_of, rows_of
 from equivcheck.engine.empty_domain import refuse_an_empty_domain
 from equivcheck.engine.oracle_agreement import agreement_note
@@ -50,6 +51,7 @@ class Planned(LoadedPair):
         require_backend: Sequence[str],
         domain: str | Callable[..., Any] | None = None,
         tried: Tried = "both",
+        max_memory_ratio: float | None = None,
     ) -> dict[str, Any]:
         """The checks that are run, their numbers of cases and classes, and the report's facts about the pair.
 
@@ -57,8 +59,8 @@ class Planned(LoadedPair):
         """
         refuse_unknown_dtypes(dtypes)
         self._within(domain)
-        self._choose(checks, exclude, require_backend)
-        require_a_judging_check(list(self._checks.values()), require_backend)
+        self._choose(checks, exclude, require_backend, max_memory_ratio)
+        require_a_judging_check(list(self._checks.values()), require_backend, max_memory_ratio)
         try:
             usable, refused = dtypes_to_judge(self.subject, dtypes, require_backend)
         except NoOracle as error:
@@ -66,7 +68,9 @@ class Planned(LoadedPair):
         where = narrowed(self.subject, usable, tried=tried, given=self.given)
         self._subject = where.subject
         agreement = [] if self.subject.oracle is None else [agreement_note(self.subject, usable)]
-        self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable)
+        limit: dict[str, Any] = {"max_memory_ratio": max_memory_ratio}
+        self.prepare(list(self._checks), require_backend, profile, seed, len(dtypes), usable, **limit)
+        self._require_cases("memory", "--max-memory-ratio", usable)
         notes = [*where.notes, *agreement, *self._leave_out_checks_outside(usable)]
         refused = refused | where.refused
         return {
@@ -101,6 +105,7 @@ class Planned(LoadedPair):
         usable: Sequence[str],
         domain: str | None = None,
         rows: Mapping[str, Mapping[str, Any]] | None = None,
+        max_memory_ratio: float | None = None,
     ) -> None:
         """Take a plan that another process has made.
 
@@ -113,10 +118,11 @@ class Planned(LoadedPair):
             usable: The dtypes in which the pair is judged.
             domain: The domain of the run as text; None if this process has made the plan.
             rows: Name of a check -> its cases that meet every pair of classes; None to choose them.
+            max_memory_ratio: How many times the original's memory the candidate may take; None for any.
         """
         if domain is not None:
             self._within(domain)
-        self._choose(checks, (), require_backend)
+        self._choose(checks, (), require_backend, max_memory_ratio)
         self._options = {"profile": profile, "seed": seed, "usable": tuple(usable)}
         self._planned = {
             name: planned_cases(check, subject=self.subject, profile=profile, dtypes=asked)
@@ -156,20 +162,36 @@ class Planned(LoadedPair):
         if meant != self.subject.domain:
             self._subject = replace(self.subject, domain=meant)
 
+    def _classes(self, name: str, usable: Sequence[str]) -> Sequence[Any]:
+        check, planned, profile = self._checks[name], self._planned[name], self._options["profile"]
+        return classes(check, self.subject, usable, planned, profile=profile)
+
+    def _require_cases(self, name: str, option: str, usable: Sequence[str]) -> None:
+        """Refuse a run in which a check that an option asks for has no case."""
+        if name in self._checks and not self._classes(name, usable):
+            dtypes = " or ".join(self._checks[name].space.dtypes)
+            raise UsageError(
+                f"{option}: the check {name!r} has no case in the domain in {dtypes}: run it in one of them"
+            )
+
     def _leave_out_checks_outside(self, usable: Sequence[str]) -> list[str]:
         """Leave out the checks that have no case in the domain; a note that names them."""
         domain = self.subject.domain
         if not domain:
             return []
         refuse_an_empty_domain(self.subject, self._checks.values(), usable, self._planned)
-        outside = [
-            name
-            for name, check in self._checks.items()
-            if not classes(check, self.subject, usable, self._planned[name], profile=self._options["profile"])
-        ]
+        outside = [name for name in self._checks if not self._classes(name, usable)]
         self._checks = {name: check for name, check in self._checks.items() if name not in outside}
         return [OUTSIDE + ", ".join(outside)] if outside else []
 
-    def _choose(self, checks: Sequence[str] | None, exclude: Sequence[str], require_backend: Sequence[str]) -> None:
-        chosen = requiring(select_checks(checks, tuple(exclude), self.subject.kind), require_backend)
+    def _choose(
+        self,
+        checks: Sequence[str] | None,
+        exclude: Sequence[str],
+        require_backend: Sequence[str],
+        max_memory_ratio: float | None = None,
+    ) -> None:
+        also = () if max_memory_ratio is None else ("memory",)
+        chosen = select_checks(checks, tuple(exclude), self.subject.kind, also)
+        chosen = limiting(requiring(chosen, require_backend), max_memory_ratio)
         self._checks = {check.name: check for check in chosen}

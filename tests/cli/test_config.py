@@ -29,6 +29,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         seed = 0
         max_seconds = 60
         remembered = false
+        max_memory_ratio = 2
         min_profile = "quick"
         require_dtypes = ["float32", "bfloat16"]
         require_domain = "head_size in (64, 128)"
@@ -54,6 +55,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         seed=0,
         max_seconds=60.0,
         remembered=False,
+        max_memory_ratio=2.0,
         min_profile="quick",
         require_dtypes=("float32", "bfloat16"),
         require_domain="head_size in (64, 128)",

@@ -31,6 +31,10 @@ LINES = {
         ["verify", *SHIPPED, "--kind", "function", "--check", "checkpoint"]
     ],
     "--require-backend 'fast'": [["verify", *SHIPPED, "--require-backend", "fast"]],
+    "Invalid value for '--max-memory-ratio': inf is not a finite number of times": [
+        ["verify", *SHIPPED, "--max-memory-ratio", "inf"]
+    ],
+    "the check 'memory' judges against a limit": [["verify", *SHIPPED, "--check", "memory"]],
     "--worker-memory '3x'": [["verify", *SHIPPED, "--worker-memory", "3x"]],
     "No such option '--profil'": [["verify", *SHIPPED, "--profil", "quick"]],
 }

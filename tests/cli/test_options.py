@@ -58,6 +58,7 @@ def test_no_arguments_mean_the_shipped_pair_with_the_defaults(judge: Judge) -> N
         "jobs": None,
         "deviations": {},
         "require_backend": (),
+        "max_memory_ratio": None,
         "strict": False,
         "all_cases": False,
         "fail_fast": False,
@@ -87,7 +88,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "--profile-run",
         "--no-remembered",
     ]
-    more += ["--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
+    more += ["--max-memory-ratio", "1.5", "--case-seconds", "7", "--worker-memory", "2 GiB", "--setup", "s:S"]
     more += ["--require", "drop-in,values", "--domain", "head_size == 64"]
     main([*line.split(), "--seed", "3", "--max-seconds", "9.5", *more])
     ((pair, options),) = judge.calls
@@ -103,6 +104,7 @@ def test_every_option_arrives(judge: Judge) -> None:
         "jobs": None,
         "deviations": {"logits": "on purpose"},
         "require_backend": ("bfloat16=flash",),
+        "max_memory_ratio": 1.5,
         "strict": True,
         "all_cases": True,
         "fail_fast": True,
@@ -117,7 +119,9 @@ def test_every_option_arrives(judge: Judge) -> None:
     }
 
 
-@pytest.mark.parametrize("options", [["--no-remembered"], ["--json", "x"], ["--junit", "x"], ["--report", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--no-remembered"], ["--json", "x"], ["--junit", "x"], ["--sarif", "x"], ["--report", "x"]]
+)
 def test_evidence_begins_without_remembered_cases(judge: Judge, options: list[str]) -> None:
     main(["verify", *options])
     ((_, given),) = judge.calls

@@ -51,7 +51,9 @@ def read_only(option: str) -> list[str]:
 @pytest.mark.parametrize(
     ("option", "place"),
     [
-        *product(["--json", "--junit"], [no_folder, a_folder, through_a_file, too_long, unwritable, read_only]),
+        *product(
+            ["--json", "--junit", "--sarif"], [no_folder, a_folder, through_a_file, too_long, unwritable, read_only]
+        ),
         *product(["--report"], [through_a_file, too_long, unwritable, read_only]),
     ],
 )
@@ -88,12 +90,13 @@ def test_a_run_that_could_not_judge_leaves_no_file(judge: Judge, capsys: pytest.
 @pytest.mark.parametrize("report", [EQUIVALENT, DIFFERENT, PARTIAL])
 def test_all_files_are_written_whatever_the_verdict(judge: Judge, report: Report) -> None:
     judge.answer = report
-    main(["verify", "--json", "x.json", "--junit", "x.xml", "--report", "deep/er"])
+    main(["verify", "--json", "x.json", "--junit", "x.xml", "--sarif", "x.sarif", "--report", "deep/er"])
     in_folder = {f"deep/er/{form.file}" for form in FORMATS if form.file}
     assert {"deep/er/junit.xml", "deep/er/report.html", "deep/er/report.json", "deep/er/report.md"} <= in_folder
-    assert set(map(str, Path().rglob("*.*"))) == {*in_folder, "x.json", "x.xml"}
+    assert set(map(str, Path().rglob("*.*"))) == {*in_folder, "x.json", "x.xml", "x.sarif"}
     assert Report.load("x.json") == Report.load("deep/er/report.json") == report
     assert Path("x.xml").read_text() == Path("deep/er/junit.xml").read_text()
+    assert Path("x.sarif").read_text() == Path("deep/er/report.sarif").read_text()
 
 
 def test_a_disk_that_fills_up_costs_the_file_and_not_the_verdict(
@@ -125,7 +128,7 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
     judge.answer = tuple(replace(result, detail="error 1e-7, budget 2e-7") for result in results)
     assert main(["replay", CASE, "a:A", "b:B", "--check", "output", "--kind", "module"]) == status
     options = {"kind": "module", "device": "auto", "checks": ("output",), "require_backend": ()}
-    options |= {"case_seconds": None, "setup": None}
+    options |= {"case_seconds": None, "setup": None, "max_memory_ratio": None}
     assert judge.calls == [(("a:A", "b:B", CASE), options)]
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith(verdict)
@@ -139,6 +142,7 @@ def test_a_replay_shows_the_detail_and_ends_in_the_verdict_on_the_case(
         ("markdown", "# equivcheck: different"),
         ("html", "<!doctype html>"),
         ("junit", "<?xml"),
+        ("sarif", '{\n  "$schema"'),
     ],
 )
 def test_a_saved_report_is_rendered_again(capsys: pytest.CaptureFixture[str], form: str, first: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from sample_reports import BROKEN, GRADIENTS, OUTPUT, REPORTS, report_of
 
-from equivcheck.report import codec, junit, markdown, table
+from equivcheck.report import codec, junit, markdown, sarif, table
 from equivcheck.report.model import Report
 from equivcheck.report.outputs import FORMATS, Format, format_named
 
@@ -30,7 +30,7 @@ def test_every_form_in_the_table_is_there(form: Format) -> None:
 
 @given(REPORTS)
 def test_no_form_carries_characters_that_drive_a_terminal(report: Report) -> None:
-    for text in (table.plain(report), junit.render(report), markdown.render(report)):
+    for text in (table.plain(report), junit.render(report), markdown.render(report), sarif.render(report)):
         assert not {"\x1b", "\x00", "\r", "\u202e", "\x9b"} & set(text)
         text.encode("utf-8")
 

@@ -139,7 +139,7 @@ def test_a_pair_that_leaves_the_folder_takes_no_file_along(does: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     whole(Path("x.json").read_text())
     assert Path("x.xml").read_text().startswith("<?xml")
-    assert sorted(os.listdir("deep/er")) == ["junit.xml", "report.html", "report.json", "report.md"]
+    assert sorted(os.listdir("deep/er")) == ["junit.xml", "report.html", "report.json", "report.md", "report.sarif"]
     assert "equivalent" in Path("summary.md").read_text()
 
 

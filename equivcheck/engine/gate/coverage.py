@@ -49,10 +49,10 @@ def dtypes_missing(report: Report, required: Sequence[str] | None) -> Iterator[s
 
 
 def required_checks(report: Report, named: Sequence[str], exclude: Sequence[str]) -> list[Listed]:
-    """The checks that a report must have: the named ones, else all that apply to its kind and are not excluded."""
+    """The checks that a report must have: the named ones, else all that apply to its kind, without a request."""
     if named:
         return [listed(name) for name in named]
-    return [c for c in CATALOGUE if report.kind in c.kinds and c.name not in exclude]
+    return [c for c in CATALOGUE if report.kind in c.kinds and c.name not in exclude and not c.on_request]
 
 
 def without_cases(report: Report) -> list[str]:

@@ -16,6 +16,7 @@ __all__ = [
     "outputs_through_float32",
     "outputs_with_noise",
     "quarter_of_the_channels_negated",
+    "scores_made_a_hundred_times",
     "softmax_spelled_out",
     "tokens_past_16_off",
     "tokens_past_64_off",
@@ -110,6 +111,12 @@ def first_head_for_all(y: Tensor) -> Tensor:
 def softmax_spelled_out(y: Tensor) -> Tensor:
     """The result is right, and comes from a softmax that no kernel fuses."""
     return y + 0 * torch.nan_to_num(y.softmax(-1))
+
+
+def scores_made_a_hundred_times(y: Tensor) -> Tensor:
+    """The result is right, and a hundred matrices (T, T) are made beside it."""
+    torch.empty(100, y.size(-2), y.size(-2), dtype=torch.float32, device=y.device)  # (100, T, T)
+    return y
 
 
 def _positions(y: Tensor) -> Tensor:

@@ -201,4 +201,5 @@ FUNCTIONS = (
     _call(causal_mask_at_the_other_corner, seen_by=("output",), needs="causal lengths"),
     _call(call_refused, seen_by=("output", "interface")),
     _result(edits.softmax_spelled_out, seen_by=("backend",)),
+    _result(edits.scores_made_a_hundred_times, seen_by=("memory",)),
 )

@@ -147,6 +147,7 @@ MODELS = (
     _module(submodule_not_called, seen_by=("interface",)),
     _forward(one_more_result, seen_by=("interface",)),
     _logits(edits.softmax_spelled_out, seen_by=("backend",)),
+    _logits(edits.scores_made_a_hundred_times, seen_by=("memory",)),
     _module(adapter_ignored, seen_by=("interface",)),
     _forward(input_taken_for_contiguous, name="ids-taken-for-contiguous", seen_by=("layouts",)),
 )

@@ -76,5 +76,6 @@ MODULES = (
     Fault.of(parameter_renamed, EDITED_MODULE, seen_by=("checkpoint",)),
     Fault.of(submodule_not_called, EDITED_MODULE, seen_by=("interface",)),
     Fault.of(edits.softmax_spelled_out, EDITED_OUTPUT, seen_by=("backend",)),
+    Fault.of(edits.scores_made_a_hundred_times, EDITED_OUTPUT, seen_by=("memory",)),
     Fault.of(adapter_ignored, EDITED_MODULE, seen_by=("interface",)),
 )
