@@ -13,6 +13,7 @@ from equivcheck.report.closing_lines import (
     verdict_line,
 )
 from equivcheck.report.model import Counterexample, Report
+from equivcheck.report.summary import summary_lines
 from equivcheck.report.table import HEADINGS, remarks, rows
 
 __all__ = ["render"]
@@ -26,6 +27,7 @@ def render(report: Report) -> str:
         "",
         f"**{word}**: {_prose(rest)}",
         "",
+        *([*_block("\n".join(summary), "text"), ""] if (summary := summary_lines(report)) else []),
         f"- {_prose(levels_line(report))}",
         f"- reference: {_code(report.reference)}",
         f"- candidate: {_code(report.candidate)}",

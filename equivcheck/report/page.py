@@ -12,6 +12,7 @@ from equivcheck.report.clean_text import clean
 from equivcheck.report.closing_lines import sensitivity_line, title, verdict_line
 from equivcheck.report.coverage import counts_by_check
 from equivcheck.report.model import CheckResult, Finding, Report, Timing
+from equivcheck.report.summary import summary_lines
 from equivcheck.report.table import remarks, rows
 from equivcheck.report.time_spent import TimeSpent
 
@@ -139,6 +140,7 @@ def view(report: Report, performance: Mapping[str, Timing]) -> dict[str, object]
     return {
         "verdict": report.verdict,
         "sentence": sentence(report),
+        "summary": clean("\n".join(summary_lines(report))),
         "line": verdict_line(report),
         "title": title(report),
         "facts": _facts(report),

@@ -21,6 +21,7 @@ from equivcheck.report.closing_lines import (
     verdict_line,
 )
 from equivcheck.report.model import CheckResult, Report
+from equivcheck.report.summary import summary_lines
 
 if TYPE_CHECKING:  # a slow import
     from rich.console import Console
@@ -107,7 +108,7 @@ def plain(report: Report) -> str:
     """The whole closing text in aligned lines, with the verdict as the last one."""
     table = [HEADINGS, *rows(report)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
-    lines = [title(report), ""]
+    lines = [title(report), *summary_lines(report), ""]
     for row in table:
         cells = [
             cell.rjust(width) if right else cell.ljust(width)
@@ -171,6 +172,10 @@ def show(report: Report, file: TextIO | None = None) -> None:
     for name, outcome, *numbers in rows(report):
         # Text, not str: square brackets in a name are no markup
         table.add_row(Text(name), Text(outcome, _style(outcome)), *map(Text, numbers))
+    if summary := summary_lines(report):
+        screen.print(Text(title(report)))
+        screen.print(Text("\n".join(summary), "bold"), soft_wrap=True)
+        table.title = None
     screen.print(table)
     for heading, body in sections(report):
         screen.print(Text(f"\n{heading}:", "bold"))
