@@ -16,6 +16,7 @@ from equivcheck.checks.base.findings import passing_over
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.covering import chosen
 from equivcheck.engine.diagnosis import causes
+from equivcheck.engine.place import place
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
 from equivcheck.engine.remembered_cases import standing
@@ -151,7 +152,8 @@ class Judge(Planned):
         """The diagnosis of a difference; the smallest failing case comes first."""
         failed = [Case.parse(case) for case in cases]
         with clock.in_stage(round_of(check)[0]):
-            return Diagnosis(causes=causes(self.subject, failed, gradients=check != "output")).plain()
+            begins = vars(place(self.subject, check, failed))
+            return Diagnosis(causes=causes(self.subject, failed, gradients=check != "output"), **begins).plain()
 
     def replay(self, case: str, checks: Sequence[str] | None, require_backend: Sequence[str]) -> list[dict[str, Any]]:
         """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
