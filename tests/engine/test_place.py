@@ -146,14 +146,22 @@ class Doubled(GPT):
         return logits * 2, loss
 
 
-class Reversed(GPT):
-    """The model forgets to turn its blocks round."""
+class Flipped(GPT):
+    """Where gradients are wanted, the model turns the input of its blocks round."""
 
     def forward(self, idx: Tensor, targets: Tensor | None = None, return_attentions: bool = False) -> tuple[Any, ...]:
-        x = self.tok_emb(idx) + self.pos_emb[:, : idx.size(1)]
-        for block in (self.blocks[0], self.blocks[1], self.blocks[2]):
-            x = block(x.flip(1))
+        x = self._summed(self.tok_emb(idx) + self.pos_emb[:, : idx.size(1)])
+        for block in self.blocks:
+            x = block(x.flip(1) if torch.is_grad_enabled() else x)
         return self.head(self.ln_f(x)), None
+
+    def _summed(self, x: Tensor) -> Tensor:
+        return self.drop(x)  # type: ignore[no-any-return]  # nn.Module calls are Any
+
+
+class WithoutDrop(Flipped):
+    def _summed(self, x: Tensor) -> Tensor:
+        return x
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,7 @@ class Reversed(GPT):
     [
         (Between, "blocks.1", "blocks.1", "before blocks.1.ln2"),
         (Doubled, "", "", "after head"),
+        (Flipped, "", "", "before blocks.0"),
     ],
 )
 def test_a_fault_between_submodules_is_in_what_is_around_them(
@@ -171,8 +180,22 @@ def test_a_fault_between_submodules_is_in_what_is_around_them(
 
 
 def test_nothing_is_claimed_of_code_around_submodules_that_differ_in_name() -> None:
-    """`drop` is not called in the candidate: the difference may lie in what stands in its place."""
-    assert place_of(become(Reversed, "")) == Place()
+    """`drop` is not called in the candidate: the difference may lie in what it does instead."""
+    assert place_of(become(WithoutDrop, "")) == Place()
+
+
+def test_in_an_attention_a_wrong_projection_is_named_and_not_the_whole() -> None:
+    class Projected(CausalSelfAttention):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            become(Rounded, "proj")(self)
+
+    def of(candidate: type[nn.Module]) -> Place:
+        subject = resolve(CausalSelfAttention, candidate, kind="module", device="cpu")
+        return place(subject, "output", [CASE.but(n_layer=0)])
+
+    assert of(Projected).module == "proj"
+    assert of(Shifted) == of(FlashCausalSelfAttention) == Place()
 
 
 def test_a_difference_that_is_made_good_is_not_named() -> None:
