@@ -13,6 +13,7 @@ from typing import Any
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, CaseResult, Check
 from equivcheck.checks.base.findings import passing_over
+from equivcheck.checks.base.in_full import in_full, made_of
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.covering import chosen
 from equivcheck.engine.diagnosis import causes
@@ -156,13 +157,14 @@ class Judge(Planned):
             return Diagnosis(causes=causes(self.subject, failed, gradients=check != "output"), **begins).plain()
 
     def replay(self, case: str, checks: Sequence[str] | None, require_backend: Sequence[str]) -> list[dict[str, Any]]:
-        """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
+        """Run the checks on one case: for each its name, whether it judges, its replay line, the outcome and its ratio."""
         parsed = Case.parse(case)
         self._choose(checks, (), require_backend)
         answers = []
         for name, check in self._checks.items():
             began = time.monotonic()
-            outcome = self.one(name, parsed.id)
+            with in_full() as compared:
+                outcome = self.one(name, parsed.id)
             diagnosis = self.explain(name, [parsed.id]) if outcome["failed"] is not None else Diagnosis().plain()
             answers.append(
                 {
@@ -170,6 +172,7 @@ class Judge(Planned):
                     "judges": check.judges,
                     "replay": replay_line(self.subject, check),
                     "outcome": outcome,
+                    "made_of": made_of(outcome["where"], compared) if outcome["failed"] is None else "",
                     "diagnosis": diagnosis,
                     "seconds": time.monotonic() - began,
                 }
