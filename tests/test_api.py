@@ -147,9 +147,18 @@ def test_a_replay_of_a_case_that_holds_says_so() -> None:
         ("output", "equivalent", 1),
         ("interface", "equivalent", 1),
     ]
-    assert [r.detail for r in results] == [
-        f"within budget; the largest ratio is that of {r.worst_where}" for r in results
-    ]
+    first_lines = [r.detail.partition("\n")[0] for r in results]
+    assert first_lines == [f"within budget; the largest ratio is that of {r.worst_where}" for r in results]
+
+
+def test_a_replay_says_what_the_ratio_of_a_case_that_holds_is_made_of() -> None:
+    (result,) = replay(REFERENCE, CANDIDATE, Case(seq_len=3, block_size=3).id, device="cpu", checks=["output"])
+    lines = [line.strip() for line in result.detail.splitlines()[1:]]
+    of = ("error at (", "norm of the error in row (", "norm of the whole error: ", "at (", "the original itself is at ")
+    assert [line.startswith(start) for line, start in zip(lines, of, strict=True)] == [True] * 5
+    ratios = [float(line.rpartition("ratio ")[2]) for line in lines[:3]]
+    assert result.worst_ratio is not None
+    assert max(ratios) == pytest.approx(result.worst_ratio, rel=0.06)
 
 
 # --- deviations ------------------------------------------------------------------------------------------------------

@@ -44,6 +44,9 @@ class Comparison:
     reference_ratio: float = 0.0
     unjudged: int = 0  # elements left out because the original itself is not finite there
     finite: bool = True  # False if the problem is that some elements are not finite
+    by_level: tuple[
+        tuple[float, float], ...
+    ] = ()  # error and allowed, at the worst element, at the worst row, of the whole
 
     @property
     def passes(self) -> bool:
@@ -169,6 +172,7 @@ def compare(
         rows_over=int((levels.rows > levels.allowed[1] * wider[1]).sum()),
         reference_ratio=reference_ratio,
         unjudged=unjudged,
+        by_level=tuple(zip(sizes, allowed, strict=True)),
     )
 
 

@@ -1,10 +1,10 @@
-"""The description of a failed comparison in words."""
+"""The description of a comparison in words."""
 
 import math
 
-from equivcheck.numerics.comparison import Comparison
+from equivcheck.numerics.comparison import LEVELS, Comparison
 
-__all__ = ["describe"]
+__all__ = ["describe", "describe_pass"]
 
 
 def describe(comparison: Comparison, *, dtype: str) -> str:
@@ -32,3 +32,25 @@ def describe(comparison: Comparison, *, dtype: str) -> str:
             f"the original itself is at {c.reference_ratio:.2g} of the budget",
         )
     )
+
+
+def describe_pass(comparison: Comparison) -> str:
+    """Describe a comparison that passed: what its ratio is made of, by element, by row and as a whole, in lines.
+
+    Args:
+        comparison: The comparison, with its errors by level; without them there is nothing to describe.
+    """
+    c = comparison
+    if not c.by_level:
+        return ""
+    of = {
+        "element": f"error at {c.index}",
+        "row": f"norm of the error in row {c.row}",
+        "tensor": "norm of the whole error",
+    }
+    lines = [
+        f"{of[level]}: {error:.3g}, allowed {allowed:.3g}, ratio {error / allowed:.2g}" if error else f"{of[level]}: 0"
+        for level, (error, allowed) in zip(LEVELS, c.by_level, strict=True)
+    ]
+    values = f"at {c.index}: candidate {c.candidate:.9g}, oracle {c.oracle:.9g}"
+    return "\n".join((*lines, values, f"the original itself is at {c.reference_ratio:.2g} of the budget"))

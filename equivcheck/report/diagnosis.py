@@ -25,6 +25,8 @@ class Diagnosis:
         region: The condition under which cases fail: `seq_len >= 257`.
         tried: The values that fail and that pass, in words, from which the region was read.
         module: The first submodule, in the order of execution, whose output or gradient leaves its budget.
+        beside: Where in the code of that module itself, or of the model if it is empty: `before NAME` or `after NAME` of
+            a submodule, all of which are right.
         layers: The ratio of each such module on the original's input, in the same order.
         largest_case: The id of the case that fails with the largest ratio.
         largest_ratio: That ratio.
@@ -35,6 +37,7 @@ class Diagnosis:
     region: str = ""
     tried: str = ""
     module: str = ""
+    beside: str = ""
     layers: Mapping[str, float] = field(default_factory=dict)
     largest_case: str = ""
     largest_ratio: float | None = None
@@ -48,9 +51,16 @@ class Diagnosis:
             lines.append("cause: " + ", or: ".join(cause.words for cause in self.causes))
         if self.region:
             lines.append(f"fails where {self.region}" + (f" ({self.tried})" if self.tried else ""))
-        if self.module:
-            lines.append(f"begins in {self.module}")
+        if self.place:
+            lines.append(f"begins in {self.place}")
         return lines
+
+    @property
+    def place(self) -> str:
+        """The submodule in which the difference begins, or the place in the code around right ones; empty if unknown."""
+        if self.beside:
+            return f"the code of {self.module or 'the model'}, {self.beside}"
+        return self.module
 
     @property
     def last_lines(self) -> list[str]:

@@ -59,7 +59,7 @@ class Counterexample:
     @property
     def module(self) -> str:
         """The submodule in which the difference begins, else that whose parameter has the wrong gradient, else empty."""
-        if self.diagnosis.module:
+        if self.diagnosis.module or self.diagnosis.beside:
             return self.diagnosis.module
         return self.tensor.removeprefix(GRADIENT).rpartition(".")[0] if self.tensor.startswith(GRADIENT) else ""
 

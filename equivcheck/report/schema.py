@@ -129,6 +129,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "region": "The condition under which cases fail; empty if it is not known.",
         "tried": "The values that fail and that pass, from which the region was read.",
         "module": "The first submodule whose output or gradient leaves its budget; empty if it is not known.",
+        "beside": "Where in the code of that module, or of the model: before or after a submodule in it.",
         "layers": "The ratio of each submodule that was looked at, given the original's input, in the order of execution.",
         "largest_case": "The id of the case that fails with the largest ratio; empty if it is this one.",
         "largest_ratio": "That ratio.",

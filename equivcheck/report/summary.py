@@ -49,7 +49,7 @@ def _block(block: list[tuple[str, Finding]]) -> Iterator[str]:
     if region is not None:
         tried = f" ({region.tried})" if region.tried else ""
         yield f"  fails where {region.region}{tried}"
-    place = next((f.counterexample.diagnosis.module for _, f in block if f.counterexample.diagnosis.module), "")
+    place = next((f.counterexample.diagnosis.place for _, f in block if f.counterexample.diagnosis.place), "")
     if place:
         yield f"  begins in {place}"
     yield f"  smallest case: {_smallest(example)}"

@@ -12,7 +12,7 @@ __all__ = ["replayed"]
 
 
 def replayed(answers: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
-    """The results of the checks on one case: the comparison if it failed, the tensor of the largest ratio if not."""
+    """The results of the checks on one case: the comparison if it failed, the largest ratio if not."""
     results = []
     for one in answers:
         outcome = CaseOutcome.of(one["outcome"])
@@ -23,7 +23,8 @@ def replayed(answers: Sequence[Mapping[str, Any]]) -> tuple[CheckResult, ...]:
         if result.counterexample:
             detail = result.counterexample.message
         elif result.outcome == "equivalent" and outcome.where:
-            detail = f"within budget; the largest ratio is that of {outcome.where}"
+            of_it = [f"  {line}" for line in str(one["made_of"]).splitlines()]
+            detail = "\n".join((f"within budget; the largest ratio is that of {outcome.where}", *of_it))
         else:
             detail = ""
         results.append(replace(result, detail=detail))

@@ -13,9 +13,11 @@ from typing import Any
 from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS, CaseResult, Check
 from equivcheck.checks.base.findings import passing_over
+from equivcheck.checks.base.in_full import in_full, made_of
 from equivcheck.engine.case_outcomes import outcome_of
 from equivcheck.engine.causes import causes_of
 from equivcheck.engine.covering import chosen
+from equivcheck.engine.place import place
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
 from equivcheck.engine.remembered_cases import standing
@@ -151,7 +153,9 @@ class Judge(Planned):
         """The diagnosis of a difference; the smallest failing case comes first."""
         failed = [Case.parse(case) for case in cases]
         with clock.in_stage(round_of(check)[0]):
-            return Diagnosis(causes=causes_of(self.subject, failed, gradients=check != "output")).plain()
+            begins = vars(place(self.subject, check, failed))
+            causes = causes_of(self.subject, failed, gradients=check != "output")
+            return Diagnosis(causes=causes, **begins).plain()
 
     def replay(
         self,
@@ -160,13 +164,14 @@ class Judge(Planned):
         require_backend: Sequence[str],
         max_memory_ratio: float | None = None,
     ) -> list[dict[str, Any]]:
-        """Run the checks on one case: for each its name, whether it judges, its replay line, and the outcome."""
+        """Run the checks on one case: for each its name, whether it judges, its replay line, the outcome and its ratio."""
         parsed = Case.parse(case)
         self._choose(checks, (), require_backend, max_memory_ratio)
         answers = []
         for name, check in self._checks.items():
             began = time.monotonic()
-            outcome = self.one(name, parsed.id)
+            with in_full() as compared:
+                outcome = self.one(name, parsed.id)
             diagnosis = self.explain(name, [parsed.id]) if outcome["failed"] is not None else Diagnosis().plain()
             answers.append(
                 {
@@ -174,6 +179,7 @@ class Judge(Planned):
                     "judges": check.judges,
                     "replay": replay_line(self.subject, check),
                     "outcome": outcome,
+                    "made_of": made_of(outcome["where"], compared) if outcome["failed"] is None else "",
                     "diagnosis": diagnosis,
                     "seconds": time.monotonic() - began,
                 }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from equivcheck.checks.base.check import CaseResult
+from equivcheck.checks.base.in_full import is_wanted, keep
 from equivcheck.errors import Mismatch
 from equivcheck.numerics.comparison import Comparison, compare
 from equivcheck.numerics.mismatch_words import describe
@@ -109,7 +110,25 @@ def compare_all(
         raise Mismatch(message, ratio=failed[0].ratio, where=failed[0].name, spot=_spot(failed[0]))
     if reference is not None and truth.narrower is None:
         _compare_reference(problem, truth, reference, ratios)
+    if worst.name and is_wanted():
+        keep(_in_full(worst.name, problem, truth, candidate_results, run_reference(), select))
     return CaseResult(worst.ratio, worst.name, tuple(dict.fromkeys(notes)))
+
+
+def _in_full(
+    name: str,
+    problem: Problem,
+    truth: Truth,
+    candidate_results: Results,
+    reference: Results,
+    select: Callable[[Tensor], Tensor] | None,
+) -> Comparison:
+    """The comparison of a tensor that is within its budget, with all that is left out on a pass."""
+    value, reference_value = candidate_results.get(name), reference.get(name)
+    comparison = _compare(name, value, truth, problem, reference_value, select, certain=False)
+    if comparison.passes:
+        return comparison
+    return _compare(name, value, truth, problem, reference_value, select, certain=True, refined=True)
 
 
 def _spot(worst: Comparison) -> dict[str, Any]:
