@@ -102,7 +102,8 @@ def test_a_difference_is_named_on_a_gpu_too(device: str) -> None:
 
 def test_nothing_is_named_where_no_reading_is_the_whole_difference() -> None:
     def wrong(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        return original(q, k, v, **options) * 1.01
+        y = original(q, k, v, **options)
+        return torch.cat((y[:-1], y[-1:] * 1.01))  # of the last sample
 
     assert "cause: " not in message_of(original, wrong)
 
