@@ -11,7 +11,7 @@ Number = int | float
 _MODULI = (2, 3, 4, 5, 6, 7, 8, 12, 16, 32, 64, 128)
 _LEAST: Mapping[type, Number] = {int: 1, float: 0.0}  # a size, and a rate
 _FEW = 3  # values that are listed
-_ALWAYS, _ONE, _BOUND, _REMAINDER = "always", "one", "bound", "remainder"
+_ALWAYS, _ONE, _BOUND, _REMAINDER, _RANGE = "always", "one", "bound", "remainder", "range"
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,6 @@ def next_value(tried: Mapping[Number, bool], values: Sequence[int]) -> int | Non
         passes = sum(1 / counts[one.family] for one in fitting) - fails
         if min(fails, passes) > most:
             best, most = value, min(fails, passes)
-    if best is None and not any(one.family in (_BOUND, _REMAINDER) for one in fitting):
-        # what fails lies between two values that pass, or is one value
-        return next((middle for middle in _middles(tried) if middle in open_values), None)
     return best
 
 
@@ -116,6 +113,13 @@ def _possible(name: str, failing: Sequence[Number], passing: Sequence[Number]) -
             lambda value, by=by, rest=rest: value % by == rest,  # type: ignore[misc]
             _REMAINDER,
         )
+    if below and above:
+        lows = [(low, most) for low in _between(below[-1], least, reverse=True)]
+        highs = [(least, high) for high in _between(above[0], most)]
+        for low, high in dict.fromkeys((*lows, *highs)):
+            if low < high:
+                text = f"{low} <= {name} <= {high}"
+                yield Condition(text, lambda value, low=low, high=high: low <= value <= high, _RANGE)  # type: ignore[misc]
 
 
 def _between(passing: Number, failing: Number, *, reverse: bool = False) -> Iterable[Number]:
