@@ -65,7 +65,8 @@ def region_of(
     """
     variants = _Variants(around, judge, check, subject, dtypes)
     region, tried = variants.vary() if around.most else ("", "")
-    ratios = dict(around.failed) | variants.ratios
+    of_seed = {case: ratio for case, ratio in variants.ratios.items() if case.seed == around.smallest.seed}
+    ratios = dict(around.failed) | of_seed
     largest = max(ratios, key=lambda case: ratios[case], default=around.smallest)
     if ratios.get(largest, 0.0) <= ratios.get(around.smallest, 0.0):
         return {"region": region, "tried": tried}
