@@ -55,7 +55,7 @@ def condition_on(name: str, tried: Mapping[Number, bool]) -> str | None:
 def next_value(tried: Mapping[Number, bool], values: Sequence[int]) -> int | None:
     """The value whose outcome leaves fewest of the conditions that still fit; None if they agree on all values.
 
-    Edges are halved so, and a bound is told from a remainder.
+    Edges are halved so, and a bound and a remainder are kept apart.
 
     Args:
         tried: Value -> whether it fails.

@@ -26,6 +26,7 @@ __all__ = ["MOST_VARIANTS", "Around", "region_of"]
 MOST_VARIANTS = 40
 """Cases that are run for the region of one difference."""
 _OTHER_SEEDS = (1, 2)
+_WORK_OF_READING = 8.0  # a check that reads masks runs a case so many times as often
 _CLEAR = 4.0  # budgets: so large a difference would be seen whatever the values
 _RELATED = (("kv_len", "seq_len"), ("kv_heads", "n_head"), ("value_size", "head_size"))
 _RELATIONS = ("<", ">", "!=")
@@ -85,7 +86,7 @@ class _Variants:
     ratios: dict[Case, float] = field(default_factory=dict)  # of the variants that fail
     _fails: dict[Case, bool | None] = field(default_factory=dict)  # None: it counts neither way
     _tried: dict[str, dict[Any, bool]] = field(default_factory=dict)
-    _hiding: set[tuple[str, str]] = field(default_factory=set)  # words that hide what fails around the smallest case
+    _hiding: set[tuple[str, str | float]] = field(default_factory=set)  # what hides a failure in the smallest case
     _raised: bool = False
 
     def __post_init__(self) -> None:
@@ -118,7 +119,8 @@ class _Variants:
 
     def _hidden(self) -> list[str]:
         """The dtypes in which rounding hides the difference of the smallest case."""
-        return [value for name, value in sorted(self._hiding) if name == "dtype" and value not in self._tried[name]]
+        dtypes = sorted(str(value) for name, value in self._hiding if name == "dtype")
+        return [dtype for dtype in dtypes if dtype not in self._tried["dtype"]]
 
     def _axes(self) -> Iterator[Axis]:
         """The fields, with the values that cost little enough, and what is known of these."""
@@ -175,13 +177,13 @@ class _Variants:
         self._note(name, value, self._outcome(case))
 
     def _note(self, name: str, value: Any, fails: bool | None) -> None:
-        """Note whether a value fails; a word that passes around the smallest case has a second chance in a larger one.
+        """Note whether a value fails; a word or rate that passes beside the smallest case has a second chance in a larger.
 
-        In the smallest case rounding in a coarse dtype, or values that repeat, may hide what fails elsewhere.
+        In the smallest case a coarse dtype, values that repeat, or a dropped number may hide what fails elsewhere.
         """
-        if fails is False and isinstance(value, str):
+        if fails is False and isinstance(value, str | float):
             elsewhere = self._fails_elsewhere(name, value)
-            if elsewhere or (name == "dtype" and self._is_hidden_by(value)):
+            if elsewhere or (name == "dtype" and self._is_hidden_by(str(value))):
                 self._hiding.add((name, value))
                 fails = elsewhere or None
         if fails is not None:
@@ -193,13 +195,14 @@ class _Variants:
         coarser = unit_roundoff(base.but(dtype=dtype).torch_dtype) / unit_roundoff(base.torch_dtype)
         return self.around.failed[base] < _CLEAR * coarser
 
-    def _fails_elsewhere(self, name: str, value: str) -> bool:
+    def _fails_elsewhere(self, name: str, value: str | float) -> bool:
         if any(getattr(case, name) == value for case in self.around.failed):
             return True
-        larger = max(self.around.failed, key=lambda case: self.around.failed[case])
+        clear = [c for c, ratio in self.around.failed.items() if ratio >= _CLEAR and work_of(c) <= MOST_OF_ONE]
+        larger = max(clear, key=lambda c: c.batch_size * c.seq_len * c.n_embd, default=self.around.smallest)
         case = self._put(self.around.smallest, name, value)
         case = case and put(larger, name, value, alone=frozenset())
-        return case is not None and work_of(case) <= MOST_OF_ONE and self._outcome(case) is True
+        return case is not None and self._outcome(case) is True
 
     def _outcome(self, case: Case) -> bool | None:
         """Whether a case fails; None if it counts neither way."""
@@ -218,9 +221,10 @@ class _Variants:
 
     def _judged(self, case: Case) -> CaseOutcome | None:
         """The outcome of a case; None if enough cases were run."""
-        if self._calls >= self.around.most or self._work + work_of(case) > max(MOST_WORK, 4 * work_of(case)):
+        work = work_of(case) * (_WORK_OF_READING if self._space.max_chunks is not None else 1.0)
+        if self._calls >= self.around.most or self._work + work > max(MOST_WORK, 4 * work):
             return None
-        self._calls, self._work = self._calls + 1, self._work + work_of(case)
+        self._calls, self._work = self._calls + 1, self._work + work
         return self.judge(case)
 
     def _condition(self, name: str) -> str | None:
@@ -249,7 +253,7 @@ class _Variants:
         return all(domain.allows(case) is fails for case, fails in telling)
 
     def _tells(self, case: Case) -> bool:
-        """Whether a case that passes has no word that may hide what fails."""
+        """Whether a case that passes has no value that may hide what fails."""
         return not any(getattr(case, name) == value for name, value in self._hiding)
 
 
