@@ -29,6 +29,10 @@ from equivcheck.runtime.global_state import preserved
 __all__ = ["Search", "seed_for"]
 
 
+_CLEAR, _MOST_ASKED = 4.0, 16.0
+"""Budgets: from so many on a failure is clear, and no smaller case of a clear one is asked for more than the second."""
+
+
 class _Ended(BaseException):
     """Ends the drawing of cases at once; it is no Exception, which Hypothesis would shrink as a failure."""
 
@@ -55,7 +59,7 @@ class Search:
         dtypes: The dtypes that a counterexample may have: they are asked for, and the candidate takes them.
         passed: The result of each case that did not fail, whether it was judged or not.
         failed: The difference in each case that failed.
-        minimal: The smallest failing case.
+        minimal: The smallest failing case; if the first failure is clear, the smallest clear one.
         stopped: Whether time ran out before all cases were drawn.
         seconds: The time that the search took.
     """
@@ -78,6 +82,7 @@ class Search:
     seconds: float = 0.0
     _calls: int = 0
     _error: Exception | None = None  # an error that is no outcome of a case
+    _least: float | None = None  # the ratio below which a failing case counts as passing while a failure is made small
 
     def visit(self, case: Case) -> None:
         """Run the check on a case once; later calls repeat the outcome, so that shrinking runs no case twice.
@@ -91,8 +96,19 @@ class Search:
             with clock.in_part(clock.REST):
                 self._run(case)
         if case in self.failed:
-            self.minimal = case
+            if self._is_clear(self.failed[case]):
+                self.minimal = case
             raise self.failed[case]
+
+    def _is_clear(self, mismatch: Mismatch) -> bool:
+        """Whether a failure may stand for the first one: a clear one is not made small until it reads like rounding.
+
+        The first failure decides once and for all, so that a case means the same to Hypothesis however often it is run.
+        """
+        ratio = math.inf if math.isnan(mismatch.ratio) else mismatch.ratio
+        if self._least is None:
+            self._least = min(ratio / 2, _MOST_ASKED) if ratio >= _CLEAR else 0.0
+        return ratio >= self._least
 
     def _recall(self, case: Case) -> bool:
         """Take the outcome of a case from an earlier process; False if there is none."""
@@ -239,11 +255,11 @@ class Search:
                 return
 
     def _failure_of(self, case: Case) -> type[_Failure] | None:
-        """Visit a case; the class of its failure, one class for each origin, or None if it passes."""
+        """Visit a case; the class of its failure, one for each origin, or None if it passes or is not clear enough."""
         try:
             self.visit(case)
         except Mismatch as mismatch:
-            return _class_of(origin_of(mismatch))
+            return _class_of(origin_of(mismatch)) if self._is_clear(mismatch) else None
         except Exception as error:  # no outcome of the case: nothing can be made small
             self._error = error
             raise _Ended from error
@@ -266,9 +282,10 @@ class Search:
                 tried.add(case)
                 try:
                     self.visit(case)
-                except Mismatch:
-                    smallest, improved = case, True
-                    break
+                except Mismatch as mismatch:
+                    if self._is_clear(mismatch):
+                        smallest, improved = case, True
+                        break
         self.minimal = smallest
 
 

@@ -27,6 +27,7 @@ class Differences:
         """
         self.workers = workers
         self._spent = False  # processes have died for a small counterexample
+        self._varied: set[str] = set()  # levels of which the first difference has a region
 
     def finish(self, pieces: Sequence[Piece]) -> None:
         """Finish pieces, up to the first that fails, with its counterexample made small."""
@@ -63,10 +64,10 @@ class Differences:
         if searched.minimal is None or searched.failed[searched.minimal].died:
             return
         smallest = searched.failed[searched.minimal]
-        others = [case for case, failed in searched.failed.items() if case != searched.minimal and not failed.died]
-        if in_words:
-            searched.diagnosis = self._diagnosis(name, [searched.minimal, *others])
         level = level_at(name, smallest.finding)
+        if in_words:
+            searched.diagnosis = self._diagnosis(name, searched, vary=level not in self._varied)
+            self._varied.add(level)
         numbers = math.isfinite(math.inf if smallest.ratio is None else smallest.ratio)
         if level in ("", VALUES) or not (numbers or smallest.origin.startswith("Raised")):
             return
@@ -75,11 +76,22 @@ class Differences:
                 searched.level = VALUES
                 searched.diagnosis = replace(searched.diagnosis, plainly=plainly)
 
-    def _diagnosis(self, check: str, cases: Sequence[str]) -> Diagnosis:
+    def _diagnosis(self, check: str, searched: Searched, *, vary: bool) -> Diagnosis:
+        """The diagnosis of a difference; only the first one of a level is varied, so that a run stays fast."""
+        failed = [outcome for outcome in searched.failed.values() if not outcome.died]
+        failed.sort(key=lambda outcome: outcome.case != searched.minimal)
+        passed = [o.case for o in searched.passed.values() if o.judged and not o.outside and not o.unsupported]
         try:
-            return Diagnosis.of(self.workers.answer("explain", check=check, cases=cases))
+            answer = self.workers.answer(
+                "explain",
+                check=check,
+                cases=[outcome.case for outcome in failed],
+                ratios=[math.inf if o.ratio is None or math.isnan(o.ratio) else o.ratio for o in failed],
+                passed=passed if vary else None,
+            )
         except Lost:
             return Diagnosis()
+        return Diagnosis.of(answer)
 
 
 def together(pieces: Sequence[Piece]) -> Searched:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from equivcheck.cases.case import Case
@@ -20,6 +21,7 @@ from equivcheck.engine.covering import chosen
 from equivcheck.engine.place import place
 from equivcheck.engine.plan import shrink_calls
 from equivcheck.engine.planting import planted
+from equivcheck.engine.region import MOST_VARIANTS, Around, region_of
 from equivcheck.engine.remembered_cases import standing
 from equivcheck.engine.replay_script import script, trial
 from equivcheck.engine.script_facts import facts_of, refusal
@@ -149,13 +151,43 @@ class Judge(Planned):
             return outcome_of(parsed, mismatch).plain()
         return outcome_of(parsed, search.passed[parsed]).plain()
 
-    def explain(self, check: str, cases: Sequence[str]) -> dict[str, Any]:
-        """The diagnosis of a difference; the smallest failing case comes first."""
+    def explain(
+        self, check: str, cases: Sequence[str], ratios: Sequence[float] = (), passed: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The diagnosis of a difference.
+
+        Args:
+            check: The check's name.
+            cases: The failing cases, the smallest first.
+            ratios: Their ratios.
+            passed: The judged cases that pass; None if nothing is varied around the smallest one.
+
+        Returns:
+            A `Diagnosis` as plain data.
+        """
         failed = [Case.parse(case) for case in cases]
+        region = self._region(check, failed, ratios, passed)
         with clock.in_stage(round_of(check)[0]):
             begins = vars(place(self.subject, check, failed))
             causes = causes_of(self.subject, failed, gradients=check != "output")
-            return Diagnosis(causes=causes, **begins).plain()
+            return Diagnosis(causes=causes, **begins, **region).plain()
+
+    def _region(
+        self, name: str, failed: Sequence[Case], ratios: Sequence[float], passed: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """The fields of a diagnosis on the region of a difference; none if no ratios are known."""
+        if not ratios:
+            return {}
+        check, options, most = self._round(name), self._options, 0
+        if passed is not None:
+            most = min(MOST_VARIANTS, shrink_calls(check, options["profile"], self._planned[check.name]))
+        known = Around(
+            failed=dict(zip(failed, ratios, strict=True)), passed=[*map(Case.parse, passed or ())], most=most
+        )
+        return region_of(known, partial(self._outcome_of, name), check, self.subject, options["usable"])
+
+    def _outcome_of(self, check: str, case: Case) -> CaseOutcome:
+        return CaseOutcome.of(self.one(check, case.id))
 
     def replay(
         self,

@@ -15,7 +15,7 @@ from equivcheck.cases.case import Case
 from equivcheck.engine.causes import causes_of
 from equivcheck.engine.causes.fitting import best, factor_of, round_numbers
 from equivcheck.gpt import GPT
-from equivcheck.pairs.pair import Pair
+from equivcheck.pairs.resolve import resolve
 from equivcheck.report.diagnosis import Cause
 
 SMALL = Case(batch_size=1, seq_len=2, block_size=2, head_size=2)
@@ -88,7 +88,7 @@ def silent(module: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def causes(reference: Any, candidate: Any, kind: str = "module", *cases: Case, gradients: bool = True) -> list[Cause]:
-    pair = Pair(reference, candidate, kind, torch.device("cpu"), "reference", "candidate")
+    pair = resolve(reference, candidate, kind=kind, device="cpu")
     return list(causes_of(pair, cases or (SMALL, LARGE), gradients=gradients))
 
 

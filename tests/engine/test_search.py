@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import equivcheck
 from equivcheck.attention import CausalSelfAttention
+from equivcheck.cases.case import Case
 from equivcheck.checks import CHECKS
 from equivcheck.engine.planting import planted
 from equivcheck.engine.probes import Probes
@@ -161,3 +162,33 @@ def test_a_fault_changes_probes_only_in_dtypes_that_are_run() -> None:
     assert changed("wrong-in-float16", DTYPES)
     assert not changed("wrong-in-float16", narrower)
     assert all(changed(name, narrower) for name in ("wrong-past-head-size-64", "wrong-in-bfloat16"))
+
+
+class GrowingWithLength(CausalSelfAttention):
+    """Its error grows with the number of positions; with one it is hardly beyond rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y * (1 + 2e-5 * x.size(1))
+
+
+class AlwaysSmall(CausalSelfAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y * (1 + 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "lengths", "least", "most"),
+    [(GrowingWithLength, range(3, 30), 8.0, 40.0), (AlwaysSmall, range(1, 2), 1.0, 4.0)],
+)
+def test_a_clear_failure_is_not_made_small_until_it_reads_like_rounding(
+    candidate: Any, lengths: range, least: float, most: float
+) -> None:
+    report = equivcheck.verify(
+        CausalSelfAttention, candidate, device="cpu", profile="quick", checks=["output"], dtypes=["float32"]
+    )
+    counterexample = report.results[0].counterexample
+    assert counterexample is not None
+    assert Case.parse(counterexample.case).seq_len in lengths
+    assert least <= (counterexample.ratio or 0.0) <= most

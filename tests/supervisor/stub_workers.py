@@ -127,7 +127,7 @@ class StubWorkers:
             for (name, number, strength), of in left.items()
         ]
 
-    def _answer_explain(self, check: str, cases: Sequence[str]) -> dict[str, Any]:
+    def _answer_explain(self, check: str, cases: Sequence[str], **_: Any) -> dict[str, Any]:
         return {"region": f"{len(cases)} cases fail"}
 
     def _answer_plainly(self, case: str) -> str:
