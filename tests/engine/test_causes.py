@@ -163,6 +163,17 @@ def test_a_function_of_an_original_without_options_has_a_cause() -> None:
     assert named(causes(plain, sharper, "function", case)) == [("scale", {"factor": pytest.approx(1.6)})]
 
 
+def test_a_gradient_that_is_lost_altogether_has_a_cause() -> None:
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.mT * 0.5).softmax(-1) @ v
+
+    def lost(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return plain(q, k.detach(), v)
+
+    case = Case(batch_size=2, seq_len=30, block_size=30, n_head=3, head_size=4, is_causal=False)
+    assert named(causes(plain, lost, "function", case)) == [("gradient", {"of": "keys", "factor": 0.0})]
+
+
 def test_an_original_without_products_has_no_cause() -> None:
     def mean(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return v.mean(-2, keepdim=True).expand(q.shape)

@@ -90,7 +90,7 @@ def failing_case(subject: Pair, case: Case, gradients: bool) -> Failing | None:
         with running(REFERENCE):
             plain = problem.run(problem.reference, problem.inputs, gradients=gradients)
         rounding = {name: _rounding(plain.get(name), value) for name, value in oracle.items()}
-        failing = Failing(problem, carrier, oracle, results, rounding, gradients)
+        failing = Failing(problem, carrier, oracle, _with_zeros(results, oracle), rounding, gradients)
         again = failing.edited(AS_IT_IS).oracle_values(gradients=False)[failing.main]
         scale = float(oracle[failing.main].abs().max())
         if not _distance(again, oracle[failing.main]) <= _SAME * scale:
@@ -101,6 +101,13 @@ def failing_case(subject: Pair, case: Case, gradients: bool) -> Failing | None:
         ensure_foreign(error)
         return None
     return failing
+
+
+def _with_zeros(results: Results, oracle: Mapping[str, Tensor]) -> Results:
+    """The results, with zeros where a gradient is lost altogether: a changed original has a gradient of zero there."""
+    some = next(value for value in results.values() if value is not None)
+    lost = {n: value.new_zeros(value.shape).to(some) for n, value in oracle.items() if results.get(n) is None}
+    return {**results, **lost}
 
 
 def _rounding(value: Tensor | None, oracle: Tensor) -> float:
