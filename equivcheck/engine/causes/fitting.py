@@ -9,26 +9,26 @@ __all__ = ["best", "factor_of", "round_numbers"]
 
 _GRID = 33
 _STEPS = 36
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_SECTION = (math.sqrt(5) - 1) / 2
 
 
 def best(error: Callable[[float], float], smallest: float, largest: float) -> float:
-    """The number between two positive bounds with the smallest error: a grid of logarithms, then a golden section."""
+    """The number between two positive bounds with the smallest error: a grid of logarithms, then sections of it."""
     low, high = math.log(smallest), math.log(largest)
     step = (high - low) / (_GRID - 1)
     errors = [_finite(error(math.exp(low + step * at))) for at in range(_GRID)]
     at = min(range(_GRID), key=errors.__getitem__)
     a, b = low + step * (at - 1), low + step * (at + 1)
-    inner = [b - _GOLDEN * (b - a), a + _GOLDEN * (b - a)]
+    inner = [b - _SECTION * (b - a), a + _SECTION * (b - a)]
     values = [_finite(error(math.exp(x))) for x in inner]
     for _ in range(_STEPS):
         if values[0] < values[1]:
             b, inner[1], values[1] = inner[1], inner[0], values[0]
-            inner[0] = b - _GOLDEN * (b - a)
+            inner[0] = b - _SECTION * (b - a)
             values[0] = _finite(error(math.exp(inner[0])))
         else:
             a, inner[0], values[0] = inner[0], inner[1], values[1]
-            inner[1] = a + _GOLDEN * (b - a)
+            inner[1] = a + _SECTION * (b - a)
             values[1] = _finite(error(math.exp(inner[1])))
     return math.exp((a + b) / 2)
 
