@@ -97,7 +97,7 @@ class _Variants:
         self._bounds = bounds_of("gate", self.subject.device.type)[1]
         needed = "causal lengths" if base.is_causal else "lengths"
         follow = {"kv_len": needed, "value_size": "value size"}
-        self._alone = frozenset(name for name, feature in follow.items() if feature in self.subject.features)
+        self._alone = frozenset(name for name, feature in follow.items() if feature in self._space.features)
         self._calls, self._work = 0, 0.0
 
     def vary(self) -> tuple[str, str]:
@@ -108,6 +108,8 @@ class _Variants:
         first = self._judged(base)
         if first is None or first.failed is None:
             return "", ""
+        if not first.spot.get("tensor") and not first.origin.startswith(Raised.__name__):
+            return "", ""  # a statistic or an attribute: it depends on more than the fields of its case
         self._raised = first.origin.startswith(Raised.__name__)
         if any(self._outcome(base.but(seed=base.seed + more)) is False for more in _OTHER_SEEDS):
             return "", ""  # it depends on the values

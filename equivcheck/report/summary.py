@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from equivcheck.report.clean_text import one_line
+from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import Counterexample, Finding, Report
 
 __all__ = ["case_in_words", "summary_lines"]
@@ -25,12 +26,18 @@ def summary_lines(report: Report) -> list[str]:
                 name = result.name_of(finding)
                 blocks.setdefault(_cause(finding.counterexample) or name, []).append((name, finding))
     lines: list[str] = []
-    for number, block in enumerate(blocks.values()):
+    # sorted is stable: differences at one level stay in the order of their checks
+    for number, block in enumerate(sorted(blocks.values(), key=_level)):
         if number == _BLOCKS:
             lines.append(f"and {len(blocks) - _BLOCKS} more below")
             break
         lines += _block(block)
     return [f"{'  ' if line.startswith(' ') else ''}{one_line(line.strip())}" for line in lines]
+
+
+def _level(block: list[tuple[str, Finding]]) -> int:
+    """The place of the block: numbers that differ come before what stands around them; what has no level comes first."""
+    return min(LEVELS.index(finding.level) if finding.level else -1 for _, finding in block)
 
 
 def _cause(example: Counterexample) -> str:

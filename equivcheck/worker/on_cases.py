@@ -101,11 +101,15 @@ class OnCases(Planned):
             A `Diagnosis` as plain data.
         """
         failed = [Case.parse(case) for case in cases]
-        region = self._region(check, failed, ratios, passed)
+        known: dict[str, Any] = {}
         with clock.in_stage(round_of(check)[0]):
-            begins = vars(place(self.subject, check, failed))
-            causes = causes_of(self.subject, failed, gradients=check != "output")
-            return Diagnosis(causes=causes, **begins, **region).plain()
+            with suppress(Exception):  # a difference must not be lost because no more can be said of it
+                known |= self._region(check, failed, ratios, passed)
+            with suppress(Exception):
+                known |= vars(place(self.subject, check, failed))
+            with suppress(Exception):
+                known |= {"causes": causes_of(self.subject, failed, gradients=check != "output")}
+        return Diagnosis(**known).plain()
 
     def _region(
         self, name: str, failed: Sequence[Case], ratios: Sequence[float], passed: Sequence[str] | None

@@ -138,6 +138,18 @@ def test_dropout_that_is_off_in_training_is_a_cause() -> None:
     assert named(given) == [("dropout-off-in-training", {})]
 
 
+def test_dropout_that_one_position_does_not_show_is_not_called_off() -> None:
+    class OnScores(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.c_attn(x).view(*x.shape[:2], 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
+            scores = self.drop(q @ k.mT / math.sqrt(q.size(-1)))
+            seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+            y = scores.masked_fill(~seen, -math.inf).softmax(-1) @ v
+            return self.resid(self.c_proj(y.transpose(1, 2).reshape(x.shape)))  # type: ignore[no-any-return]
+
+    assert causes(Attention, OnScores, "module", SMALL.but(seq_len=1, training=True, attn_pdrop=0.5)) == []
+
+
 def test_the_attention_is_seen_in_a_fused_call_too() -> None:
     def causal(module: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

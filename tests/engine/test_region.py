@@ -66,7 +66,8 @@ class Judge:
         if self.outside(case):
             return CaseOutcome(case.id, judged=False, outside=True)
         failed = "it differs" if self.fails(case) else None
-        return CaseOutcome(case.id, ratio=1e6 if failed else 0.1, failed=failed, origin="Mismatch a.py:1")
+        spot = {"tensor": "output"} if failed else {}
+        return CaseOutcome(case.id, ratio=1e6 if failed else 0.1, failed=failed, origin="Mismatch a.py:1", spot=spot)
 
 
 def varied(pair: Pair, fails: Fails, passed: Sequence[Case] = (), **fields: Any) -> tuple[dict[str, Any], list[Case]]:

@@ -17,14 +17,13 @@ from equivcheck.engine.causes.failing import Failing, failing_case, fits
 from equivcheck.engine.causes.fitting import best, factor_of, round_numbers
 from equivcheck.engine.causes.reading import Family, Reading, Rows
 from equivcheck.engine.causes.readings import continuous, gradients, listed_readings
-from equivcheck.numerics.dtypes import DTYPES
+from equivcheck.engine.causes.telling import telling_cases
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.report.diagnosis import Cause
 
 __all__ = ["causes_inside"]
 
-_LARGEST = 2**18  # scores of a case
 _FRESH = 3  # cases, besides the one that numbers are fitted on
 _NEAR = 30.0  # times the original's rounding: a reading that leaves more than this is not tried further
 _CLEAR = 8.0  # times the original's rounding: an element that differs by more is counted as wrong
@@ -42,42 +41,12 @@ def causes_inside(subject: Pair, failed: Sequence[Case], *, gradients: bool) -> 
     Returns:
         The causes that fit; none if no attention can be found in the original, if none fits, or more than a few do.
     """
-    for case in _telling(subject, failed):
+    for case in telling_cases(subject, failed):
         failing = failing_case(subject, case, gradients)
         if failing is not None:
             fitting = _fitting(subject, failing)
             return tuple(Cause(r.id, r.words, dict(r.parameters)) for r in fitting) if len(fitting) <= _MOST else ()
     return ()
-
-
-def _telling(subject: Pair, failed: Sequence[Case]) -> Iterator[Case]:
-    """The cases to fit on: a larger one in the widest dtype first, then the largest of those that failed."""
-    still = [case for case in failed if not (case.training and (case.attn_pdrop or case.resid_pdrop))]
-    still = [case for case in still if _scores(case) <= _LARGEST]
-    if not still:
-        return
-    widest = min(still, key=lambda case: (DTYPES.index(case.dtype), -_scores(case)))
-    largest = max(still, key=_scores)
-    for case in dict.fromkeys((largest, widest, still[0])):
-        heads = case.n_head * -(-3 // case.n_head)  # three at least
-        sizes = {"batch_size": max(2, case.batch_size), "n_head": heads, "head_size": max(4, case.head_size)}
-        sizes["head_size"] += sizes["head_size"] == heads  # so that no two scales are the same
-        if case.kv_heads:
-            sizes["kv_heads"] = case.kv_heads * (heads // case.n_head)
-        length = case.seq_len if case.seq_len >= 24 or case.seq_len == 1 else 24 + case.seq_len
-        longer = {"seq_len": length, "block_size": max(case.block_size, length)}
-        if case.kv_len:
-            longer["kv_len"] = case.kv_len + length - case.seq_len
-        for changes in ({"dtype": "float64"}, {}):
-            for more in (sizes | longer, sizes, longer, {}):
-                with suppress(Exception):
-                    other = case.but(**changes, **more)
-                    if _scores(other) <= _LARGEST and (not subject.domain or subject.domain.allows(other)):
-                        yield other
-
-
-def _scores(case: Case) -> int:
-    return case.batch_size * case.n_head * case.seq_len * (case.kv_len or case.seq_len)
 
 
 def _fitting(subject: Pair, failing: Failing) -> list[Reading]:

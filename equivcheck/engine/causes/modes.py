@@ -8,6 +8,7 @@ from torch import nn
 
 from equivcheck.cases.case import Case
 from equivcheck.engine.causes.failing import fits
+from equivcheck.engine.causes.telling import larger_cases
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE, ensure_foreign, running
@@ -26,9 +27,10 @@ def causes_of_modes(subject: Pair, failed: Sequence[Case]) -> tuple[Cause, ...]:
         subject: The pair.
         failed: The failing cases, the smallest first.
     """
-    for case in failed:
-        if not (case.attn_pdrop or case.resid_pdrop):
+    for small in failed:
+        if not (small.attn_pdrop or small.resid_pdrop):
             continue
+        case = next(larger_cases(subject, small, small.dtype), small)  # of one position nothing random may be seen
         problem = subject.problem(case)
         try:
             of_candidate, of_reference = _random(problem, CANDIDATE), _random(problem, REFERENCE)
