@@ -14,6 +14,7 @@ from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import watched
 from equivcheck.runtime.memory_limit import memory_limit
+from equivcheck.runtime.nearest_name import did_you_mean
 from equivcheck.supervisor import api
 from equivcheck.supervisor.listener import Listener, Silence
 from equivcheck.supervisor.replayed import replayed
@@ -112,10 +113,11 @@ def verify(
         UsageError: The pair cannot be judged.
     """
     if profile not in PROFILES:
-        raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
+        meant = did_you_mean(profile, PROFILES)
+        raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}{meant}")
     for dtype in dtypes or ():
         if dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}")
     user_functions: dict[str, Given] = {
         "config": config,
         "inputs": inputs,

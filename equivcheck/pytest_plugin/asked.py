@@ -16,6 +16,7 @@ from equivcheck.report.deviations import of_check, parse_deviations
 from equivcheck.report.model import Report
 from equivcheck.runtime.file_access import watched
 from equivcheck.runtime.import_strings import refuse_misspelt_pair
+from equivcheck.runtime.nearest_name import did_you_mean
 from equivcheck.supervisor import api, kinds
 
 __all__ = ["Asked", "Refused"]
@@ -75,7 +76,8 @@ class Asked:
             *(("dtype", dtype, DTYPES) for dtype in self.dtypes),
         ):
             if value not in allowed:
-                raise UsageError(f"unknown {name} {value!r}: allowed are {', '.join(allowed)}")
+                meant = did_you_mean(value, allowed)
+                raise UsageError(f"unknown {name} {value!r}: allowed are {', '.join(allowed)}{meant}")
         refuse_unknown_checks(self.checks, self.exclude)
         if self.kind != "auto":
             chosen_checks(self.checks, self.exclude, self.kind)

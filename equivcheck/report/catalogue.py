@@ -18,6 +18,7 @@ __all__ = [
     "PROFILES",
     "SCREEN",
     "Listed",
+    "check_names",
     "deviation_names",
     "is_listed",
     "least_cases",
@@ -177,11 +178,19 @@ def levels_known(kind: str) -> tuple[str, ...]:
     return tuple(level for level in LEVELS if any(level in c.levels for c in CATALOGUE if kind in c.kinds))
 
 
+def check_names() -> list[str]:
+    """The names with which a user chooses checks: those of checks, and those of families."""
+    return [*(c.name for c in CATALOGUE), *_families()]
+
+
 def deviation_names() -> list[str]:
     """The names that a deviation can have: checks, families of checks, and findings of a check as `check.finding`."""
-    families = dict.fromkeys(c.name.partition(".")[0] for c in CATALOGUE if "." in c.name)
     names = [name for c in CATALOGUE for name in (c.name, *(f"{c.name}.{finding}" for finding in c.findings))]
-    return [*names, *families]
+    return [*names, *_families()]
+
+
+def _families() -> dict[str, None]:
+    return dict.fromkeys(c.name.partition(".")[0] for c in CATALOGUE if "." in c.name)
 
 
 _OVER = "~"

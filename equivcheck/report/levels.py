@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from equivcheck.errors import UsageError
+from equivcheck.runtime.nearest_name import did_you_mean
 
 if TYPE_CHECKING:  # the model imports this module
     from equivcheck.report.model import CheckResult
@@ -39,7 +40,9 @@ def levels_of(names: str | Iterable[str] | None, option: str = "--require") -> t
         raise UsageError(f"{option} names no level: allowed are {', '.join(LEVELS)}, with commas between them")
     for name in asked:
         if name not in LEVELS:
-            raise UsageError(f"{option}: unknown level {name!r}: allowed are {', '.join(LEVELS)}")
+            raise UsageError(
+                f"{option}: unknown level {name!r}: allowed are {', '.join(LEVELS)}{did_you_mean(name, LEVELS)}"
+            )
     return tuple(level for level in LEVELS if level in asked)
 
 
