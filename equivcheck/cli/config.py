@@ -80,7 +80,7 @@ def load(path: Path) -> Config:
         if key not in Config.__dataclass_fields__:
             valid = ", ".join(Config.__dataclass_fields__)
             meant = did_you_mean(key, Config.__dataclass_fields__)
-            raise UsageError(f"{where}: unknown key {key!r}{meant}; the valid ones are {valid}")
+            raise UsageError(f"{where}: unknown key {key!r}; the valid ones are {valid}{meant}")
     config = Config(**{key: _value(where, key, value) for key, value in table.items()})
     if (config.reference is None) != (config.candidate is None):
         given, missing = ("reference", "candidate") if config.candidate is None else ("candidate", "reference")
@@ -137,7 +137,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     elif key in ("kind", "profile", "min_profile"):
         allowed = KINDS if key == "kind" else PROFILES
         if value not in allowed:
-            raise _refusal(where, key, value, f"one of {_list(allowed)}{did_you_mean(value, allowed)}")
+            raise _refusal(where, key, value, f"one of {_list(allowed)}", did_you_mean(value, allowed))
     elif not _is_text(value):
         raise _refusal(where, key, value, "a text that is not empty")
     return value
@@ -174,5 +174,5 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _refusal(where: str, key: str, value: object, allowed: str) -> UsageError:
-    return UsageError(f"{where}: {key} = {value!r} was given, and {allowed} is allowed")
+def _refusal(where: str, key: str, value: object, allowed: str, meant: str = "") -> UsageError:
+    return UsageError(f"{where}: {key} = {value!r} was given, and {allowed} is allowed{meant}")

@@ -25,6 +25,7 @@ from equivcheck.cli.options import (
 )
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.catalogue import KindOrAuto
 from equivcheck.report.places import place_of
 
 __all__ = ["replay"]
@@ -56,7 +57,7 @@ def replay(
     script_file: Path | None,
     domain: str | None,
     pair: tuple[str, ...],
-    kind: str | None,
+    kind: KindOrAuto | None,
     gpu: bool,
     device: str | None,
     checks: tuple[str, ...],

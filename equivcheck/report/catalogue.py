@@ -6,6 +6,7 @@ The checks take these from here, so that a supervisor and a gate know them witho
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.levels import DROP_IN, LEVELS, TRAINING, TRANSFORMS, VALUES
@@ -17,7 +18,10 @@ __all__ = [
     "PARTS",
     "PROFILES",
     "SCREEN",
+    "Kind",
+    "KindOrAuto",
     "Listed",
+    "Profile",
     "check_names",
     "deviation_names",
     "is_listed",
@@ -31,12 +35,15 @@ __all__ = [
     "share_of_cases",
 ]
 
-KINDS = ("module", "function", "model", "replacement")
+Kind = Literal["module", "function", "model", "replacement"]
+KindOrAuto = Literal["auto", Kind]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 PARTS, MODELS = ("module", "function"), ("model", "replacement")
 """The kinds of which a pair is a part of a model, and of which it is a whole one."""
 
-SCREEN = "screen"
-PROFILES = (SCREEN, "quick", "gate", "thorough")
+Profile = Literal["screen", "quick", "gate", "thorough"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+SCREEN: Profile = "screen"
 """A screen has each check's first cases alone, in which most faults are seen: it refutes, and never says equivalent."""
 _ENOUGH = 8
 _ALL, _MODULES = KINDS, ("module", *MODELS)
