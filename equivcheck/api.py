@@ -7,13 +7,14 @@ from typing import Any
 
 from equivcheck.errors import Mismatch, UsageError
 from equivcheck.pairs.given import Given
-from equivcheck.report.catalogue import PROFILES
-from equivcheck.report.levels import levels_of
+from equivcheck.report.catalogue import PROFILES, KindOrAuto, Profile
+from equivcheck.report.levels import Level, levels_of
 from equivcheck.report.model import CheckResult, Deviation, Report
 from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime import clock
 from equivcheck.runtime.file_access import watched
 from equivcheck.runtime.memory_limit import memory_limit
+from equivcheck.runtime.nearest_name import did_you_mean
 from equivcheck.supervisor import api
 from equivcheck.supervisor.listener import Listener, Silence
 from equivcheck.supervisor.replayed import replayed
@@ -28,9 +29,9 @@ def verify(
     reference: Any,
     candidate: Any,
     *,
-    kind: str = "auto",
+    kind: KindOrAuto = "auto",
     device: str = "auto",
-    profile: str = "gate",
+    profile: Profile = "gate",
     checks: Sequence[str] | None = None,
     exclude: Iterable[str] = (),
     seed: int = 0,
@@ -42,7 +43,7 @@ def verify(
     outputs: Given = None,
     transfer: Given = None,
     oracle: Given = None,
-    require: str | Iterable[str] | None = None,
+    require: Level | Iterable[Level] | None = None,
     domain: str | Callable[..., Any] | None = None,
     strict: bool = False,
     jobs: int | None = 1,
@@ -69,7 +70,7 @@ def verify(
         candidate: The attention to be judged: an object, or an import string.
         kind: module, function, model, replacement or auto.
         device: auto, cpu, cuda or cuda:N.
-        profile: quick, gate or thorough.
+        profile: screen, quick, gate or thorough.
         checks: The names of the checks to run; None for all that apply.
         exclude: The names of checks that are left out.
         seed: The seed of the cases.
@@ -112,10 +113,11 @@ def verify(
         UsageError: The pair cannot be judged.
     """
     if profile not in PROFILES:
-        raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}")
+        meant = did_you_mean(profile, PROFILES)
+        raise UsageError(f"unknown profile {profile!r}: allowed are {', '.join(PROFILES)}{meant}")
     for dtype in dtypes or ():
         if dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+            raise UsageError(f"unknown dtype {dtype!r}: allowed are {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}")
     user_functions: dict[str, Given] = {
         "config": config,
         "inputs": inputs,
@@ -213,7 +215,7 @@ def replay(
     candidate: Any,
     case_id: str,
     *,
-    kind: str = "auto",
+    kind: KindOrAuto = "auto",
     device: str = "auto",
     checks: Sequence[str] | None = None,
     config: Given = None,

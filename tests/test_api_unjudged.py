@@ -58,7 +58,7 @@ def test_an_original_that_runs_nowhere_cannot_be_judged() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"checks": ["outputs"]}, "unknown check 'outputs': allowed are output, gradients"),
+        ({"checks": ["outputs"]}, "unknown check 'outputs' (did you mean 'output'?): equivcheck checks lists them"),
         ({"exclude": ["outputs"]}, "unknown check 'outputs'"),
         ({"profile": "fast"}, "unknown profile 'fast': allowed are screen, quick, gate, thorough"),
         ({"kind": "layer"}, "unknown kind 'layer'"),

@@ -21,6 +21,7 @@ def test_the_sample_is_clean_and_a_wrong_use_is_not(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"  # were the names typed as Any, nothing would be wrong with anything
     text = SAMPLE.read_text(encoding="utf-8")
     text = text.replace("max_seconds=seconds", "max_seconds='soon'").replace("result.worst_ratio", "result.worst")
+    text = text.replace('profile="quick"', 'profile="quik"').replace('require=["values"]', 'require=["value"]')
     wrong.write_text(text, encoding="utf-8")
     # as another project has it: none of this one's settings, and what is wrong inside of a package is not its business
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", SAMPLE, wrong]
@@ -31,4 +32,6 @@ def test_the_sample_is_clean_and_a_wrong_use_is_not(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert [line for line in lines if 'has incompatible type "str"; expected "float | None"' in line]
     assert [line for line in lines if '"CheckResult" has no attribute "worst"' in line]
-    assert lines[-1].startswith("Found 2 errors in 1 file (checked 2 source files)")
+    assert [line for line in lines if "\"Literal['quik']\"; expected" in line]
+    assert [line for line in lines if "expected \"Literal['values', 'training', 'transforms', 'drop-in']\"" in line]
+    assert lines[-1].startswith("Found 4 errors in 1 file (checked 2 source files)")

@@ -38,4 +38,4 @@ def lengths(ids: list[str]) -> list[int]:
     return [equivcheck.Case.parse(case).seq_len for case in ids]
 
 
-TestFast: type = equivcheck.suite(Slow, Fast, exclude=["long"], deviations={"interface": "fused"})
+TestFast: type = equivcheck.suite(Slow, Fast, exclude=["long"], deviations={"interface": "fused"}, require=["values"])

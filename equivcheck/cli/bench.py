@@ -6,10 +6,10 @@ import click
 
 from equivcheck.bench.presets import DTYPES, PRESETS
 from equivcheck.cli import config as configuration
+from equivcheck.cli.command import Command
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
     NOT_JUDGED,
-    Amount,
     device_of,
     device_options,
     first,
@@ -18,6 +18,7 @@ from equivcheck.cli.options import (
     show_text,
 )
 from equivcheck.cli.progress import follow_rows
+from equivcheck.cli.values import FILE, FOLDER, SIDE, Amount, Choice
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.runtime import working_folder
@@ -25,20 +26,26 @@ from equivcheck.runtime import working_folder
 __all__ = ["bench"]
 
 
-@click.command()
-@click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")
-@click.option("--kind", type=click.Choice(configuration.KINDS), help="The kind of the pair.  [default: auto]")
+@click.command(
+    cls=Command,
+    short_help="Measure time and memory of a pair, in turn.",
+    examples=(
+        "equivcheck bench",
+        "equivcheck bench pkg.slow:Attention pkg.fast:Attention --gpu --json speed.json",
+        "equivcheck bench --against speed.json --tripwire 10",
+    ),
+)
+@click.argument("pair", nargs=-1, type=SIDE, metavar="[REFERENCE CANDIDATE]")
+@click.option("--kind", type=Choice(configuration.KINDS), help="The kind of the pair.  [default: auto]")
 @device_options
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="The sizes.  [default: small on a CPU, guide on CUDA]")
-@click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True, help="Only this one; may be repeated.")
+@click.option("--preset", type=Choice(list(PRESETS)), help="The sizes.  [default: small on a CPU, guide on CUDA]")
+@click.option("--dtype", "dtypes", type=Choice(DTYPES), multiple=True, help="Only this one; may be repeated.")
 @click.option(
     "--max-seconds", type=Amount("seconds"), metavar="S", help="Time limit of all rows together.  [default: 45]"
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the record as JSON.")
-@click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="Write speed.svg, memory.svg, speed.md.")
-@click.option(
-    "--against", type=click.Path(path_type=Path), metavar="FILE", help="End with 1 if slower than in this record."
-)
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the record as JSON.")
+@click.option("--plots", type=FOLDER, metavar="DIR", help="Write speed.svg, memory.svg, speed.md.")
+@click.option("--against", type=FILE, metavar="FILE", help="End with 1 if slower than in this record.")
 @click.option(
     "--tripwire",
     type=Amount("percent"),

@@ -17,6 +17,7 @@ from equivcheck.report.levels import LEVELS
 from equivcheck.report.model import Deviation
 from equivcheck.report.outcomes import DTYPES
 from equivcheck.runtime.memory_limit import memory_limit
+from equivcheck.runtime.nearest_name import did_you_mean
 
 __all__ = ["DTYPES", "KINDS", "LARGEST_SEED", "PROFILES", "Config", "deviation", "load"]
 
@@ -78,7 +79,8 @@ def load(path: Path) -> Config:
     for key in table:
         if key not in Config.__dataclass_fields__:
             valid = ", ".join(Config.__dataclass_fields__)
-            raise UsageError(f"{where}: unknown key {key!r}; the valid ones are {valid}")
+            meant = did_you_mean(key, Config.__dataclass_fields__)
+            raise UsageError(f"{where}: unknown key {key!r}; the valid ones are {valid}{meant}")
     config = Config(**{key: _value(where, key, value) for key, value in table.items()})
     if (config.reference is None) != (config.candidate is None):
         given, missing = ("reference", "candidate") if config.candidate is None else ("candidate", "reference")
@@ -135,7 +137,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     elif key in ("kind", "profile", "min_profile"):
         allowed = KINDS if key == "kind" else PROFILES
         if value not in allowed:
-            raise _refusal(where, key, value, f"one of {_list(allowed)}")
+            raise _refusal(where, key, value, f"one of {_list(allowed)}", did_you_mean(value, allowed))
     elif not _is_text(value):
         raise _refusal(where, key, value, "a text that is not empty")
     return value
@@ -172,5 +174,5 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _refusal(where: str, key: str, value: object, allowed: str) -> UsageError:
-    return UsageError(f"{where}: {key} = {value!r} was given, and {allowed} is allowed")
+def _refusal(where: str, key: str, value: object, allowed: str, meant: str = "") -> UsageError:
+    return UsageError(f"{where}: {key} = {value!r} was given, and {allowed} is allowed{meant}")

@@ -8,6 +8,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
+from equivcheck.cli.values import Choice
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.report.codec import plain
@@ -31,7 +32,7 @@ def with_events(command: F) -> F:
     @click.option(
         "--format",
         "form",
-        type=click.Choice(("text", "jsonl")),
+        type=Choice(("text", "jsonl")),
         default="text",
         help="A table, or each event as a line of JSON as soon as it is known.  [default: text]",
     )

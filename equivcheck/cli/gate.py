@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 from equivcheck.cli import config as configuration
+from equivcheck.cli.command import Command
 from equivcheck.cli.options import first, import_from_here, show_text
+from equivcheck.cli.values import CHECK, FILE, FOLDER, LEVEL_LIST, Choice, Words
 from equivcheck.errors import UsageError
+from equivcheck.report.chosen_checks import refuse_unknown_checks
 from equivcheck.report.coverage import shares_of
 from equivcheck.report.levels import levels_of
 
@@ -41,27 +44,53 @@ def _shares(context: click.Context, parameter: click.Parameter, value: str | Non
     return shares_of(value)
 
 
-@click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
-@click.option("--check", "checks", metavar="NAME", multiple=True, help="Required; default: all that apply to the pair.")
+@click.command(
+    cls=Command,
+    short_help="Judge committed reports against the source files.",
+    examples=(
+        "equivcheck gate reports/cpu/report.json",
+        "equivcheck gate reports/*/report.json --require-device cuda --max-age 30d",
+        "equivcheck gate report.json --against old.json --require values,training",
+    ),
+)
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@click.option(
+    "--check",
+    "checks",
+    type=CHECK,
+    metavar="NAME",
+    multiple=True,
+    help="Required; default: all that apply to the pair.",
+)
 @click.option("--require-device", "devices", metavar="DEVICE", multiple=True, help="Such as cuda, or a GPU's name.")
-@click.option("--min-profile", type=click.Choice(configuration.PROFILES), help="The least profile.  [default: gate]")
+@click.option("--min-profile", type=Choice(configuration.PROFILES), help="The least profile.  [default: gate]")
 @click.option(
     "--min-coverage",
     metavar="pairs=SHARE[,triples=SHARE]",
     callback=_shares,
     help="The least share of pairs or triples of classes that is met in every check that counts them.",
 )
-@click.option("--require-dtypes", metavar="DTYPE,...", callback=_dtypes, help="Default: all that the pair runs in.")
-@click.option("--require", metavar="LEVEL[,LEVEL]", help="The levels that must be equivalent.  [default: the report's]")
+@click.option(
+    "--require-dtypes",
+    type=Words("dtypes", lambda given: configuration.DTYPES, ","),
+    metavar="DTYPE,...",
+    callback=_dtypes,
+    help="Default: all that the pair runs in.",
+)
+@click.option(
+    "--require",
+    type=LEVEL_LIST,
+    metavar="LEVEL[,LEVEL]",
+    help="The levels that must be equivalent.  [default: the report's]",
+)
 @click.option("--require-torch", metavar="X.Y", help="The run must have been made with this torch.")
 @click.option(
     "--strict-environment", is_flag=True, help="Refuse another torch, or other packages of the pair, than are here."
 )
 @click.option("--require-domain", metavar="EXPR", help="Cases that must be in the domain of each report.")
 @click.option("--max-age", metavar="AGE", callback=_age, help="Such as 12h, 30d or 8w.")
-@click.option("--against", type=click.Path(path_type=Path), metavar="OLD", help="Must not fall behind this report.")
-@click.option("--root", type=click.Path(path_type=Path), default=".", help="The folder of the run.  [default: here]")
+@click.option("--against", type=FILE, metavar="OLD", help="Must not fall behind this report.")
+@click.option("--root", type=FOLDER, default=".", help="The folder of the run.  [default: here]")
 def gate(
     files: Sequence[Path],
     checks: tuple[str, ...],
@@ -93,6 +122,7 @@ def gate(
         raise UsageError("--require-device '': a device such as cuda, or a part of a GPU's name, is allowed; name one")
     levels = levels_of(require)
     config = configuration.load(root / "pyproject.toml")
+    refuse_unknown_checks(checks, config.exclude)
     reports = {str(file): codec.read(file) for file in files}
     policy = GatePolicy(
         checks=checks,

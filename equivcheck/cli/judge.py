@@ -8,9 +8,9 @@ import click
 
 from equivcheck.cases.domain import require_grammar
 from equivcheck.cli import config as configuration
+from equivcheck.cli.command import Command
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
-    Amount,
     device_of,
     domain_option,
     file_option,
@@ -18,8 +18,8 @@ from equivcheck.cli.options import (
     import_from_here,
     options_of_a_pair,
     show_text,
-    whole,
 )
+from equivcheck.cli.values import CHECK, LEVEL_LIST, SIDE, Amount, Choice, whole
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.report.deviations import parse_deviations
@@ -32,16 +32,29 @@ __all__ = ["judge"]
 _TIMING_S = 5.0
 
 
-@click.command()
-@click.argument("original")
-@click.argument("candidates", nargs=-1, required=True, metavar="CANDIDATE...")
+@click.command(
+    cls=Command,
+    short_help="Judge many candidates, and rank them by time.",
+    examples=(
+        "equivcheck judge pkg.slow:Attention pkg.fast:Attention pkg.faster:Attention",
+        "equivcheck judge pkg.slow:Attention candidates/ --profile quick --json judged.json",
+        "equivcheck judge pkg.slow:Attention - --name Attention --feedback verdict",
+    ),
+)
+@click.argument("original", type=SIDE)
+@click.argument("candidates", nargs=-1, type=SIDE, required=True, metavar="CANDIDATE...")
 @options_of_a_pair
 @click.option("--name", metavar="NAME", help="The candidate's name in each file.  [default: the obvious one]")
-@click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
-@click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
+@click.option("--profile", type=Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
+@click.option("--exclude", type=CHECK, metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
 @click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option("--max-seconds", type=Amount("seconds"), metavar="S", help="End the run of each candidate after S.")
-@click.option("--require", metavar="LEVEL[,LEVEL]", help="The levels that must be equivalent.  [default: as in verify]")
+@click.option(
+    "--require",
+    type=LEVEL_LIST,
+    metavar="LEVEL[,LEVEL]",
+    help="The levels that must be equivalent.  [default: as in verify]",
+)
 @domain_option
 @click.option("--strict", is_flag=True, help="Fail a candidate that refuses a transform or a dtype, too.")
 @click.option("--fail-fast", is_flag=True, help="End a candidate's run at its first difference at a required level.")
@@ -50,7 +63,7 @@ _TIMING_S = 5.0
 @click.option("--timing-seconds", type=Amount("seconds"), metavar="S", help="For the times of one.  [default: 5]")
 @click.option(
     "--feedback",
-    type=click.Choice(FEEDBACK),
+    type=Choice(FEEDBACK),
     default="full",
     help="What is shown of differences: nothing, which levels and checks, or all.  [default: full]",
 )

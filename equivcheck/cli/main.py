@@ -1,4 +1,4 @@
-"""The command line: `verify`, `judge`, `merge`, `replay`, `report`, `gate` and `bench`.
+"""The command line: `verify`, `judge`, `merge`, `replay`, `report`, `gate`, `bench`, `checks` and `faults`.
 
 A script can rely on its exit statuses: 0 equivalent; 1 different or insensitive; 2 could not be judged.
 Every error is one line on standard error.
@@ -14,6 +14,9 @@ from contextlib import suppress
 import click
 
 from equivcheck.cli.bench import bench
+from equivcheck.cli.checks import checks
+from equivcheck.cli.command import Group, unknown_option
+from equivcheck.cli.faults import faults
 from equivcheck.cli.gate import gate
 from equivcheck.cli.judge import judge
 from equivcheck.cli.merge import merge
@@ -60,7 +63,8 @@ def _status(arguments: Sequence[str] | None) -> int:
         return _say(str(error))
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "equivcheck"
-        return _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+        message = unknown_option(error) if isinstance(error, click.NoSuchOption) else error.format_message()
+        return _say(f"{message.rstrip('.')}; see {command} --help")
     except click.ClickException as error:
         return _say(error.format_message())
     except (click.Abort, KeyboardInterrupt):
@@ -91,7 +95,7 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print it.")
 @click.pass_context
 def cli(context: click.Context) -> int:
@@ -111,6 +115,8 @@ cli.add_command(replay)
 cli.add_command(report)
 cli.add_command(gate)
 cli.add_command(bench)
+cli.add_command(checks)
+cli.add_command(faults)
 
 
 def _say(message: str) -> int:

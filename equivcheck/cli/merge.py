@@ -6,14 +6,23 @@ from typing import Any
 import click
 
 from equivcheck.cli.closing import closed
+from equivcheck.cli.command import Command
 from equivcheck.cli.options import output_files, output_options, show_text
+from equivcheck.cli.values import FILE
 from equivcheck.report.outputs import Outputs
 
 __all__ = ["merge"]
 
 
-@click.command()
-@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT...")
+@click.command(
+    cls=Command,
+    short_help="Make one report of those of all shards.",
+    examples=(
+        "equivcheck merge shard-1.json shard-2.json",
+        "equivcheck merge shards/*.json --report build/report",
+    ),
+)
+@click.argument("reports", nargs=-1, required=True, type=FILE, metavar="REPORT...")
 @output_options
 def merge(reports: tuple[Path, ...], folder: Path | None, **given: Any) -> int:
     """Make the report of the whole run of those of its shards, which `verify --shard I/N --json REPORT` wrote.

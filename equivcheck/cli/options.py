@@ -1,8 +1,6 @@
 """The common options of the commands: the pair, its kind, the device, the imports, and the printing."""
 
-import math
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,15 +10,17 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from equivcheck.cli import config as configuration
+from equivcheck.cli.colours import with_colours
+from equivcheck.cli.values import CHECK, DEVICE, FILE, FOLDER, SIDE, Amount, Choice, Words
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.report.outputs import FORMATS
 from equivcheck.runtime.device import DEVICE_TYPES, GPU, allowed
+from equivcheck.runtime.required_kernels import KERNEL_NAMES
 
 __all__ = [
     "NOT_JUDGED",
     "SHIPPED",
-    "Amount",
     "device_of",
     "device_options",
     "domain_option",
@@ -35,9 +35,7 @@ __all__ = [
     "pair_of",
     "show",
     "show_text",
-    "size",
     "user_functions",
-    "whole",
 ]
 
 NOT_JUDGED = 2
@@ -53,63 +51,14 @@ _ADAPTATION = {
     "oracle": "The original in float64, if the original does not run in it",
 }
 
-_UNITS = {
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-    "k": 2**10,
-    "m": 2**20,
-    "g": 2**30,
-}
-_SIZE = re.compile(rf"([0-9.]+)\s*({'|'.join(_UNITS)})?", re.IGNORECASE)
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def whole(least: int, most: int) -> click.IntRange:
-    """The type of an option that is a whole number from `least` to `most`."""
-    kind = click.IntRange(least, most)
-    kind.name = f"whole number from {least} to {most}"  # for the error message
-    return kind
-
-
-class Amount(click.FloatRange):
-    """The type of an option that is a number above 0 of some unit."""
-
-    def __init__(self, unit: str) -> None:
-        """Name the unit for the error message."""
-        super().__init__(min=0, min_open=True)
-        self.name = f"number of {unit}"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert as any range does; nan and inf are refused as well."""
-        amount = float(super().convert(value, param, ctx))
-        if not math.isfinite(amount):
-            self.fail(f"{value} is not a finite {self.name}", param, ctx)
-        return amount
-
-
-def size(option: str, value: str | None) -> float | None:
-    """The bytes of a text such as `8GiB` or `500 MB`, None for None; a UsageError for any other text."""
-    if value is None:
-        return None
-    match = _SIZE.fullmatch(value.strip())
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{option} {value!r}: a size such as 8GiB, 500MB or a number of bytes is allowed")
-    return float(match[1]) * _UNITS[(match[2] or "b").lower()]
 
 
 def device_options(command: F) -> F:
     """Give `command` the choice of a device."""
     title = DEVICE_TYPES[GPU].title
     for decorate in (
-        click.option("--device", metavar="DEVICE", help=f"{allowed('or')}.  [default: auto]"),
+        click.option("--device", type=DEVICE, metavar="DEVICE", help=f"{allowed('or')}.  [default: auto]"),
         click.option(
             "--gpu", is_flag=True, help=f"The same as --device {GPU}: an error if there is no {title} device."
         ),
@@ -132,7 +81,7 @@ def memory_option(command: F) -> F:
 
 def of_a_pair(command: F) -> F:
     """Give `command` the options of `verify` and `replay`: pair, kind, adaptation, device and checks."""
-    return click.argument("pair", nargs=-1, metavar="[REFERENCE CANDIDATE]")(options_of_a_pair(command))
+    return click.argument("pair", nargs=-1, type=SIDE, metavar="[REFERENCE CANDIDATE]")(options_of_a_pair(command))
 
 
 def options_of_a_pair(command: F) -> F:
@@ -140,13 +89,16 @@ def options_of_a_pair(command: F) -> F:
     for decorate in (
         click.option(
             "--require-backend",
+            type=Words("kernel", lambda given: KERNEL_NAMES),
             metavar="[DTYPE=]KERNEL",
             multiple=True,
             help="flash, cudnn, efficient or math must run, and no other; may be repeated.",
         ),
-        click.option("--check", "checks", metavar="NAME", multiple=True, help="Only this check; may be repeated."),
+        click.option(
+            "--check", "checks", type=CHECK, metavar="NAME", multiple=True, help="Only this check; may be repeated."
+        ),
         device_options,
-        click.option("--kind", type=click.Choice(configuration.KINDS), help="The kind of the pair.  [default: auto]"),
+        click.option("--kind", type=Choice(configuration.KINDS), help="The kind of the pair.  [default: auto]"),
         *(
             click.option(f"--{name}", metavar="FUNCTION", help=f"{text}: an import string.")
             for name, text in reversed(_ADAPTATION.items())
@@ -157,8 +109,8 @@ def options_of_a_pair(command: F) -> F:
 
 
 def file_option(name: str, variable: str, metavar: str, text: str) -> Callable[[F], F]:
-    """An option whose value is the place of a file or a folder."""
-    return click.option(name, variable, type=click.Path(path_type=Path), metavar=metavar, help=text)
+    """An option whose value is the place of a file, or of a folder if `metavar` is DIR."""
+    return click.option(name, variable, type=FOLDER if metavar == "DIR" else FILE, metavar=metavar, help=text)
 
 
 def output_options(command: F) -> F:
@@ -230,7 +182,7 @@ def show(render: Callable[[TextIO], object]) -> None:
     both = streams.current()
     for stream in (both.text(), both.notes()):
         with suppress(BrokenPipeError):
-            render(stream)
+            render(with_colours(stream))
             stream.flush()
         if getattr(stream, "failure", None) is None:
             return

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
+from equivcheck.cli.colours import moves
 from equivcheck.report.clean_text import clean, one_line
 from equivcheck.report.model import CheckResult
 from equivcheck.report.table import console
@@ -22,7 +23,7 @@ _MOST_LETTERS = 200  # of the message of a difference
 def follow(stream: TextIO | None = None) -> Iterator[Listener]:
     """A listener for one run; it writes to `stream` (standard error by default), and leaves the terminal as it was."""
     stream = sys.stderr if stream is None else stream
-    if not stream.isatty():
+    if not moves(stream):
         yield _Lines(stream)
         return
     with _bars_on(stream, name_first=True) as bars:
@@ -32,7 +33,7 @@ def follow(stream: TextIO | None = None) -> Iterator[Listener]:
 @contextmanager
 def follow_rows(stream: TextIO) -> Iterator[Callable[[str, int, int], None]]:
     """A listener for one benchmark, called with the name of a row, the number of steps done, and that of all steps."""
-    if not stream.isatty():
+    if not moves(stream):
 
         def line(name: str, done: int, total: int) -> None:
             if name:
@@ -52,9 +53,12 @@ def follow_rows(stream: TextIO) -> Iterator[Callable[[str, int, int], None]]:
 
 def _bars_on(terminal: TextIO, *, name_first: bool) -> "Progress":
     """Bars on `terminal`, which go away at the end; the output of others in the meantime is left alone."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    name, bar = TextColumn("{task.description}", markup=False), (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    from equivcheck.cli.outcome_bar import OutcomeBar
+
+    name = TextColumn("{task.description}", markup=False)
+    bar = (OutcomeBar(), MofNCompleteColumn(), TimeElapsedColumn())
     columns = (name, *bar) if name_first else (*bar, name)
     screen = console(terminal)
     return Progress(*columns, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
@@ -91,7 +95,8 @@ class _Bars:
     def finished(self, result: CheckResult) -> None:
         task = self._task(result.name)
         total = max(result.cases, 1)
-        self._bars.update(task, description=clean(f"{result.name}: {result.outcome}"), completed=total, total=total)
+        words = clean(f"{result.name}: {result.outcome}")
+        self._bars.update(task, description=words, completed=total, total=total, outcome=result.outcome)
         self._bars.stop_task(task)
 
     def differs(self, check: str, level: str, case: str, message: str) -> None:

@@ -8,6 +8,7 @@ import click
 from equivcheck.cases.domain import require_grammar
 from equivcheck.cases.ids import in_words
 from equivcheck.cli import config as configuration
+from equivcheck.cli.command import Command
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
     NOT_JUDGED,
@@ -24,6 +25,7 @@ from equivcheck.cli.options import (
 )
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
+from equivcheck.report.catalogue import KindOrAuto
 from equivcheck.report.places import place_of
 
 __all__ = ["replay"]
@@ -31,7 +33,18 @@ __all__ = ["replay"]
 _STATUS = {"equivalent": 0, "different": 1}
 
 
-@click.command()
+_CASE = "B1-T3-H1-D4-K4-float32-eval-a0-r0-sharpened-contiguous-s0"
+
+
+@click.command(
+    cls=Command,
+    short_help="Show one case of a pair in full detail.",
+    examples=(
+        f"equivcheck replay {_CASE}",
+        f"equivcheck replay {_CASE} --check output",
+        f"equivcheck replay {_CASE} --script case.py",
+    ),
+)
 @click.argument("case_id")
 @click.option("--in-process", is_flag=True, help="Run the pair in this process, with its streams: for debuggers.")
 @file_option("--script", "script_file", "FILE", "Write the first difference of values as a script of torch alone.")
@@ -44,7 +57,7 @@ def replay(
     script_file: Path | None,
     domain: str | None,
     pair: tuple[str, ...],
-    kind: str | None,
+    kind: KindOrAuto | None,
     gpu: bool,
     device: str | None,
     checks: tuple[str, ...],

@@ -5,20 +5,28 @@ from pathlib import Path
 
 import click
 
+from equivcheck.cli.command import Command
 from equivcheck.cli.options import show, show_text
+from equivcheck.cli.values import FILE, Choice
 from equivcheck.errors import UsageError
 from equivcheck.report.outputs import FORMATS, format_named
 
 __all__ = ["report"]
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "name", type=click.Choice([f.name for f in FORMATS if f.again]), default=FORMATS[0].name)
-@click.option("--bench", type=click.Path(path_type=Path), metavar="FILE", help="Show this record of speed in the page.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it to FILE, not to standard output."
+@click.command(
+    cls=Command,
+    short_help="Show a saved report again, in any form.",
+    examples=(
+        "equivcheck report report.json",
+        "equivcheck report report.json --format html --out report.html",
+        "equivcheck report report.json --format html --bench speed.json --out report.html",
+    ),
 )
+@click.argument("file", type=FILE)
+@click.option("--format", "name", type=Choice([f.name for f in FORMATS if f.again]), default=FORMATS[0].name)
+@click.option("--bench", type=FILE, metavar="FILE", help="Show this record of speed in the page.")
+@click.option("--out", type=FILE, metavar="FILE", help="Write it to FILE, not to standard output.")
 def report(file: Path, name: str, bench: Path | None, out: Path | None) -> int:
     """Render the report that `verify --json` wrote to FILE; the exit status is 0 whatever its verdict.
 

@@ -12,10 +12,10 @@ import click
 from equivcheck.cases.domain import require_grammar
 from equivcheck.cli import config as configuration
 from equivcheck.cli.closing import closed
+from equivcheck.cli.command import Command
 from equivcheck.cli.events import Events, with_events
 from equivcheck.cli.mistakes import refuse_mistakes
 from equivcheck.cli.options import (
-    Amount,
     device_of,
     domain_option,
     first,
@@ -26,11 +26,10 @@ from equivcheck.cli.options import (
     output_options,
     pair_of,
     show_text,
-    size,
     user_functions,
-    whole,
 )
 from equivcheck.cli.shard import shard_from
+from equivcheck.cli.values import CHECK, LEVEL_LIST, Amount, Choice, size, whole
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
 from equivcheck.report.deviations import parse_deviations
@@ -43,10 +42,18 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Verify a candidate against the original.",
+    examples=(
+        "equivcheck verify pkg.slow:Attention pkg.fast:Attention",
+        "equivcheck verify slow.py:Attention fast.py:Attention --check output --gpu",
+        "equivcheck verify pkg.slow:f pkg.fast:f --profile quick --report build/report",
+    ),
+)
 @of_a_pair
-@click.option("--profile", type=click.Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
-@click.option("--exclude", metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
+@click.option("--profile", type=Choice(configuration.PROFILES), help="How many cases.  [default: gate]")
+@click.option("--exclude", type=CHECK, metavar="NAME", multiple=True, help="Every check but this one; may be repeated.")
 @click.option("--seed", type=whole(0, configuration.LARGEST_SEED), metavar="N", help="[default: 0]")
 @click.option(
     "--max-seconds",
@@ -56,6 +63,7 @@ __all__ = ["verify"]
 )
 @click.option(
     "--require",
+    type=LEVEL_LIST,
     metavar="LEVEL[,LEVEL]",
     help="The levels that must be equivalent.  [default: all; values,training for functions]",
 )

@@ -21,6 +21,7 @@ from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.sides import CANDIDATE, REFERENCE
 from equivcheck.runtime import beacon, global_state, working_folder
 from equivcheck.runtime.device import find_device
+from equivcheck.runtime.nearest_name import did_you_mean
 
 __all__ = ["IMPORTING", "resolve"]
 
@@ -55,7 +56,8 @@ def resolve(
         UsageError: A side cannot be loaded or called, or the pair fits no kind.
     """
     if kind not in ("auto", *KINDS):
-        raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}")
+        nearest = did_you_mean(kind, ("auto", *KINDS))
+        raise UsageError(f"unknown kind {kind!r}: allowed are auto, {', '.join(KINDS)}{nearest}")
     where = find_device(device)
     names = name_of(reference), name_of(candidate)
     root = working_folder.current()  # the pair may change it while it is loaded

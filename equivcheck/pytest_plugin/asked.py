@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -10,12 +10,13 @@ from equivcheck.api import pair_of, verify
 from equivcheck.cases.domain import require_grammar
 from equivcheck.errors import UsageError
 from equivcheck.numerics.dtypes import DTYPES
-from equivcheck.report.catalogue import KINDS, PROFILES, Listed
+from equivcheck.report.catalogue import KINDS, PROFILES, Kind, KindOrAuto, Listed, Profile
 from equivcheck.report.chosen_checks import chosen_checks, refuse_unknown_checks
 from equivcheck.report.deviations import of_check, parse_deviations
 from equivcheck.report.model import Report
 from equivcheck.runtime.file_access import watched
 from equivcheck.runtime.import_strings import refuse_misspelt_pair
+from equivcheck.runtime.nearest_name import did_you_mean
 from equivcheck.supervisor import api, kinds
 
 __all__ = ["Asked", "Refused"]
@@ -46,14 +47,14 @@ class Asked:
 
     reference: Any
     candidate: Any
-    kind: str
+    kind: KindOrAuto
     user_functions: Mapping[str, Any]
     setup: str | None
     domain: Any
     checks: list[str] | None
     exclude: list[str]
     dtypes: list[str]
-    profile: str
+    profile: Profile
     deviations: Mapping[str, Any]
     options: Mapping[str, Any]
 
@@ -75,7 +76,8 @@ class Asked:
             *(("dtype", dtype, DTYPES) for dtype in self.dtypes),
         ):
             if value not in allowed:
-                raise UsageError(f"unknown {name} {value!r}: allowed are {', '.join(allowed)}")
+                meant = did_you_mean(value, allowed)
+                raise UsageError(f"unknown {name} {value!r}: allowed are {', '.join(allowed)}{meant}")
         refuse_unknown_checks(self.checks, self.exclude)
         if self.kind != "auto":
             chosen_checks(self.checks, self.exclude, self.kind)
@@ -128,7 +130,7 @@ class Asked:
         return verify(
             self.reference,
             self.candidate,
-            kind=kind,
+            kind=cast(Kind, kind),
             device=device,
             profile=self.profile,
             checks=[check],

@@ -13,8 +13,8 @@ from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.given import Given
 from equivcheck.pytest_plugin.asked import Asked, Refused
 from equivcheck.pytest_plugin.judged import judge
-from equivcheck.report.catalogue import CATALOGUE
-from equivcheck.report.levels import LEVELS, levels_of, required_of
+from equivcheck.report.catalogue import CATALOGUE, KindOrAuto, Profile
+from equivcheck.report.levels import LEVELS, Level, levels_of, required_of
 from equivcheck.report.model import Deviation
 from equivcheck.runtime.device import DEVICE_TYPES, GPU
 from equivcheck.supervisor import kinds
@@ -29,8 +29,8 @@ def suite(
     reference: Any,
     candidate: Any,
     *,
-    kind: str = "auto",
-    profile: str = "quick",
+    kind: KindOrAuto = "auto",
+    profile: Profile = "quick",
     checks: Sequence[str] | None = None,
     exclude: Iterable[str] = (),
     dtypes: Sequence[str] = DTYPES,
@@ -42,7 +42,7 @@ def suite(
     outputs: Given = None,
     transfer: Given = None,
     oracle: Given = None,
-    require: str | Iterable[str] | None = None,
+    require: Level | Iterable[Level] | None = None,
     domain: str | Callable[..., Any] | None = None,
     setup: str | None = None,
 ) -> type:

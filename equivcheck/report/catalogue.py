@@ -6,6 +6,7 @@ The checks take these from here, so that a supervisor and a gate know them witho
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.levels import DROP_IN, LEVELS, TRAINING, TRANSFORMS, VALUES
@@ -17,7 +18,11 @@ __all__ = [
     "PARTS",
     "PROFILES",
     "SCREEN",
+    "Kind",
+    "KindOrAuto",
     "Listed",
+    "Profile",
+    "check_names",
     "deviation_names",
     "is_listed",
     "least_cases",
@@ -30,12 +35,15 @@ __all__ = [
     "share_of_cases",
 ]
 
-KINDS = ("module", "function", "model", "replacement")
+Kind = Literal["module", "function", "model", "replacement"]
+KindOrAuto = Literal["auto", Kind]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 PARTS, MODELS = ("module", "function"), ("model", "replacement")
 """The kinds of which a pair is a part of a model, and of which it is a whole one."""
 
-SCREEN = "screen"
-PROFILES = (SCREEN, "quick", "gate", "thorough")
+Profile = Literal["screen", "quick", "gate", "thorough"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+SCREEN: Profile = "screen"
 """A screen has each check's first cases alone, in which most faults are seen: it refutes, and never says equivalent."""
 _ENOUGH = 8
 _ALL, _MODULES = KINDS, ("module", *MODELS)
@@ -177,11 +185,19 @@ def levels_known(kind: str) -> tuple[str, ...]:
     return tuple(level for level in LEVELS if any(level in c.levels for c in CATALOGUE if kind in c.kinds))
 
 
+def check_names() -> list[str]:
+    """The names with which a user chooses checks: those of checks, and those of families."""
+    return [*(c.name for c in CATALOGUE), *_families()]
+
+
 def deviation_names() -> list[str]:
     """The names that a deviation can have: checks, families of checks, and findings of a check as `check.finding`."""
-    families = dict.fromkeys(c.name.partition(".")[0] for c in CATALOGUE if "." in c.name)
     names = [name for c in CATALOGUE for name in (c.name, *(f"{c.name}.{finding}" for finding in c.findings))]
-    return [*names, *families]
+    return [*names, *_families()]
+
+
+def _families() -> dict[str, None]:
+    return dict.fromkeys(c.name.partition(".")[0] for c in CATALOGUE if "." in c.name)
 
 
 _OVER = "~"

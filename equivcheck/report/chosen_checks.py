@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from equivcheck.errors import UsageError
-from equivcheck.report.catalogue import CATALOGUE, Listed, is_listed, listed
+from equivcheck.report.catalogue import CATALOGUE, Listed, check_names, is_listed, listed
+from equivcheck.runtime.nearest_name import did_you_mean
 
 __all__ = ["chosen_checks", "expand_families", "refuse_unknown_checks"]
 
@@ -45,7 +46,11 @@ def refuse_unknown_checks(*lists: Iterable[str] | None) -> None:
     for names in lists:
         for name in expand_families(names or ()):
             if not is_listed(name):
-                raise UsageError(f"unknown check {name!r}: allowed are {', '.join(check.name for check in CATALOGUE)}")
+                meant = did_you_mean(name, check_names())
+                allowed = f"allowed are {', '.join(check.name for check in CATALOGUE)}"
+                raise UsageError(
+                    f"unknown check {name!r}{meant}: {'equivcheck checks lists them' if meant else allowed}"
+                )
 
 
 def expand_families(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from equivcheck.errors import UsageError
 from equivcheck.report.catalogue import deviation_names
 from equivcheck.report.model import CheckResult, Deviation, Finding
 from equivcheck.report.outcomes import levels_with
+from equivcheck.runtime.nearest_name import did_you_mean
 
 __all__ = ["apply_deviation", "is_declared", "observed", "of_check", "parse_deviations", "undeclared"]
 
@@ -31,7 +32,7 @@ def parse_deviations(deviations: Mapping[str, str | Deviation] | None) -> dict[s
             of_check = [k for k in known if k.startswith(f"{name.partition('.')[0]}.")] if "." in name else []
             raise UsageError(
                 f"unknown deviation {name!r}: it is the name of a check, or of a finding as check.finding, one of "
-                f"{', '.join(of_check or known)}"
+                f"{', '.join(of_check or known)}{did_you_mean(name, known)}"
             )
         deviation = given if isinstance(given, Deviation) else Deviation(name, str(given).strip())
         if not deviation.reason:

@@ -1,15 +1,17 @@
 """The four levels of a verdict, and which of them a run must reach."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from equivcheck.errors import UsageError
+from equivcheck.runtime.nearest_name import did_you_mean
 
 if TYPE_CHECKING:  # the model imports this module
     from equivcheck.report.model import CheckResult
 
-__all__ = ["DROP_IN", "LEVELS", "TRAINING", "TRANSFORMS", "VALUES", "levels_of", "outcome_at", "required_of"]
+__all__ = ["DROP_IN", "LEVELS", "TRAINING", "TRANSFORMS", "VALUES", "Level", "levels_of", "outcome_at", "required_of"]
 
+Level = Literal["values", "training", "transforms", "drop-in"]
 LEVELS = VALUES, TRAINING, TRANSFORMS, DROP_IN = ("values", "training", "transforms", "drop-in")
 """Same numbers, same behaviour when trained, same under transforms of torch, and everything around the numbers."""
 
@@ -39,7 +41,9 @@ def levels_of(names: str | Iterable[str] | None, option: str = "--require") -> t
         raise UsageError(f"{option} names no level: allowed are {', '.join(LEVELS)}, with commas between them")
     for name in asked:
         if name not in LEVELS:
-            raise UsageError(f"{option}: unknown level {name!r}: allowed are {', '.join(LEVELS)}")
+            raise UsageError(
+                f"{option}: unknown level {name!r}: allowed are {', '.join(LEVELS)}{did_you_mean(name, LEVELS)}"
+            )
     return tuple(level for level in LEVELS if level in asked)
 
 

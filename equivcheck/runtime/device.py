@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equivcheck.errors import DeviceLost, UsageError
+from equivcheck.runtime.nearest_name import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -262,7 +263,9 @@ def refuse_unknown_device(device: str) -> None:
     """
     name, colon, index = device.partition(":")
     if device != "auto" and (name not in DEVICE_TYPES or (colon and not index.isdecimal())):
-        raise UsageError(f"unknown device {device!r}: allowed are {allowed('and')}")
+        word = GPU if name.lower() == "gpu" else name  # which is spelt more like cpu
+        meant = "" if name in DEVICE_TYPES else did_you_mean(word, ("auto", *DEVICE_TYPES))
+        raise UsageError(f"unknown device {device!r}: allowed are {allowed('and')}{meant}")
 
 
 def find_device(device: str) -> "torch.device":
