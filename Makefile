@@ -1,9 +1,10 @@
-# The two commands of the README. GPU=1 adds --gpu to both; PYTHON=python3.12 picks another Python.
+# The commands of the README. GPU=1 adds --gpu to the first two; PYTHON=python3.12 picks another Python.
 #
 #   make verify    verify the pair that ships
 #   make test      run the tests
+#   make docs      build docs/ as a site into build/site; a broken link is an error
 #
-# Both first install into .venv, once, and again where pyproject.toml or constraints.txt has changed.
+# The first two install into .venv, once, and again where pyproject.toml or constraints.txt has changed.
 
 PYTHON ?= python3
 GPU ?=
@@ -13,7 +14,7 @@ VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 GPU_OPTION := $(if $(filter-out 0 no false,$(GPU)),--gpu)
 
-.PHONY: verify test install clean
+.PHONY: verify test docs install clean
 .DEFAULT_GOAL := verify
 
 verify: $(INSTALLED)
@@ -21,6 +22,10 @@ verify: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest $(GPU_OPTION)
+
+docs: $(INSTALLED)
+	$(VENV_PYTHON) -m pip install --quiet --group docs
+	$(VENV_PYTHON) -m mkdocs build --strict
 
 install: $(INSTALLED)
 

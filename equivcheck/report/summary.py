@@ -27,17 +27,18 @@ def summary_lines(report: Report) -> list[str]:
                 blocks.setdefault(_cause(finding.counterexample) or name, []).append((name, finding))
     lines: list[str] = []
     # sorted is stable: differences at one level stay in the order of their checks
-    for number, block in enumerate(sorted(blocks.values(), key=_level)):
+    for number, block in enumerate(sorted(blocks.values(), key=lambda block: min(map(_level, block)))):
         if number == _BLOCKS:
             lines.append(f"and {len(blocks) - _BLOCKS} more below")
             break
-        lines += _block(block)
+        lines += _block(sorted(block, key=_level))
     return [f"{'  ' if line.startswith(' ') else ''}{one_line(line.strip())}" for line in lines]
 
 
-def _level(block: list[tuple[str, Finding]]) -> int:
-    """The place of the block: numbers that differ come before what stands around them; what has no level comes first."""
-    return min(LEVELS.index(finding.level) if finding.level else -1 for _, finding in block)
+def _level(named: tuple[str, Finding]) -> int:
+    """The place of a finding: numbers that differ come before what stands around them; what has no level comes first."""
+    _, finding = named
+    return LEVELS.index(finding.level) if finding.level else -1
 
 
 def _cause(example: Counterexample) -> str:
