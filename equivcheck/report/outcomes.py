@@ -11,6 +11,7 @@ from equivcheck.errors import Raised
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.report.case_outcomes import CaseOutcome, Searched
 from equivcheck.report.catalogue import is_listed, level_at, listed
+from equivcheck.report.levels import TRAINING
 from equivcheck.report.model import GRADIENT, CheckResult, Counterexample, Finding, Outcome
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "REFUSES",
     "CaseOutcome",
     "Searched",
+    "can_be_explained",
     "check_result",
     "kernels_by_dtype",
     "levels_with",
@@ -103,6 +105,12 @@ def check_result(
         levels=levels_with(name, findings),
         **common,
     )
+
+
+def can_be_explained(check: str, outcome: CaseOutcome) -> bool:
+    """Whether the failure of a case can have a cause, a region or a place: numbers, an exception, or how it is trained."""
+    numbers = bool(outcome.spot.get("tensor")) or outcome.origin.startswith(Raised.__name__)
+    return not outcome.died and (numbers or level_at(check, outcome.finding) == TRAINING)
 
 
 def not_refuted(result: CheckResult) -> CheckResult:

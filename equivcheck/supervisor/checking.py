@@ -50,7 +50,7 @@ class Checking(Checked):
     _further: dict[str, list[Searched]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._differences = Differences(self.workers)
+        self._differences = Differences(self.workers, vary_all=self.request.all_cases)
 
     def run(
         self,
@@ -224,7 +224,7 @@ class Checking(Checked):
         if not pieces:
             self.results.append(result_without_classes(name, self._plan["refused"]))
             return
-        self._differences.explain(name, searched)
+        self._differences.explain(name, searched, pieces)
         self._add_result(check, searched, further)
         self.complete = self.complete and not searched.stopped
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from equivcheck.report.catalogue import level_at, passing_over
 from equivcheck.report.diagnosis import Diagnosis
 from equivcheck.report.levels import VALUES
-from equivcheck.report.outcomes import Searched
+from equivcheck.report.outcomes import Searched, can_be_explained
 from equivcheck.supervisor.deaths import Lost
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.workers_interface import Workers
@@ -19,12 +19,14 @@ __all__ = ["Differences", "copied", "first_failing", "together"]
 class Differences:
     """Asks the workers for what a report says about the differences of a check."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, *, vary_all: bool = False) -> None:
         """Know of no difference yet.
 
         Args:
             workers: The processes that run the pair.
+            vary_all: Whether each difference has its region, and not only the first one of each level.
         """
+        self._all = vary_all
         self.workers = workers
         self._spent = False  # processes have died for a small counterexample
         self._varied: set[str] = set()  # levels of which the first difference has a region
@@ -55,18 +57,26 @@ class Differences:
             self.workers.add(again)
             self.finish(again)
             last = together(again)
-            self.explain(check, last)
+            self.explain(check, last, again)
             rounds.append(last)
         return rounds
 
-    def explain(self, name: str, searched: Searched, *, in_words: bool = True) -> None:
-        """Add to a difference its explanation, if that is asked for, and what an ordinary call shows on its case."""
+    def explain(self, name: str, searched: Searched, pieces: Sequence[Piece] = (), *, in_words: bool = True) -> None:
+        """Add to a difference its explanation, if that is asked for, and what an ordinary call shows on its case.
+
+        Args:
+            name: The name of the check.
+            searched: Its cases, up to the first that fails.
+            pieces: Its pieces. Only the cases of the one that fails are looked at: other shards have the others.
+            in_words: Whether an explanation is asked for.
+        """
         if searched.minimal is None or searched.failed[searched.minimal].died:
             return
         smallest = searched.failed[searched.minimal]
         level = level_at(name, smallest.finding)
-        if in_words:
-            searched.diagnosis = self._diagnosis(name, searched, vary=level not in self._varied)
+        if in_words and can_be_explained(name, smallest):
+            of_class = next((piece.searched for piece in pieces if piece.searched.minimal is not None), searched)
+            searched.diagnosis = self._diagnosis(name, of_class, vary=self._all or level not in self._varied)
             self._varied.add(level)
         numbers = math.isfinite(math.inf if smallest.ratio is None else smallest.ratio)
         if level in ("", VALUES) or not (numbers or smallest.origin.startswith("Raised")):

@@ -24,7 +24,7 @@ from equivcheck.errors import Mismatch
 from equivcheck.pairs.pair import Pair
 from equivcheck.report.catalogue import round_of
 from equivcheck.report.diagnosis import Diagnosis
-from equivcheck.report.outcomes import CaseOutcome
+from equivcheck.report.outcomes import CaseOutcome, can_be_explained
 from equivcheck.runtime import beacon, clock
 from equivcheck.runtime.file_access import Access
 from equivcheck.worker.plan import replay_line
@@ -143,7 +143,8 @@ class OnCases(Planned):
             began = time.monotonic()
             with in_full() as compared:
                 outcome = self.one(name, parsed.id)
-            diagnosis = self.explain(name, [parsed.id]) if outcome["failed"] is not None else Diagnosis().plain()
+            fails = outcome["failed"] is not None and can_be_explained(name, CaseOutcome.of(outcome))
+            diagnosis = self.explain(name, [parsed.id]) if fails else Diagnosis().plain()
             answers.append(
                 {
                     "name": name,

@@ -186,6 +186,7 @@ class StubWorkers:
                 failed=f"{shows} differs" if fails else None,
                 finding=shows if fails else "",
                 notes=("a note",) if at % 3 == 0 else (),
+                spot={"tensor": "output"} if fails and at % 2 else {},
             )
             piece.searched.add(outcome)
             self._on_case(piece.check, outcome)

@@ -126,7 +126,7 @@ def test_of_checks_of_a_level_that_is_different_the_first_cases_are_run() -> Non
         {"values": "different", "training": "not judged", "drop-in": "not judged"},
     )
     text = plain(report)
-    assert text.count("replay: ") == 1
+    assert text.count("    replay: ") == 1
     assert "  gradients: B2-" in text.partition("also different:")[2]
     assert "shortened: of gradients, causality, modes only the first cases were run" in text
     assert verdict_line(report).startswith("different at values: output, and so are 3 more checks, ")
@@ -135,7 +135,7 @@ def test_of_checks_of_a_level_that_is_different_the_first_cases_are_run() -> Non
 def test_all_cases_are_run_where_that_is_asked_for() -> None:
     report, _ = judged(Slanted, all_cases=True)
     assert not any(result.shortened for result in report.results)
-    assert plain(report).count("replay: ") == 4
+    assert plain(report).count("    replay: ") == 4
 
 
 def test_a_late_difference_shortens_the_checks_of_its_level_alone() -> None:
