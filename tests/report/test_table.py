@@ -53,6 +53,9 @@ def test_the_plain_table_is_aligned_and_tells_everything() -> None:
     )
     assert table.plain(report) == (
         "b:B against a:A (module, profile gate, seed 0)\n"
+        "different at values in output: 3 of 12 values differ\n"
+        f"  smallest case: {CASE}\n"
+        f"  replay: equivcheck replay {CASE} a:A b:B\n"
         "\n"
         "check      outcome     cases  worst ratio  where\n"
         f"output     different      60          inf  y[0, 2, 1] of {CASE}\n"
