@@ -90,7 +90,7 @@ def test_the_next_run_begins_with_the_counterexample_of_the_last_one() -> None:
     assert [event[2] for event in listener.events if event[0] == "differs"] == ["values"]
     assert again.remembered is not None
     assert [r.outcome for r in again.remembered] == ["different"]
-    assert plain(again).count("replay: ") == 1
+    assert plain(again).count("    replay: ") == 1
     assert "\n1 remembered counterexample: 1 differs\n" in plain(again)
     assert verdict_line(again).startswith("different at values: output, ")
 
