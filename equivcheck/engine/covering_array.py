@@ -166,11 +166,11 @@ class CoveringArray:
             return 1 if heads > 1 and heads not in (2, 4, 8) else 0
         return heads // group if heads % group == 0 and (heads > group or group == 1) else 0
 
-    def _grouped(self, row: Row, *, smallest: bool) -> int:
+    def _grouped(self, row: Row, share: float) -> int:
         """A number of heads that can be in the groups of a row."""
         heads = self._classes["heads"][row["heads"]] if "heads" in row else range(1, 2**5)
         able = [n for n in heads if self._kv_heads(n, row["groups"])]
-        return int(self._choose(able[:1] if smallest else able))
+        return int(self._choose(able[: max(1, _part(able, share) - 1)]))
 
     def _meeting(self, pair: Row, unmet: Set[ClassPair]) -> Case | None:
         """A case of two classes, of those tried one that meets most unmet pairs; None if none was found."""
@@ -198,27 +198,29 @@ class CoveringArray:
     def _case(self, row: Row, *, tries: int = _TRIES) -> Case | None:
         """A case of the classes of a row, inside the domain and within the bounds on cost; None if none was found."""
         for attempt in range(tries):
-            case = self._tried(row, smallest=attempt >= tries // 2)
+            # sizes within the usual bound first; then up to the greatest bound, from ever smaller parts of the classes
+            share = min(1.0, 2 * (tries - attempt - 1) / tries)
+            case = self._tried(row, share, usual=attempt < tries // 2)
             inside = case is not None and (self.space.domain is None or self.space.domain.allows(case))
             if case is not None and inside and labels_of(case, self.factors) == dict(row):
                 return case
         return None
 
-    def _tried(self, row: Row, *, smallest: bool) -> Case | None:
+    def _tried(self, row: Row, share: float, *, usual: bool) -> Case | None:
         def one(name: str, default: Any, least: int = 0) -> Any:
             values = self._classes[name][row[name]] if name in row else (default,)
             if least:
                 values = range(max(least, values[0]), max(least, values[-1]) + 1)
-            return self._choose(values[:2] if smallest and isinstance(values, range) else values)
+            return self._choose(values[: _part(values, share)] if isinstance(values, range) else values)
 
         groups = row.get("groups", "one")
         batch, seq_len = one("batch", 1), one("length", 1)
-        heads = one("heads", 1) if groups == "one" else self._grouped(row, smallest=smallest)
+        heads = one("heads", 1) if groups == "one" else self._grouped(row, share)
         training, rate, other_rate = one("mode", (bool(self.space.training), 0.0, 0.0))
         layers = one("layers", max(self.space.n_layers))
         keys = keys_of(row.get("keys", "as queries"), seq_len, self._choose)
         head_size = one("head size", 16, least=1 if self._most_chunks is None else -(-seq_len // self._most_chunks))
-        if not self._within(batch, heads, seq_len, keys or seq_len, head_size, layers, usual=not smallest):
+        if not self._within(batch, heads, seq_len, keys or seq_len, head_size, layers, usual=usual):
             return None
         try:
             return Case(
@@ -252,3 +254,8 @@ class CoveringArray:
         if isinstance(values, range) and len(values) > _TILE and self._random.random() < 1 / 2:
             return self._random.choice([n for n in values if (n + 1) % _TILE <= 2])
         return self._random.choice(values)
+
+
+def _part(values: Sequence[Any], share: float) -> int:
+    """How many of the smallest values make this share of them; two at least."""
+    return max(2, round(len(values) * share))
