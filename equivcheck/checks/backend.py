@@ -1,7 +1,6 @@
 """Backend: which attention kernel the candidate dispatches, and whether it is the required one."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from torch import nn
@@ -103,13 +102,11 @@ def requiring(checks: Iterable[Check], texts: Iterable[str]) -> list[Check]:
     """The checks, with a `backend` that judges the kernels that `texts` require."""
     texts = tuple(texts)
     required = requirement(texts)
-    options = tuple(word for text in texts for word in ("--require-backend", text))
-    return [
-        replace(check, run=partial(backend, required=required), options=options, judges=True)
-        if check.name == "backend" and required
-        else check
-        for check in checks
-    ]
+    if not required:
+        return list(checks)
+    options = [word for text in texts for word in ("--require-backend", text)]
+    run = partial(backend, required=required)
+    return [check.judging(run, *options) if check.name == "backend" else check for check in checks]
 
 
 _RUN = CaseSpace(

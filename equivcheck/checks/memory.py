@@ -6,9 +6,8 @@ A case stands for longer ones of usual sizes, so that ids stay small and a repla
 import gc
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -197,12 +196,9 @@ def limiting(checks: Iterable[Check], ratio: float | None) -> list[Check]:
     limit = memory_limit(ratio)
     if limit is None:
         return list(checks)
-    limited: dict[str, Any] = {
-        "run": partial(memory, limit=limit),
-        "options": ("--max-memory-ratio", repr(limit)),
-        "judges": True,
-    }
-    return [replace(check, **limited) if check.name == "memory" else check for check in checks]
+    run = partial(memory, limit=limit)
+    options = ("--max-memory-ratio", repr(limit))
+    return [check.judging(run, *options) if check.name == "memory" else check for check in checks]
 
 
 _RUN = CaseSpace(

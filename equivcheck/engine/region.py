@@ -15,6 +15,7 @@ from equivcheck.engine.number_conditions import condition_on, next_value
 from equivcheck.engine.region_axes import MOST_OF_ONE, MOST_WORK, Axis, affordable, axes_of, modes_of, put, work_of
 from equivcheck.engine.region_words import tried_in_words
 from equivcheck.engine.remembered_cases import standing
+from equivcheck.engine.search import CLEAR
 from equivcheck.engine.strata import space_of
 from equivcheck.errors import Raised
 from equivcheck.numerics.roundoff import unit_roundoff
@@ -27,7 +28,6 @@ MOST_VARIANTS = 40
 """Cases that are run for the region of one difference."""
 _OTHER_SEEDS = (1, 2)
 _WORK_OF_READING = 8.0  # a check that reads masks runs a case so many times as often
-_CLEAR = 4.0  # budgets: so large a difference would be seen whatever the values
 _RELATED = (("kv_len", "seq_len"), ("kv_heads", "n_head"), ("value_size", "head_size"))
 _RELATIONS = ("<", ">", "!=")
 
@@ -195,12 +195,12 @@ class _Variants:
         """Whether rounding in a dtype would explain the difference of the smallest case."""
         base = self.around.smallest
         coarser = unit_roundoff(base.but(dtype=dtype).torch_dtype) / unit_roundoff(base.torch_dtype)
-        return self.around.failed[base] < _CLEAR * coarser
+        return self.around.failed[base] < CLEAR * coarser
 
     def _fails_elsewhere(self, name: str, value: str | float) -> bool:
         if any(getattr(case, name) == value for case in self.around.failed):
             return True
-        clear = [c for c, ratio in self.around.failed.items() if ratio >= _CLEAR and work_of(c) <= MOST_OF_ONE]
+        clear = [c for c, ratio in self.around.failed.items() if ratio >= CLEAR and work_of(c) <= MOST_OF_ONE]
         larger = max(clear, key=lambda c: c.batch_size * c.seq_len * c.n_embd, default=self.around.smallest)
         case = self._put(self.around.smallest, name, value)
         case = case and put(larger, name, value, alone=frozenset())

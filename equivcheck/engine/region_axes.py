@@ -42,7 +42,7 @@ _LIMITS: Mapping[str, str] = {
     "head_size": "max_head_size",
 }
 _LOOKS = 3  # sizes of the first look
-_LONGEST_KEYS = 1025  # the most of the class `many to a few queries`
+_LONGEST_KEYS = keys_of("many to a few queries", 1, max)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from equivcheck.runtime import clock
 from equivcheck.runtime.device import ensure_device_alive
 from equivcheck.runtime.global_state import preserved
 
-__all__ = ["Search", "seed_for"]
+__all__ = ["CLEAR", "Search", "seed_for"]
 
-
-_CLEAR, _MOST_ASKED = 4.0, 16.0
-"""Budgets: from so many on a failure is clear, and no smaller case of a clear one is asked for more than the second."""
+CLEAR = 4.0
+"""From so many budgets on a failure is clear: other values and a smaller case would show it, too."""
+_MOST_ASKED = 16.0  # budgets: no smaller case of a clear failure is asked for more
 
 
 class _Ended(BaseException):
@@ -107,7 +107,7 @@ class Search:
         """
         ratio = math.inf if math.isnan(mismatch.ratio) else mismatch.ratio
         if self._least is None:
-            self._least = min(ratio / 2, _MOST_ASKED) if ratio >= _CLEAR else 0.0
+            self._least = min(ratio / 2, _MOST_ASKED) if ratio >= CLEAR else 0.0
         return ratio >= self._least
 
     def _recall(self, case: Case) -> bool:

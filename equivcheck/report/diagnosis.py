@@ -31,6 +31,7 @@ class Diagnosis:
         largest_case: The id of the case that fails with the largest ratio.
         largest_ratio: That ratio.
         plainly: The difference on the case in an ordinary call, if that shows one as well.
+        gaps: What was not looked for, and why, where the code of equivcheck itself raised.
     """
 
     causes: tuple[Cause, ...] = ()
@@ -42,6 +43,7 @@ class Diagnosis:
     largest_case: str = ""
     largest_ratio: float | None = None
     plainly: str = ""
+    gaps: tuple[str, ...] = ()
 
     @property
     def first_lines(self) -> list[str]:
@@ -70,12 +72,13 @@ class Diagnosis:
             lines.append(f"in an ordinary call, too: {self.plainly}")
         if self.largest_case and self.largest_ratio is not None:
             lines.append(f"largest: {self.largest_ratio:.3g} times the budget, on {self.largest_case}")
-        return lines
+        return [*lines, *self.gaps]
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Diagnosis":
         """The diagnosis whose `plain` is this mapping."""
-        return cls(**{**plain, "causes": tuple(Cause(**cause) for cause in plain.get("causes", ()))})
+        causes = tuple(Cause(**cause) for cause in plain.get("causes", ()))
+        return cls(**{**plain, "causes": causes, "gaps": tuple(plain.get("gaps", ()))})
 
     def plain(self) -> dict[str, Any]:
         """The diagnosis in the types of JSON."""

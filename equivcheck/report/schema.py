@@ -134,6 +134,7 @@ _FIELDS: dict[type[Any], dict[str, str]] = {
         "largest_case": "The id of the case that fails with the largest ratio; empty if it is this one.",
         "largest_ratio": "That ratio.",
         "plainly": "The difference on the case in an ordinary call, if that shows one as well.",
+        "gaps": "What was not looked for, and why, where the code of equivcheck itself raised.",
     },
     Cause: {
         "id": "The name of the fault.",

@@ -5,7 +5,7 @@ Questions and answers are plain data, so that they can be asked of a process of 
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equivcheck.cases.case import Case
@@ -19,7 +19,6 @@ from equivcheck.engine.strata import classes
 from equivcheck.report.catalogue import round_of
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.runtime import clock
-from equivcheck.runtime.file_access import Access
 from equivcheck.worker.on_cases import OnCases
 
 __all__ = ["Judge"]
@@ -32,15 +31,7 @@ class Judge(OnCases):
         access: The record of what foreign code uses.
     """
 
-    def __init__(
-        self,
-        access: Access,
-        began: Callable[[str, float], None] = lambda case, work: None,
-        ended: Callable[[CaseOutcome], None] = lambda outcome: None,
-    ) -> None:
-        """Load no pair yet, and plant nothing; the arguments are those of `OnCases`."""
-        super().__init__(access, began, ended)
-        self._plants: Plants | None = None
+    _plants: Plants | None = None
 
     # --- questions: each method is one, its arguments and its answer are plain data -----------------------------------
 

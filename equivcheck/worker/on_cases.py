@@ -101,15 +101,21 @@ class OnCases(Planned):
             A `Diagnosis` as plain data.
         """
         failed = [Case.parse(case) for case in cases]
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "region": lambda: self._region(check, failed, ratios, passed),
+            "place": lambda: vars(place(self.subject, check, failed)),
+            "cause": lambda: {"causes": causes_of(self.subject, failed, gradients=check != "output")},
+        }
         known: dict[str, Any] = {}
+        gaps: list[str] = []
         with clock.in_stage(round_of(check)[0]):
-            with suppress(Exception):  # a difference must not be lost because no more can be said of it
-                known |= self._region(check, failed, ratios, passed)
-            with suppress(Exception):
-                known |= vars(place(self.subject, check, failed))
-            with suppress(Exception):
-                known |= {"causes": causes_of(self.subject, failed, gradients=check != "output")}
-        return Diagnosis(**known).plain()
+            for name, part in parts.items():
+                try:
+                    known |= part()
+                except Exception as error:  # a difference must not be lost because no more can be said of it
+                    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                    gaps.append(f"no {name} was looked for, by a defect of equivcheck ({reason}): please report it")
+        return Diagnosis(**known, gaps=tuple(gaps)).plain()
 
     def _region(
         self, name: str, failed: Sequence[Case], ratios: Sequence[float], passed: Sequence[str] | None

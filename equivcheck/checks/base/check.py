@@ -1,7 +1,7 @@
 """A check as a record, and the result of a case that passed."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from equivcheck.cases.case import Case
@@ -113,6 +113,15 @@ class Check:
         known = listed(name)
         space = (space or CaseSpace()).but(dtypes=known.dtypes)
         return cls(name=name, kinds=known.kinds, cases=known.cases, judges=known.judges, run=run, space=space, **fields)
+
+    def judging(self, run: Callable[[Any, Case], CaseResult], *options: str) -> "Check":
+        """The check, with a property that judges what an option asks for.
+
+        Args:
+            run: The property.
+            options: The words of the command line that ask for it.
+        """
+        return replace(self, run=run, options=options, judges=True)
 
     @property
     def promise(self) -> str:

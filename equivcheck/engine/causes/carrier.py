@@ -46,10 +46,6 @@ class Core:
     scores: Tensor
     scale: float | None
 
-    def visible(self, probabilities: Tensor) -> Tensor:
-        """The keys that each query sees: (..., T, S)."""
-        return probabilities > 0
-
 
 @dataclass(frozen=True)
 class Edit:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from equivcheck.engine.causes.carrier import (
-    AS_IT_IS,
     Carrier,
     Core,
     Edit,
@@ -27,19 +26,16 @@ __all__ = ["Edited"]
 class Edited(TorchFunctionMode):
     """Runs an original with one reading changed in each of its attentions."""
 
-    def __init__(self, carrier: Carrier, edit: Edit, calls: Callable[[int], bool] = lambda number: True) -> None:
+    def __init__(self, carrier: Carrier, edit: Edit) -> None:
         """Change nothing yet.
 
         Args:
             carrier: Where the attentions are.
             edit: What is changed.
-            calls: Whether the attention with this place in the order of execution is changed.
         """
         super().__init__()
         self._carrier, self._edit = carrier, edit
         self._calls = 0
-        starts = sorted((*carrier.first, *carrier.whole))
-        self._edits = {start: edit if calls(at) else AS_IT_IS for at, start in enumerate(starts)}
         self._ends = {end: start for start, end in carrier.first.items()}
         self._cores: dict[int, Core] = {}
 
@@ -47,14 +43,13 @@ class Edited(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the function; at the places of an attention, with changed arguments and results."""
-        options = kwargs or {}
+        options, edit = kwargs or {}, self._edit
         if not is_product(func, args) and not is_whole(func):
             return func(*args, **options)
         number, self._calls = self._calls, self._calls + 1
         if number in self._carrier.whole:
             return self._whole(number, args, options)
         if number in self._carrier.first:
-            edit = self._edits[number]
             q, k = operands(func, args)
             changed = list(args)
             changed[q], changed[k] = edit.queries(args[q]), _turned(edit.keys, func, args[k])
@@ -63,8 +58,7 @@ class Edited(TorchFunctionMode):
             self._cores[number] = core
             return edit.scores(scores, core)
         if number in self._ends:
-            start = self._ends[number]
-            edit, core = self._edits[start], self._cores.pop(start)
+            core = self._cores.pop(self._ends[number])
             p, v = operands(func, args)
             changed = list(args)
             changed[p], changed[v] = edit.probabilities(args[p], core), edit.values(args[v])
@@ -73,7 +67,7 @@ class Edited(TorchFunctionMode):
 
     def _whole(self, number: int, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
         q, k, v, mask, _, causal, scale = whole_arguments(args, options)
-        edit = self._edits[number]
+        edit = self._edit
         q, k, v = edit.queries(q), edit.keys(expanded(k, q)), edit.values(expanded(v, q))
         scores = q @ k.mT  # (..., T, S)
         core = Core(scores, self._carrier.scales[number])
@@ -88,6 +82,6 @@ class Edited(TorchFunctionMode):
 
 def _turned(edit: Callable[[Tensor], Tensor], function: Any, x: Tensor) -> Tensor:
     """An edit of keys (..., S, D), applied to the second factor of a product, which has them as (..., D, S)."""
-    if name_of(function) == "einsum" or edit is AS_IT_IS.keys:
+    if name_of(function) == "einsum":
         return edit(x)
     return edit(x.mT).mT

@@ -17,7 +17,7 @@ def _hiding(hidden: Callable[[Tensor], Tensor]) -> Edit:
     """Hide further keys: probabilities are divided by what is left, as a softmax without these keys gives them."""
 
     def edit(p: Tensor, core: Core) -> Tensor:
-        visible = core.visible(p)
+        visible = p > 0
         if core.scale is not None:  # exact where the keys that are left weigh next to nothing
             return spelled_out(core.scores, visible & ~hidden(visible), core.scale)
         kept = torch.where(hidden(visible), torch.zeros_like(p), p)
@@ -35,7 +35,7 @@ def _seeing(seen: Callable[[Tensor], Tensor]) -> Edit:
 
     def edit(p: Tensor, core: Core) -> Tensor:
         assert core.scale is not None, "the reading needs the scale"
-        visible = core.visible(p)
+        visible = p > 0
         return spelled_out(core.scores, seen(visible), core.scale)
 
     return Edit(probabilities=edit)

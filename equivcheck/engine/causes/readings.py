@@ -57,14 +57,14 @@ def _softmaxes(rows: Rows) -> Iterator[Reading]:
 
 def _over_queries(p: Tensor, core: Core) -> Tensor:
     assert core.scale is not None, "the reading needs the scale"
-    masked = (core.scores * core.scale).masked_fill(~core.visible(p), -math.inf)
-    none = ~core.visible(p).any(-2, keepdim=True)
+    masked = (core.scores * core.scale).masked_fill(~(p > 0), -math.inf)
+    none = ~(p > 0).any(-2, keepdim=True)
     return masked.masked_fill(none, 0.0).softmax(-2).masked_fill(none, 0.0)
 
 
 def _added(p: Tensor, core: Core) -> Tensor:
     assert core.scale is not None, "the reading needs the scale"
-    sums = (core.scores * core.scale).masked_fill(~core.visible(p), -math.inf).logsumexp(-1, keepdim=True)
+    sums = (core.scores * core.scale).masked_fill(~(p > 0), -math.inf).logsumexp(-1, keepdim=True)
     return p / (1 + (-sums).exp())
 
 
