@@ -58,6 +58,9 @@ class Confirmation:
             self._not_judged(piece, case, death, death.side)
             return
         alone = self._pool.alone(piece.check, case, worker.work, linger=death.how == "fork")
+        if death.outside and alone.died and death_of(alone).outside:
+            # who ends processes from outside may have met this one as well: two on one case prove nothing
+            alone = self._pool.alone(piece.check, case, worker.work)
         if alone.died:
             second = death_of(alone)
             side = death.side if death.side == second.side else second.side

@@ -20,6 +20,7 @@ from equivcheck.report.closing_lines import verdict_line
 from equivcheck.report.codec import dumps
 from equivcheck.report.model import CheckResult, Report
 from equivcheck.supervisor import nurseries
+from equivcheck.supervisor.confirmation import Confirmation
 
 ORIGINAL = "equivcheck.attention:CausalSelfAttention"
 FLASH = "equivcheck.attention:FlashCausalSelfAttention"
@@ -113,18 +114,26 @@ def test_the_report_is_the_same_to_the_byte_for_any_number_of_jobs(pair: Path, c
         assert other == one
 
 
-def test_the_report_is_the_same_where_workers_are_killed(pair: Path) -> None:
+def test_the_report_is_the_same_where_workers_are_killed(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = without_times(dumps(verify("original:Original", "candidate:Right", jobs=2, **OPTIONS)))
-    chance, killed = random.Random(0), list[int]()
+    chance, killed, settling = random.Random(0), list[int](), list[str]()
+    settle = Confirmation.settle
+
+    def settled(self: Confirmation, worker: Any, piece: Any, case: str, death: Any) -> None:
+        settling.append(case)
+        settle(self, worker, piece, case, death)
+        settling.remove(case)
+
+    monkeypatch.setattr(Confirmation, "settle", settled)
 
     class Kills:
-        """Kills a worker each time that so many more cases are done: never twice on one case."""
+        """Kills a worker each time that so many more cases are done: never the second process of a case."""
 
         cases = 0
 
         def progress(self, stage: str, done: int, total: int) -> None:
             self.cases += 1
-            if self.cases >= 12 * (len(killed) + 1) and len(killed) < 6:
+            if self.cases >= 12 * (len(killed) + 1) and len(killed) < 6 and not settling:
                 (nursery,) = (n._process.pid for n in nurseries._nurseries.values())
                 if workers := children(nursery):
                     killed.append(victim := chance.choice(workers))
