@@ -5,7 +5,8 @@ from itertools import combinations
 
 from equivcheck.cases.case import Case
 from equivcheck.cases.factors import labels_of
-from equivcheck.engine.covering_array import COSTING, RULED, ClassPair, CoveringArray
+from equivcheck.engine.class_rules import COSTING, RULED
+from equivcheck.engine.covering_array import Classes, CoveringArray
 
 __all__ = ["CasesByClass", "ClassCombinations", "by_class"]
 
@@ -22,17 +23,17 @@ class ClassCombinations:
         costly: Those that cost too much, in the same form.
     """
 
-    def __init__(self, array: CoveringArray, size: int, outside: Set[ClassPair]) -> None:
+    def __init__(self, array: CoveringArray, size: int, outside: Set[Classes]) -> None:
         """The combinations of classes of an array.
 
         Args:
             array: The array.
             size: The number of classes in each: 2 or 3.
-            outside: The pairs that no case of the domain meets: a combination with one of them does not count.
+            outside: The pairs, and triples, that no case of the domain meets: a combination with one does not count.
         """
         self._outside = outside
-        self._possible = _remembered(array.possible, RULED)
-        self._affordable = _remembered(array.affordable, COSTING)
+        self._possible = _remembered(array.rules.possible, RULED)
+        self._affordable = _remembered(array.rules.affordable, COSTING)
         self.wanted: list[Group] = []
         self.costly: list[Group] = []
         for *factors, last in combinations(array.factors, size):
@@ -66,7 +67,9 @@ class ClassCombinations:
         self.costly += [(first, costly)] if costly else []
 
     def _counts(self, classes: Sequence[Class]) -> bool:
-        if self._outside and any((one, classes[-1]) in self._outside for one in classes[:-1]):
+        if self._outside and (
+            any((one, classes[-1]) in self._outside for one in classes[:-1]) or tuple(classes) in self._outside
+        ):
             return False
         return self._possible(classes)
 

@@ -1,4 +1,4 @@
-"""Cases that together meet every pair of classes of a case's factors, inside the domain: a covering array."""
+"""Cases that together meet every pair of classes of a case's factors, or every triple, inside the domain."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from equivcheck.cases.space import CaseSpace
 from equivcheck.checks import Check
 from equivcheck.engine.case_cost import bounds_of
 from equivcheck.engine.combinations import ClassCombinations, by_class
-from equivcheck.engine.covering_array import CoveringArray, class_pair
+from equivcheck.engine.covering_array import CoveringArray, classes_of
 from equivcheck.engine.strata import space_of
 from equivcheck.pairs.pair import Pair
 
@@ -22,6 +22,8 @@ def rows_of(
     checks: Iterable[Check], subject: Pair, dtypes: Sequence[str], profile: str, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Name of a check -> the cases that meet every pair of classes, and the pairs that none in the domain meets.
+
+    In a thorough run they are triples.
 
     Args:
         checks: The checks of a run.
@@ -61,7 +63,8 @@ def coverage_of(
 ) -> dict[str, dict[str, Any]]:
     """Strength -> the number of combinations of classes that judged cases meet, of how many, and those not met, by reason.
 
-    The strengths are `pairs` and `triples`. A triple counts if no two of its classes are outside of the domain.
+    The strengths are `pairs` and `triples`. A triple counts if no two of its classes are outside of the domain; in a
+    thorough run it does not count, either, if no case in the domain was found for it.
 
     Args:
         check: The check.
@@ -96,7 +99,7 @@ def coverage_left(
     but for `judged`. The combinations of which every list has the bit are not met.
     """
     array = _array(space_of(check, subject, dtypes), subject, profile, 0)
-    outside = {class_pair(*pair) for pair in rows["outside"]}
+    outside = set(map(classes_of, rows["outside"]))
     of_strengths = {name: ClassCombinations(array, size, outside) for name, size in _STRENGTHS.items()}
     return [
         [
@@ -113,4 +116,5 @@ def coverage_left(
 
 def _array(space: CaseSpace, subject: Pair, profile: str, seed: int) -> CoveringArray:
     bounds = bounds_of(profile, subject.device.type)
-    return CoveringArray(space, bounds, has_weights=not subject.traits.function, seed=seed)
+    strength = _STRENGTHS["triples" if profile == "thorough" else "pairs"]
+    return CoveringArray(space, bounds, has_weights=not subject.traits.function, seed=seed, strength=strength)

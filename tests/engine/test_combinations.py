@@ -14,7 +14,8 @@ from equivcheck.cases.factors import labels_of
 from equivcheck.engine.case_cost import bounds_of
 from equivcheck.engine.combinations import ClassCombinations, by_class
 from equivcheck.engine.covering import rows_of
-from equivcheck.engine.covering_array import COSTING, RULED, CoveringArray
+from equivcheck.engine.class_rules import COSTING, RULED
+from equivcheck.engine.covering_array import CoveringArray
 from equivcheck.engine.strata import space_of
 from equivcheck.numerics.dtypes import DTYPES
 from equivcheck.pairs.pair import Pair
@@ -43,8 +44,8 @@ def one_by_one(array: CoveringArray, size: int, outside: Iterable[Any]) -> tuple
     for factors in combinations(array.factors, size):
         for labels in product(*(factor.classes for factor in factors)):
             classes = tuple((factor.name, label) for factor, label in zip(factors, labels, strict=True))
-            if array.possible(dict(classes)) and not set(combinations(classes, 2)) & set(outside):
-                (wanted if array.affordable(dict(classes)) else costly).add(classes)
+            if array.rules.possible(dict(classes)) and not set(combinations(classes, 2)) & set(outside):
+                (wanted if array.rules.affordable(dict(classes)) else costly).add(classes)
     return wanted, costly
 
 
@@ -77,5 +78,5 @@ def test_other_factors_decide_nothing(array: CoveringArray) -> None:
     for _ in range(2000):
         factors = chosen.sample(array.factors, chosen.randint(1, 5))
         row = {factor.name: chosen.choice(list(factor.classes)) for factor in factors}
-        assert array.possible(row) == array.possible({name: row[name] for name in row if name in RULED})
-        assert array.affordable(row) == array.affordable({name: row[name] for name in row if name in COSTING})
+        assert array.rules.possible(row) == array.rules.possible({name: row[name] for name in row if name in RULED})
+        assert array.rules.affordable(row) == array.rules.affordable({name: row[name] for name in row if name in COSTING})

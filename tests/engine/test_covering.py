@@ -103,6 +103,24 @@ def test_cases_are_inside_the_domain() -> None:
     assert covered["met"] == covered["of"]
 
 
+@pytest.mark.parametrize("domain", ["", "n_head * head_size <= 256 and batch_size * seq_len <= 512"])
+def test_a_thorough_run_meets_every_triple_and_so_every_pair(domain: str) -> None:
+    subject = module(domain)
+    of_check = rows_of([OUTPUT], subject, DTYPES, "thorough", 0)["output"]
+    assert all(subject.domain is None or subject.domain.allows(Case.parse(case)) for case in of_check["cases"])
+    covered = coverage_of(OUTPUT, subject, DTYPES, "thorough", of_check, of_check["cases"])
+    for strength in ("pairs", "triples"):
+        assert covered[strength]["met"] == covered[strength]["of"]
+        assert set(covered[strength]["not_met"]) <= {"cost"}
+    assert covered["triples"]["of"] > 10000
+    assert len(of_check["cases"]) <= 1000
+    # what is outside of the domain is a pair, or a triple of which every pair is inside
+    assert bool(of_check["outside"]) == bool(domain)
+    pairs = {frozenset(map(tuple, one)) for one in of_check["outside"] if len(one) == 2}
+    triples = {frozenset(map(tuple, one)) for one in of_check["outside"] if len(one) == 3}
+    assert not any(pair < triple for triple in triples for pair in pairs)
+
+
 def test_small_profiles_and_other_checks_have_none() -> None:
     assert rows_of([OUTPUT], module(), DTYPES, "quick", 0) == {}
     assert rows_of([BY_NAME["causality"]], module(), DTYPES, "thorough", 0) == {}
