@@ -16,6 +16,7 @@ from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.findings import finding, is_passed_over
+from equivcheck.checks.base.inference import called_in_inference_mode
 from equivcheck.checks.base.spaces import ORDINARY
 from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.dropout import generator_is_used
@@ -80,8 +81,8 @@ def _called(now: _Now, module: nn.Module) -> None:
 
 
 def _inferred(now: _Now, module: nn.Module) -> None:
-    with seeded(now.problem.case.seed, now.problem.device), torch.inference_mode():
-        now.problem.outputs(module, now.problem.inputs)
+    with seeded(now.problem.case.seed, now.problem.device):
+        called_in_inference_mode(now.problem, module)
 
 
 def _trained(now: _Now, module: nn.Module) -> None:

@@ -13,6 +13,7 @@ from equivcheck.checks.base.candidate_run import candidate_run, first_line
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.base.findings import finding
+from equivcheck.checks.base.inference import called_in_inference_mode
 from equivcheck.checks.base.retained_memory import check_growth
 from equivcheck.checks.base.spaces import SMALL
 from equivcheck.checks.base.within import within
@@ -42,7 +43,15 @@ def purity(pair: Pair, case: Case) -> CaseResult:
     if pair.traits.from_config:
         with finding("seeding"):
             candidate_run(problem, lambda _: _generators_when_built(pair, case), reference=problem.make_reference)
-    return CaseResult.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
+    compared = CaseResult.together((_as_at_first(problem), _accumulated(problem), _overlapping(pair, problem)))
+    if pair.traits.from_config:
+        with finding("inference"), within("after a first call in inference mode"):
+            candidate_run(
+                problem,
+                lambda _: _trained_after_inference(problem, problem.another_candidate()),
+                reference=lambda: _trained_after_inference(problem, problem.make_reference()),
+            )
+    return compared
 
 
 def _no_setting_switched(pair: Pair) -> None:
@@ -113,6 +122,13 @@ def _compare_gradients(problem: Problem, run: Callable[[nn.Module], Results], wh
         return compare_all(problem, truth, candidate_results, lambda: run(problem.reference), names)
 
 
+def _trained_after_inference(problem: Problem, module: nn.Module) -> Results:
+    """Train a module whose first call is in inference mode: what it keeps from there must not stand in the way."""
+    with seeded(problem.case.seed, problem.device), torch.inference_mode():
+        problem.outputs(module, problem.inputs)
+    return problem.run(module, problem.inputs, gradients=True)
+
+
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
 
@@ -123,8 +139,7 @@ def _unchanged(problem: Problem, module: nn.Module, flags: Mapping[str, object])
     mode = {name: sub.training for name, sub in module.named_modules()}
     with seeded(problem.case.seed, problem.device):
         states = _states(problem.device)
-        with torch.inference_mode():
-            problem.outputs(module, problem.inputs)
+        called_in_inference_mode(problem, module)
         states_after = _states(problem.device)
     drops = problem.case.training and problem.case.attn_pdrop + problem.case.resid_pdrop > 0
     with finding("generator"):

@@ -106,7 +106,14 @@ def _of_a_replacement(module: str, *names: str) -> tuple[Listed, ...]:
 
 _INTERFACE = ("signature", "built", "form", "layout", "attributes", "submodules", "hooks", "adapters", "config")
 _ERRORS = ("length", "width", "rank", "integers", "dtype", "config")
-_PURITY = {"settings": DROP_IN, "flags": DROP_IN, "memory": DROP_IN, "seeding": DROP_IN, "generator": TRAINING}
+_PURITY = {
+    "settings": DROP_IN,
+    "flags": DROP_IN,
+    "memory": DROP_IN,
+    "seeding": DROP_IN,
+    "generator": TRAINING,
+    "inference": TRANSFORMS,
+}
 
 
 def _all_drop_in(findings: tuple[str, ...]) -> dict[str, str]:

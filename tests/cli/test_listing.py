@@ -40,7 +40,7 @@ def test_checks_are_chosen_by_kind_and_level(capsys: pytest.CaptureFixture[str])
     assert expected
     assert rows[0] == {
         "name": "purity",
-        "levels": ["values", "drop-in", "training"],
+        "levels": ["values", "drop-in", "training", "transforms"],
         "kinds": ["module", "function", "model", "replacement"],
         "looks_at": LOOKS_AT["purity"],
     }

@@ -12,9 +12,9 @@ from searches import BY_NAME
 from equivcheck.cases.case import Case
 from equivcheck.cases.factors import labels_of
 from equivcheck.engine.case_cost import bounds_of
+from equivcheck.engine.class_rules import COSTING, RULED
 from equivcheck.engine.combinations import ClassCombinations, by_class
 from equivcheck.engine.covering import rows_of
-from equivcheck.engine.class_rules import COSTING, RULED
 from equivcheck.engine.covering_array import CoveringArray
 from equivcheck.engine.strata import space_of
 from equivcheck.numerics.dtypes import DTYPES
@@ -79,4 +79,6 @@ def test_other_factors_decide_nothing(array: CoveringArray) -> None:
         factors = chosen.sample(array.factors, chosen.randint(1, 5))
         row = {factor.name: chosen.choice(list(factor.classes)) for factor in factors}
         assert array.rules.possible(row) == array.rules.possible({name: row[name] for name in row if name in RULED})
-        assert array.rules.affordable(row) == array.rules.affordable({name: row[name] for name in row if name in COSTING})
+        assert array.rules.affordable(row) == array.rules.affordable(
+            {name: row[name] for name in row if name in COSTING}
+        )

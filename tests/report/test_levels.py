@@ -121,7 +121,8 @@ def test_every_check_that_judges_and_every_fault_has_a_level() -> None:
 
 def test_what_a_finding_hides_is_not_judged() -> None:
     values = Finding("", "values", "different", EXAMPLE)
-    assert levels_with("purity", [values]) == {"values": "different", "drop-in": "not judged", "training": "not judged"}
+    hidden = dict.fromkeys(("drop-in", "training", "transforms"), "not judged")
+    assert levels_with("purity", [values]) == {"values": "different", **hidden}
     settings = Finding("settings", "drop-in", "different", EXAMPLE)
     assert levels_with("purity", [settings]) == {"drop-in": "different", "values": "equivalent"}
     by_numbers = Finding("hooks", "values", "different", EXAMPLE)  # an ordinary call shows it as well

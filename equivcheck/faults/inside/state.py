@@ -8,7 +8,7 @@ from torch import Tensor
 
 from equivcheck.faults.base import inside
 from equivcheck.faults.inside.decomposed import Parted
-from equivcheck.report.levels import DROP_IN
+from equivcheck.report.levels import DROP_IN, TRANSFORMS
 
 __all__ = ["FAULTS"]
 
@@ -171,7 +171,7 @@ FAULTS = (
     inside("state", WrongFromTheSecondCall, seen_by=("purity", "modes")),
     inside("state", KeysOfTheFirstInput, seen_by=("purity", "modes")),
     inside("state", LengthOfTheFirstCallKept, seen_by=("purity", "checkpoint", "modes")),
-    inside("state", MaskCachedInInferenceMode, seen_by=("modes",)),
+    inside("state", MaskCachedInInferenceMode, seen_by=("purity",), wrong_at=TRANSFORMS),
     inside("state", ScaleFoldedIntoTheWeight, seen_by=("purity", "checkpoint", "modes")),
     inside("state", WeightDrawnAtTheFirstCall, seen_by=("output", "purity")),
     inside("state", WeightCopiedAtTheFirstEval, seen_by=("modes", "interface")),
