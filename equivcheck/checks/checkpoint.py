@@ -119,8 +119,9 @@ def _optimizer_state(problem: Problem) -> None:
 
     def step(module: nn.Module, by: torch.optim.Optimizer, number: int) -> None:
         for name, parameter in module.named_parameters():
-            draw = torch.randn(parameter.shape, generator=generator(problem.case, f"step {number} of {name}"))
-            parameter.grad = draw.to(parameter)
+            draw = torch.rand(parameter.shape, generator=generator(problem.case, f"step {number} of {name}")) * 2 - 1
+            # none is so small that its square is 0 in half precision: the step would divide by it
+            parameter.grad = (draw + draw.sign() / 2).to(parameter)
         by.step()
 
     first = optimizer(reference)
