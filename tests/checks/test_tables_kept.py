@@ -70,7 +70,7 @@ def test_a_function_that_keeps_tables_is_equivalent() -> None:
 
 
 @pytest.mark.parametrize(("candidate", "trains"), [(Keeps, False), (KeepsOrdinary, True)])
-def test_a_module_that_cannot_train_after_inference_is_different_at_transforms(candidate: Any, trains: bool) -> None:
+def test_what_cannot_train_after_inference_is_different_at_transforms(candidate: Any, trains: bool) -> None:
     report = verify(Slow, candidate, kind="module", checks=["output", "purity", "modes"], **QUICK | {"domain": None})
     assert (report.levels["transforms"] != "different") == trains
     assert (report.levels["values"], report.levels["training"]) == ("equivalent", "equivalent"), report.differences
