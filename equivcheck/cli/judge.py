@@ -19,6 +19,7 @@ from equivcheck.cli.options import (
     options_of_a_pair,
     show_text,
 )
+from equivcheck.cli.ray_workers import address_from, judged_on_ray, options_given, workers_option
 from equivcheck.cli.values import CHECK, LEVEL_LIST, SIDE, Amount, Choice, whole
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
@@ -60,6 +61,7 @@ _TIMING_S = 5.0
 @click.option("--fail-fast", is_flag=True, help="End a candidate's run at its first difference at a required level.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes of a run.  [default: as suits the machine]")
 @click.option("--case-seconds", type=Amount("seconds"), metavar="S", help="End a case after so many seconds.")
+@workers_option("Each candidate")
 @click.option("--timing-seconds", type=Amount("seconds"), metavar="S", help="For the times of one.  [default: 5]")
 @click.option(
     "--feedback",
@@ -68,7 +70,10 @@ _TIMING_S = 5.0
     help="What is shown of differences: nothing, which levels and checks, or all.  [default: full]",
 )
 @file_option("--json", "json_file", "FILE", "Write an entry for each candidate as JSON; - is standard output.")
+@click.pass_context
 def judge(
+    context: click.Context,
+    /,
     original: str,
     candidates: tuple[str, ...],
     kind: str | None,
@@ -87,6 +92,7 @@ def judge(
     fail_fast: bool,
     jobs: int | None,
     case_seconds: float | None,
+    workers: str | None,
     timing_seconds: float | None,
     feedback: str,
     json_file: Path | None,
@@ -105,6 +111,7 @@ def judge(
     require_grammar(meant)
     functions = {option: value for option, value in adaptation.items() if value is not None}
     where, kind = device_of(gpu, device, config), first(kind, config.kind, "auto")
+    address = address_from(workers, device=where)
     place = None if json_file is None else place_of("--json", json_file).probe()
     import_from_here()
     refuse_mistakes(
@@ -127,7 +134,8 @@ def judge(
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
 
-    nurseries.start()  # in parallel to the lines below
+    if address is None:
+        nurseries.start()  # in parallel to the lines below
     notes = streams.current().notes()
     request = Request(
         profile=first(profile, config.profile, "gate"),
@@ -153,17 +161,21 @@ def judge(
         lines=lines_of(getattr(sys.stdin, "buffer", None)),
     )
     judged: list[Judged] = []
-
-    complete = True
-    try:
-        for one in judge_each(
+    if address is not None:
+        each = judged_on_ray(address, options_given(context), original, given, device=where, jobs=jobs)
+    else:
+        each = judge_each(
             pair,
             request,
             given,
             listener=Silence(),
             timing_seconds=first(timing_seconds, _TIMING_S),
             signals=(signal.SIGINT, signal.SIGTERM),
-        ):
+        )
+
+    complete = True
+    try:
+        for one in each:
             judged.append(one)
             notes.write(f"{judged_table.line(one, len(judged), feedback)}\n")
             notes.flush()

@@ -16,6 +16,7 @@ from equivcheck.supervisor.nursery import Nursery
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.pieces import Pieces
 from equivcheck.supervisor.pool import CONFIRMING, Pool
+from equivcheck.supervisor.ray_task import cores_of_run
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.workers import Asked, Worker, result_of
 from equivcheck.supervisor.workers_interface import OnCase
@@ -53,7 +54,7 @@ def where_it_begins() -> dict[str, Any]:
         folder = os.getcwd()
     except OSError:
         folder = os.sep
-    cores = os.cpu_count() or 1
+    cores = cores_of_run()
     return {
         "folder": folder,
         "path": [os.path.abspath(entry) if entry else folder for entry in sys.path if isinstance(entry, str)],
@@ -164,7 +165,7 @@ class Sealed:
         """The number of processes that suits the machine: one per core, and on a GPU no more than fit its memory."""
         if devices["cases"] < _WORTH_SHARING:
             return 1
-        cores = os.cpu_count() or 1
+        cores = cores_of_run()
         if devices["free"] is None:
             return min(_MOST_ON_CPU, cores)
         # each waits for the GPU most of the time: more than one core for each gains nothing
