@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -129,7 +130,7 @@ def judge(
     from equivcheck.cli.candidates import candidates_of, lines_of
     from equivcheck.report import judged_table
     from equivcheck.supervisor import nurseries
-    from equivcheck.supervisor.candidates import judge_each
+    from equivcheck.supervisor.candidates import Given, judge_each
     from equivcheck.supervisor.listener import Silence
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
@@ -154,14 +155,17 @@ def judge(
         fail_fast=fail_fast,
     )
     pair = NamedPair(original, "", kind, where, functions, config.setup, meant)
-    given = candidates_of(
+    given: Iterable[Given] = candidates_of(
         candidates,
         name=name,
         like=original.rpartition(":")[2],
         lines=lines_of(getattr(sys.stdin, "buffer", None)),
     )
     judged: list[Judged] = []
+    places: dict[str, int] = {}
     if address is not None:
+        given = list(given)
+        places = {one.text: number for number, one in enumerate(given)}
         each = judged_on_ray(address, options_given(context), original, given, device=where, jobs=jobs)
     else:
         each = judge_each(
@@ -181,6 +185,7 @@ def judge(
             notes.flush()
     except KeyboardInterrupt:  # also while the next line of standard input is waited for
         complete = False
+    judged.sort(key=lambda one: places.get(one.given, 0))  # those of Ray are in the order in which they were done
     if not judged and complete:
         raise UsageError("no candidate was given: standard input has no line with one")
     if place is not None:

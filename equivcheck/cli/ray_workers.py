@@ -1,6 +1,6 @@
 """The option `--workers`: the parts of a run, or the candidates of `judge`, as tasks of Ray."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from json import loads as from_json
@@ -130,7 +130,7 @@ def report_from_ray(
 
 
 def judged_on_ray(
-    address: str, words: Sequence[str], original: str, given: Iterable["Given"], *, device: str, jobs: int | None
+    address: str, words: Sequence[str], original: str, given: Sequence["Given"], *, device: str, jobs: int | None
 ) -> Iterator["Judged"]:
     """Judge each candidate in a task of Ray; one that is lost costs this candidate alone.
 
@@ -138,7 +138,7 @@ def judged_on_ray(
         address: The address of the cluster; empty for any.
         words: The options of `judge` for each candidate.
         original: The original.
-        given: The candidates, all of which are taken before the first is judged.
+        given: The candidates; those with a problem are not started.
         device: The device of the runs.
         jobs: The processes of a run, if the user has said how many.
 
@@ -152,9 +152,8 @@ def judged_on_ray(
     from equivcheck.report.judged import Judged
     from equivcheck.supervisor.ray_shares import share_for
 
-    every = list(given)
-    yield from (Judged(given=one.text, candidate=one.candidate, problem=one.problem) for one in every if one.problem)
-    sound = [one for one in every if not one.problem]
+    yield from (Judged(given=one.text, candidate=one.candidate, problem=one.problem) for one in given if one.problem)
+    sound = [one for one in given if not one.problem]
     if not sound:
         return
     with _listening(address) as (cluster, flag):
