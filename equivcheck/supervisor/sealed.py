@@ -10,6 +10,7 @@ from typing import Any
 
 from equivcheck.report.time_spent import TimeSpent
 from equivcheck.supervisor.deaths import Lost, death_of
+from equivcheck.supervisor.gpus import gpus_from
 from equivcheck.supervisor.limits import free_bytes
 from equivcheck.supervisor.look_back import LookBack
 from equivcheck.supervisor.nursery import Nursery
@@ -120,6 +121,8 @@ class Sealed:
             pool.context.append(("clock", {"wanted": True}))
         pool.workers = [pool.start()]
         devices = pool.answer("devices", pool.workers[0], device=pair.device, **kept)
+        pool.gpus = gpus_from(devices, pair.device, self._first["environment"])
+        pool.workers[0].gpu = pool.gpus.least_used(())
         pool.jobs = self._request.jobs or self._suiting(devices)
         loading = {
             "reference": pair.reference,
@@ -169,7 +172,8 @@ class Sealed:
         if devices["free"] is None:
             return min(_MOST_ON_CPU, cores)
         # each waits for the GPU most of the time: more than one core for each gains nothing
-        return max(1, min(_MOST_ON_CUDA, cores - 2, int(devices["free"]) // _PER_JOB_BYTES))
+        of_each = min(_MOST_ON_CUDA, int(devices["free"]) // _PER_JOB_BYTES)
+        return max(1, min(cores - 2, max(1, len(self.pool.gpus.words)) * of_each))
 
     def answer(self, name: str, **arguments: Any) -> Any:
         """The answer of an idle worker to one question."""
