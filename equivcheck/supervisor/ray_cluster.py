@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -19,6 +20,7 @@ from equivcheck.supervisor.ray_task import run_command, travels
 __all__ = ["Cluster", "Ended", "connected"]
 
 _STEP_S = 0.25
+_CONNECT_S = 10.0
 _LOOK_S = 2.0  # between two looks at the nodes
 _PATIENCE_S = 60.0  # without a node that could run a task
 _RETRIES = 3  # of one task, for lost nodes and workers
@@ -116,14 +118,22 @@ def connected(address: str) -> Iterator[Cluster]:
         raise UsageError('--workers ray needs Ray: pip install "equivcheck[ray]"') from None
     option = f"--workers ray{':' if address else ''}{address}"
     try:
+        _reach(address or os.environ.get("RAY_ADDRESS", ""))
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             ray.init(
                 address=address or None, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False
             )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         text = one_line(str(error))[:_MOST_LETTERS]
         raise UsageError(f"{option}: there is no connection to a cluster ({text}); give the address of one") from None
     try:
         yield Cluster(ray)
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Fail at once where nobody listens: Ray tries again for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()

@@ -37,6 +37,7 @@ def hangs_at_length(q, k, v):
     return fast(q, k, v)
 """
 OPTIONS = "--kind function --device cpu --profile quick"
+STARTED: "list[subprocess.Popen[str]]" = []
 
 
 class Nodes:
@@ -67,14 +68,20 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "pair.py").write_text(PAIR)
-    return tmp_path
+    yield tmp_path
+    for process in STARTED:
+        process.kill()
+        process.wait()
+    STARTED.clear()
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "equivcheck", *words, *OPTIONS.split()]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(process)
+    return process
 
 
 def verify(folder: Path, candidate: str, *more: str) -> tuple[int, dict[str, Any], str]:
