@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,33 @@ def test_an_interruption_leaves_a_partial_report_and_no_process(folder: Path, no
     assert out.splitlines()[-1].startswith("partial")
     assert not (folder / "report.json").exists() or not json.loads((folder / "report.json").read_text())["complete"]
     wait_for(0, 20.0)
+
+
+def test_a_part_that_ray_gives_up_is_lost(folder: Path, nodes: Nodes) -> None:
+    """The worker of one part is killed each time that Ray has started it again."""
+    words = ("verify", "pair.py:slow", "pair.py:fast", "--check=output", "--json=report.json", nodes.option)
+    process = start(folder, *words)
+    for _ in range(4):
+        of_part = wait_for_part(b"--shard=2/2")
+        parent = int(Path(f"/proc/{of_part}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+        while of_part in tasks():
+            time.sleep(0.05)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 2, err
+    assert out.splitlines()[-1].startswith("partial")
+    assert err.splitlines()[-1].startswith("shard 2/2 has no report: Ray gave it up: WorkerCrashedError")
+
+
+def wait_for_part(word: bytes, seconds: float = 120.0) -> int:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for process in tasks():
+            with suppress(OSError):
+                if word in Path(f"/proc/{process}/cmdline").read_bytes():
+                    return process
+        time.sleep(0.1)
+    raise AssertionError(f"no task has {word!r}")
 
 
 def test_candidates_are_judged_as_without_it(folder: Path, nodes: Nodes) -> None:
