@@ -1,13 +1,15 @@
 """Processes of a run take the GPUs of a machine in turn, whatever their number is."""
 
 from collections import Counter
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from equivcheck.supervisor.gpus import Gpus, gpus_from
+from equivcheck.supervisor.pool import Pool
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -55,3 +57,25 @@ def test_a_process_takes_the_gpu_of_one_that_has_ended() -> None:
 def test_without_several_gpus_the_environment_stays_as_it_is() -> None:
     assert Gpus().least_used(["", ""]) == ""
     assert Gpus().environment("") == {}
+
+
+def test_each_worker_of_a_pool_begins_with_one_gpu_in_its_environment() -> None:
+    begun: list[dict[str, str]] = []
+
+    class Nursery:
+        dead = False
+        workers: ClassVar[list[SimpleNamespace]] = []
+
+        def start(self, hear: Any, first: dict[str, Any]) -> SimpleNamespace:
+            begun.append(first["environment"])
+            self.workers.append(SimpleNamespace(gpu=""))
+            return self.workers[-1]
+
+    pool = Pool(cast(Any, Nursery()), {"environment": {"HOME": "/h"}})
+    pool.start()
+    pool.gpus = Gpus(VISIBLE, ["0", "1"])
+    cast(Any, Nursery.workers[0]).gpu = "0"  # as the first one, which has said how many there are
+    for _ in range(3):
+        pool.start()
+    home = {"HOME": "/h"}
+    assert begun == [home, {**home, VISIBLE: "1"}, {**home, VISIBLE: "0"}, {**home, VISIBLE: "1"}]
