@@ -22,6 +22,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--perturb-rounding", type=int, metavar="SEED", help="round as on another host (tests/perturbed_rounding.py)"
     )
+    parser.addoption("--ray", action="store_true", help="run the tests marked ray as well, which start clusters of Ray")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ray: starts a cluster of Ray, for a minute or more; runs with --ray only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--ray") and (left_out := [item for item in items if item.get_closest_marker("ray")]):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("ray")]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from equivcheck.cli.options import (
     options_of_a_pair,
     show_text,
 )
+from equivcheck.cli.ray_workers import address_from, judged_on_ray, options_given, workers_option
 from equivcheck.cli.values import CHECK, LEVEL_LIST, SIDE, Amount, Choice, whole
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
@@ -60,6 +62,7 @@ _TIMING_S = 5.0
 @click.option("--fail-fast", is_flag=True, help="End a candidate's run at its first difference at a required level.")
 @click.option("--jobs", type=whole(1, 64), metavar="N", help="Processes of a run.  [default: as suits the machine]")
 @click.option("--case-seconds", type=Amount("seconds"), metavar="S", help="End a case after so many seconds.")
+@workers_option("Each candidate")
 @click.option("--timing-seconds", type=Amount("seconds"), metavar="S", help="For the times of one.  [default: 5]")
 @click.option(
     "--feedback",
@@ -68,7 +71,10 @@ _TIMING_S = 5.0
     help="What is shown of differences: nothing, which levels and checks, or all.  [default: full]",
 )
 @file_option("--json", "json_file", "FILE", "Write an entry for each candidate as JSON; - is standard output.")
+@click.pass_context
 def judge(
+    context: click.Context,
+    /,
     original: str,
     candidates: tuple[str, ...],
     kind: str | None,
@@ -87,6 +93,7 @@ def judge(
     fail_fast: bool,
     jobs: int | None,
     case_seconds: float | None,
+    workers: str | None,
     timing_seconds: float | None,
     feedback: str,
     json_file: Path | None,
@@ -105,6 +112,7 @@ def judge(
     require_grammar(meant)
     functions = {option: value for option, value in adaptation.items() if value is not None}
     where, kind = device_of(gpu, device, config), first(kind, config.kind, "auto")
+    address = address_from(workers, device=where)
     place = None if json_file is None else place_of("--json", json_file).probe()
     import_from_here()
     refuse_mistakes(
@@ -122,12 +130,13 @@ def judge(
     from equivcheck.cli.candidates import candidates_of, lines_of
     from equivcheck.report import judged_table
     from equivcheck.supervisor import nurseries
-    from equivcheck.supervisor.candidates import judge_each
+    from equivcheck.supervisor.candidates import Given, judge_each
     from equivcheck.supervisor.listener import Silence
     from equivcheck.supervisor.request import Request
     from equivcheck.supervisor.sealed import NamedPair
 
-    nurseries.start()  # in parallel to the lines below
+    if address is None:
+        nurseries.start()  # in parallel to the lines below
     notes = streams.current().notes()
     request = Request(
         profile=first(profile, config.profile, "gate"),
@@ -146,29 +155,37 @@ def judge(
         fail_fast=fail_fast,
     )
     pair = NamedPair(original, "", kind, where, functions, config.setup, meant)
-    given = candidates_of(
+    given: Iterable[Given] = candidates_of(
         candidates,
         name=name,
         like=original.rpartition(":")[2],
         lines=lines_of(getattr(sys.stdin, "buffer", None)),
     )
     judged: list[Judged] = []
-
-    complete = True
-    try:
-        for one in judge_each(
+    places: dict[str, int] = {}
+    if address is not None:
+        given = list(given)
+        places = {one.text: number for number, one in enumerate(given)}
+        each = judged_on_ray(address, options_given(context), original, given, device=where, jobs=jobs)
+    else:
+        each = judge_each(
             pair,
             request,
             given,
             listener=Silence(),
             timing_seconds=first(timing_seconds, _TIMING_S),
             signals=(signal.SIGINT, signal.SIGTERM),
-        ):
+        )
+
+    complete = True
+    try:
+        for one in each:
             judged.append(one)
             notes.write(f"{judged_table.line(one, len(judged), feedback)}\n")
             notes.flush()
     except KeyboardInterrupt:  # also while the next line of standard input is waited for
         complete = False
+    judged.sort(key=lambda one: places.get(one.given, 0))  # those of Ray are in the order in which they were done
     if not judged and complete:
         raise UsageError("no candidate was given: standard input has no line with one")
     if place is not None:

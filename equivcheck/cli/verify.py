@@ -1,7 +1,7 @@
 """The command `verify`: it judges a pair."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,8 @@ from equivcheck.cli.options import (
     show_text,
     user_functions,
 )
-from equivcheck.cli.shard import shard_from
+from equivcheck.cli.ray_workers import address_from, options_given, report_from_ray, workers_option
+from equivcheck.cli.shard import refuse_contradictions, shard_from
 from equivcheck.cli.values import CHECK, LEVEL_LIST, Amount, Choice, size, whole
 from equivcheck.errors import UsageError
 from equivcheck.report import streams
@@ -72,6 +73,7 @@ __all__ = ["verify"]
 @click.option("--strict", is_flag=True, help="Fail if the candidate refuses a transform or a dtype, too.")
 @click.option("--all", "all_cases", is_flag=True, help="Run all cases of every check after a difference, too.")
 @click.option("--shard", metavar="I/N", help="Only part I of N, with --all; equivcheck merge makes one report of all.")
+@workers_option("Each of several parts of the run")
 @click.option("--fail-fast", is_flag=True, help="End at the first difference at a required level.")
 @click.option("--profile-run/--no-profile-run", default=None, help="Say where the time of the run went.")
 @click.option("--no-remembered", is_flag=True, help="Neither run nor keep counterexamples in .equivcheck/.")
@@ -89,7 +91,10 @@ __all__ = ["verify"]
 @click.option("--deviation", "deviations", metavar="NAME=REASON", multiple=True, help="A wanted difference.")
 @output_options
 @with_events
+@click.pass_context
 def verify(
+    context: click.Context,
+    /,
     pair: tuple[str, ...],
     kind: str | None,
     gpu: bool,
@@ -109,6 +114,7 @@ def verify(
     strict: bool,
     all_cases: bool,
     shard: str | None,
+    workers: str | None,
     fail_fast: bool,
     profile_run: bool | None,
     no_remembered: bool,
@@ -140,6 +146,11 @@ def verify(
         "strict": strict,
     }
     part = shard_from(shard, profile=options["profile"], fail_fast=fail_fast)
+    address = address_from(workers, device=options["device"])
+    if address is not None:
+        refuse_contradictions(f"--workers {workers}", profile=options["profile"], fail_fast=fail_fast)
+        if part is not None:
+            raise UsageError(f"--shard {shard} with --workers {workers}: it cuts the run itself; leave one of them out")
     outputs = Outputs(files=files, folder=folder)
     outputs.probe()
     import_from_here()
@@ -160,7 +171,9 @@ def verify(
     )
     if events is not None:
         events.started(outputs, reference=reference, candidate=candidate, **options)
-    outputs.begin(_nothing_yet(reference, candidate, options, part))
+    nothing = _nothing_yet(reference, candidate, options, part)
+    outputs.begin(nothing)
+    keep: Callable[[Report], None] = outputs.keep if outputs else lambda report: None
 
     from equivcheck.cli.progress import follow
     from equivcheck.supervisor import api, nurseries
@@ -169,6 +182,10 @@ def verify(
 
     kind, where = options.pop("kind"), options.pop("device")
     try:
+        if address is not None:
+            words = options_given(context)
+            report = report_from_ray(address, words, pair, device=where, jobs=jobs, nothing=nothing, keep=keep)
+            return _ended(report, outputs, events)
         nurseries.start()  # in parallel to the lines below
         with follow(streams.current().notes()) as listener:
             report = api.verify(
@@ -195,12 +212,16 @@ def verify(
                     shard=part,
                 ),
                 listener=listener if events is None else events.around(listener),
-                keep=outputs.keep if outputs else lambda report: None,
+                keep=keep,
                 signals=(signal.SIGINT, signal.SIGTERM),
             )
     except UsageError:
         outputs.undo()
         raise
+    return _ended(report, outputs, events)
+
+
+def _ended(report: "Report", outputs: Outputs, events: Events | None) -> int:
     if events is not None:
         events.report = report
     return closed(report, outputs, partial(_show_time_spent, report), shows=events is None)

@@ -1,7 +1,7 @@
 """The results of many candidates for one original: a verdict each, the times of those that are equivalent, and ranks."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +50,8 @@ class Judged:
     Attributes:
         given: The candidate as it was given: an import string, or a file.
         candidate: The import string; empty if there is none.
-        report: The report of its run; None if nothing could be judged.
+        report: The report of its run; None if nothing could be judged, or if there is an entry.
+        read: Its entry with full feedback, as another process wrote it; None if it was judged by this one.
         problem: Why nothing could be judged.
         reason: The id in `EXITS` of that.
         timed: Its times; None if it was not timed.
@@ -61,25 +62,63 @@ class Judged:
     given: str
     candidate: str = ""
     report: Report | None = None
+    read: Mapping[str, Any] | None = None
     problem: str = ""
     reason: str = "unusable"
     timed: Timed | None = None
     untimed: str = ""
     seconds: float = 0.0
 
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> "Judged":
+        """The candidate of an entry with full feedback.
+
+        Args:
+            entry: One of the entries of `dumps`.
+
+        Returns:
+            A candidate whose entry is the same again.
+        """
+        timed = entry["timed"]
+        names = ("given", "candidate", "problem", "untimed", "seconds")
+        return cls(
+            **{name: entry[name] for name in names},
+            read=entry if "levels" in entry else None,
+            reason=entry["exit_reason"],
+            timed=None if timed is None else Timed(**timed),
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any] | None:
+        """What its run says of it, as its entry has it; None if nothing could be judged."""
+        if self.read is not None:
+            return self.read
+        of = self.report
+        if of is None:
+            return None
+        return {
+            "verdict": of.verdict,
+            "exit_reason": exit_reason(of),
+            "levels": dict(of.levels),
+            "checks": {result.name: result.outcome for result in of.results},
+            "differences": differences(of),
+            "findings": list(of.findings),
+            "survived": list(of.survived),
+        }
+
     @property
     def verdict(self) -> str:
         """The verdict of its run; `different` as well if timed calls differ, and `not judged` without a run."""
-        if self.report is None:
+        if (facts := self.facts) is None:
             return "not judged"
-        return "different" if self._differs_timed else self.report.verdict
+        return "different" if self._differs_timed else str(facts["verdict"])
 
     @property
     def exit_reason(self) -> str:
         """The id in `EXITS` of the exit status that it would have alone."""
-        if self.report is None:
+        if (facts := self.facts) is None:
             return self.reason
-        return "different" if self._differs_timed else exit_reason(self.report)
+        return "different" if self._differs_timed else str(facts["exit_reason"])
 
     @property
     def status(self) -> int:
@@ -93,14 +132,24 @@ class Judged:
     @property
     def first_finding(self) -> str:
         """The first difference in one sentence, or why nothing could be judged; empty if there is neither."""
-        if self.report is None:
+        if (facts := self.facts) is None:
             return self.problem
         if self.timed is not None and self._differs_timed:
             return f"a timed call: {self.timed.differs}"
-        for one in differences(self.report):
-            name = ".".join(part for part in (one["check"], one["finding"]) if part)
-            return f"{name} on {one['case']['id']}: {one['message'].strip().partition(chr(10))[0]}"
-        return next(iter(self.report.findings), "" if self.status == 0 else EXITS[self.exit_reason][1])
+        for one in facts["differences"]:
+            return f"{_name_of(one)} on {one['case']['id']}: {one['message'].strip().partition(chr(10))[0]}"
+        return next(iter(facts["findings"]), "" if self.status == 0 else EXITS[self.exit_reason][1])
+
+    @property
+    def differing(self) -> list[str]:
+        """The names of the findings that are different, as `check` or `check.finding`, in the order of the checks."""
+        facts = self.facts or {"checks": {}, "differences": []}
+        names: dict[str, list[str]] = {name: [] for name in facts["checks"]}
+        for one in facts["differences"]:
+            names.setdefault(one["check"], []).append(_name_of(one))
+        for name, outcome in facts["checks"].items():
+            names[name] = names[name] or [name] * (outcome == "different")
+        return [name for of_check in names.values() for name in of_check]
 
     def entry(self, feedback: str, rank: int | None) -> dict[str, Any]:
         """The candidate for a file, with as much of its counterexamples as `feedback` says."""
@@ -120,16 +169,16 @@ class Judged:
             shown["timed"] = asdict(self.timed)
             if feedback != "full":
                 del shown["timed"]["differs"]
-        if feedback == "none" or self.report is None:
+        if feedback == "none" or (facts := self.facts) is None:
             return shown
-        of = self.report
-        shown["levels"] = dict(of.levels)
-        shown["checks"] = {result.name: result.outcome for result in of.results}
+        shown |= {name: facts[name] for name in ("levels", "checks")}
         if feedback == "full":
-            shown["differences"] = differences(of)
-            shown["findings"] = list(of.findings)
-            shown["survived"] = list(of.survived)
+            shown |= {name: facts[name] for name in ("differences", "findings", "survived")}
         return shown
+
+
+def _name_of(difference: Mapping[str, Any]) -> str:
+    return ".".join(part for part in (difference["check"], difference["finding"]) if part)
 
 
 def ranked(judged: Sequence[Judged]) -> list[tuple[int | None, Judged]]:

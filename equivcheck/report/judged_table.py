@@ -49,16 +49,15 @@ def _remark(one: Judged, feedback: str) -> str:
     """The first finding of a candidate, its differing levels, or why it has no time."""
     if one.status == 0:
         return one_line(f"{_name(one)}: not timed: {one.untimed}") if one.untimed else ""
-    if one.report is None:
+    if (facts := one.facts) is None:
         known = one.problem.startswith(one.given)
         return one_line(one.problem if known else f"{_name(one)}: {one.problem}")
     if feedback == "none":
         return ""
     if feedback == "full":
         return one_line(f"{_name(one)}: {one.first_finding[:_MOST_LETTERS]}") if one.first_finding else ""
-    checks = [name for result in one.report.shown for name in result.differing]
-    at = [level for level, outcome in one.report.levels.items() if outcome == "different"]
-    return one_line(f"{_name(one)}: {one.verdict}{' at ' + ', '.join(at) if at else ''}: {', '.join(checks)}")
+    at = [level for level, outcome in facts["levels"].items() if outcome == "different"]
+    return one_line(f"{_name(one)}: {one.verdict}{' at ' + ', '.join(at) if at else ''}: {', '.join(one.differing)}")
 
 
 def _closing(judged: Sequence[Judged]) -> str:

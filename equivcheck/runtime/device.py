@@ -45,6 +45,7 @@ class DeviceType:
             alone.
         autocast: Whether torch has autocast for it.
         blocking: The setting in the environment that makes torch name a failing kernel.
+        visible: The variable of the environment that says which of them a process sees; empty if there is none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class DeviceType:
     events: bool = False
     autocast: bool = True
     blocking: str = ""
+    visible: str = ""
 
     @property
     def module(self) -> Any:
@@ -83,6 +85,10 @@ class DeviceType:
     def environment(self, device: "torch.device") -> dict[str, str]:
         """The facts about the device that a verdict may depend on."""
         return {}
+
+    def alike(self, device: "torch.device") -> list[int]:
+        """The indices of this device and of all others of the same model, in order; empty if there is no other."""
+        return []
 
     def synchronize(self, device: "torch.device") -> None:
         """Wait until the device has finished all its work."""
@@ -169,6 +175,11 @@ class Accelerator(DeviceType):
             self.name: str(getattr(torch.version, self.name, None)),
         }
 
+    def alike(self, device: "torch.device") -> list[int]:
+        name = self.module.get_device_name(device)
+        same = [index for index in range(self.count()) if self.module.get_device_name(index) == name]
+        return same if len(same) > 1 else []
+
     def synchronize(self, device: "torch.device") -> None:
         self.module.synchronize(device)
 
@@ -208,7 +219,13 @@ DEVICE_TYPES: dict[str, DeviceType] = {
     row.name: row
     for row in (
         _CPU,
-        Accelerator(name="cuda", title="CUDA", events=True, blocking="CUDA_LAUNCH_BLOCKING=1"),
+        Accelerator(
+            name="cuda",
+            title="CUDA",
+            events=True,
+            blocking="CUDA_LAUNCH_BLOCKING=1",
+            visible="CUDA_VISIBLE_DEVICES",
+        ),
     )
 }
 """The types of devices that a pair can be judged on; `auto` is the first accelerator here that exists."""

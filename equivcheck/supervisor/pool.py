@@ -10,6 +10,7 @@ from equivcheck.errors import UsageError
 from equivcheck.report.outcomes import CaseOutcome
 from equivcheck.report.time_spent import Account
 from equivcheck.supervisor.deaths import Death, Lost, death_of
+from equivcheck.supervisor.gpus import Gpus
 from equivcheck.supervisor.interrupts import Interrupted
 from equivcheck.supervisor.limits import CaseTimes
 from equivcheck.supervisor.nursery import Nursery
@@ -45,6 +46,7 @@ class Pool:
         hangs: Whether a hang was confirmed: other cases then have less time.
         hear: A function that is given the worker and the outcome of each case.
         account: The time that workers have reported.
+        gpus: The GPUs that workers share out.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Pool:
         self.hangs = False
         self.hear: Callable[[Worker, CaseOutcome], None] = lambda worker, outcome: None
         self.account = Account()
+        self.gpus = Gpus()
         self._started: list[Nursery] = []
         self._outside = 0
         self._looked_s = 0.0
@@ -95,10 +98,13 @@ class Pool:
 
     def start(self, context: Sequence[tuple[str, Mapping[str, Any]]] | None = None) -> Worker:
         """Start a worker and ask it the first questions of each, or those of `context`."""
+        gpu = self.gpus.least_used(worker.gpu for worker in self.nursery.workers)
+        first = {**self._first, "environment": {**self._first["environment"], **self.gpus.environment(gpu)}}
         try:
-            worker = self._nursery().start(self._take, self._first)
+            worker = self._nursery().start(self._take, first)
         except ConnectionError:  # it was ended just now, from outside
-            worker = self._nursery().start(self._take, self._first)
+            worker = self._nursery().start(self._take, first)
+        worker.gpu = gpu
         for name, arguments in self.context if context is None else context:
             worker.ask(name, **arguments)
         return worker

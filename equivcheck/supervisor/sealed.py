@@ -10,12 +10,14 @@ from typing import Any
 
 from equivcheck.report.time_spent import TimeSpent
 from equivcheck.supervisor.deaths import Lost, death_of
+from equivcheck.supervisor.gpus import gpus_from
 from equivcheck.supervisor.limits import free_bytes
 from equivcheck.supervisor.look_back import LookBack
 from equivcheck.supervisor.nursery import Nursery
 from equivcheck.supervisor.piece import Piece
 from equivcheck.supervisor.pieces import Pieces
 from equivcheck.supervisor.pool import CONFIRMING, Pool
+from equivcheck.supervisor.ray_task import cores_of_run
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.workers import Asked, Worker, result_of
 from equivcheck.supervisor.workers_interface import OnCase
@@ -53,7 +55,7 @@ def where_it_begins() -> dict[str, Any]:
         folder = os.getcwd()
     except OSError:
         folder = os.sep
-    cores = os.cpu_count() or 1
+    cores = cores_of_run()
     return {
         "folder": folder,
         "path": [os.path.abspath(entry) if entry else folder for entry in sys.path if isinstance(entry, str)],
@@ -119,6 +121,8 @@ class Sealed:
             pool.context.append(("clock", {"wanted": True}))
         pool.workers = [pool.start()]
         devices = pool.answer("devices", pool.workers[0], device=pair.device, **kept)
+        pool.gpus = gpus_from(devices, pair.device, self._first["environment"])
+        pool.workers[0].gpu = pool.gpus.least_used(())
         pool.jobs = self._request.jobs or self._suiting(devices)
         loading = {
             "reference": pair.reference,
@@ -164,11 +168,12 @@ class Sealed:
         """The number of processes that suits the machine: one per core, and on a GPU no more than fit its memory."""
         if devices["cases"] < _WORTH_SHARING:
             return 1
-        cores = os.cpu_count() or 1
+        cores = cores_of_run()
         if devices["free"] is None:
             return min(_MOST_ON_CPU, cores)
         # each waits for the GPU most of the time: more than one core for each gains nothing
-        return max(1, min(_MOST_ON_CUDA, cores - 2, int(devices["free"]) // _PER_JOB_BYTES))
+        of_each = min(_MOST_ON_CUDA, int(devices["free"]) // _PER_JOB_BYTES)
+        return max(1, min(cores - 2, max(1, len(self.pool.gpus.words)) * of_each))
 
     def answer(self, name: str, **arguments: Any) -> Any:
         """The answer of an idle worker to one question."""

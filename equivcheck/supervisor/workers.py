@@ -81,6 +81,7 @@ class Worker:
     took_s: float = 0.0  # between the last two messages
     check: str = ""  # the check whose case it runs
     shrinking: bool = False  # whether that case is one of shrinking
+    gpu: str = ""  # the word for the GPU that it sees, where processes share several out
     history: list[Any] = field(default_factory=list)
     text: bytearray = field(default_factory=bytearray)
 

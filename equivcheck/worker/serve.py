@@ -151,13 +151,15 @@ def _begin(first: Mapping[str, Any]) -> None:
 
 
 def _devices(device: str, checks: Any, profile: str, dtypes: Any) -> dict[str, Any]:
-    """The device by its full name, its free memory, and the greatest number of cases of such a run."""
+    """The device by its full name, its free memory, the greatest number of cases of such a run, and devices like it."""
     from equivcheck.engine.plan import estimated_cases
     from equivcheck.runtime.device import find_device, type_of
 
     where = find_device(device)
-    free = type_of(where).free_bytes(where)
-    return {"device": str(where), "free": free, "cases": estimated_cases(checks, profile, dtypes)}
+    row = type_of(where)
+    cases = estimated_cases(checks, profile, dtypes)
+    others = {"alike": row.alike(where), "visible": row.visible}
+    return {"device": str(where), "free": row.free_bytes(where), "cases": cases, **others}
 
 
 def _set_up(spec: str) -> None:
