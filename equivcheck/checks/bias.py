@@ -54,8 +54,11 @@ def bias(pair: Pair, case: Case) -> CaseResult:
     longer = lengthened(case)
     if longer is None:
         return result
+    # a softmax may be written by its logarithm, which is as good as the same for a row of every problem: rounded, it errs
+    # by up to its size, and so do all probabilities of the row
+    share = ROUNDINGS + math.log(longer.seq_len)
     with within(f"at T={longer.seq_len}, one head and one sample, for which the case stands as well", plain=True):
-        return CaseResult.worst((result, _over_problems(pair, longer, float(ROUNDINGS))))
+        return CaseResult.worst((result, _over_problems(pair, longer, share)))
 
 
 def lengthened(case: Case) -> Case | None:
@@ -86,7 +89,7 @@ def _over_problems(pair: Pair, case: Case, share: float) -> CaseResult:
     """
     # all exponentials may err to one side, each by its whole budget: float32's are not rounded correctly
     exponentials = dtype_row(case.dtype).exp_ulps
-    shares = max(share, exponentials), max(float(ROUNDINGS), exponentials)
+    shares = max(share, exponentials), max(share, float(ROUNDINGS), exponentials)
     of_candidate = _statistics(pair, case, of_reference=False)
     try:
         return _judged(of_candidate, shares, case)

@@ -22,6 +22,7 @@ from equivcheck.checks.base.within import within
 from equivcheck.checks.dropout.dropout import generator_is_used
 from equivcheck.checks.dropout.exact import compare_exactly, forward, must_open
 from equivcheck.checks.dropout.moments import compare_moments, small_sizes
+from equivcheck.checks.dropout.nothing_drops import compare_where_nothing_drops
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
@@ -167,9 +168,10 @@ def _stepped_through(pair: Pair, case: Case) -> CaseResult:
             must_open(pair, case)
             return _after(pair.problem(case), _exactly)
         except NotOpened as error:
+            exact = _after(pair.problem(case), compare_where_nothing_drops)
             result = _after(pair.problem(pair.inside(case.but(**small_sizes(case)))), compare_moments)
-            note = f"masks cannot be read off, and modes were judged by distributions alone: {error}"
-            return replace(result, notes=(*result.notes, note))
+            note = f"masks cannot be read off, and modes with dropout were judged by distributions alone: {error}"
+            return CaseResult.together((exact, replace(result, notes=(*result.notes, note))))
 
 
 def _exactly(problem: Problem, reference: nn.Module, candidate: nn.Module) -> CaseResult:

@@ -241,7 +241,30 @@ def test_where_masks_are_unreadable_distributions_are_compared() -> None:
     found = held(Closed, "tab")
     assert found.where == "the distribution over masks"
     assert len(found.notes) == 1
-    assert found.notes[0].startswith("masks cannot be read off, and modes were judged by distributions alone: ")
+    assert found.notes[0].startswith("masks cannot be read off, and modes with dropout were judged by distributions alone: ")
+
+
+class ClosedWeightsOfTheFirstCall(Closed):
+    """In eval without gradients the weight of the keys is that of the first such call."""
+
+    first: Any = None
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super().parts(x)
+        if self.training or torch.is_grad_enabled():
+            return q, k, v
+        if self.first is None:
+            self.first = (self.key.weight.clone(), self.key.bias.clone())
+        return q, F.linear(x, *self.first).view(k.transpose(1, 2).shape).transpose(1, 2), v
+
+
+@pytest.mark.parametrize("steps", ["ew", "ewnt"])
+def test_where_masks_are_unreadable_results_without_dropout_are_exact(steps: str) -> None:
+    if steps.endswith("t"):  # it drops again: distributions alone
+        assert held(ClosedWeightsOfTheFirstCall, steps).judged
+        return
+    message = seen(ClosedWeightsOfTheFirstCall, steps)
+    assert message.startswith("after eval(), weights times 0.75, with a call after each: output")
 
 
 def test_where_masks_are_unreadable_a_rate_not_obeyed_is_seen() -> None:
