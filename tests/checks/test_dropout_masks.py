@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from equivcheck.attention import CausalSelfAttention, FlashCausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks.dropout.attention_layers import find_attentions
-from equivcheck.checks.dropout.exact import must_open, read_masks, under_masks
+from equivcheck.checks.dropout.exact import must_open, read_masks
 from equivcheck.checks.dropout.masks import Masks, inject
+from equivcheck.checks.dropout.under_masks import under_masks
 from equivcheck.checks.dropout.visibility import visible_keys
 from equivcheck.errors import NotOpened
 from equivcheck.gpt import GPT

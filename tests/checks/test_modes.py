@@ -241,7 +241,9 @@ def test_where_masks_are_unreadable_distributions_are_compared() -> None:
     found = held(Closed, "tab")
     assert found.where == "the distribution over masks"
     assert len(found.notes) == 1
-    assert found.notes[0].startswith("masks cannot be read off, and modes with dropout were judged by distributions alone: ")
+    assert found.notes[0].startswith(
+        "masks cannot be read off, and modes with dropout were judged by distributions alone: "
+    )
 
 
 class ClosedWeightsOfTheFirstCall(Closed):

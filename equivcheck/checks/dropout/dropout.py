@@ -17,18 +17,12 @@ from equivcheck.cases.strategies import CaseSpace
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult, Check
 from equivcheck.checks.base.within import within
-from equivcheck.checks.dropout.exact import (
-    compare_exactly,
-    compare_under_masks,
-    forward,
-    must_open,
-    read_masks,
-    visible_in,
-)
+from equivcheck.checks.dropout.exact import compare_exactly, forward, must_open, read_masks, visible_in
 from equivcheck.checks.dropout.masks import Masks, inject
 from equivcheck.checks.dropout.moments import compare_moments, small_sizes
 from equivcheck.checks.dropout.statistics import OUTPUTS, PROBABILITIES, check_mask
 from equivcheck.checks.dropout.torch_masks import drawn_by_torch
+from equivcheck.checks.dropout.under_masks import compare_under_masks
 from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.numerics.comparison import FALSE_ALARM
 from equivcheck.pairs.pair import Pair

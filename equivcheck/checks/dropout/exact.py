@@ -1,9 +1,8 @@
 """Exact comparison of a random result: the candidate's own dropout masks are put into the oracle."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +10,17 @@ from torch import Tensor, nn
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult
-from equivcheck.checks.base.compare_all import compare_all
 from equivcheck.checks.dropout.masks import Masks, Recovery, inject
+from equivcheck.checks.dropout.under_masks import compare_under_masks, under_masks
 from equivcheck.checks.dropout.visibility import must_show, read_visible
 from equivcheck.errors import NotOpened, ToolError
-from equivcheck.pairs.cache import Memory
 from equivcheck.pairs.pair import Pair
-from equivcheck.pairs.problem import Problem, Results
+from equivcheck.pairs.problem import Problem
 from equivcheck.pairs.sides import ensure_foreign
 from equivcheck.pairs.visible import Visible
 from equivcheck.runtime.rng import generator_state, seeded, set_generator_state
 
-__all__ = ["compare_exactly", "compare_under_masks", "forward", "must_open", "read_masks", "under_masks", "visible_in"]
+__all__ = ["compare_exactly", "forward", "must_open", "read_masks", "visible_in"]
 
 T = TypeVar("T")
 
@@ -162,41 +160,6 @@ def read_masks(problem: Problem, module: nn.Module, *, gradients: bool, calls: i
         NotOpened: They cannot be read off.
     """
     return _recovery(problem, module, gradients=gradients, calls=calls).masks(problem.case.seq_len)
-
-
-def under_masks(problem: Problem, masks: Masks) -> Problem:
-    """The same problem, with an oracle that drops by `masks`."""
-
-    def around(original: nn.Module, device: torch.device) -> Any:
-        return inject(masks.to(device), original, problem.case)
-
-    return replace(problem, around_reference=around, memory=Memory(), memory_key="under masks")
-
-
-def compare_under_masks(problem: Problem, candidate_results: Results) -> CaseResult:
-    """Compare a candidate's results with the oracle of a problem with masks (`under_masks`).
-
-    Args:
-        problem: The problem with masks.
-        candidate_results: Outputs, and gradients if the run had any.
-
-    Raises:
-        Mismatch: The results differ.
-        NotOpened: The masks fit no dropout of the original.
-    """
-    gradients = any(name.startswith("grad ") for name in candidate_results)
-
-    def run_reference() -> Results:
-        reference = problem.make_reference()
-        try:
-            with problem.within(reference):
-                return problem.run(reference, problem.inputs, gradients=gradients)
-        except NotOpened:
-            return {}  # a kernel; masks were put into the user's oracle
-
-    truth = problem.truth(gradients=True)
-    names = (*truth.values, *candidate_results) if gradients else candidate_results
-    return compare_all(problem, truth, candidate_results, run_reference, dict.fromkeys(names))
 
 
 def compare_exactly(problem: Problem, candidate: nn.Module) -> tuple[CaseResult, Problem]:

@@ -8,7 +8,7 @@ an error.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -161,8 +161,14 @@ def _dropout_call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 @contextmanager
-def inject(masks: Masks, module: nn.Module, case: Case) -> Iterator["Injected"]:
+def inject(masks: Masks, module: nn.Module, case: Case, *, narrow: Set[str] = frozenset()) -> Iterator["Injected"]:
     """In this context, the original drops by `masks`, at its own rates.
+
+    Args:
+        masks: The masks.
+        module: The original.
+        case: The case for which it is built.
+        narrow: The dropouts whose factor is computed in float32: `attention`, `others`.
 
     Yields:
         The Injected, which records those rates.
@@ -176,7 +182,7 @@ def inject(masks: Masks, module: nn.Module, case: Case) -> Iterator["Injected"]:
     with ExitStack() as stack:
         for attention in attentions:
             stack.enter_context(attention.watched())
-        yield stack.enter_context(Injected(masks, attentions))
+        yield stack.enter_context(Injected(masks, attentions, narrow))
 
 
 class Injected(TorchFunctionMode):
@@ -187,9 +193,9 @@ class Injected(TorchFunctionMode):
         residual_rates: The rate at which each attention layer drops its output.
     """
 
-    def __init__(self, masks: Masks, attentions: Sequence[Attention]) -> None:
+    def __init__(self, masks: Masks, attentions: Sequence[Attention], narrow: Set[str] = frozenset()) -> None:
         super().__init__()
-        self.masks, self.attentions = masks, attentions
+        self.masks, self.attentions, self.narrow = masks, attentions, narrow
         self.outside = iter(masks.outside)
         self.attention_rates = [0.0] * len(masks.attention)
         self.residual_rates = [0.0] * len(masks.residual)
@@ -203,7 +209,7 @@ class Injected(TorchFunctionMode):
             if not drops or rate == 0:
                 return x if func is not torch.native_dropout else (x, torch.ones_like(x, dtype=torch.bool))
             keep_mask = self._keep_mask(x, rate)
-            dropped = _dropped(x, keep_mask, rate)
+            dropped = self._dropped(x, keep_mask, rate)
             return dropped if func is not torch.native_dropout else (dropped, keep_mask)
         if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
@@ -258,9 +264,11 @@ class Injected(TorchFunctionMode):
         if attn_mask is not None:
             s = s.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype is torch.bool else s + attn_mask
         p = F.softmax(s, dim=-1)
-        return _dropped(p, self._keep_mask(p, dropout_p), dropout_p) @ v
+        return self._dropped(p, self._keep_mask(p, dropout_p), dropout_p) @ v
 
-
-def _dropped(x: Tensor, keep_mask: Tensor, rate: float) -> Tensor:
-    scale = 1.0 / (1.0 - rate) if rate < 1 else 0.0
-    return x * (keep_mask.to(x.dtype) * scale)
+    def _dropped(self, x: Tensor, keep_mask: Tensor, rate: float) -> Tensor:
+        of_attention = any(keep_mask.numel() == mask.numel() and keep_mask.dim() > 3 for mask in self.masks.attention)
+        scale = 1.0 / (1.0 - rate) if rate < 1 else 0.0
+        if rate < 1 and ("attention" if of_attention else "others") in self.narrow:
+            scale = float(torch.tensor(1.0) / torch.tensor(1.0 - rate))
+        return x * (keep_mask.to(x.dtype) * scale)
