@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equivcheck.attention import CausalSelfAttention
 from equivcheck.cases.case import Case
 from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.dropout.dropout import dropout
 from equivcheck.checks.dropout.exact import must_open, visible_in
 from equivcheck.checks.modes import modes
-from equivcheck.errors import Mismatch
+from equivcheck.errors import Mismatch, NotOpened
 from equivcheck.gpt import GPT
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.resolve import resolve
@@ -199,3 +200,33 @@ def test_a_scale_that_is_missing_from_some_length_on_is_seen(sees: Any) -> None:
         dropout(pair(sees, Unscaled), long)
     with pytest.raises(Mismatch, match="times further from the oracle"):
         modes(pair(sees, Unscaled), long)
+
+
+class Block(CausalSelfAttention):
+    """A block that is one layer: one dropout is called twice, and the input is added."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + super().forward(x)
+        return y + self.resid_drop(y.tanh())
+
+
+class SdpaBlock(Block):
+    """The same by a fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).view(*x.shape[:2], self.n_head, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        rate = self.attn_drop.p if self.attn_drop.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        y = x + self.resid_drop(self.proj(y.transpose(1, 2).reshape(x.shape)))
+        return y + self.resid_drop(y.tanh())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_layer_that_returns_more_than_its_linear_is_not_opened(seed: int) -> None:
+    """In so small a case its dropouts often drop nothing, and the masks seem to be read off."""
+    subject = resolve(Block, SdpaBlock, kind="module", device="cpu")
+    case = CASE.but(batch_size=1, seq_len=1, n_head=2, head_size=1, block_size=1, dtype="float64", seed=seed)
+    with pytest.raises(NotOpened, match="more than what leaves its last linear"):
+        must_open(subject, case)
+    for check in (dropout, modes):
+        assert any("masks cannot be read off" in note for note in check(subject, case).notes)

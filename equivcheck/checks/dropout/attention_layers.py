@@ -53,12 +53,13 @@ class Attention:
                 handle.remove()
 
     @contextmanager
-    def read(self, first: int, length: int) -> Iterator[dict[str, Tensor]]:
+    def read(self, first: int, length: int, out_value: float = 1.0) -> Iterator[dict[str, Tensor]]:
         """In this context, make scores equal, values one-hot and the last linear's result 1, so that drops show.
 
         Args:
             first: The first key that has a value of 1.
             length: The number of keys, T.
+            out_value: Another result of the last linear.
 
         Yields:
             A dict that a forward pass fills: `weights` (B, H, T, D), the probabilities of the keys from `first` on, and
@@ -74,7 +75,13 @@ class Attention:
             def hook(module: nn.Module, args: Any, out: Tensor) -> Tensor:
                 hot = one_hot(first, length, c.head_size, like=out).repeat(1, c.n_head)  # (T, C)
                 none = torch.zeros_like(hot)
-                made = {"v": hot, "q": none, "k": none, "qkv": torch.cat((none, none, hot), -1), "out": none + 1}[role]
+                made = {
+                    "v": hot,
+                    "q": none,
+                    "k": none,
+                    "qkv": torch.cat((none, none, hot), -1),
+                    "out": none + out_value,
+                }[role]
                 if out.numel() % made.numel():
                     raise NotOpened(f"its linear of {role} gives {tuple(out.shape)}")
                 return as_if(out, made.expand(out.numel() // made.numel(), *made.shape).reshape(out.shape))

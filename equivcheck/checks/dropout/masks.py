@@ -97,8 +97,13 @@ class Recovery:
         _, left, outside = readings[-1]
         return Masks(tuple(weights != 0 for weights in joined(readings, length)), left, outside)
 
-    def read(self, first: int, length: int) -> Reading:
+    def read(self, first: int, length: int, out_value: float = 1.0) -> Reading:
         """Return what a forward pass over T = `length` positions shows, of D keys from `first` on.
+
+        Args:
+            first: The first of these keys.
+            length: T.
+            out_value: What the last linear of each attention layer gives.
 
         Raises:
             NotOpened: It shows nothing.
@@ -107,7 +112,7 @@ class Recovery:
         if not attentions[0].linears:
             return Reading([self._of_function(first, length)], (), ())
         with ExitStack() as stack:
-            taken = [stack.enter_context(attention.read(first, length)) for attention in attentions]
+            taken = [stack.enter_context(attention.read(first, length, out_value)) for attention in attentions]
             recording = stack.enter_context(_Recording(attentions))
             self.run(self.inputs)
         if any({"weights", "left"} - set(t) for t in taken):
