@@ -12,7 +12,7 @@ from equivcheck.checks.base.candidate_run import candidate_run
 from equivcheck.checks.base.check import CaseResult
 from equivcheck.checks.dropout.masks import Masks, Recovery, inject
 from equivcheck.checks.dropout.under_masks import compare_under_masks, under_masks
-from equivcheck.checks.dropout.visibility import must_return_its_linear, must_show, read_visible
+from equivcheck.checks.dropout.visibility import must_return_the_last_linear, must_show, read_visible
 from equivcheck.errors import NotOpened, ToolError
 from equivcheck.pairs.pair import Pair
 from equivcheck.pairs.problem import Problem
@@ -53,7 +53,7 @@ def must_open(pair: Pair, case: Case) -> None:
     still = pair.problem(pair.inside(_without_dropout(case.but(block_size=max(length, case.block_size), **sizes))))
     visible = _visible(pair, still)
     length = still.case.seq_len
-    must_return_its_linear(_recovery(still, still.reference, gradients=False), length)
+    must_return_the_last_linear(_recovery(still, still.reference, gradients=False), length)
     candidate_run(still, lambda m: must_show(_recovery(still, m, gradients=False), length, visible))
     short = pair.inside(case.but(seq_len=min(case.seq_len, case.head_size))).seq_len
     wide = max(case.head_size, short)

@@ -15,7 +15,7 @@ from equivcheck.checks.dropout.masks import Reading, Recovery, joined
 from equivcheck.errors import NotOpened
 from equivcheck.pairs.visible import Visible
 
-__all__ = ["must_return_its_linear", "must_show", "read_visible", "visible_keys"]
+__all__ = ["must_return_the_last_linear", "must_show", "read_visible", "visible_keys"]
 
 _UNIFORM = 2.0**-6  # of 1 / (number of visible keys): far above rounding in any dtype, far below a factor
 
@@ -59,10 +59,10 @@ def must_show(recovery: Recovery, length: int, visible: Visible) -> None:
     """
     if not _fits(_whole_outputs(recovery.read(0, length)).weights, visible):
         raise NotOpened("with equal scores its probabilities are not equal")
-    must_return_its_linear(recovery, length)
+    must_return_the_last_linear(recovery, length)
 
 
-def must_return_its_linear(recovery: Recovery, length: int) -> None:
+def must_return_the_last_linear(recovery: Recovery, length: int) -> None:
     """Check that an attention layer returns what leaves its last linear, and nothing with it.
 
     A block that is one layer adds its input and the rest of itself: what it drops shows in none of its results.
