@@ -230,3 +230,20 @@ def test_a_layer_that_returns_more_than_its_linear_is_not_opened(seed: int) -> N
         must_open(subject, case)
     for check in (dropout, modes):
         assert any("masks cannot be read off" in note for note in check(subject, case).notes)
+
+
+class DropsQueries(CausalSelfAttention):
+    """Queries are dropped, and no probabilities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).view(*x.shape[:2], self.n_head, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        y = F.scaled_dot_product_attention(self.attn_drop(q), k, v, is_causal=True)
+        return self.resid_drop(self.proj(y.transpose(1, 2).reshape(x.shape)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_original_that_drops_elsewhere_is_not_opened_by_chance(seed: int) -> None:
+    subject = resolve(DropsQueries, DropsQueries, kind="module", device="cpu")
+    case = CASE.but(batch_size=1, seq_len=1, n_head=1, head_size=1, block_size=1, dtype="float64", seed=seed)
+    with pytest.raises(NotOpened):
+        must_open(subject, case)

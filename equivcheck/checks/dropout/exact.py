@@ -24,6 +24,7 @@ __all__ = ["compare_exactly", "forward", "must_open", "read_masks", "visible_in"
 
 T = TypeVar("T")
 
+_LEAST = 6  # positions and channels: of some 100 numbers one is dropped at every rate that is drawn
 _SAME = 2.0**-30  # of the largest value: far above rounding in float64, far below another mask
 
 
@@ -60,8 +61,18 @@ def must_open(pair: Pair, case: Case) -> None:
     if pair.domain and not pair.domain.allows(case.but(seq_len=short, head_size=wide)):
         wide = case.head_size
     plain = case.but(seq_len=short, head_size=wide, dtype="float64", training=True, steps="")
-    problem = pair.of_oracle().problem(plain)
+    problem = pair.of_oracle().problem(_grown(pair, plain))
     _must_take_masks(problem, visible)
+
+
+def _grown(pair: Pair, case: Case) -> Case:
+    """The case with so many elements that some are dropped: where nothing is, every way to drop gives one result."""
+    length = max(_LEAST, case.seq_len)
+    sizes = {"batch_size": max(2, case.batch_size), "head_size": max(length, case.head_size), "seq_len": length}
+    if case.kv_len not in (0, case.seq_len) or case.kv_heads or case.mask:
+        return case
+    grown = case.but(n_head=max(2, case.n_head), block_size=max(length, case.block_size), **sizes)
+    return case if pair.domain and not pair.domain.allows(grown) else grown
 
 
 def visible_in(pair: Pair, case: Case) -> Visible:
