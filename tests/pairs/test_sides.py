@@ -114,7 +114,7 @@ def test_an_error_of_equivcheck_ends_in_one_line_that_asks_for_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "breaks.py").write_text(
-        "import importlib\ndef it():\n    importlib.import_module('equivcheck.checks.purity')._states = None\n"
+        "import importlib\ndef it():\n    importlib.import_module('equivcheck.checks.base.side_effects')._states = None\n"
     )
     pair = ["--setup", f"{tmp_path}/breaks.py:it"]
     pair += ["equivcheck.attention:CausalSelfAttention", "equivcheck.attention:FlashCausalSelfAttention"]
