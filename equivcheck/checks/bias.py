@@ -54,8 +54,8 @@ def bias(pair: Pair, case: Case) -> CaseResult:
     longer = lengthened(case)
     if longer is None:
         return result
-    # a softmax may be written by its logarithm, which is as good as the same for a row of every problem: rounded, it errs
-    # by up to its size, and so do all probabilities of the row
+    # a softmax may be written as exp(s - logsumexp(s)): a row has about the same logsumexp, ln T, in every problem; its
+    # rounding is up to ln T unit roundoffs, and all probabilities of the row err by it
     share = ROUNDINGS + math.log(longer.seq_len)
     with within(f"at T={longer.seq_len}, one head and one sample, for which the case stands as well", plain=True):
         return CaseResult.worst((result, _over_problems(pair, longer, share)))

@@ -121,7 +121,7 @@ def _optimizer_state(problem: Problem) -> None:
         for name, parameter in module.named_parameters():
             draw = torch.rand(parameter.shape, generator=generator(problem.case, f"step {number} of {name}")) * 2 - 1
             # none is so small that its square is 0 in half precision: the step would divide by it
-            parameter.grad = (draw + draw.sign() / 2).to(parameter)
+            parameter.grad = torch.where(draw < 0, draw - 0.5, draw + 0.5).to(parameter)
         by.step()
 
     first = optimizer(reference)

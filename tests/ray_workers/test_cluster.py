@@ -12,25 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_pair import PAIR
 
 pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = pytest.mark.ray
 
-PAIR = """
-import math
+WITH_ONE_THAT_HANGS = f"""{PAIR}
 import time
-import torch
-import torch.nn.functional as F
-
-def slow(q, k, v):
-    return F.softmax((q @ k.mT) / math.sqrt(q.size(-1)), -1) @ v
-
-def fast(q, k, v):
-    return F.scaled_dot_product_attention(q, k, v)
-
-def wrong_from_three(q, k, v):
-    y = fast(q, k, v)
-    return y * 1.01 if q.size(-2) > 2 else y
 
 def hangs_at_length(q, k, v):
     if q.size(-2) > 200:
@@ -70,7 +58,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "pair.py").write_text(PAIR)
+    (tmp_path / "pair.py").write_text(WITH_ONE_THAT_HANGS)
     yield tmp_path
     for process in STARTED:
         process.kill()

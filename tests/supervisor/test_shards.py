@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_pair import PAIR
 from test_sealed import without_times
 
 from equivcheck.report.codec import dumps, loads
@@ -13,22 +14,6 @@ from equivcheck.supervisor import api
 from equivcheck.supervisor.merging import merged
 from equivcheck.supervisor.request import Request
 from equivcheck.supervisor.sealed import NamedPair
-
-PAIR = """
-import math
-import torch
-import torch.nn.functional as F
-
-def slow(q, k, v):
-    return F.softmax((q @ k.mT) / math.sqrt(q.size(-1)), -1) @ v
-
-def fast(q, k, v):
-    return F.scaled_dot_product_attention(q, k, v)
-
-def wrong_from_three(q, k, v):
-    y = fast(q, k, v)
-    return y * 1.01 if q.size(-2) > 2 else y
-"""
 
 
 class Quiet:

@@ -54,12 +54,12 @@ class Attention:
 
     @contextmanager
     def read(self, first: int, length: int, out_value: float = 1.0) -> Iterator[dict[str, Tensor]]:
-        """In this context, make scores equal, values one-hot and the last linear's result 1, so that drops show.
+        """In this context, make scores equal, values one-hot and the last linear's result constant, so that drops show.
 
         Args:
             first: The first key that has a value of 1.
             length: The number of keys, T.
-            out_value: Another result of the last linear.
+            out_value: The last linear's result.
 
         Yields:
             A dict that a forward pass fills: `weights` (B, H, T, D), the probabilities of the keys from `first` on, and

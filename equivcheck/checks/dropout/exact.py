@@ -66,7 +66,10 @@ def must_open(pair: Pair, case: Case) -> None:
 
 
 def _grown(pair: Pair, case: Case) -> Case:
-    """The case with so many elements that some are dropped: where nothing is, every way to drop gives one result."""
+    """The case with so many elements that some are dropped: where nothing is, every way to drop gives one result.
+
+    A case with a mask, grouped heads or other lengths of keys stays as it is: its sizes depend on one another.
+    """
     length = max(_LEAST, case.seq_len)
     sizes = {"batch_size": max(2, case.batch_size), "head_size": max(length, case.head_size), "seq_len": length}
     if case.kv_len not in (0, case.seq_len) or case.kv_heads or case.mask:

@@ -213,14 +213,15 @@ class Injected(TorchFunctionMode):
             x, rate, drops = _dropout_call(func, args, kwargs)
             if not drops or rate == 0:
                 return x if func is not torch.native_dropout else (x, torch.ones_like(x, dtype=torch.bool))
-            keep_mask = self._keep_mask(x, rate)
-            dropped = self._dropped(x, keep_mask, rate)
+            which, keep_mask = self._keep_mask(x, rate)
+            dropped = self._dropped(x, keep_mask, rate, which)
             return dropped if func is not torch.native_dropout else (dropped, keep_mask)
         if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _keep_mask(self, x: Tensor, rate: float) -> Tensor:
+    def _keep_mask(self, x: Tensor, rate: float) -> tuple[str, Tensor]:
+        """Which dropouts the one of this tensor belongs to, `attention` or `others`, and its mask."""
         for which, attention in enumerate(self.attentions):
             if not attention.inside:
                 continue
@@ -229,20 +230,20 @@ class Injected(TorchFunctionMode):
             residual = self.masks.residual[which] if self.masks.residual else None
             if residual is not None and x.shape == residual.shape and not (scores and x.dim() > 3):
                 self.residual_rates[which] = rate
-                return residual
+                return "others", residual
             if scores:
                 self.attention_rates[which] = rate
-                return probabilities.reshape(x.shape)
+                return "attention", probabilities.reshape(x.shape)
             raise NotOpened(f"the original drops a tensor of shape {tuple(x.shape)}, neither probabilities nor output")
         # a candidate without this dropout keeps everything: at the original's rate that is a difference
         keep_mask = next(self.outside, None)
         if keep_mask is None:
-            return torch.ones_like(x, dtype=torch.bool)
+            return "others", torch.ones_like(x, dtype=torch.bool)
         if keep_mask.shape != x.shape:
             raise NotOpened(
                 f"the dropouts outside of attention do not match: {tuple(keep_mask.shape)}, {tuple(x.shape)}"
             )
-        return keep_mask
+        return "others", keep_mask
 
     def _fused(
         self,
@@ -269,11 +270,14 @@ class Injected(TorchFunctionMode):
         if attn_mask is not None:
             s = s.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype is torch.bool else s + attn_mask
         p = F.softmax(s, dim=-1)
-        return self._dropped(p, self._keep_mask(p, dropout_p), dropout_p) @ v
+        which, keep_mask = self._keep_mask(p, dropout_p)
+        return self._dropped(p, keep_mask, dropout_p, which) @ v
 
-    def _dropped(self, x: Tensor, keep_mask: Tensor, rate: float) -> Tensor:
-        of_attention = any(keep_mask.numel() == mask.numel() and keep_mask.dim() > 3 for mask in self.masks.attention)
-        scale = 1.0 / (1.0 - rate) if rate < 1 else 0.0
-        if rate < 1 and ("attention" if of_attention else "others") in self.narrow:
+    def _dropped(self, x: Tensor, keep_mask: Tensor, rate: float, which: str) -> Tensor:
+        if rate == 1:
+            scale = 0.0
+        elif which in self.narrow:
             scale = float(torch.tensor(1.0) / torch.tensor(1.0 - rate))
+        else:
+            scale = 1.0 / (1.0 - rate)
         return x * (keep_mask.to(x.dtype) * scale)
